@@ -1,0 +1,141 @@
+//! Everything that can go wrong at the edges.
+
+use crate::Sequence;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The cause of an [`Error`], from whatever library reported it.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong, with what is needed to find it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The source cannot be reached, or answered with a passing fault.
+    #[error("could not reach {what} at {url}")]
+    Unreachable {
+        /// For example `NATS`.
+        what: &'static str,
+        /// Where; without credentials.
+        url: String,
+        /// Why.
+        source: Cause,
+    },
+    /// The source is there but cannot be read exactly once as it is set up.
+    #[error("stream `{stream}`: {problem}\n  hint: {hint}")]
+    Unsuitable {
+        /// The stream.
+        stream: String,
+        /// Which setting, and its value.
+        problem: String,
+        /// What to change.
+        hint: String,
+    },
+    /// Sequences are missing and the source cannot say why.
+    #[error("shard `{shard}`: expected sequence {}, got {}; the messages between are gone", expected.0, got.0)]
+    Gap {
+        /// The shard.
+        shard: String,
+        /// The next sequence that had to come.
+        expected: Sequence,
+        /// What came.
+        got: Sequence,
+    },
+    /// A passing fault of a source: retry.
+    #[error("shard `{shard}`: {doing} failed")]
+    Source {
+        /// The shard.
+        shard: String,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: Cause,
+    },
+    /// An input file is not readable or not what it should be.
+    #[error("{file}: {problem}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong, with the line if there is one.
+        problem: String,
+        /// Why, if a library reported it.
+        source: Option<Cause>,
+    },
+    /// The URL or the access to an object store is not usable.
+    #[error("lake {url}: {problem}")]
+    Store {
+        /// Where.
+        url: String,
+        /// What is wrong and what to do.
+        problem: String,
+        /// Why, if a library reported it.
+        source: Option<Cause>,
+    },
+    /// A table exists with another schema or for other definitions.
+    #[error("table `{table}`: {problem}\n  hint: {hint}")]
+    OtherTable {
+        /// The table.
+        table: String,
+        /// The difference.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A newer owner has taken over.
+    #[error("table `{table}`: fenced, another process owns it since version {version}")]
+    Fenced {
+        /// The table.
+        table: String,
+        /// Where in the log that was seen.
+        version: i64,
+    },
+    /// Reading or writing a table failed; for a commit, whether it landed is not known.
+    #[error("table `{table}`: {doing} failed")]
+    Table {
+        /// The table.
+        table: String,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: Cause,
+    },
+    /// Data in memory does not fit the schema it is written under: a bug, or a corrupt lake.
+    #[error("table `{table}`: {problem}")]
+    Data {
+        /// The table.
+        table: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What the caller should do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A person must change something.
+    Invalid,
+    /// Retry with backoff.
+    Unavailable,
+    /// A newer process owns this shard: stop.
+    Fenced,
+    /// Stop and page someone.
+    Corrupt,
+}
+
+impl Error {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Unreachable { .. } | Error::Source { .. } | Error::Table { .. } => {
+                ErrorKind::Unavailable
+            }
+            Error::Unsuitable { .. }
+            | Error::File { .. }
+            | Error::Store { .. }
+            | Error::OtherTable { .. } => ErrorKind::Invalid,
+            Error::Fenced { .. } => ErrorKind::Fenced,
+            Error::Gap { .. } | Error::Data { .. } => ErrorKind::Corrupt,
+        }
+    }
+}

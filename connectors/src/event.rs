@@ -1,0 +1,1 @@
+//! CloudEvents to typed Arrow columns, and what is set aside, with its reason.

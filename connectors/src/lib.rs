@@ -1,0 +1,109 @@
+//! How data gets in and out.
+//!
+//! ```text
+//!  JetStream ─┐                                             ┌─▶ stage (Parquet) ─▶ commit (Delta log)
+//!  NDJSON    ─┴▶ Source ─▶ Message ─▶ event::Decoder ─▶ … ──┤
+//!                                                           └◀─ provider (DataFusion), marks, log
+//! ```
+//!
+//! [`Source`] and [`Table`] are the two seams. This crate knows nothing of meters or prices: a decoder
+//! works from an Arrow schema whose field metadata says where each value is in the payload.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::fmt::Debug;
+
+pub mod error;
+pub mod event;
+pub mod files;
+pub mod lake;
+pub mod nats;
+pub mod store;
+
+pub use error::{Error, ErrorKind, Result};
+pub use lake::{Attempt, CommitId, LoggedCommit, Staged, Table, Version};
+
+/// JetStream's number for a message, from 1; for a file, the line. 0 means "before the first".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Sequence(pub u64);
+
+/// One message as the source stored it, payload untouched.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Its place in the shard.
+    pub sequence: Sequence,
+    /// When the source stored it, in microseconds since the Unix epoch, UTC.
+    pub ingest_time_us: i64,
+    /// Header names and values as they came, in order. Names are not folded here.
+    pub headers: Vec<(String, String)>,
+    /// The payload as it came.
+    pub payload: Bytes,
+}
+
+/// What makes a message recognisable: if sequence S no longer has this anchor, the stream was lost
+/// or rolled back and its sequences mean something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// XXH3-64 of the payload, as a signed number so that it fits a Delta `txn`.
+    pub hash: i64,
+    /// The server's timestamp in microseconds.
+    pub ingest_time_us: i64,
+}
+
+impl Anchor {
+    /// The anchor of a message.
+    pub fn of(message: &Message) -> Self {
+        let hash = xxhash_rust::xxh3::xxh3_64(&message.payload);
+        Anchor {
+            hash: hash.cast_signed(),
+            ingest_time_us: message.ingest_time_us,
+        }
+    }
+}
+
+/// What a source holds at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first sequence still there; `last + 1` when nothing is there.
+    pub first: Sequence,
+    /// The last sequence ever stored; 0 when none was.
+    pub last: Sequence,
+}
+
+/// How much to read at once. Reading returns at the first limit reached, or when nothing more is
+/// there right now.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimit {
+    /// Payload bytes, checked after each message, so one large message always passes.
+    pub bytes: usize,
+    /// How long to wait for the first message, in milliseconds.
+    pub wait_ms: u64,
+}
+
+/// One shard, read whole and in order.
+///
+/// * Messages come in strictly rising sequence without a gap that the source cannot explain; a gap
+///   it cannot explain is [`Error::Gap`], and nothing after it is returned.
+/// * Reading has no side effect on the source: a second reader from the same sequence gets the same.
+/// * [`Source::read`] may be dropped while it waits, and nothing is lost (cancellation safe).
+#[async_trait]
+pub trait Source: Debug + Send {
+    /// The shard's name: the stream's name, or the file's stem.
+    fn shard(&self) -> &str;
+
+    /// Checks that the source can be read exactly once (for JetStream: limits retention, file
+    /// storage, …) and returns what it holds now.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong and what to do.
+    async fn bounds(&mut self) -> Result<Bounds>;
+
+    /// The anchor of one stored message, or `None` if there is no such message.
+    async fn anchor(&mut self, sequence: Sequence) -> Result<Option<Anchor>>;
+
+    /// Starts (again) so that the next message read is the first after `position`.
+    async fn seek(&mut self, position: Sequence) -> Result<()>;
+
+    /// The next messages in order; empty when none came within the wait.
+    async fn read(&mut self, limit: ReadLimit) -> Result<Vec<Message>>;
+}

@@ -1,0 +1,1 @@
+//! A [`Source`](crate::Source) over a JetStream pull consumer.

@@ -1,0 +1,1 @@
+//! A URL to an object store, with fsync on local disk.

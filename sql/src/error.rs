@@ -1,0 +1,130 @@
+//! Everything that can go wrong between a definition and an invoice.
+
+use datafusion::error::DataFusionError;
+use std::fmt;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A place in a definitions file; lines and columns count from 1.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Location {
+    /// The file as it was named by whoever read it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u64,
+    /// Column, from 1.
+    pub column: u64,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// What went wrong, with the names needed to find it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A definition that cannot be read or does not make sense.
+    #[error("{at}: {problem}\n  hint: {hint}")]
+    Definition {
+        /// Where.
+        at: Location,
+        /// What is wrong, naming the construct.
+        problem: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// DataFusion could not plan a meter's query.
+    #[error("{at}: could not plan meter `{meter}`")]
+    PlanMeter {
+        /// The meter.
+        meter: String,
+        /// Where it is defined.
+        at: Location,
+        /// Why.
+        source: Box<DataFusionError>,
+    },
+    /// A meter failed on its input; `window_start` is the first window for which it does.
+    #[error("meter `{meter}` failed in the window that starts at {window_start}")]
+    Measure {
+        /// The meter.
+        meter: String,
+        /// RFC 3339, UTC; or `any` when no single window fails by itself.
+        window_start: String,
+        /// Why.
+        source: Box<DataFusionError>,
+    },
+    /// A price could not be planned or evaluated.
+    #[error("{at}: price `{price}` failed")]
+    Price {
+        /// The price.
+        price: String,
+        /// Where it is defined.
+        at: Location,
+        /// Why.
+        source: Box<DataFusionError>,
+    },
+    /// A price's answer is not what a price must return.
+    #[error("{at}: price `{price}`: {problem}\n  hint: {hint}")]
+    PriceResult {
+        /// The price.
+        price: String,
+        /// Where it is defined.
+        at: Location,
+        /// What is wrong.
+        problem: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// A rate table's file has a cell that does not fit its column.
+    #[error("rate table `{table}`, line {line}, column `{column}`: {problem}")]
+    RateTable {
+        /// The rate table.
+        table: String,
+        /// Line of the file, from 1 (the header).
+        line: u64,
+        /// The column.
+        column: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An amount or quantity that does not fit.
+    #[error("{0}")]
+    Money(#[from] crate::money::MoneyError),
+    /// Anything else that Arrow or DataFusion refuses; `doing` says what was tried.
+    #[error("{doing}")]
+    Engine {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: Box<DataFusionError>,
+    },
+}
+
+/// What the caller should do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A person must change something: a definition, a rate, an event type.
+    Invalid,
+    /// Stored state contradicts itself: stop and page someone.
+    Corrupt,
+}
+
+impl Error {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Engine { .. } => ErrorKind::Corrupt,
+            Error::Definition { .. }
+            | Error::PlanMeter { .. }
+            | Error::Measure { .. }
+            | Error::Price { .. }
+            | Error::PriceResult { .. }
+            | Error::RateTable { .. }
+            | Error::Money(_) => ErrorKind::Invalid,
+        }
+    }
+}

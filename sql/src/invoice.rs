@@ -1,0 +1,1 @@
+//! Charges to line items to totals.

@@ -1,0 +1,26 @@
+//! What usage means: what is measured, and what it costs. Pure: no I/O, no clock, no randomness, so
+//! the same input gives the same bytes.
+//!
+//! ```text
+//!  .sql files ──parser──▶ Definitions ──┬─▶ Meter    events ─▶ state ─▶ panes ─▶ period totals
+//!                                       └─▶ rating   totals + rate tables ─▶ charges
+//!                                                     └─▶ invoice   line items, total
+//! ```
+//!
+//! Start at [`definitions::Definitions`], which holds everything a folder of `.sql` files says, then
+//! follow one fact: [`meter::Meter`] turns events into quantities, [`rating`] quantities into charges,
+//! [`invoice`] charges into line items, and [`money`] owns the only function that rounds.
+
+pub mod aggregates;
+pub mod definitions;
+pub mod error;
+pub mod functions;
+pub mod invoice;
+pub mod meter;
+pub mod money;
+pub mod parser;
+pub mod rating;
+pub mod schema;
+pub mod session;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,1 @@
+//! One meter: its SQL planned once, split into partial, reduce and finish.

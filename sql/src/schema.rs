@@ -1,0 +1,94 @@
+//! The Arrow schema of every table, and what each column means.
+//!
+//! Field metadata carries what a decoder needs to know, so that a connector can work from the schema
+//! alone: [`TYPE_KEY`] on an event type's struct field, [`PATH_KEY`] on its children.
+
+use crate::definitions::EventType;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use std::{collections::HashMap, sync::Arc};
+
+/// Metadata key on a struct field of `events`: the CloudEvents `type` whose data it holds.
+pub const TYPE_KEY: &str = "tollgate.type";
+
+/// Metadata key on a child of such a struct: where in `data` the value is, as a JSON array of keys.
+pub const PATH_KEY: &str = "tollgate.path";
+
+/// Microseconds since the Unix epoch, UTC: the type of every instant.
+pub fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// The columns every event has, before the structs of the event types.
+///
+/// `content_hash` is XXH3-64 over type, subject, event time and the bytes of `data`; with the same
+/// `source` and `event_id` it tells a repeat from a conflict.
+fn event_head() -> Vec<Field> {
+    vec![
+        Field::new("shard", DataType::Utf8, false),
+        Field::new("sequence", DataType::Int64, false),
+        Field::new("ordinal", DataType::Int32, false),
+        Field::new("event_id", DataType::Utf8, true),
+        Field::new("source", DataType::Utf8, true),
+        Field::new("type", DataType::Utf8, true),
+        Field::new("subject", DataType::Utf8, true),
+        Field::new("event_time", timestamp(), true),
+        Field::new("ingest_time", timestamp(), false),
+        Field::new("status", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, true),
+        Field::new("raw", DataType::Binary, true),
+        Field::new("content_hash", DataType::Int64, true),
+    ]
+}
+
+/// The schema of `events` for these event types: the head, one nullable struct per type, `extra`
+/// (undeclared `data` fields as JSON text), and the partition column `ingest_day`.
+pub fn usage_events(types: &[EventType]) -> SchemaRef {
+    let mut fields = event_head();
+    fields.extend(types.iter().map(event_struct));
+    fields.push(Field::new("extra", DataType::Utf8, true));
+    fields.push(Field::new("ingest_day", DataType::Date32, false));
+    Arc::new(Schema::new(fields))
+}
+
+/// The struct field of one event type. Children are all nullable in storage; NOT NULL is checked by
+/// the decoder, which reads it from `tollgate.required`.
+fn event_struct(event_type: &EventType) -> Field {
+    let children: Fields = event_type
+        .columns
+        .iter()
+        .map(|column| {
+            let path = serde_json::Value::from(column.path.clone()).to_string();
+            let mut metadata = HashMap::from([(PATH_KEY.to_owned(), path)]);
+            if !column.nullable {
+                metadata.insert(REQUIRED_KEY.to_owned(), "true".to_owned());
+            }
+            Field::new(&column.name, column.data_type.clone(), true).with_metadata(metadata)
+        })
+        .collect();
+    let metadata = HashMap::from([(TYPE_KEY.to_owned(), event_type.cloud_event_type.clone())]);
+    Field::new(&event_type.name, DataType::Struct(children), true).with_metadata(metadata)
+}
+
+/// Metadata key on a child of an event type's struct: present and `true` for NOT NULL columns.
+pub const REQUIRED_KEY: &str = "tollgate.required";
+
+/// What a meter's query can select from an event type: the columns every counted event has, then the
+/// declared ones.
+pub fn event_relation(event_type: &EventType) -> SchemaRef {
+    let mut fields = vec![
+        Field::new("event_id", DataType::Utf8, false),
+        Field::new("source", DataType::Utf8, false),
+        Field::new("subject", DataType::Utf8, false),
+        Field::new("event_time", timestamp(), false),
+        Field::new("ingest_time", timestamp(), false),
+        Field::new("shard", DataType::Utf8, false),
+        Field::new("sequence", DataType::Int64, false),
+    ];
+    fields.extend(
+        event_type
+            .columns
+            .iter()
+            .map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)),
+    );
+    Arc::new(Schema::new(fields))
+}

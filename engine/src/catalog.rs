@@ -1,0 +1,136 @@
+//! What the definitions folder says, ready for use: parsed, checked, planned, and its rate tables read.
+
+use crate::{
+    config::Settings,
+    error::{Error, Result},
+    metering,
+};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use tollgate_connectors::{Table, lake::Lake};
+use tollgate_sql::{
+    definitions::{Definitions, SourceFile},
+    meter::Meter,
+    schema,
+};
+
+/// Definitions with everything that follows from them alone.
+#[derive(Debug)]
+pub struct Catalog {
+    /// As parsed.
+    pub definitions: Definitions,
+    /// Every meter, planned, in order of definition.
+    pub meters: Vec<Arc<Meter>>,
+    /// The rows of each rate table, in order of definition.
+    pub rate_tables: Vec<RecordBatch>,
+}
+
+/// Names of tables in the lake.
+pub mod table {
+    /// Every event, counted or not.
+    pub const EVENTS: &str = "events";
+    /// Issued invoices.
+    pub const INVOICES: &str = "invoices";
+    /// Their lines.
+    pub const LINE_ITEMS: &str = "line_items";
+
+    /// The table of a meter.
+    pub fn meter(name: &str) -> String {
+        format!("meters/{name}")
+    }
+}
+
+/// Configuration key of a meter's table: which definition its panes were made by.
+const FINGERPRINT_KEY: &str = "tollgate.fingerprint";
+
+/// The column that `events` is partitioned by.
+const EVENTS_PARTITION: &[&str] = &["ingest_day"];
+
+impl Catalog {
+    /// Reads, checks and plans the definitions folder.
+    ///
+    /// # Errors
+    /// The folder or a rate table cannot be read, or a definition does not make sense.
+    pub async fn load(settings: &Settings) -> Result<Self> {
+        let folder = settings.resolve(&settings.definitions);
+        let definitions = Definitions::parse(&read_folder(&folder)?)?;
+        let mut meters = Vec::with_capacity(definitions.meters.len());
+        for meter in &definitions.meters {
+            let event_type =
+                definitions.event_type(&meter.event_type).ok_or(Error::Stage("definitions"))?;
+            meters.push(Arc::new(Meter::plan(meter, event_type).await?));
+        }
+        let mut rate_tables = Vec::with_capacity(definitions.rate_tables.len());
+        for rate_table in &definitions.rate_tables {
+            let bytes = read(&folder.join(&rate_table.location), "reading a rate table")?;
+            rate_tables.push(rate_table.read_csv(&bytes)?);
+        }
+        Ok(Catalog { definitions, meters, rate_tables })
+    }
+
+    /// The schema of `events`, with what a decoder needs in the fields' metadata.
+    pub fn events_schema(&self) -> SchemaRef {
+        schema::usage_events(&self.definitions.event_types)
+    }
+
+    /// Opens `events` to write, creating it when it is missing.
+    pub async fn create_events(&self, lake: &Lake) -> Result<Box<dyn Table>> {
+        Ok(Box::new(lake.table(table::EVENTS, self.events_schema(), EVENTS_PARTITION, &BTreeMap::new()).await?))
+    }
+
+    /// Opens a meter's table to write, creating it when it is missing.
+    pub async fn create_meter(&self, lake: &Lake, meter: &Meter) -> Result<Box<dyn Table>> {
+        let name = table::meter(&meter.definition().name);
+        let schema = metering::table_schema(meter);
+        Ok(Box::new(lake.table(&name, schema, &[], &configuration(meter)).await?))
+    }
+
+    /// The meter with this name.
+    pub fn meter(&self, name: &str) -> Option<&Arc<Meter>> {
+        self.meters.iter().find(|meter| meter.definition().name == name)
+    }
+}
+
+/// What is stored with a meter's table.
+fn configuration(meter: &Meter) -> BTreeMap<String, String> {
+    BTreeMap::from([(FINGERPRINT_KEY.to_owned(), format!("{:016x}", meter.fingerprint()))])
+}
+
+/// The folder's `.sql` files by name, so that the order of definition does not depend on the disk.
+fn read_folder(folder: &Path) -> Result<Vec<SourceFile>> {
+    let failed = |source| Error::File {
+        file: folder.display().to_string(),
+        doing: "reading the definitions folder",
+        source,
+    };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "sql") {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        return Err(Error::Config {
+            file: folder.display().to_string(),
+            problem: "the definitions folder has no .sql file".into(),
+        });
+    }
+    paths.sort();
+    paths.iter().map(|path| source_file(path)).collect()
+}
+
+fn source_file(path: &Path) -> Result<SourceFile> {
+    let bytes = read(path, "reading definitions")?;
+    let name = path.display().to_string();
+    let text = String::from_utf8(bytes).map_err(|error| Error::Config {
+        file: name.clone(),
+        problem: format!("is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()),
+    })?;
+    Ok(SourceFile { name, text })
+}
+
+fn read(path: &Path, doing: &'static str) -> Result<Vec<u8>> {
+    let file = || path.display().to_string();
+    fs::read(path).map_err(|source| Error::File { file: file(), doing, source })
+}

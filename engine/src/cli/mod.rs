@@ -1,0 +1,86 @@
+//! The commands, one file each: parse, call, render.
+
+use crate::{catalog::Catalog, config::Settings, error::Result};
+use clap::{Parser, Subcommand};
+use std::{env, path::PathBuf, sync::Arc};
+use tollgate_connectors::lake::Lake;
+
+pub mod audit;
+pub mod check;
+pub mod invoice;
+pub mod output;
+pub mod publish;
+pub mod query;
+pub mod run;
+pub mod source;
+
+/// Meters what AI agents and their users consume, and prices it, exactly.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// The configuration file. Every setting can also be given as TOLLGATE_<SECTION>_<KEY>.
+    #[arg(long, global = true, default_value = "tollgate.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// What to log to stderr: error, warn, info, debug, or a filter such as tollgate=debug.
+    #[arg(long, global = true, default_value = "warn", env = "TOLLGATE_LOG", value_name = "FILTER")]
+    pub log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Validates configuration and definitions, and shows each meter's plan.
+    Check,
+    /// Meters events until it is stopped.
+    Run(run::Arguments),
+    /// Publishes NDJSON CloudEvents to the stream.
+    Publish(publish::Arguments),
+    /// Answers SQL over events, meters, rate tables and invoices.
+    Query(query::Arguments),
+    /// Drafts invoices for a billing period, or issues them.
+    Invoice(invoice::Arguments),
+    /// Recomputes every meter from events and compares.
+    Audit,
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// Whatever the command cannot do; [`crate::Error::exit_code`] says how the process should end.
+pub async fn run(cli: Cli) -> Result<()> {
+    let settings = || Settings::load(&cli.config, |name| env::var(name).ok());
+    match cli.command {
+        Command::Check => check::run(&settings()?).await,
+        Command::Run(arguments) => run::run(&settings()?, &arguments).await,
+        Command::Publish(arguments) => publish::run(&settings()?, &arguments).await,
+        Command::Query(arguments) => query::run(&settings()?, &arguments).await,
+        Command::Invoice(arguments) => invoice::run(&settings()?, &arguments).await,
+        Command::Audit => audit::run(&settings()?).await,
+    }
+}
+
+/// Opens the definitions, and the lake without changing it.
+async fn open_to_read(settings: &Settings) -> Result<(Arc<Catalog>, Lake)> {
+    let catalog = Arc::new(Catalog::load(settings).await?);
+    let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
+    Ok((catalog, lake))
+}
+
+/// Prints an error and its causes to stderr.
+pub fn print_error(error: &dyn std::error::Error) {
+    eprintln!("error: {error}");
+    let mut shown = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Wrappers repeat what was just said.
+        if !shown.contains(&text) {
+            eprintln!("  caused by: {text}");
+            shown = text;
+        }
+        cause = error.source();
+    }
+}

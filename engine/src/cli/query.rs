@@ -1,0 +1,38 @@
+//! `tollgate query`: SQL over everything that was committed, open windows included.
+
+use crate::{
+    cli::{open_to_read, output},
+    config::Settings,
+    error::{Result, query_error},
+    view::View,
+};
+use clap::Args;
+use std::sync::Arc;
+
+/// Arguments of `tollgate query`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// One SELECT statement.
+    pub sql: String,
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: output::Format,
+}
+
+/// Answers one query and prints the rows to stdout.
+///
+/// # Errors
+/// The SQL is not a query, or names something that does not exist.
+pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
+    let (catalog, lake) = open_to_read(settings).await?;
+    let view = View::open(catalog, &lake).await?;
+    let context = view.session(&arguments.sql).await?;
+    let doing = "the query";
+    let frame = context
+        .sql_with_options(&arguments.sql, tollgate_sql::session::read_only_options())
+        .await
+        .map_err(query_error(doing))?;
+    let schema = Arc::clone(frame.schema().inner());
+    let rows = frame.collect().await.map_err(query_error(doing))?;
+    output::print_rows(&schema, &rows, arguments.format)
+}

@@ -1,0 +1,318 @@
+//! The commit protocol: who owns a shard, and what a failed commit was.
+//!
+//! ```text
+//!  acquire   load `events`: marks seq = S, epoch = E ──▶ commit nothing but epoch = E + 1
+//!                                                        from here every older snapshot is refused
+//!  flush     stage files (nobody sees them) ──▶ commit files + marks seq, epoch, watermark, anchor
+//!                                                  │
+//!            any error ──▶ read the log since our snapshot ──▶ decide:
+//!                            our commit id is there      ──▶ it landed: go on
+//!                            marks are still ours        ──▶ same files, same id, again
+//!                            somebody else moved a mark  ──▶ fenced: stop
+//! ```
+//!
+//! A commit is made by Delta's compare-and-swap on `txn` marks: it fails when any commit after our
+//! snapshot carries one of the same app ids. Versions prove nothing, so every commit has an id that
+//! is looked for in the log before anything is decided.
+
+use crate::{
+    clock::Clock,
+    error::{Error, Result},
+    window::EventTime,
+};
+use std::{collections::BTreeMap, time::Duration};
+use tollgate_connectors::{
+    Anchor, Attempt, CommitId, ErrorKind, LoggedCommit, Sequence, Staged, Table, Version,
+};
+
+/// The `txn` app ids of one shard in the `events` table and in the meters' tables.
+#[derive(Debug, Clone)]
+pub struct Marks {
+    shard: String,
+}
+
+impl Marks {
+    /// The marks of `shard`.
+    pub fn of(shard: &str) -> Self {
+        Marks { shard: shard.to_owned() }
+    }
+
+    /// Last committed sequence, in `events`.
+    pub fn sequence(&self) -> String {
+        format!("{}/seq", self.shard)
+    }
+
+    /// The owner's number, in `events`.
+    pub fn epoch(&self) -> String {
+        format!("{}/epoch", self.shard)
+    }
+
+    /// The watermark at that sequence in microseconds, in `events`.
+    pub fn watermark(&self) -> String {
+        format!("{}/watermark", self.shard)
+    }
+
+    /// Hash of the message with that sequence, in `events`.
+    pub fn anchor_hash(&self) -> String {
+        format!("{}/anchor_hash", self.shard)
+    }
+
+    /// Server timestamp of that message in microseconds, in `events`.
+    pub fn anchor_time(&self) -> String {
+        format!("{}/anchor_time", self.shard)
+    }
+
+    /// The sequence up to which a meter has written its panes, in the meter's table.
+    pub fn cut(&self) -> String {
+        format!("{}/cut", self.shard)
+    }
+
+    /// The watermark at that cut in microseconds, in the meter's table.
+    pub fn closed(&self) -> String {
+        format!("{}/closed", self.shard)
+    }
+}
+
+/// How far a shard has come: what one `events` commit says about everything before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The last message that is in the lake, or explained.
+    pub sequence: Sequence,
+    /// What that message looked like; `None` before the first.
+    pub anchor: Option<Anchor>,
+    /// The watermark after it.
+    pub watermark: EventTime,
+}
+
+impl Position {
+    /// Before the first message.
+    pub const START: Position =
+        Position { sequence: Sequence(0), anchor: None, watermark: EventTime::MIN };
+
+    /// Reads the position that `events` was committed with.
+    pub fn load(events: &dyn Table, marks: &Marks) -> Result<Self> {
+        let sequence = match events.mark(&marks.sequence()) {
+            None => return Ok(Position::START),
+            Some(sequence) => Sequence(u64::try_from(sequence).map_err(|_| Error::Shard {
+                shard: marks.shard.clone(),
+                problem: format!("the lake says its last sequence is {sequence}"),
+                hint: "the `events` table was written by something else; restore it".into(),
+            })?),
+        };
+        let anchor = events
+            .mark(&marks.anchor_hash())
+            .zip(events.mark(&marks.anchor_time()))
+            .map(|(hash, ingest_time_us)| Anchor { hash, ingest_time_us });
+        let watermark = events.mark(&marks.watermark()).map_or(EventTime::MIN, EventTime);
+        Ok(Position { sequence, anchor, watermark })
+    }
+
+    /// The marks that say so, for a commit by the owner with this epoch.
+    pub fn marks(&self, marks: &Marks, epoch: i64) -> BTreeMap<String, i64> {
+        let mut values = BTreeMap::from([
+            (marks.sequence(), i64::try_from(self.sequence.0).unwrap_or(i64::MAX)),
+            (marks.epoch(), epoch),
+        ]);
+        if self.watermark != EventTime::MIN {
+            values.insert(marks.watermark(), self.watermark.0);
+        }
+        if let Some(anchor) = self.anchor {
+            values.insert(marks.anchor_hash(), anchor.hash);
+            values.insert(marks.anchor_time(), anchor.ingest_time_us);
+        }
+        values
+    }
+}
+
+/// What a commit turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It landed as this version, though the answer was lost.
+    Committed(Version),
+    /// It did not land and the shard is still ours: commit the same files with the same id again.
+    Retry,
+    /// Somebody else moved one of our marks.
+    Fenced {
+        /// The version that did.
+        version: Version,
+        /// The epoch it carried, if any.
+        epoch: Option<i64>,
+    },
+}
+
+/// Decides what a failed commit was, from the log since our snapshot. Does no I/O.
+pub fn decide(ours: &Attempt, epoch_mark: &str, log: &[LoggedCommit]) -> Outcome {
+    if let Some(landed) = log.iter().find(|c| c.commit_id.as_ref() == Some(&ours.commit_id)) {
+        return Outcome::Committed(landed.version);
+    }
+    let stranger = log.iter().find(|c| ours.marks.keys().any(|mark| c.marks.contains_key(mark)));
+    match stranger {
+        Some(commit) => Outcome::Fenced {
+            version: commit.version,
+            epoch: commit.marks.get(epoch_mark).copied(),
+        },
+        None => Outcome::Retry,
+    }
+}
+
+/// The owner of a shard, as every commit of this process names it.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    /// The shard's marks.
+    pub marks: Marks,
+    /// The shard.
+    pub shard: String,
+    /// The owner's number, from 1.
+    pub epoch: i64,
+    /// Tells this process from any other that ever tries the same epoch.
+    pub nonce: String,
+}
+
+impl Owner {
+    /// An identity for what this process commits at `sequence`, as the `step`-th of its kind.
+    pub fn commit_id(&self, sequence: Sequence, step: u64) -> CommitId {
+        CommitId(format!("e{}-{}-{step}-{}", self.epoch, sequence.0, self.nonce))
+    }
+
+    fn fenced(&self, theirs: Option<i64>) -> Error {
+        Error::Fenced {
+            shard: self.shard.clone(),
+            ours: self.epoch,
+            theirs: theirs.unwrap_or(self.epoch),
+        }
+    }
+}
+
+/// How often a commit is tried before the store counts as unavailable.
+const TRIES: u32 = 8;
+
+/// Commits an attempt exactly once and returns its version.
+///
+/// # Errors
+/// [`Error::Fenced`] when another owner took over; the store's error when it stayed unavailable, in
+/// which case whether the commit landed is unknown and the shard must start again from the lake.
+pub async fn commit_once(
+    table: &mut dyn Table,
+    attempt: &Attempt,
+    staged: &Staged,
+    owner: &Owner,
+    clock: &dyn Clock,
+) -> Result<Version> {
+    let mut wait = Duration::from_millis(50);
+    for tried in 1.. {
+        let error = match table.commit(attempt, staged).await {
+            Ok(version) => return Ok(version),
+            Err(error) => error,
+        };
+        let outcome = match table.log_since().await {
+            Ok(log) => decide(attempt, &owner.marks.epoch(), &log),
+            // The log cannot be read either: nothing is known, so nothing is decided yet.
+            Err(_) if tried < TRIES => Outcome::Retry,
+            Err(log_error) => return Err(log_error.into()),
+        };
+        match outcome {
+            Outcome::Committed(version) => {
+                table.refresh().await?;
+                check_marks(table, &attempt.marks, owner)?;
+                return Ok(version);
+            }
+            Outcome::Fenced { epoch, .. } => return Err(owner.fenced(epoch)),
+            Outcome::Retry if tried >= TRIES || error.kind() == ErrorKind::Invalid => {
+                return Err(error.into());
+            }
+            Outcome::Retry => {
+                tracing::warn!(table = table.name(), tried, %error, "commit was tried again");
+                clock.sleep(wait).await;
+                wait *= 2;
+            }
+        }
+    }
+    Err(Error::Stage("commit"))
+}
+
+/// Refuses a snapshot on which any mark is not the one we set last. A fenced owner that refreshed
+/// would otherwise pass the compare-and-swap.
+pub fn check_marks(table: &dyn Table, ours: &BTreeMap<String, i64>, owner: &Owner) -> Result<()> {
+    let moved = ours.iter().any(|(mark, value)| table.mark(mark) != Some(*value));
+    if moved {
+        return Err(owner.fenced(table.mark(&owner.marks.epoch())));
+    }
+    Ok(())
+}
+
+/// Takes the shard over: commits the next epoch and nothing else.
+///
+/// # Errors
+/// [`Error::Fenced`] when another process took over in the same moment.
+pub async fn acquire(
+    events: &mut dyn Table,
+    shard: &str,
+    nonce: String,
+    clock: &dyn Clock,
+) -> Result<(Owner, Position)> {
+    let marks = Marks::of(shard);
+    let position = Position::load(events, &marks)?;
+    let epoch = events.mark(&marks.epoch()).unwrap_or(0) + 1;
+    let owner = Owner { marks, shard: shard.to_owned(), epoch, nonce };
+    let attempt = Attempt {
+        commit_id: owner.commit_id(position.sequence, 0),
+        marks: position.marks(&owner.marks, epoch),
+        info: BTreeMap::from([("take_over".into(), serde_json::json!({ "epoch": epoch }))]),
+    };
+    commit_once(events, &attempt, &Staged::default(), &owner, clock).await?;
+    Ok((owner, position))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(id: &str) -> Attempt {
+        Attempt {
+            commit_id: CommitId(id.into()),
+            marks: BTreeMap::from([("s/seq".into(), 20), ("s/epoch".into(), 3)]),
+            info: BTreeMap::new(),
+        }
+    }
+
+    fn logged(version: Version, id: &str, marks: &[(&str, i64)]) -> LoggedCommit {
+        LoggedCommit {
+            version,
+            commit_id: Some(CommitId(id.into())),
+            marks: marks.iter().map(|(m, v)| ((*m).to_owned(), *v)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_commit_that_landed_is_found_by_its_id() {
+        let log = [logged(7, "ours", &[("s/seq", 20), ("s/epoch", 3)])];
+        assert_eq!(decide(&attempt("ours"), "s/epoch", &log), Outcome::Committed(7));
+    }
+
+    #[test]
+    fn the_same_marks_under_another_id_are_another_owner() {
+        let log = [logged(7, "theirs", &[("s/seq", 20), ("s/epoch", 3)])];
+        let outcome = decide(&attempt("ours"), "s/epoch", &log);
+        assert_eq!(outcome, Outcome::Fenced { version: 7, epoch: Some(3) });
+    }
+
+    #[test]
+    fn a_take_over_fences_though_the_sequence_did_not_move() {
+        let log = [logged(8, "theirs", &[("s/epoch", 4)])];
+        let outcome = decide(&attempt("ours"), "s/epoch", &log);
+        assert_eq!(outcome, Outcome::Fenced { version: 8, epoch: Some(4) });
+    }
+
+    #[test]
+    fn another_shard_and_commits_without_marks_do_not_matter() {
+        let log = [logged(7, "x", &[("other/seq", 5), ("other/epoch", 9)]), logged(8, "y", &[])];
+        assert_eq!(decide(&attempt("ours"), "s/epoch", &log), Outcome::Retry);
+        assert_eq!(decide(&attempt("ours"), "s/epoch", &[]), Outcome::Retry);
+    }
+
+    #[test]
+    fn a_landed_commit_counts_even_when_somebody_took_over_afterwards() {
+        let log = [logged(7, "ours", &[("s/seq", 20)]), logged(8, "theirs", &[("s/epoch", 4)])];
+        assert_eq!(decide(&attempt("ours"), "s/epoch", &log), Outcome::Committed(7));
+    }
+}

@@ -1,0 +1,421 @@
+//! Settings: plain data with units and defaults. Components are passed apart.
+//!
+//! They come from `tollgate.toml`, then from `TOLLGATE_…` variables (`TOLLGATE_SOURCE_URL` overrides
+//! `url` in `[source]`), then from flags. An unknown key is an error, so that a typo is not a default.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The folder of `.sql` files, relative to the configuration file. Default `definitions/`.
+    pub definitions: PathBuf,
+    /// Where events come from.
+    pub source: SourceSettings,
+    /// Where tables go.
+    pub lake: LakeSettings,
+    /// When what is new is written.
+    pub flush: FlushSettings,
+    /// What is accepted.
+    pub ingest: IngestSettings,
+    /// How repeats are recognised.
+    pub dedupe: DedupeSettings,
+    /// How customers are billed.
+    pub billing: BillingSettings,
+    /// The folder that relative paths start from: the configuration file's. Not a setting.
+    #[serde(skip)]
+    pub base: PathBuf,
+}
+
+/// `[source]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SourceSettings {
+    /// `nats` (default), or `files` for a bounded replay.
+    pub kind: SourceKind,
+    /// NATS server, `nats://host:port`. Default `nats://127.0.0.1:4222`.
+    pub url: String,
+    /// The JetStream stream, which is the shard. Default `USAGE`.
+    pub stream: String,
+    /// The stream's subjects, used when it is created. Default `["usage.>"]`.
+    pub subjects: Vec<String>,
+    /// Creates the stream when it is missing. Default false: a missing stream is an error.
+    pub create: bool,
+    /// A NATS credentials file (`.creds`). Default none.
+    pub credentials: String,
+    /// For `files`: an NDJSON file, plain or gzipped, relative to the configuration file.
+    pub path: PathBuf,
+    /// Payload bytes handled together. Default 8 MB. More is faster up to a point and costs memory;
+    /// less lowers the time until an event is visible under load.
+    pub batch_bytes: Size,
+}
+
+/// Where events come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// A JetStream stream.
+    Nats,
+    /// An NDJSON file.
+    Files,
+}
+
+/// `[lake]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LakeSettings {
+    /// `file://`, `s3://`, `gs://` or `az://`; `file://./lake`, the default, is relative to the
+    /// configuration file.
+    pub url: String,
+}
+
+/// `[flush]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FlushSettings {
+    /// How long an event may wait in memory before it is committed. Default 5s. Shorter makes results
+    /// visible sooner and writes more, smaller files.
+    pub interval: Period,
+    /// Commits sooner when this many payload bytes are waiting. Default 64MB. More makes larger
+    /// files and takes more memory.
+    pub max_bytes: Size,
+}
+
+/// `[ingest]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestSettings {
+    /// An event further than this ahead of the stream's clock is rejected. Default 5m.
+    pub max_future_skew: Period,
+    /// A larger message is one rejected row. Default 8MB.
+    pub max_payload: Size,
+    /// A larger event is rejected. Default 1MB.
+    pub max_event: Size,
+}
+
+/// `[dedupe]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DedupeSettings {
+    /// How long an id is remembered, in the stream's time. Default 35 days. Each remembered id costs
+    /// about 50 bytes of memory.
+    pub horizon: Period,
+}
+
+/// `[billing]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BillingSettings {
+    /// The plan of subjects with no account. Default `payg`.
+    pub default_plan: String,
+    /// IANA name of the zone in which billing periods begin. Default `UTC`.
+    pub time_zone: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            definitions: "definitions/".into(),
+            source: SourceSettings::default(),
+            lake: LakeSettings::default(),
+            flush: FlushSettings::default(),
+            ingest: IngestSettings::default(),
+            dedupe: DedupeSettings::default(),
+            billing: BillingSettings::default(),
+            base: PathBuf::from("."),
+        }
+    }
+}
+
+impl Default for SourceSettings {
+    fn default() -> Self {
+        SourceSettings {
+            kind: SourceKind::Nats,
+            url: "nats://127.0.0.1:4222".into(),
+            stream: "USAGE".into(),
+            subjects: vec!["usage.>".into()],
+            create: false,
+            credentials: String::new(),
+            path: PathBuf::new(),
+            batch_bytes: Size(8_000_000),
+        }
+    }
+}
+
+impl Default for LakeSettings {
+    fn default() -> Self {
+        LakeSettings { url: "file://./lake".into() }
+    }
+}
+
+impl Default for FlushSettings {
+    fn default() -> Self {
+        FlushSettings { interval: Period(5_000_000), max_bytes: Size(64_000_000) }
+    }
+}
+
+impl Default for IngestSettings {
+    fn default() -> Self {
+        IngestSettings {
+            max_future_skew: Period(300_000_000),
+            max_payload: Size(8_000_000),
+            max_event: Size(1_000_000),
+        }
+    }
+}
+
+impl Default for DedupeSettings {
+    fn default() -> Self {
+        DedupeSettings { horizon: Period(35 * 86_400_000_000) }
+    }
+}
+
+impl Default for BillingSettings {
+    fn default() -> Self {
+        BillingSettings { default_plan: "payg".into(), time_zone: "UTC".into() }
+    }
+}
+
+impl Settings {
+    /// Reads a configuration file, then the `TOLLGATE_…` variables that `variable` knows.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, has an unknown key, or a value that does not parse; the
+    /// message names the file or the variable.
+    pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let invalid = |problem: String| Error::Config { file: file.display().to_string(), problem };
+        let text = fs::read_to_string(file).map_err(|error| {
+            invalid(match error.kind() {
+                io::ErrorKind::NotFound => {
+                    "there is no such file; write one, or name it with --config FILE".to_owned()
+                }
+                _ => format!("could not be read: {error}"),
+            })
+        })?;
+        let mut builder = config::Config::builder()
+            .add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        for key in keys() {
+            let name = format!("TOLLGATE_{}", key.replace('.', "_").to_uppercase());
+            if let Some(value) = variable(&name) {
+                builder = match key {
+                    "source.subjects" => {
+                        let subjects: Vec<_> = value.split(',').map(str::to_owned).collect();
+                        builder.set_override(key, subjects)
+                    }
+                    _ => builder.set_override(key, value),
+                }
+                .map_err(|error| invalid(format!("{name}: {error}")))?;
+            }
+        }
+        let mut settings: Settings = builder
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| invalid(error.to_string()))?;
+        settings.base = match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        Ok(settings)
+    }
+
+    /// A path of the configuration, seen from the working directory.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+}
+
+/// Every setting that a variable can override.
+fn keys() -> [&'static str; 18] {
+    [
+        "definitions",
+        "source.kind",
+        "source.url",
+        "source.stream",
+        "source.subjects",
+        "source.create",
+        "source.credentials",
+        "source.path",
+        "source.batch_bytes",
+        "lake.url",
+        "flush.interval",
+        "flush.max_bytes",
+        "ingest.max_future_skew",
+        "ingest.max_payload",
+        "ingest.max_event",
+        "dedupe.horizon",
+        "billing.default_plan",
+        "billing.time_zone",
+    ]
+}
+
+/// A number of bytes, written `64MB`, `8MiB` or as a plain number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub usize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at(split);
+        let factor = match unit.trim() {
+            "" | "B" => 1,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return Err(format!("`{text}` is not a size such as 64MB or 8MiB")),
+        };
+        digits
+            .parse::<usize>()
+            .ok()
+            .and_then(|n| n.checked_mul(factor))
+            .filter(|bytes| *bytes > 0)
+            .map(Size)
+            .ok_or_else(|| format!("`{text}` is not a size above zero such as 64MB or 8MiB"))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}B", self.0)
+    }
+}
+
+/// A length of time in microseconds, written `5s`, `10 minutes` or `35 days`; a day is 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period(pub i64);
+
+impl Period {
+    /// As a duration to wait.
+    pub fn duration(self) -> std::time::Duration {
+        std::time::Duration::from_micros(self.0.unsigned_abs())
+    }
+}
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<jiff::Span>()
+            .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()))
+            .ok()
+            .and_then(|duration| i64::try_from(duration.as_micros()).ok())
+            .filter(|micros| *micros > 0)
+            .map(Period)
+            .ok_or_else(|| format!("`{text}` is not a length of time such as 5s or 35 days"))
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}us", self.0)
+    }
+}
+
+/// Serde for types that are text in the configuration file.
+macro_rules! as_text {
+    ($type:ty) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+as_text!(Size);
+as_text!(Period);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Settings> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tollgate.toml");
+        fs::write(&file, text).unwrap();
+        Settings::load(&file, |name| {
+            variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
+        })
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        let settings = load("", &[]).unwrap();
+        assert_eq!(settings.source.stream, "USAGE");
+        assert_eq!(settings.flush.interval, Period(5_000_000));
+        assert_eq!(settings.dedupe.horizon, Period(3_024_000_000_000));
+    }
+
+    #[test]
+    fn a_variable_overrides_the_file() {
+        let settings = load(
+            "[source]\nurl = 'nats://a:1'\n[flush]\nmax_bytes = '1MB'",
+            &[("TOLLGATE_SOURCE_URL", "nats://b:2"), ("TOLLGATE_FLUSH_MAX_BYTES", "2MiB")],
+        )
+        .unwrap();
+        assert_eq!(settings.source.url, "nats://b:2");
+        assert_eq!(settings.flush.max_bytes, Size(2_097_152));
+    }
+
+    #[test]
+    fn variables_can_be_lists_and_flags() {
+        let variables = [("TOLLGATE_SOURCE_SUBJECTS", "a.>,b"), ("TOLLGATE_SOURCE_CREATE", "true")];
+        let settings = load("", &variables).unwrap();
+        assert_eq!(settings.source.subjects, ["a.>", "b"]);
+        assert!(settings.source.create);
+    }
+
+    #[test]
+    fn a_typo_is_an_error_that_names_the_key() {
+        let message = load("[source]\nurll = 'x'", &[]).unwrap_err().to_string();
+        assert!(message.contains("urll"), "{message}");
+    }
+
+    #[test]
+    fn a_bad_length_of_time_is_an_error() {
+        let message = load("[flush]\ninterval = 'soon'", &[]).unwrap_err().to_string();
+        assert!(message.contains("`soon` is not a length of time"), "{message}");
+    }
+
+    #[test]
+    fn sizes_and_periods_read_as_people_write_them() {
+        assert_eq!("64MB".parse(), Ok(Size(64_000_000)));
+        assert!("0".parse::<Size>().is_err());
+        assert!("12 parsecs".parse::<Size>().is_err());
+        assert_eq!("10 minutes".parse(), Ok(Period(600_000_000)));
+        assert!("-5s".parse::<Period>().is_err());
+    }
+
+    #[test]
+    fn every_setting_has_its_variable() {
+        let value = serde_json::to_value(Settings::default()).unwrap();
+        let mut leaves = Vec::new();
+        for (key, value) in value.as_object().unwrap() {
+            match value.as_object() {
+                Some(section) => leaves.extend(section.keys().map(|k| format!("{key}.{k}"))),
+                None => leaves.push(key.clone()),
+            }
+        }
+        leaves.sort();
+        let mut known: Vec<_> = keys().into_iter().map(str::to_owned).collect();
+        known.sort();
+        assert_eq!(known, leaves);
+    }
+}

@@ -1,0 +1,120 @@
+//! Everything that can stop the engine, and the exit code it ends in.
+
+use tollgate_connectors::ErrorKind;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error("{file}: {problem}")]
+    Config {
+        /// The configuration file.
+        file: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A flag or argument cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The shard cannot go on from where the lake says it is.
+    #[error("shard `{shard}`: {problem}\n  hint: {hint}")]
+    Shard {
+        /// The shard.
+        shard: String,
+        /// What contradicts what, with the sequences.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A newer process owns the shard.
+    #[error("shard `{shard}`: fenced, epoch {ours} was taken over by epoch {theirs}; this process stops")]
+    Fenced {
+        /// The shard.
+        shard: String,
+        /// Our epoch.
+        ours: i64,
+        /// The newer one.
+        theirs: i64,
+    },
+    /// Invoices cannot be made as asked.
+    #[error("{problem}\n  hint: {hint}")]
+    Billing {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The audit found differences; they were printed.
+    #[error("{differences} differences between the meters and the events they come from")]
+    Audit {
+        /// How many rows differ.
+        differences: usize,
+    },
+    /// A local file cannot be read or written.
+    #[error("{file}: {doing} failed")]
+    File {
+        /// The file.
+        file: String,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A task of the pipeline ended by itself, which is a bug.
+    #[error("the {0} stage ended without a reason")]
+    Stage(&'static str),
+    /// From the edges.
+    #[error(transparent)]
+    Connector(#[from] tollgate_connectors::Error),
+    /// From definitions, meters or prices.
+    #[error(transparent)]
+    Sql(#[from] tollgate_sql::Error),
+    /// From Arrow or DataFusion, where neither of the two says more.
+    #[error("{doing} failed")]
+    Query {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: Box<datafusion::error::DataFusionError>,
+    },
+}
+
+impl Error {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Connector(error) => error.kind(),
+            Error::Fenced { .. } => ErrorKind::Fenced,
+            Error::Shard { .. } | Error::Stage(_) => ErrorKind::Corrupt,
+            Error::Config { .. }
+            | Error::Usage(_)
+            | Error::Billing { .. }
+            | Error::Audit { .. }
+            | Error::File { .. }
+            | Error::Sql(_)
+            | Error::Query { .. } => ErrorKind::Invalid,
+        }
+    }
+
+    /// The exit code: 2 for bad usage, configuration or definitions, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        use tollgate_sql::Error as Sql;
+        match self {
+            Error::Config { .. }
+            | Error::Usage(_)
+            | Error::Sql(Sql::Definition { .. } | Sql::PlanMeter { .. } | Sql::RateTable { .. }) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Names what was being done when Arrow or DataFusion failed.
+pub(crate) fn query_error<E: Into<datafusion::error::DataFusionError>>(
+    doing: &'static str,
+) -> impl FnOnce(E) -> Error {
+    move |error| Error::Query { doing, source: Box::new(error.into()) }
+}

@@ -1,0 +1,570 @@
+//! Open windows: the state batches of every meter, and the panes they become.
+//!
+//! Each meter has a [`Lane`]. Counted events pass through [`Metering::apply`] in sequence order, live
+//! and again in recovery; an event goes to the lane's open state, or, when its window has closed
+//! before its message, to the late state. A window's pane 0 is therefore exactly its events up to the
+//! message that closed it, whatever batches they came in.
+
+use crate::{
+    commit::Position,
+    error::{Result, query_error},
+    watermark::{Closing, Closings, Watermark},
+    window::{EventTime, Windowing},
+};
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray,
+        TimestampMicrosecondArray,
+    },
+    buffer::BooleanBuffer,
+    compute::filter_record_batch,
+    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType},
+    error::ArrowError,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+use tollgate_connectors::Sequence;
+use tollgate_sql::{definitions::EventType, meter::Meter, schema};
+
+/// The microsecond values of a timestamp column.
+pub(crate) fn micros<'a>(batch: &'a RecordBatch, column: &str) -> &'a [i64] {
+    batch[column].as_primitive::<TimestampMicrosecondType>().values()
+}
+
+/// State batches that belong together, merged when they pile up.
+#[derive(Debug, Default, Clone)]
+pub struct States {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    rows_merged: usize,
+}
+
+impl States {
+    /// Below this many rows, merging costs more than it saves.
+    const ROWS_MIN: usize = 131_072;
+
+    /// Adds a state batch, and merges all of them when they have grown fourfold since last time.
+    pub async fn push(&mut self, meter: &Meter, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.rows += batch.num_rows();
+        self.batches.push(batch);
+        if self.rows >= Self::ROWS_MIN.max(4 * self.rows_merged) {
+            let merged = meter.reduce(&self.batches).await?;
+            self.rows = merged.num_rows();
+            self.rows_merged = self.rows;
+            self.batches = vec![merged];
+        }
+        Ok(())
+    }
+
+    /// The batches, in no particular order.
+    pub fn batches(&self) -> &[RecordBatch] {
+        &self.batches
+    }
+
+    /// True when there is no state.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Takes out the states of windows that start before `boundary`, leaving the others.
+    fn split_off_before(&mut self, boundary: EventTime) -> Result<Vec<RecordBatch>> {
+        let mut taken = Vec::new();
+        let mut kept = Vec::new();
+        for batch in self.batches.drain(..) {
+            let starts = micros(&batch, "window_start");
+            let before = starts.iter().filter(|start| **start < boundary.0).count();
+            if before == batch.num_rows() {
+                taken.push(batch);
+            } else if before == 0 {
+                kept.push(batch);
+            } else {
+                let mask = BooleanBuffer::collect_bool(starts.len(), |i| starts[i] < boundary.0);
+                let mask = BooleanArray::from(mask);
+                let rest = arrow::compute::not(&mask).map_err(query_error("splitting states"))?;
+                let split = |mask| {
+                    filter_record_batch(&batch, mask).map_err(query_error("splitting states"))
+                };
+                taken.push(split(&mask)?);
+                kept.push(split(&rest)?);
+            }
+        }
+        self.rows = kept.iter().map(RecordBatch::num_rows).sum();
+        self.rows_merged = self.rows_merged.min(self.rows);
+        self.batches = kept;
+        Ok(taken)
+    }
+
+    /// The start of the last window that has state, or `None`.
+    fn last_start(&self) -> Option<EventTime> {
+        let starts = self.batches.iter().flat_map(|batch| micros(batch, "window_start"));
+        starts.max().copied().map(EventTime)
+    }
+}
+
+/// One meter's windows.
+#[derive(Debug)]
+pub struct Lane {
+    meter: Arc<Meter>,
+    event_type: EventType,
+    windowing: Windowing,
+    written: Written,
+    closings: Closings,
+    open: States,
+    late: States,
+    panes: BTreeMap<i64, i32>,
+}
+
+/// What a meter's table already holds: every event up to `cut` whose window `watermark` closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The sequence up to which panes were written.
+    pub cut: Sequence,
+    /// The watermark at that cut.
+    pub watermark: EventTime,
+}
+
+impl Written {
+    /// Nothing was written yet.
+    pub const NOTHING: Written = Written { cut: Sequence(0), watermark: EventTime::MIN };
+}
+
+/// The panes one flush adds to a meter's table, still as state, so that finishing them can overlap
+/// with reading on.
+#[derive(Debug)]
+pub struct Pending {
+    /// Which lane.
+    pub lane: usize,
+    closed: Vec<RecordBatch>,
+    late: Vec<RecordBatch>,
+    closings: Closings,
+    panes: BTreeMap<i64, i32>,
+}
+
+/// One micro-batch of counted events, with what is the same for every meter worked out once.
+struct Counted<'a> {
+    events: &'a RecordBatch,
+    sequences: &'a [i64],
+    event_times: &'a [i64],
+    /// The watermark before each event's message.
+    before: Vec<EventTime>,
+    /// The messages that moved the watermark: watermark after it, sequence, ingest time.
+    moves: Vec<(EventTime, Sequence, i64)>,
+}
+
+impl Lane {
+    /// A meter that has nothing to write for this many messages says so in a commit of its own, so
+    /// that recovery need not read them again.
+    const BEHIND_MAX: u64 = 1_000_000;
+
+    /// A lane that goes on from what the meter's table holds. `panes` has the number of the last
+    /// late pane of each window start that has any.
+    pub fn new(
+        meter: Arc<Meter>,
+        event_type: EventType,
+        written: Written,
+        panes: BTreeMap<i64, i32>,
+    ) -> Self {
+        let windowing = Windowing {
+            width_us: meter.definition().window_us,
+            lateness_us: meter.definition().lateness_us,
+        };
+        Lane {
+            meter,
+            event_type,
+            windowing,
+            written,
+            closings: Closings::new(windowing, written.watermark),
+            open: States::default(),
+            late: States::default(),
+            panes,
+        }
+    }
+
+    /// The meter.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// How the meter cuts time.
+    pub fn windowing(&self) -> Windowing {
+        self.windowing
+    }
+
+    /// What its table holds.
+    pub fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Windows that end here or before are closed.
+    pub fn closed_end(&self) -> EventTime {
+        self.closings.closed_end()
+    }
+
+    /// All state that is not in the table yet.
+    pub fn unwritten(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.open.batches().iter().chain(self.late.batches())
+    }
+
+    /// Meters one micro-batch. Returns which events are late for this meter, if any is.
+    async fn apply(&mut self, counted: &Counted<'_>) -> Result<Option<BooleanBuffer>> {
+        for (watermark, sequence, ingest_us) in &counted.moves {
+            if *watermark >= self.closings.next() {
+                self.closings.reach(*watermark, *sequence, *ingest_us);
+            }
+        }
+        let Some(rows) = relation(counted.events, &self.event_type, &self.meter)? else {
+            return Ok(None);
+        };
+        let covered = self.covered(counted);
+        let late = self.late_rows(counted);
+        if covered.is_none() && late.is_none() {
+            let state = self.meter.partial(rows.all()?).await?;
+            self.open.push(&self.meter, state).await?;
+            return Ok(None);
+        }
+        let length = counted.events.num_rows();
+        let none = BooleanBuffer::new_unset(length);
+        let covered = covered.unwrap_or_else(|| none.clone());
+        let late = &late.unwrap_or(none) & &!&covered;
+        let open = &!&covered & &!&late;
+        let state = self.meter.partial(rows.only(open)?).await?;
+        self.open.push(&self.meter, state).await?;
+        let state = self.meter.partial(rows.only(late.clone())?).await?;
+        self.late.push(&self.meter, state).await?;
+        Ok((late.count_set_bits() > 0).then(|| rows.within(late)))
+    }
+
+    /// Events that are in the table already: up to the cut, in windows closed at the cut.
+    fn covered(&self, counted: &Counted<'_>) -> Option<BooleanBuffer> {
+        let cut = i64::try_from(self.written.cut.0).unwrap_or(i64::MAX);
+        if counted.sequences.first().is_none_or(|first| *first > cut) {
+            return None;
+        }
+        let closed = self.windowing.closed_end(self.written.watermark).0;
+        Some(BooleanBuffer::collect_bool(counted.sequences.len(), |i| {
+            counted.sequences[i] <= cut && counted.event_times[i] < closed
+        }))
+    }
+
+    /// Events whose window had closed before their message.
+    fn late_rows(&self, counted: &Counted<'_>) -> Option<BooleanBuffer> {
+        let closed = self.closings.closed_end().0;
+        if counted.event_times.iter().all(|time| *time >= closed) {
+            return None;
+        }
+        let late = BooleanBuffer::collect_bool(counted.event_times.len(), |i| {
+            counted.event_times[i] < closed
+                && counted.event_times[i] < self.windowing.closed_end(counted.before[i]).0
+        });
+        (late.count_set_bits() > 0).then_some(late)
+    }
+
+    /// Takes out what is closed or late, to be written after the commit of `position`; `None` when
+    /// there is nothing to write.
+    fn take_pending(&mut self, lane: usize, position: &Position) -> Result<Option<Pending>> {
+        let closed = self.open.split_off_before(self.closings.closed_end())?;
+        let late = std::mem::take(&mut self.late).batches;
+        let behind = position.sequence.0.saturating_sub(self.written.cut.0);
+        if closed.is_empty() && late.is_empty() && behind < Self::BEHIND_MAX {
+            return Ok(None);
+        }
+        let starts: BTreeSet<i64> =
+            late.iter().flat_map(|batch| micros(batch, "window_start")).copied().collect();
+        for start in &starts {
+            *self.panes.entry(*start).or_default() += 1;
+        }
+        let panes = starts.iter().map(|start| (*start, self.panes[start])).collect();
+        let closings = self.closings.clone();
+        self.closings.forget();
+        self.written = Written { cut: position.sequence, watermark: position.watermark };
+        Ok(Some(Pending { lane, closed, late, closings, panes }))
+    }
+}
+
+/// The rows of a micro-batch that one meter reads.
+struct Relation<'a> {
+    events: &'a RecordBatch,
+    event_type: &'a EventType,
+    meter: &'a Meter,
+    /// `None` when every row is of the meter's type.
+    rows: Option<BooleanBuffer>,
+}
+
+/// `None` when no row is of the meter's type.
+fn relation<'a>(
+    events: &'a RecordBatch,
+    event_type: &'a EventType,
+    meter: &'a Meter,
+) -> Result<Option<Relation<'a>>> {
+    let structs = &events[event_type.name.as_str()];
+    let rows = match structs.nulls() {
+        None => None,
+        Some(nulls) if nulls.null_count() == 0 => None,
+        Some(nulls) if nulls.null_count() == nulls.len() => return Ok(None),
+        Some(nulls) => Some(nulls.inner().clone()),
+    };
+    Ok((events.num_rows() > 0).then_some(Relation { events, event_type, meter, rows }))
+}
+
+impl Relation<'_> {
+    fn within(&self, mask: BooleanBuffer) -> BooleanBuffer {
+        match &self.rows {
+            Some(rows) => rows & &mask,
+            None => mask,
+        }
+    }
+
+    fn all(&self) -> Result<RecordBatch> {
+        match &self.rows {
+            None => self.project(self.events),
+            Some(rows) => self.filter(rows.clone()),
+        }
+    }
+
+    fn only(&self, mask: BooleanBuffer) -> Result<RecordBatch> {
+        self.filter(self.within(mask))
+    }
+
+    fn filter(&self, mask: BooleanBuffer) -> Result<RecordBatch> {
+        let projected = self.project(self.events)?;
+        filter_record_batch(&projected, &BooleanArray::from(mask))
+            .map_err(query_error("selecting a meter's events"))
+    }
+
+    /// The columns that the meter reads, from the head or from its type's struct.
+    fn project(&self, events: &RecordBatch) -> Result<RecordBatch> {
+        project(events, &self.event_type.name, self.meter.input_schema())
+            .map_err(query_error("selecting a meter's columns"))
+    }
+}
+
+/// Projects `events` to an event type's relation: head columns by name, the others from the struct.
+/// Every field becomes nullable, since rows of other types hold nulls until they are filtered out.
+pub(crate) fn project(
+    events: &RecordBatch,
+    event_type: &str,
+    wanted: SchemaRef,
+) -> Result<RecordBatch, ArrowError> {
+    let structs = events[event_type].as_struct();
+    let columns: Vec<ArrayRef> = wanted
+        .fields()
+        .iter()
+        .map(|field| {
+            let column = structs.column_by_name(field.name());
+            column.or_else(|| events.column_by_name(field.name())).map(Arc::clone).ok_or_else(|| {
+                ArrowError::SchemaError(format!("`events` has no column `{}`", field.name()))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let fields: Vec<Field> =
+        wanted.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(events.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+}
+
+/// All meters of a shard, and its watermark.
+#[derive(Debug)]
+pub struct Metering {
+    lanes: Vec<Lane>,
+    watermark: Watermark,
+    /// Watermarks that are known for a cut, lowest cut first: in a replay they restore the advances
+    /// that no event explains.
+    known: VecDeque<Written>,
+}
+
+impl Metering {
+    /// Starts from what the tables hold; events after the lowest cut must then be applied again, and
+    /// before that the ones in windows that were open there.
+    pub fn new(lanes: Vec<Lane>) -> Self {
+        let mut known: Vec<Written> = lanes.iter().map(Lane::written).collect();
+        known.sort_by_key(|written| written.cut);
+        Metering { lanes, watermark: Watermark::at(EventTime::MIN), known: known.into() }
+    }
+
+    /// The sequence up to which every meter has written its panes.
+    pub fn lowest_cut(&self) -> Sequence {
+        self.lanes.iter().map(|lane| lane.written.cut).min().unwrap_or_default()
+    }
+
+    /// The meters, in order of definition.
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// The watermark after everything applied so far.
+    pub fn watermark(&self) -> EventTime {
+        self.watermark.now()
+    }
+
+    /// Meters a micro-batch of counted events, in rising sequence, in the schema of `events`.
+    /// Returns which of them were late for any meter; `None` when none was.
+    pub async fn apply(&mut self, events: &RecordBatch) -> Result<Option<BooleanBuffer>> {
+        let counted = self.count(events);
+        let mut late: Option<BooleanBuffer> = None;
+        for lane in &mut self.lanes {
+            if let Some(rows) = lane.apply(&counted).await? {
+                late = Some(late.map_or(rows.clone(), |others| &others | &rows));
+            }
+        }
+        Ok(late)
+    }
+
+    fn count<'a>(&mut self, events: &'a RecordBatch) -> Counted<'a> {
+        let sequences: &[i64] = events["sequence"].as_primitive::<Int64Type>().values();
+        let event_times = micros(events, "event_time");
+        let ingest_times = micros(events, "ingest_time");
+        let mut before = Vec::with_capacity(sequences.len());
+        let mut moves: Vec<(EventTime, Sequence, i64)> = Vec::new();
+        for i in 0..sequences.len() {
+            let sequence = Sequence(sequences[i].unsigned_abs());
+            while let Some(known) = self.known.pop_front_if(|known| known.cut < sequence) {
+                self.watermark.advance(known.watermark);
+            }
+            let was = self.watermark.now();
+            before.push(self.watermark.observe(sequence, event_times[i], ingest_times[i]));
+            let now = self.watermark.now();
+            match moves.last_mut() {
+                Some(last) if last.1 == sequence => last.0 = now,
+                _ if now > was => moves.push((now, sequence, ingest_times[i])),
+                _ => {}
+            }
+        }
+        Counted { events, sequences, event_times, before, moves }
+    }
+
+    /// Takes in events that were committed at or before every cut: those whose window is still open.
+    /// They move no watermark, and may come in any order.
+    pub async fn restore(&mut self, events: &RecordBatch) -> Result<()> {
+        let sequences: &[i64] = events["sequence"].as_primitive::<Int64Type>().values();
+        let counted = Counted {
+            events,
+            sequences,
+            event_times: micros(events, "event_time"),
+            before: vec![EventTime::MIN; events.num_rows()],
+            moves: Vec::new(),
+        };
+        for lane in &mut self.lanes {
+            lane.apply(&counted).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves the watermark without an event, closing windows at `position`'s message.
+    pub fn advance(&mut self, to: EventTime, cut: Sequence, closed_at_us: i64) {
+        for known in self.known.drain(..) {
+            self.watermark.advance(known.watermark);
+        }
+        self.watermark.advance(to);
+        let now = self.watermark.now();
+        for lane in &mut self.lanes {
+            lane.closings.reach(now, cut, closed_at_us);
+        }
+    }
+
+    /// The least watermark that closes every open window; `None` when none is open.
+    pub fn closing_watermark(&self) -> Option<EventTime> {
+        self.lanes
+            .iter()
+            .filter_map(|lane| {
+                let end = lane.windowing.end(lane.open.last_start()?);
+                (end > lane.closed_end()).then(|| lane.windowing.closing_watermark(end))
+            })
+            .max()
+    }
+
+    /// Takes out the panes to be written after the commit of `position`.
+    pub fn take_pending(&mut self, position: &Position) -> Result<Vec<Pending>> {
+        let mut pending = Vec::new();
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            pending.extend(lane.take_pending(index, position)?);
+        }
+        Ok(pending)
+    }
+}
+
+/// The schema of a meter's table: what [`Meter::finish`] returns, then where each pane comes from.
+pub fn table_schema(meter: &Meter) -> SchemaRef {
+    let mut fields: Vec<Field> =
+        meter.pane_schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields.extend([
+        Field::new("pane", DataType::Int32, false),
+        Field::new("shard", DataType::Utf8, false),
+        Field::new("cut", DataType::Int64, false),
+        Field::new("meter_version", DataType::Int32, false),
+        Field::new("closed_at", schema::timestamp(), false),
+    ]);
+    Arc::new(Schema::new(fields))
+}
+
+impl Pending {
+    /// Finishes the states: pane 0 of each window that closed, then the late panes, as rows of the
+    /// meter's table.
+    pub async fn panes(&self, meter: &Meter, shard: &str, position: &Position) -> Result<Vec<RecordBatch>> {
+        let at = Closing {
+            closed_end: EventTime::MIN,
+            cut: position.sequence,
+            closed_at_us: position.anchor.map_or(0, |anchor| anchor.ingest_time_us),
+        };
+        let mut panes = Vec::new();
+        if !self.closed.is_empty() {
+            let rows = meter.finish(&self.closed).await?;
+            let of_row = |end: i64, _start: i64| (0, self.closings.of(EventTime(end)).unwrap_or(at));
+            panes.push(with_origin(meter, rows, shard, of_row)?);
+        }
+        if !self.late.is_empty() {
+            let rows = meter.finish(&self.late).await?;
+            let of_row = |_end: i64, start: i64| (self.panes.get(&start).copied().unwrap_or(1), at);
+            panes.push(with_origin(meter, rows, shard, of_row)?);
+        }
+        Ok(panes)
+    }
+}
+
+/// Adds `pane, shard, cut, meter_version, closed_at` to finished rows.
+fn with_origin(
+    meter: &Meter,
+    rows: RecordBatch,
+    shard: &str,
+    of_row: impl Fn(i64, i64) -> (i32, Closing),
+) -> Result<RecordBatch> {
+    let origins: Vec<(i32, Closing)> = micros(&rows, "window_end")
+        .iter()
+        .zip(micros(&rows, "window_start"))
+        .map(|(end, start)| of_row(*end, *start))
+        .collect();
+    let version = i32::try_from(meter.definition().version).unwrap_or(i32::MAX);
+    let cut = |closing: &Closing| i64::try_from(closing.cut.0).unwrap_or(i64::MAX);
+    let mut columns = rows.columns().to_vec();
+    columns.extend::<[ArrayRef; 5]>([
+        Arc::new(origins.iter().map(|(pane, _)| Some(*pane)).collect::<Int32Array>()),
+        Arc::new(StringArray::from(vec![shard; origins.len()])),
+        Arc::new(origins.iter().map(|(_, closing)| Some(cut(closing))).collect::<Int64Array>()),
+        Arc::new(Int32Array::from(vec![version; origins.len()])),
+        Arc::new(
+            origins
+                .iter()
+                .map(|(_, closing)| Some(closing.closed_at_us))
+                .collect::<TimestampMicrosecondArray>()
+                .with_timezone("UTC"),
+        ),
+    ]);
+    RecordBatch::try_new(table_schema(meter), columns).map_err(query_error("writing panes"))
+}
+
+/// The number of the last late pane of each window start, from rows `window_start, pane`.
+pub fn last_panes(rows: &[RecordBatch]) -> BTreeMap<i64, i32> {
+    let mut panes = BTreeMap::new();
+    for batch in rows {
+        let numbers = batch["pane"].as_primitive::<Int32Type>().values();
+        for (start, number) in micros(batch, "window_start").iter().zip(numbers) {
+            let last = panes.entry(*start).or_insert(*number);
+            *last = (*last).max(*number);
+        }
+    }
+    panes
+}

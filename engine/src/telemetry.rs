@@ -1,0 +1,111 @@
+//! What a run counts and measures, with units; tracing setup.
+
+use crate::commit::Position;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::ops::AddAssign;
+use tollgate_connectors::Sequence;
+
+/// How many of what passed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Messages read.
+    pub messages: u64,
+    /// Sequences without a message that the source explained.
+    pub holes: u64,
+    /// Events in those messages, good or bad.
+    pub events: u64,
+    /// Events that count, the late ones included.
+    pub counted: u64,
+    /// Events that count in a later pane.
+    pub late: u64,
+    /// Events kept with a reason, not counted.
+    pub rejected: u64,
+    /// Events of a type that is not defined, kept.
+    pub unmatched: u64,
+    /// Events with an id that was counted with other content, kept.
+    pub conflicts: u64,
+    /// Exact repeats of a counted event, not stored.
+    pub repeats: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.messages += other.messages;
+        self.holes += other.holes;
+        self.events += other.events;
+        self.counted += other.counted;
+        self.late += other.late;
+        self.rejected += other.rejected;
+        self.unmatched += other.unmatched;
+        self.conflicts += other.conflicts;
+        self.repeats += other.repeats;
+    }
+}
+
+/// Where a run is, for whoever watches it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    /// The last message handled.
+    pub position: Sequence,
+    /// The source's end when the run started.
+    pub end: Sequence,
+    /// What passed so far.
+    pub counts: Counts,
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct Report {
+    /// The shard.
+    pub shard: String,
+    /// What passed.
+    pub counts: Counts,
+    /// Commits of `events`.
+    pub flushes: u64,
+    /// Bytes of the files they added.
+    pub bytes: u64,
+    /// Rows added to the meters' tables.
+    pub panes: u64,
+    /// Where the run ended.
+    pub position: Position,
+    /// Time from the start of a flush to its last commit, in microseconds.
+    pub flush_us: Histogram<u64>,
+}
+
+impl Report {
+    /// Nothing was done yet.
+    pub fn new(shard: &str) -> Self {
+        Report {
+            shard: shard.to_owned(),
+            counts: Counts::default(),
+            flushes: 0,
+            bytes: 0,
+            panes: 0,
+            position: Position::START,
+            flush_us: Histogram::new(3).expect("three significant digits are allowed"),
+        }
+    }
+
+    /// Adds one flush.
+    pub fn committed(&mut self, position: Position, bytes: u64, panes: u64, elapsed_us: i64) {
+        self.flushes += 1;
+        self.bytes += bytes;
+        self.panes += panes;
+        self.position = position;
+        self.flush_us.saturating_record(elapsed_us.unsigned_abs());
+    }
+}
+
+/// Sends logs to stderr; `filter` is as in `RUST_LOG`, and colour only goes to a terminal.
+pub fn start_logging(filter: &str) {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // A second call in one process keeps the first: tests start many commands.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
+}

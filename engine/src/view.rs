@@ -1,0 +1,445 @@
+//! The lake and the open windows as one consistent SQL session.
+//!
+//! A view is pinned: meters' tables are loaded before `events`, so every pane in them comes from
+//! events that the pinned `events` has too. What the panes do not cover is metered again from
+//! `events`, by the code that meters live. Each event is in a view exactly once.
+
+use crate::{
+    catalog::{Catalog, table},
+    commit::{Marks, Position},
+    error::{Error, Result, query_error},
+    metering::{Metering, micros, project},
+    period::Period,
+    recovery,
+    window::{EventTime, window_start},
+};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use datafusion::{
+    catalog::TableProvider,
+    common::ScalarValue,
+    datasource::{MemTable, provider_as_source},
+    functions::core::expr_fn::get_field,
+    logical_expr::LogicalPlanBuilder,
+    prelude::{DataFrame, Expr, SessionContext, col, lit},
+};
+use std::{collections::BTreeSet, sync::Arc};
+use tollgate_connectors::{Table, lake::Lake};
+use tollgate_sql::{definitions::EventType, invoice, meter::Meter, schema, session};
+
+/// A pinned, read-only view of everything that was committed.
+#[derive(Debug)]
+pub struct View {
+    catalog: Arc<Catalog>,
+    events: Option<Box<dyn Table>>,
+    tables: Vec<Option<Box<dyn Table>>>,
+    invoices: Option<Box<dyn Table>>,
+    line_items: Option<Box<dyn Table>>,
+    shards: Vec<(String, Metering)>,
+}
+
+impl View {
+    /// Pins the newest committed state of the lake. A lake without tables is an empty view.
+    pub async fn open(catalog: Arc<Catalog>, lake: &Lake) -> Result<Self> {
+        let invoices = existing(lake, table::INVOICES).await?;
+        let line_items = existing(lake, table::LINE_ITEMS).await?;
+        let mut tables = Vec::with_capacity(catalog.meters.len());
+        for meter in &catalog.meters {
+            tables.push(existing_meter(&catalog, lake, meter).await?);
+        }
+        let events = existing(lake, table::EVENTS).await?;
+        let mut view =
+            View { catalog, events, tables, invoices, line_items, shards: Vec::new() };
+        view.shards = view.open_windows().await?;
+        Ok(view)
+    }
+
+    /// The open windows of every shard that has events.
+    async fn open_windows(&self) -> Result<Vec<(String, Metering)>> {
+        let Some(events) = &self.events else {
+            return Ok(Vec::new());
+        };
+        let mut shards = Vec::new();
+        for shard in shard_names(events.as_ref()).await? {
+            let marks = Marks::of(&shard);
+            let position = Position::load(events.as_ref(), &marks)?;
+            let tables: Vec<Option<&dyn Table>> =
+                self.tables.iter().map(|table| table.as_deref().map(|t| t as &dyn Table)).collect();
+            let lanes =
+                recovery::lanes(&self.catalog.definitions, &self.catalog.meters, &tables, &marks)
+                    .await?;
+            let metering =
+                recovery::open_windows(lanes, events.as_ref(), &shard, &position).await?;
+            shards.push((shard, metering));
+        }
+        Ok(shards)
+    }
+
+    /// The position of each shard: what this view is a cut of.
+    pub fn cuts(&self) -> Result<Vec<(String, Position)>> {
+        let Some(events) = &self.events else {
+            return Ok(Vec::new());
+        };
+        self.shards
+            .iter()
+            .map(|(shard, _)| Ok((shard.clone(), Position::load(events.as_ref(), &Marks::of(shard))?)))
+            .collect()
+    }
+
+    /// The definitions that this view was opened with.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// True when a window of any meter within the period is still open in any shard.
+    pub fn has_open_windows(&self, period: &Period) -> bool {
+        self.shards.iter().flat_map(|(_, metering)| metering.lanes()).any(|lane| {
+            lane.unwritten().any(|batch| {
+                micros(batch, "window_start").iter().any(|start| {
+                    let end = lane.windowing().end(EventTime(*start));
+                    *start < period.end_us && end.0 > period.start_us && end > lane.closed_end()
+                })
+            })
+        })
+    }
+
+    /// A session with every relation that `sql` names: `events`, event types, meters with all their
+    /// windows (`<meter>` and `<meter>_windows` are the same here), rate tables, `invoices`,
+    /// `line_items`.
+    pub async fn session(&self, sql: &str) -> Result<SessionContext> {
+        let context = session::context();
+        let wanted = referenced(&context, sql)?;
+        self.register_common(&context, &wanted).await?;
+        for (index, meter) in self.catalog.meters.iter().enumerate() {
+            let name = &meter.definition().name;
+            for relation in [name.clone(), format!("{name}_windows")] {
+                if wanted.contains(&relation) {
+                    let rows = self.windows(index, None).await?;
+                    register_rows(&context, &relation, rows)?;
+                }
+            }
+        }
+        Ok(context)
+    }
+
+    /// The session that a price sees: each meter is its total for the period, `<meter>_windows` its
+    /// windows in the period, and `subscription` has one row a customer.
+    pub async fn period_session(
+        &self,
+        period: &Period,
+        sql: &str,
+        subscription: RecordBatch,
+    ) -> Result<SessionContext> {
+        let context = session::context();
+        let wanted = referenced(&context, sql)?;
+        self.register_common(&context, &wanted).await?;
+        register_rows(&context, "subscription", subscription)?;
+        for (index, meter) in self.catalog.meters.iter().enumerate() {
+            let name = &meter.definition().name;
+            if wanted.contains(name) {
+                register_rows(&context, name, self.totals(index, period).await?)?;
+            }
+            let windows = format!("{name}_windows");
+            if wanted.contains(&windows) {
+                let rows = self.windows(index, Some(period)).await?;
+                register_rows(&context, &windows, rows)?;
+            }
+        }
+        Ok(context)
+    }
+
+    async fn register_common(&self, context: &SessionContext, wanted: &BTreeSet<String>) -> Result<()> {
+        let definitions = &self.catalog.definitions;
+        if wanted.contains(table::EVENTS) {
+            let empty = || schema::usage_events(&definitions.event_types);
+            register(context, table::EVENTS, provider_or(self.events.as_deref(), empty)?)?;
+        }
+        if wanted.contains(table::INVOICES) {
+            let provider = provider_or(self.invoices.as_deref(), invoice::invoices_schema)?;
+            register(context, table::INVOICES, provider)?;
+        }
+        if wanted.contains(table::LINE_ITEMS) {
+            let provider = provider_or(self.line_items.as_deref(), invoice::line_items_schema)?;
+            register(context, table::LINE_ITEMS, provider)?;
+        }
+        for event_type in definitions.event_types.iter().filter(|t| wanted.contains(&t.name)) {
+            self.register_event_type(context, event_type)?;
+        }
+        for (definition, rows) in definitions.rate_tables.iter().zip(&self.catalog.rate_tables) {
+            if wanted.contains(&definition.name) {
+                register_rows(context, &definition.name, rows.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn register_event_type(&self, context: &SessionContext, event_type: &EventType) -> Result<()> {
+        let doing = "selecting the events of a type";
+        match self.counted(event_type)? {
+            Some(frame) => {
+                let columns: Vec<Expr> = schema::event_relation(event_type)
+                    .fields()
+                    .iter()
+                    .map(|field| relation_column(event_type, field.name()))
+                    .collect();
+                let view = frame.select(columns).map_err(query_error(doing))?.into_view();
+                register(context, &event_type.name, view)
+            }
+            None => {
+                let empty = RecordBatch::new_empty(schema::event_relation(event_type));
+                register_rows(context, &event_type.name, empty)
+            }
+        }
+    }
+
+    /// Counted events of a type, in the schema of `events`; `None` when there is no table yet.
+    fn counted(&self, event_type: &EventType) -> Result<Option<DataFrame>> {
+        let Some(events) = &self.events else {
+            return Ok(None);
+        };
+        let doing = "selecting the events of a type";
+        let provider = events.provider()?;
+        if provider.schema().index_of(&event_type.name).is_err() {
+            return Ok(None);
+        }
+        let source = provider_as_source(provider);
+        let counted = col("status").eq(lit("ok")).or(col("status").eq(lit("late")));
+        let of_type = col("type").eq(lit(event_type.cloud_event_type.as_str()));
+        let plan = LogicalPlanBuilder::scan(table::EVENTS, source, None)
+            .and_then(|plan| plan.filter(of_type.and(counted)))
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(query_error(doing))?;
+        Ok(Some(DataFrame::new(session::context().state(), plan)))
+    }
+
+    /// A meter's windows, all or those that overlap a period, merged from panes and open windows:
+    /// `window_start, window_end, is_final, customer, subject, dimensions…, measures…`. Where a
+    /// period begins or ends within a window, only its part of that window counts.
+    pub async fn windows(&self, index: usize, period: Option<&Period>) -> Result<RecordBatch> {
+        let meter = &self.catalog.meters[index];
+        let states = self.states(index, period).await?;
+        let rows = meter.finish(&states).await?;
+        let closed_end = self
+            .shards
+            .iter()
+            .map(|(_, metering)| metering.lanes()[index].closed_end())
+            .min()
+            .unwrap_or(EventTime::MIN);
+        let is_final: BooleanArray =
+            micros(&rows, "window_end").iter().map(|end| Some(EventTime(*end) <= closed_end)).collect();
+        let is_final = (Field::new("is_final", DataType::Boolean, false), Arc::new(is_final) as ArrayRef);
+        with_customer(meter, &rows, &["window_start", "window_end"], Some(is_final))
+    }
+
+    /// A meter's totals for a period: `customer, subject, dimensions…, measures…`.
+    pub async fn totals(&self, index: usize, period: &Period) -> Result<RecordBatch> {
+        let meter = &self.catalog.meters[index];
+        let states = self.states(index, Some(period)).await?;
+        with_customer(meter, &meter.totals(&states).await?, &[], None)
+    }
+
+    /// The state batches whose merge is the meter, over everything or over exactly one period.
+    async fn states(&self, index: usize, period: Option<&Period>) -> Result<Vec<RecordBatch>> {
+        let meter = &self.catalog.meters[index];
+        let width_us = meter.definition().window_us;
+        let inside = period.map(|p| Inside::of(p, width_us));
+        let mut states = Vec::new();
+        for pane in self.panes(index, inside.as_ref()).await? {
+            states.push(meter.states_of(&pane)?);
+        }
+        for (_, metering) in &self.shards {
+            for batch in metering.lanes()[index].unwritten() {
+                states.push(match &inside {
+                    Some(inside) => inside.select(batch)?,
+                    None => batch.clone(),
+                });
+            }
+        }
+        for (from_us, to_us) in inside.iter().flat_map(Inside::edges) {
+            states.extend(self.edge(meter, from_us, to_us).await?);
+        }
+        Ok(states)
+    }
+
+    async fn panes(&self, index: usize, inside: Option<&Inside>) -> Result<Vec<RecordBatch>> {
+        let Some(table) = &self.tables[index] else {
+            return Ok(Vec::new());
+        };
+        let doing = "reading a meter's panes";
+        let mut frame = session::context().read_table(table.provider()?).map_err(query_error(doing))?;
+        if let Some(inside) = inside {
+            let start = col("window_start");
+            let within = start.clone().gt_eq(instant(inside.first_us)).and(start.lt(instant(inside.last_us)));
+            frame = frame.filter(within).map_err(query_error(doing))?;
+        }
+        frame.collect().await.map_err(query_error(doing))
+    }
+
+    /// The state of the events in `[from, to)`, a part of one window, straight from `events`.
+    async fn edge(&self, meter: &Meter, from_us: i64, to_us: i64) -> Result<Vec<RecordBatch>> {
+        let doing = "reading the events at a period's edge";
+        let event_type = self
+            .catalog
+            .definitions
+            .event_type(&meter.definition().event_type)
+            .ok_or(Error::Stage("definitions"))?;
+        let Some(frame) = self.counted(event_type)? else {
+            return Ok(Vec::new());
+        };
+        let time = col("event_time");
+        let within = time.clone().gt_eq(instant(from_us)).and(time.lt(instant(to_us)));
+        let batches = frame.filter(within).map_err(query_error(doing))?.collect().await;
+        let mut states = Vec::new();
+        for batch in batches.map_err(query_error(doing))? {
+            let rows = project(&batch, &event_type.name, meter.input_schema())
+                .map_err(query_error(doing))?;
+            states.push(meter.partial(rows).await?);
+        }
+        Ok(states)
+    }
+}
+
+/// The windows of some width that lie wholly in a period, and what is left at its edges.
+struct Inside {
+    first_us: i64,
+    last_us: i64,
+    period: (i64, i64),
+}
+
+impl Inside {
+    fn of(period: &Period, width_us: i64) -> Self {
+        let floor = |us| window_start(EventTime(us), width_us).0;
+        let ceil = |us| if floor(us) == us { us } else { floor(us) + width_us };
+        let (first_us, last_us) = (ceil(period.start_us), floor(period.end_us));
+        Inside { first_us, last_us, period: (period.start_us, period.end_us) }
+    }
+
+    fn edges(&self) -> impl Iterator<Item = (i64, i64)> {
+        let (start_us, end_us) = self.period;
+        [(start_us, self.first_us), (self.last_us, end_us)].into_iter().filter(|(from, to)| from < to)
+    }
+
+    fn select(&self, states: &RecordBatch) -> Result<RecordBatch> {
+        let starts = micros(states, "window_start");
+        let mask: BooleanArray =
+            starts.iter().map(|us| Some(*us >= self.first_us && *us < self.last_us)).collect();
+        filter_record_batch(states, &mask).map_err(query_error("selecting a period's windows"))
+    }
+}
+
+/// Adds `customer`, who pays for the subject, and leaves out state columns. Without accounts every
+/// subject is its own customer.
+fn with_customer(
+    meter: &Meter,
+    rows: &RecordBatch,
+    first: &[&str],
+    extra: Option<(Field, ArrayRef)>,
+) -> Result<RecordBatch> {
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    let mut add = |field: Field, column: ArrayRef| {
+        fields.push(field);
+        columns.push(column);
+    };
+    let field = |name: &str| rows.schema().field_with_name(name).cloned();
+    for name in first {
+        add(field(name).map_err(query_error("reading a meter"))?, Arc::clone(&rows[*name]));
+    }
+    if let Some((field, column)) = extra {
+        add(field, column);
+    }
+    let subject = field("subject").map_err(query_error("reading a meter"))?;
+    add(subject.with_name("customer"), Arc::clone(&rows["subject"]));
+    for name in meter.dimension_names().iter().chain(meter.measure_names()) {
+        add(field(name).map_err(query_error("reading a meter"))?, Arc::clone(&rows[name.as_str()]));
+    }
+    let schema = Arc::new(Schema::new(fields));
+    RecordBatch::try_new(schema, columns).map_err(query_error("reading a meter"))
+}
+
+fn relation_column(event_type: &EventType, name: &str) -> Expr {
+    match event_type.columns.iter().any(|column| column.name == name) {
+        true => get_field(Expr::Column(event_type.name.as_str().into()), name).alias(name),
+        false => Expr::Column(name.into()),
+    }
+}
+
+fn instant(us: i64) -> Expr {
+    lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())))
+}
+
+/// The relations that a statement names, as SQL folds them.
+fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
+    let state = context.state();
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement =
+        state.sql_to_statement(sql, &dialect).map_err(query_error("reading the query"))?;
+    let references =
+        state.resolve_table_references(&statement).map_err(query_error("reading the query"))?;
+    Ok(references.iter().map(|reference| reference.table().to_owned()).collect())
+}
+
+/// The shards that have anything in `events`.
+async fn shard_names(events: &dyn Table) -> Result<Vec<String>> {
+    let doing = "listing the shards";
+    let frame = SessionContext::new()
+        .read_table(events.provider()?)
+        .and_then(|frame| frame.select(vec![col("shard")])?.distinct())
+        .map_err(query_error(doing))?;
+    let batches = frame.collect().await.map_err(query_error(doing))?;
+    let mut shards = BTreeSet::new();
+    for batch in &batches {
+        let names = batch["shard"].as_string::<i32>();
+        shards.extend((0..names.len()).map(|row| names.value(row).to_owned()));
+    }
+    Ok(shards.into_iter().collect())
+}
+
+async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn Table>>> {
+    Ok(lake.existing(name).await?.map(|table| Box::new(table) as Box<dyn Table>))
+}
+
+/// A meter's table, if there is one; it must have been written for this definition.
+async fn existing_meter(
+    catalog: &Catalog,
+    lake: &Lake,
+    meter: &Meter,
+) -> Result<Option<Box<dyn Table>>> {
+    match lake.existing(&table::meter(&meter.definition().name)).await? {
+        Some(_) => Ok(Some(catalog.create_meter(lake, meter).await?)),
+        None => Ok(None),
+    }
+}
+
+fn provider_or(
+    table: Option<&dyn Table>,
+    empty: impl FnOnce() -> SchemaRef,
+) -> Result<Arc<dyn TableProvider>> {
+    match table {
+        Some(table) => Ok(table.provider()?),
+        None => memory(RecordBatch::new_empty(empty())),
+    }
+}
+
+fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>> {
+    let table = MemTable::try_new(rows.schema(), vec![vec![rows]]);
+    Ok(Arc::new(table.map_err(query_error("registering a relation"))?))
+}
+
+fn register_rows(context: &SessionContext, name: &str, rows: RecordBatch) -> Result<()> {
+    register(context, name, memory(rows)?)
+}
+
+fn register(context: &SessionContext, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
+    let reference = datafusion::sql::TableReference::bare(name);
+    context.register_table(reference, provider).map_err(query_error("registering a relation"))?;
+    Ok(())
+}
+
+/// All batches of one schema as one.
+pub fn one_batch(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    concat_batches(schema, batches).map_err(query_error("collecting rows"))
+}

@@ -42,6 +42,15 @@ pub enum Error {
         /// What came.
         got: Sequence,
     },
+    /// The stream is no longer the one that was read: restored from an older copy, recreated, or its
+    /// last messages were lost in a crash and their sequences given to others.
+    #[error("shard `{shard}`: message {} is no longer the one that was read; the stream was lost or rolled back", sequence.0)]
+    Rewound {
+        /// The shard.
+        shard: String,
+        /// The last message that was read, which is gone or another.
+        sequence: Sequence,
+    },
     /// A passing fault of a source: retry.
     #[error("shard `{shard}`: {doing} failed")]
     Source {
@@ -135,7 +144,7 @@ impl Error {
             | Error::Store { .. }
             | Error::OtherTable { .. } => ErrorKind::Invalid,
             Error::Fenced { .. } => ErrorKind::Fenced,
-            Error::Gap { .. } | Error::Data { .. } => ErrorKind::Corrupt,
+            Error::Gap { .. } | Error::Rewound { .. } | Error::Data { .. } => ErrorKind::Corrupt,
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::fmt::Debug;
+use std::{fmt::Debug, ops::RangeInclusive};
 
 pub mod error;
 pub mod event;
@@ -34,7 +34,8 @@ pub struct Message {
     pub sequence: Sequence,
     /// When the source stored it, in microseconds since the Unix epoch, UTC.
     pub ingest_time_us: i64,
-    /// Header names and values as they came, in order. Names are not folded here.
+    /// Header names and values, by name; several values of one name stay in the order they came.
+    /// Names are not folded here.
     pub headers: Vec<(String, String)>,
     /// The payload as it came.
     pub payload: Bytes,
@@ -104,6 +105,12 @@ pub trait Source: Debug + Send {
     /// Starts (again) so that the next message read is the first after `position`.
     async fn seek(&mut self, position: Sequence) -> Result<()>;
 
-    /// The next messages in order; empty when none came within the wait.
+    /// The next messages in order; empty when none came within the wait. A bounded source answers at
+    /// once when it is at its end.
     async fn read(&mut self, limit: ReadLimit) -> Result<Vec<Message>>;
+
+    /// Sequences that hold no message and never will, with an explanation (deleted one by one; a
+    /// blank line), found since the last call, in order. A hole at the very end is reported too, so the
+    /// position is the larger of the last message's sequence and the last hole's end.
+    fn holes(&mut self) -> Vec<RangeInclusive<Sequence>>;
 }

@@ -1,1 +1,376 @@
-//! A [`Source`](crate::Source) over a JetStream pull consumer.
+//! A [`Source`] over a JetStream pull consumer, and what goes with it.
+//!
+//! ```text
+//!  connect ──▶ stream::open (retention, storage)      Publisher ──▶ JetStream ──▶ NatsSource
+//!                  │                                                    │
+//!                  ▼                                                    ▼
+//!  subscription: ephemeral, AckNone, from `position + 1` ──▶ contiguity::judge ──▶ messages, holes
+//! ```
+//!
+//! Nothing on the server remembers how far we have read: the position belongs to whoever commits it,
+//! so a consumer is thrown away and made again whenever something is odd. That is always safe,
+//! because the new one starts right after the last message that was returned.
+
+mod connect;
+mod contiguity;
+mod publisher;
+pub mod server;
+mod stream;
+mod subscription;
+
+pub use connect::{Auth, NatsOptions, Tls, connect};
+pub use publisher::{Published, Publisher};
+pub use stream::open as open_stream;
+
+use crate::{Anchor, Bounds, Message, ReadLimit, Result, Sequence, Source, error::Error};
+use async_nats::{
+    Client, connection::State as Connection, jetstream, jetstream::consumer::pull::MessagesError,
+};
+use async_trait::async_trait;
+use contiguity::{Explained, Verdict};
+use std::{fmt, ops::RangeInclusive, time::Duration};
+use subscription::{Arrived, Delivered, Subscription};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info, warn};
+
+/// Look for a deleted tail after this much silence, when the stream is known to hold more.
+const QUIET_TAIL: Duration = Duration::from_millis(200);
+/// Ask the server whether we missed something after this much silence, in any case.
+const QUIET_LONG: Duration = Duration::from_secs(5);
+/// So many broken subscriptions in a row, with no message between, are reported as an error.
+const FAULTS_MAX: u32 = 3;
+
+/// One JetStream stream, read whole and in order.
+pub struct NatsSource {
+    options: NatsOptions,
+    client: Client,
+    context: jetstream::Context,
+    /// The last sequence returned, or explained as a hole.
+    position: Sequence,
+    /// The last message returned, to recognise the stream when we subscribe again.
+    anchor: Option<(Sequence, Anchor)>,
+    /// The stream's last sequence when we last asked.
+    end: Sequence,
+    subscription: Option<Subscription>,
+    /// Received and contiguous, not yet returned. It lives here so that a dropped read loses nothing.
+    ready: Vec<Message>,
+    /// Received, but behind a hole that is not yet explained.
+    ahead: Option<Message>,
+    holes: Vec<RangeInclusive<Sequence>>,
+    fault: Option<MessagesError>,
+    faults: u32,
+}
+
+impl fmt::Debug for NatsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsSource")
+            .field("options", &self.options)
+            .field("position", &self.position)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NatsSource {
+    /// Connects. The stream is looked at by [`Source::bounds`], which also creates it if asked to.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no server answers, [`Error::Unsuitable`] when it refuses us.
+    pub async fn connect(options: NatsOptions) -> Result<Self> {
+        let client = connect(&options).await?;
+        Ok(Self::with_client(client, options))
+    }
+
+    /// Reads over a connection that is already there.
+    pub fn with_client(client: Client, options: NatsOptions) -> Self {
+        let context = connect::context(&client, &options);
+        NatsSource {
+            options,
+            client,
+            context,
+            position: Sequence(0),
+            anchor: None,
+            end: Sequence(0),
+            subscription: None,
+            ready: Vec::new(),
+            ahead: None,
+            holes: Vec::new(),
+            fault: None,
+            faults: 0,
+        }
+    }
+
+    /// Gets closer to a message: one of them, or a repaired subscription, or the deadline.
+    async fn advance(&mut self, deadline: Instant) -> Result<()> {
+        if self.ahead.is_some() {
+            return self.explain_hole().await;
+        }
+        if self.fault.is_some() {
+            self.report_repeated_fault()?;
+        }
+        let subscription = self.subscribed().await?;
+        match timeout_at(deadline, subscription.next()).await {
+            Ok(arrived) => self.take(arrived),
+            Err(_) => self.look_around().await,
+        }
+    }
+
+    /// Takes what has already arrived. Never waits, so it cannot be cancelled half-way.
+    fn drain(&mut self, bytes: usize) -> Result<()> {
+        let mut taken: usize = self.ready.iter().map(|m| m.payload.len()).sum();
+        while taken < bytes {
+            let Some(subscription) = &mut self.subscription else {
+                break;
+            };
+            let Some(arrived) = subscription.next_now() else {
+                break;
+            };
+            let before = self.ready.len();
+            self.take(arrived)?;
+            match self.ready.get(before) {
+                Some(message) => taken = taken.saturating_add(message.payload.len()),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges one arrival and moves it to where it belongs.
+    fn take(&mut self, arrived: Arrived) -> Result<()> {
+        match arrived {
+            Arrived::Message(Ok(delivered)) => self.place(delivered),
+            Arrived::Message(Err(cause)) => return Err(self.failed("reading a message", cause)),
+            Arrived::Quiet => debug!(stream = self.options.stream, "heartbeat was missed"),
+            Arrived::Ended(fault) => {
+                self.subscription = None;
+                self.fault = fault;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, delivered: Delivered) {
+        let Delivered {
+            message,
+            place,
+            expected_place,
+        } = delivered;
+        let got = message.sequence;
+        match contiguity::judge(self.position, got, expected_place, place) {
+            Verdict::Next => {
+                self.position = got;
+                self.ready.push(message);
+            }
+            Verdict::Hole => self.ahead = Some(message),
+            Verdict::Missed => {
+                debug!(
+                    stream = self.options.stream,
+                    position = self.position.0,
+                    got = got.0,
+                    "consumer lost its place, made again"
+                );
+                self.subscription = None;
+            }
+        }
+    }
+
+    /// Accepts the hole before `ahead` if the stream says its messages were deleted.
+    async fn explain_hole(&mut self) -> Result<()> {
+        let state = stream::state(&self.context, &self.options).await?;
+        let Some(message) = self.ahead.take() else {
+            return Ok(());
+        };
+        let expected = Sequence(self.position.0.saturating_add(1));
+        match contiguity::explain(
+            &state.deleted,
+            state.bounds.first,
+            expected,
+            message.sequence,
+        ) {
+            Explained::Deleted(hole) => {
+                self.accept_hole(hole);
+                self.position = message.sequence;
+                self.ready.push(message);
+                Ok(())
+            }
+            Explained::Not => Err(self.gap(expected, message.sequence)),
+        }
+    }
+
+    fn accept_hole(&mut self, hole: RangeInclusive<Sequence>) {
+        info!(
+            stream = self.options.stream,
+            first = hole.start().0,
+            last = hole.end().0,
+            "deleted messages skipped"
+        );
+        self.position = *hole.end();
+        self.holes.push(hole);
+    }
+
+    /// The live subscription, made (again) when there is none or the connection was lost since.
+    async fn subscribed(&mut self) -> Result<&mut Subscription> {
+        let connects = connect::connects(&self.client);
+        let current = self.subscription.take().filter(|s| s.connects == connects);
+        let subscription = match current {
+            Some(current) => current,
+            None => {
+                self.check_identity().await?;
+                Subscription::start(&self.context, &self.options, self.position, connects).await?
+            }
+        };
+        Ok(self.subscription.insert(subscription))
+    }
+
+    /// Refuses to go on in a stream that is no longer the one that was read.
+    ///
+    /// A server that lost power can come back with fewer messages and give their sequences to others:
+    /// a position that is only a number would silently miss those.
+    async fn check_identity(&mut self) -> Result<()> {
+        let bounds = self.bounds().await?;
+        let next = Sequence(self.position.0.saturating_add(1));
+        if self.position > bounds.last {
+            return Err(self.rewound(self.position));
+        }
+        if next < bounds.first {
+            return Err(self.gap(next, bounds.first));
+        }
+        let Some((sequence, anchor)) = self.anchor else {
+            return Ok(());
+        };
+        match self.anchor(sequence).await? {
+            // A message deleted since cannot be compared; the stream still covers its sequence.
+            None => Ok(()),
+            Some(stored) if stored == anchor => Ok(()),
+            Some(_) => Err(self.rewound(sequence)),
+        }
+    }
+
+    /// Nothing came: is the server gone, was the tail deleted, or did we miss something?
+    async fn look_around(&mut self) -> Result<()> {
+        if self.client.connection_state() != Connection::Connected {
+            let why = "the connection is lost and is being made again".into();
+            return Err(connect::unreachable(&self.options, "NATS", why));
+        }
+        let quiet = self
+            .subscription
+            .as_ref()
+            .map_or(Duration::ZERO, Subscription::quiet);
+        let behind = self.end > self.position;
+        if quiet < QUIET_TAIL || (!behind && quiet < QUIET_LONG) {
+            return Ok(());
+        }
+        let state = stream::state(&self.context, &self.options).await?;
+        self.end = state.bounds.last;
+        let (next, after) = (
+            Sequence(self.position.0.saturating_add(1)),
+            Sequence(self.end.0.saturating_add(1)),
+        );
+        if next < state.bounds.first {
+            return Err(self.gap(next, state.bounds.first));
+        }
+        match contiguity::explain(&state.deleted, state.bounds.first, next, after) {
+            Explained::Deleted(tail) => self.accept_hole(tail),
+            Explained::Not if quiet >= QUIET_LONG => {
+                warn!(
+                    stream = self.options.stream,
+                    position = self.position.0,
+                    last = self.end.0,
+                    "stream went quiet before its end, subscribed again"
+                );
+                self.subscription = None;
+            }
+            Explained::Not => {}
+        }
+        Ok(())
+    }
+
+    /// Passes over the first few faults in a row, each of which means a new subscription.
+    fn report_repeated_fault(&mut self) -> Result<()> {
+        let Some(fault) = self.fault.take() else {
+            return Ok(());
+        };
+        self.faults += 1;
+        if self.faults > FAULTS_MAX {
+            self.faults = 0;
+            return Err(self.failed("reading messages", fault.into()));
+        }
+        debug!(stream = self.options.stream, %fault, "subscription ended, made again");
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, source: crate::error::Cause) -> Error {
+        stream::failed(&self.options, doing, source)
+    }
+
+    fn gap(&self, expected: Sequence, got: Sequence) -> Error {
+        Error::Gap {
+            shard: self.options.stream.clone(),
+            expected,
+            got,
+        }
+    }
+
+    fn rewound(&self, sequence: Sequence) -> Error {
+        Error::Rewound {
+            shard: self.options.stream.clone(),
+            sequence,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for NatsSource {
+    fn shard(&self) -> &str {
+        &self.options.stream
+    }
+
+    async fn bounds(&mut self) -> Result<Bounds> {
+        let info = stream::open(&self.context, &self.options).await?;
+        let bounds = stream::bounds(&info.state);
+        self.end = bounds.last;
+        Ok(bounds)
+    }
+
+    async fn anchor(&mut self, sequence: Sequence) -> Result<Option<Anchor>> {
+        stream::anchor(&self.context, &self.options, sequence).await
+    }
+
+    async fn seek(&mut self, position: Sequence) -> Result<()> {
+        self.position = position;
+        self.anchor = None;
+        self.subscription = None;
+        self.ready.clear();
+        self.ahead = None;
+        self.holes.clear();
+        self.fault = None;
+        Ok(())
+    }
+
+    async fn read(&mut self, limit: ReadLimit) -> Result<Vec<Message>> {
+        let deadline = Instant::now() + Duration::from_millis(limit.wait_ms);
+        loop {
+            if self.ready.is_empty() {
+                self.advance(deadline).await?;
+            }
+            if !self.ready.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+        }
+        let drained = self.drain(limit.bytes);
+        let Some(last) = self.ready.last() else {
+            return drained.map(|()| Vec::new());
+        };
+        self.faults = 0;
+        self.anchor = Some((last.sequence, Anchor::of(last)));
+        if drained.is_err() {
+            // The error belongs to a later message, which comes again to the next read.
+            self.subscription = None;
+        }
+        Ok(std::mem::take(&mut self.ready))
+    }
+
+    fn holes(&mut self) -> Vec<RangeInclusive<Sequence>> {
+        std::mem::take(&mut self.holes)
+    }
+}

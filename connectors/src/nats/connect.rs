@@ -1,0 +1,329 @@
+//! Connecting: addresses, credentials, TLS.
+
+use super::stream::unsuitable;
+use crate::{
+    Result,
+    error::{Cause, Error},
+};
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr, jetstream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// Which stream, where, and how to get at it.
+#[derive(Clone)]
+pub struct NatsOptions {
+    /// One or more server addresses, separated by commas, such as `nats://127.0.0.1:4222` or
+    /// `tls://nats.example.com`. A user and password may be part of it; errors leave them out.
+    pub url: String,
+    /// The stream's name, which is also the shard's.
+    pub stream: String,
+    /// What the stream captures, if it is created.
+    pub subjects: Vec<String>,
+    /// Create the stream when it is missing: limits retention, file storage, full means refused.
+    pub create: bool,
+    /// Accept (and create) a stream that lives in memory. A restart of the server loses it, so this is
+    /// for tests.
+    pub allow_memory_storage: bool,
+    /// How to prove who we are.
+    pub auth: Auth,
+    /// Whom to trust, and our own certificate.
+    pub tls: Tls,
+    /// Messages to a pull request; 1.5 times as many can be on their way to us. More is faster until
+    /// about 10,000 and costs memory: it is capped at 40,000 so that the client never drops any.
+    pub batch_messages: usize,
+    /// How long to wait for the server's answer to any one request.
+    pub timeout: Duration,
+}
+
+/// Credentials; the first that is set is used, in the order of the fields.
+#[derive(Clone, Default)]
+pub struct Auth {
+    /// A `.creds` file: JWT and NKey seed.
+    pub credentials_file: Option<PathBuf>,
+    /// An NKey seed (`SU…`).
+    pub nkey: Option<String>,
+    /// A token.
+    pub token: Option<String>,
+    /// User and password.
+    pub user_and_password: Option<(String, String)>,
+}
+
+/// TLS settings. With none, `tls://` and servers that require TLS are trusted by the system's roots.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// PEM file of the only authorities to trust, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of our certificate chain and its private key.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Refuse to talk without TLS, whatever the URL says.
+    pub required: bool,
+}
+
+impl fmt::Debug for NatsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsOptions")
+            .field("url", &self.shown_url())
+            .field("stream", &self.stream)
+            .field("create", &self.create)
+            .field("auth", &self.auth)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Auth {
+                credentials_file: Some(_),
+                ..
+            } => "Auth(credentials file)",
+            Auth { nkey: Some(_), .. } => "Auth(nkey)",
+            Auth { token: Some(_), .. } => "Auth(token)",
+            Auth {
+                user_and_password: Some(_),
+                ..
+            } => "Auth(user and password)",
+            _ => "Auth(none)",
+        })
+    }
+}
+
+/// 1.5 batches stay below the 65,536 messages that the client holds before it drops any.
+const BATCH_MESSAGES_MAX: usize = 40_000;
+
+impl NatsOptions {
+    /// The stream `stream` at `url`, everything else at its default: no credentials, the stream must
+    /// exist, batches of 10,000 messages, 10 seconds for an answer.
+    pub fn new(url: impl Into<String>, stream: impl Into<String>) -> Self {
+        NatsOptions {
+            url: url.into(),
+            stream: stream.into(),
+            subjects: Vec::new(),
+            create: false,
+            allow_memory_storage: false,
+            auth: Auth::default(),
+            tls: Tls::default(),
+            batch_messages: 10_000,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// The batch size within its bounds.
+    pub(super) fn batch(&self) -> usize {
+        self.batch_messages.clamp(1, BATCH_MESSAGES_MAX)
+    }
+
+    /// The URL as it may be shown: without user and password.
+    pub(super) fn shown_url(&self) -> String {
+        let shown: Vec<String> = self
+            .url
+            .split(',')
+            .map(|url| hide_user(url.trim()))
+            .collect();
+        shown.join(",")
+    }
+}
+
+/// Opens a connection that repairs itself for as long as it is used.
+///
+/// # Errors
+/// [`Error::Unreachable`] when no server answers; [`Error::Unsuitable`] when one refuses the
+/// credentials or an address makes no sense; [`Error::File`] for certificate and credential files.
+pub async fn connect(options: &NatsOptions) -> Result<Client> {
+    let addresses = addresses(options)?;
+    let settings = authenticate(ConnectOptions::new(), options)
+        .await?
+        .name("tollgate")
+        .require_tls(options.tls.required)
+        .tls_client_config(tls_config(&options.tls)?)
+        .request_timeout(Some(options.timeout));
+    settings
+        .connect(addresses)
+        .await
+        .map_err(|e| refused(options, e))
+}
+
+/// JetStream over this connection.
+pub(super) fn context(client: &Client, options: &NatsOptions) -> jetstream::Context {
+    let mut context = jetstream::new(client.clone());
+    context.set_timeout(options.timeout);
+    context
+}
+
+/// How often the client has connected so far; it rises with every reconnect.
+pub(super) fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
+}
+
+pub(super) fn unreachable(options: &NatsOptions, what: &'static str, source: Cause) -> Error {
+    Error::Unreachable {
+        what,
+        url: options.shown_url(),
+        source,
+    }
+}
+
+fn addresses(options: &NatsOptions) -> Result<Vec<ServerAddr>> {
+    let parse = |url: &str| {
+        url.trim().parse::<ServerAddr>().map_err(|e| {
+            unsuitable(
+                options,
+                format!("`{}` is not a server address: {e}", hide_user(url.trim())),
+                "write it as nats://HOST:PORT or tls://HOST:PORT".into(),
+            )
+        })
+    };
+    options.url.split(',').map(parse).collect()
+}
+
+async fn authenticate(settings: ConnectOptions, options: &NatsOptions) -> Result<ConnectOptions> {
+    let auth = &options.auth;
+    if let Some(file) = &auth.credentials_file {
+        let settings = settings.credentials_file(file).await;
+        return settings
+            .map_err(|e| unreadable(file, "these are not usable credentials", e.into()));
+    }
+    if let Some(seed) = &auth.nkey {
+        return Ok(settings.nkey(seed.clone()));
+    }
+    if let Some(token) = &auth.token {
+        return Ok(settings.token(token.clone()));
+    }
+    if let Some((user, password)) = &auth.user_and_password {
+        return Ok(settings.user_and_password(user.clone(), password.clone()));
+    }
+    Ok(settings)
+}
+
+/// Our own TLS settings with a named provider: the build holds two, so the process has no default
+/// and rustls would panic when it looked for one.
+fn tls_config(tls: &Tls) -> Result<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::Unreachable {
+            what: "TLS",
+            url: "this process".into(),
+            source: e.into(),
+        })?
+        .with_root_certificates(roots(tls)?);
+    let Some((certificate_file, key_file)) = &tls.client_certificate else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let key = PrivateKeyDer::from_pem_file(key_file)
+        .map_err(|e| unreadable(key_file, "there is no usable private key here", e.into()))?;
+    builder
+        .with_client_auth_cert(certificates(certificate_file)?, key)
+        .map_err(|e| unreadable(certificate_file, "certificate and key do not fit", e.into()))
+}
+
+fn roots(tls: &Tls) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match &tls.ca_file {
+        // A machine without roots can still speak plain NATS; TLS then fails with its own message.
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        Some(file) => {
+            for certificate in certificates(file)? {
+                roots
+                    .add(certificate)
+                    .map_err(|e| unreadable(file, "not an authority's certificate", e.into()))?;
+            }
+        }
+    }
+    Ok(roots)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let problem = "there is no usable certificate here";
+    let found = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| unreadable(file, problem, e.into()))?;
+    if found.is_empty() {
+        return Err(unreadable(file, problem, "no PEM block".into()));
+    }
+    Ok(found)
+}
+
+fn unreadable(file: &Path, problem: &str, cause: Cause) -> Error {
+    Error::File {
+        file: file.display().to_string(),
+        problem: problem.into(),
+        source: Some(cause),
+    }
+}
+
+fn refused(options: &NatsOptions, error: ConnectError) -> Error {
+    let credentials = [
+        ConnectErrorKind::Authentication,
+        ConnectErrorKind::AuthorizationViolation,
+    ];
+    if credentials.contains(&error.kind()) {
+        return unsuitable(
+            options,
+            format!("{} refused us: {error}", options.shown_url()),
+            "check user, password, token or credentials file".into(),
+        );
+    }
+    unreachable(options, "NATS", error.into())
+}
+
+/// `nats://user:password@host` as `nats://host`.
+fn hide_user(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_never_shows_the_password() {
+        assert_eq!(hide_user("nats://u:p@ss@host:4222"), "nats://host:4222");
+        assert_eq!(hide_user("token@host"), "host");
+        assert_eq!(hide_user("nats://host"), "nats://host");
+        let options = NatsOptions::new("nats://a:b@one, tls://two", "S");
+        assert_eq!(options.shown_url(), "nats://one,tls://two");
+        let mut options = options;
+        options.auth.token = Some("secret".into());
+        assert!(!format!("{:?}", options.auth).contains("secret"));
+    }
+
+    #[test]
+    fn a_batch_stays_below_what_the_client_can_hold() {
+        let mut options = NatsOptions::new("nats://host", "S");
+        options.batch_messages = 1_000_000;
+        assert!(options.batch() + options.batch() / 2 < 65_536);
+        options.batch_messages = 0;
+        assert_eq!(options.batch(), 1);
+    }
+
+    #[test]
+    fn tls_settings_need_no_process_default() {
+        assert!(tls_config(&Tls::default()).is_ok());
+        let missing = Tls {
+            ca_file: Some("/nowhere/ca.pem".into()),
+            ..Tls::default()
+        };
+        let error = tls_config(&missing).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/ca.pem: "), "{error}");
+    }
+}

@@ -1,0 +1,252 @@
+//! Publishing with every acknowledgement awaited.
+
+use super::{
+    NatsOptions, connect,
+    stream::{self, unsuitable},
+};
+use crate::{Result, error::Error};
+use async_nats::{
+    Client, HeaderMap,
+    header::NATS_MESSAGE_ID,
+    jetstream::{
+        self, ErrorCode,
+        context::{ContextBuilder, PublishAckFuture, PublishError, PublishErrorKind},
+        message::PublishMessage,
+        publish::PublishAck,
+    },
+};
+use bytes::Bytes;
+use std::{collections::VecDeque, fmt, time::Duration};
+use tracing::debug;
+
+/// Messages sent but not yet acknowledged. A server refuses floods (error 10167), and more than some
+/// thousands gains no speed.
+const WINDOW: usize = 2_000;
+/// How often one message is sent before it is an error.
+const ATTEMPTS_MAX: u32 = 6;
+
+/// Publishes to one stream, a window of messages at a time, and sends again what was not acknowledged.
+///
+/// A message keeps its `Nats-Msg-Id` when it is sent again, so the stream stores it once if the first
+/// acknowledgement was merely lost. That memory is short (two minutes by default): it spares repeats
+/// and is no guarantee, which the event's own id gives.
+pub struct Publisher {
+    options: NatsOptions,
+    context: jetstream::Context,
+    /// Makes ids unique to this publisher.
+    id_prefix: Option<String>,
+    sent: u64,
+    counts: Published,
+    in_flight: VecDeque<(Outgoing, PublishAckFuture)>,
+}
+
+/// What became of the messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Messages the stream has acknowledged, repeats included.
+    pub acknowledged: u64,
+    /// Of these, messages the stream knew already by their `Nats-Msg-Id`.
+    pub duplicates: u64,
+    /// How many times a message had to be sent again.
+    pub retries: u64,
+}
+
+#[derive(Clone)]
+struct Outgoing {
+    subject: String,
+    headers: Option<HeaderMap>,
+    payload: Bytes,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("options", &self.options)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// Connects and checks that the stream is there, or creates it if asked to.
+    ///
+    /// # Errors
+    /// As [`connect()`](super::connect()) and [`open_stream`](super::open_stream).
+    pub async fn connect(options: NatsOptions) -> Result<Self> {
+        let client = connect(&options).await?;
+        let publisher = Self::with_client(client, options);
+        stream::open(&publisher.context, &publisher.options).await?;
+        Ok(publisher)
+    }
+
+    /// Publishes over a connection that is already there, to a stream that exists.
+    pub fn with_client(client: Client, options: NatsOptions) -> Self {
+        let id_prefix = Some(client.new_inbox().replace("_INBOX.", ""));
+        let context = ContextBuilder::new()
+            .timeout(options.timeout)
+            // Above our own window, or publishing would wait for acknowledgements we hold ourselves.
+            .max_ack_inflight(WINDOW * 2)
+            .build(client);
+        Publisher {
+            options,
+            context,
+            id_prefix,
+            sent: 0,
+            counts: Published::default(),
+            in_flight: VecDeque::with_capacity(WINDOW),
+        }
+    }
+
+    /// Sends no `Nats-Msg-Id`: less work for everyone, but what is sent again may be stored twice.
+    #[must_use]
+    pub fn without_ids(mut self) -> Self {
+        self.id_prefix = None;
+        self
+    }
+
+    /// Sends one message; waits only while the window is full. A `Nats-Msg-Id` among `headers` is
+    /// used as it is, else one is added.
+    ///
+    /// # Errors
+    /// For this message or an earlier one that stayed unacknowledged: [`Error::Unsuitable`] when it is
+    /// too large or no stream takes its subject, [`Error::Source`] otherwise.
+    pub async fn publish(
+        &mut self,
+        subject: &str,
+        headers: &[(String, String)],
+        payload: Bytes,
+    ) -> Result<()> {
+        while self.in_flight.len() >= WINDOW {
+            self.settle_oldest().await?;
+        }
+        let outgoing = Outgoing {
+            subject: subject.to_owned(),
+            headers: self.headers(headers)?,
+            payload,
+        };
+        self.sent += 1;
+        let ack = self
+            .send(&outgoing)
+            .await
+            .map_err(|e| self.refused(&outgoing, e))?;
+        self.in_flight.push_back((outgoing, ack));
+        Ok(())
+    }
+
+    /// What became of the messages so far.
+    pub fn counts(&self) -> Published {
+        self.counts
+    }
+
+    /// Waits for every acknowledgement.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn finish(mut self) -> Result<Published> {
+        while !self.in_flight.is_empty() {
+            self.settle_oldest().await?;
+        }
+        Ok(self.counts)
+    }
+
+    async fn settle_oldest(&mut self) -> Result<()> {
+        let Some((outgoing, ack)) = self.in_flight.pop_front() else {
+            return Ok(());
+        };
+        let ack = match ack.await {
+            Ok(ack) => ack,
+            Err(error) => self.send_again(&outgoing, error).await?,
+        };
+        self.counts.acknowledged += 1;
+        self.counts.duplicates += u64::from(ack.duplicate);
+        Ok(())
+    }
+
+    /// Sends one message until it is acknowledged, waiting longer each time.
+    async fn send_again(&mut self, outgoing: &Outgoing, error: PublishError) -> Result<PublishAck> {
+        let mut error = error;
+        for attempt in 1..ATTEMPTS_MAX {
+            if !is_passing(&error) {
+                break;
+            }
+            debug!(subject = outgoing.subject, attempt, %error, "message sent again");
+            pause(attempt).await;
+            self.counts.retries += 1;
+            error = match self.send(outgoing).await {
+                Err(e) => e,
+                Ok(ack) => match ack.await {
+                    Ok(ack) => return Ok(ack),
+                    Err(e) => e,
+                },
+            };
+        }
+        Err(self.refused(outgoing, error))
+    }
+
+    async fn send(&self, outgoing: &Outgoing) -> Result<PublishAckFuture, PublishError> {
+        let mut message = PublishMessage::build().payload(outgoing.payload.clone());
+        if let Some(headers) = &outgoing.headers {
+            message = message.headers(headers.clone());
+        }
+        self.context
+            .send_publish(outgoing.subject.clone(), message)
+            .await
+    }
+
+    fn headers(&self, given: &[(String, String)]) -> Result<Option<HeaderMap>> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            let (name, value) = header(name, value)
+                .map_err(|cause| stream::failed(&self.options, "reading a header", cause))?;
+            headers.append(name, value);
+        }
+        if let Some(prefix) = &self.id_prefix
+            && headers.get(NATS_MESSAGE_ID).is_none()
+        {
+            headers.insert(NATS_MESSAGE_ID, format!("{prefix}-{}", self.sent));
+        }
+        Ok((!headers.is_empty()).then_some(headers))
+    }
+
+    fn refused(&self, outgoing: &Outgoing, error: PublishError) -> Error {
+        let (problem, hint) = match error.kind() {
+            PublishErrorKind::StreamNotFound => (
+                format!("no stream takes the subject `{}`", outgoing.subject),
+                "add the subject to the stream, or create the stream first",
+            ),
+            PublishErrorKind::MaxPayloadExceeded => (
+                format!("a message of {} bytes is too large", outgoing.payload.len()),
+                "put fewer events into a message, or raise max_payload of the server",
+            ),
+            _ => return stream::failed(&self.options, "publishing", error.into()),
+        };
+        unsuitable(&self.options, problem, hint.into())
+    }
+}
+
+fn header(
+    name: &str,
+    value: &str,
+) -> Result<(async_nats::HeaderName, async_nats::HeaderValue), crate::error::Cause> {
+    Ok((name.parse()?, value.parse()?))
+}
+
+/// Whether the same message may be taken later. Without a responder the server may only be starting.
+fn is_passing(error: &PublishError) -> bool {
+    match error.kind() {
+        PublishErrorKind::TimedOut
+        | PublishErrorKind::BrokenPipe
+        | PublishErrorKind::MaxAckPending
+        | PublishErrorKind::StreamNotFound => true,
+        PublishErrorKind::Other => stream::code(error) == Some(ErrorCode::STREAM_TOO_MANY_REQUESTS),
+        _ => false,
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "spares a busy server; nothing that is stored depends on it"
+)]
+async fn pause(attempt: u32) {
+    tokio::time::sleep(Duration::from_millis(50) * 2u32.pow(attempt)).await;
+}

@@ -1,6 +1,18 @@
 //! Everything a definitions folder says, parsed and checked as a whole.
 
-use crate::error::{Location, Result};
+mod check;
+mod decimal;
+mod rates;
+
+#[cfg(test)]
+mod tests;
+
+pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
+
+use crate::{
+    error::{Location, Result},
+    parser,
+};
 use arrow::datatypes::DataType;
 
 /// One file of a definitions folder, read by the caller.
@@ -130,11 +142,33 @@ pub struct PlanDefinition {
 impl Definitions {
     /// Reads all files as one set of definitions and checks them together.
     ///
+    /// Statements and files may come in any order. Where a name is defined more than once, by
+    /// `CREATE OR REPLACE`, versions are counted in the order of the files given and of the text in
+    /// each: a price keeps every version, each effective later than the one before; of anything else
+    /// the last stays.
+    ///
+    /// ```
+    /// use tollgate_sql::definitions::{Definitions, SourceFile};
+    ///
+    /// let file = SourceFile {
+    ///     name: "calls.sql".into(),
+    ///     text: "CREATE METER calls WITH (window = '1 hour') AS
+    ///            SELECT subject, COUNT(*) AS calls FROM api_call GROUP BY subject;
+    ///            CREATE EVENT TYPE api_call (path VARCHAR) WITH (type = 'api.call');".into(),
+    /// };
+    /// let definitions = Definitions::parse(&[file])?;
+    /// assert_eq!(definitions.meters[0].event_type, "api_call");
+    /// # Ok::<(), tollgate_sql::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The first problem, with its place and a hint.
     pub fn parse(files: &[SourceFile]) -> Result<Self> {
-        let _ = files;
-        Ok(Self::default())
+        let mut statements = Vec::new();
+        for file in files {
+            statements.extend(parser::statements(file)?);
+        }
+        check::assemble(statements)
     }
 
     /// The event type with this SQL name.

@@ -1,1 +1,316 @@
-//! The definition language.
+//! The definition language: `CREATE EVENT TYPE / METER / RATE TABLE / PRICE / PLAN`.
+//!
+//! ```text
+//!  file ──Cursor──▶ tokens ──▶ CREATE … ──┬─ columns    name TYPE NOT NULL OPTIONS (path = '$.a')
+//!                                         ├─ options    WITH (key = 'value', …)
+//!                                         └─ query      AS SELECT …, parsed by sqlparser
+//! ```
+//!
+//! This module knows one file at a time and what can be wrong within one statement. What statements
+//! mean together is [`crate::definitions`]. Every error names its construct, its place and a way out.
+
+mod columns;
+mod cursor;
+mod json_path;
+mod meter_query;
+mod options;
+mod query;
+mod suggest;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use cursor::Name;
+pub(crate) use options::parse_date;
+pub(crate) use suggest::{did_you_mean, list};
+
+use crate::{
+    definitions::{
+        BillingPeriod, EventType, MeterDefinition, PlanDefinition, PriceDefinition, RateTable,
+        SourceFile,
+    },
+    error::{Error, Location, Result},
+    schema,
+};
+use cursor::Cursor;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use options::Options;
+
+/// One `CREATE` statement.
+#[derive(Debug, Clone)]
+pub(crate) struct Statement {
+    /// Whether it says `OR REPLACE`.
+    pub(crate) or_replace: bool,
+    /// What it defines.
+    pub(crate) defines: Defines,
+}
+
+/// What a statement defines, with the places that only a check of the whole can judge.
+#[derive(Debug, Clone)]
+pub(crate) enum Defines {
+    EventType(EventType),
+    Meter(ParsedMeter),
+    RateTable(RateTable),
+    Price(ParsedPrice),
+    Plan(ParsedPlan),
+}
+
+/// A meter, and where it names its event type.
+#[derive(Debug, Clone)]
+pub(crate) struct ParsedMeter {
+    pub(crate) definition: MeterDefinition,
+    pub(crate) from_at: Location,
+}
+
+/// A price, and the relations its query reads.
+#[derive(Debug, Clone)]
+pub(crate) struct ParsedPrice {
+    pub(crate) definition: PriceDefinition,
+    pub(crate) relations: Vec<Name>,
+    /// Where `effective_from` is, or the name when it has none.
+    pub(crate) effective_at: Location,
+}
+
+/// A plan, and where it names each price.
+#[derive(Debug, Clone)]
+pub(crate) struct ParsedPlan {
+    pub(crate) definition: PlanDefinition,
+    pub(crate) prices: Vec<Name>,
+}
+
+/// The five things that can be defined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    EventType,
+    Meter,
+    RateTable,
+    Price,
+    Plan,
+}
+
+/// Reads every statement of one file, in order.
+///
+/// # Errors
+/// The first problem within a statement: its place, what is wrong, what to write instead.
+pub(crate) fn statements(file: &SourceFile) -> Result<Vec<Statement>> {
+    let mut cursor = Cursor::new(file)?;
+    let mut statements = Vec::new();
+    while !cursor.at_end() {
+        if cursor.accept(&Token::SemiColon) {
+            continue;
+        }
+        statements.push(statement(&mut cursor)?);
+        end_of_statement(&mut cursor)?;
+    }
+    Ok(statements)
+}
+
+fn statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
+    cursor.set_context(String::new());
+    if !cursor.accept_keyword("CREATE") {
+        return Err(expected_create(cursor));
+    }
+    let or_replace = cursor.accept_keyword("OR");
+    if or_replace {
+        cursor.expect_keyword("REPLACE", "write `CREATE OR REPLACE …`")?;
+    }
+    let kind = kind(cursor)?;
+    let name = cursor.name(&format!("a name for the {}", kind.noun()))?;
+    cursor.set_context(format!("{} `{}`", kind.noun(), name.text));
+    let defines = match kind {
+        Kind::EventType => Defines::EventType(event_type(cursor, name)?),
+        Kind::Meter => Defines::Meter(meter(cursor, name)?),
+        Kind::RateTable => Defines::RateTable(rate_table(cursor, name)?),
+        Kind::Price => Defines::Price(price(cursor, name)?),
+        Kind::Plan => Defines::Plan(plan(cursor, name)?),
+    };
+    Ok(Statement {
+        or_replace,
+        defines,
+    })
+}
+
+fn expected_create(cursor: &Cursor<'_>) -> Error {
+    let problem = format!("expected CREATE, found {}", cursor.found());
+    cursor.error(cursor.here(), problem, WHAT_CAN_BE_CREATED)
+}
+
+const WHAT_CAN_BE_CREATED: &str =
+    "a definition is CREATE [OR REPLACE] EVENT TYPE, METER, RATE TABLE, PRICE or PLAN";
+
+impl Kind {
+    fn noun(self) -> &'static str {
+        match self {
+            Kind::EventType => "event type",
+            Kind::Meter => "meter",
+            Kind::RateTable => "rate table",
+            Kind::Price => "price",
+            Kind::Plan => "plan",
+        }
+    }
+}
+
+fn kind(cursor: &mut Cursor<'_>) -> Result<Kind> {
+    if cursor.accept_keyword("EVENT") {
+        cursor.expect_keyword("TYPE", "write `CREATE EVENT TYPE name (…)`")?;
+        return Ok(Kind::EventType);
+    }
+    if cursor.accept_keyword("RATE") {
+        cursor.expect_keyword("TABLE", "write `CREATE RATE TABLE name (…)`")?;
+        return Ok(Kind::RateTable);
+    }
+    for (word, kind) in [
+        ("METER", Kind::Meter),
+        ("PRICE", Kind::Price),
+        ("PLAN", Kind::Plan),
+    ] {
+        if cursor.accept_keyword(word) {
+            return Ok(kind);
+        }
+    }
+    let problem = format!(
+        "expected what to create, found {}; there is no such definition",
+        cursor.found()
+    );
+    Err(cursor.error(cursor.here(), problem, WHAT_CAN_BE_CREATED))
+}
+
+fn end_of_statement(cursor: &mut Cursor<'_>) -> Result<()> {
+    if cursor.at_end() || cursor.accept(&Token::SemiColon) {
+        return Ok(());
+    }
+    let problem = format!("unexpected {} after the end", cursor.found());
+    Err(cursor.error(
+        cursor.here(),
+        problem,
+        "end each statement with `;` and remove what does not belong to it",
+    ))
+}
+
+fn event_type(cursor: &mut Cursor<'_>, name: Name) -> Result<EventType> {
+    let columns = columns::event_columns(cursor)?;
+    let options = Options::parse(cursor, &["type"])?;
+    let cloud_event_type = options.required(cursor, "type", "type = 'llm.completion'")?;
+    Ok(EventType {
+        name: name.text,
+        cloud_event_type: cloud_event_type.text.clone(),
+        columns,
+        at: name.at,
+    })
+}
+
+fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
+    let options = Options::parse(cursor, &["window", "lateness", "unit"])?;
+    let window_us = options.window_us(cursor)?;
+    let lateness_us = options.lateness_us(cursor)?;
+    let unit = options.get("unit").map(|unit| unit.text.clone());
+    let query = query::after_as(cursor)?;
+    let from = meter_query::event_type(&query)?;
+    Ok(ParsedMeter {
+        definition: MeterDefinition {
+            name: name.text,
+            window_us,
+            lateness_us,
+            unit,
+            event_type: from.text,
+            query: query.text,
+            version: 1,
+            at: name.at,
+        },
+        from_at: from.at,
+    })
+}
+
+fn rate_table(cursor: &mut Cursor<'_>, name: Name) -> Result<RateTable> {
+    let columns = columns::rate_columns(cursor)?;
+    let options = Options::parse(cursor, &["location"])?;
+    let location = options.required(cursor, "location", "location = 'rates.csv'")?;
+    Ok(RateTable {
+        name: name.text,
+        columns,
+        location: location.text.clone(),
+        at: name.at,
+    })
+}
+
+fn price(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPrice> {
+    let options = Options::parse(cursor, &["currency", "effective_from"])?;
+    let currency = options.currency(cursor)?;
+    let effective_from = options.date(cursor, "effective_from")?;
+    let effective_at = options
+        .get("effective_from")
+        .map_or_else(|| name.at.clone(), |option| option.at.clone());
+    let query = query::after_as(cursor)?;
+    let relations = query.relations();
+    Ok(ParsedPrice {
+        definition: PriceDefinition {
+            name: name.text,
+            currency,
+            effective_from,
+            query: query.text,
+            version: 1,
+            at: name.at,
+        },
+        relations,
+        effective_at,
+    })
+}
+
+fn plan(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPlan> {
+    let options = Options::parse(cursor, &["currency", "billing_period"])?;
+    let currency = options.currency(cursor)?;
+    let billing_period = options.billing_period(cursor)?;
+    cursor.expect_keyword("AS", PLAN_SHAPE)?;
+    let prices = price_names(cursor)?;
+    Ok(ParsedPlan {
+        definition: PlanDefinition {
+            name: name.text,
+            currency,
+            billing_period,
+            prices: prices.iter().map(|price| price.text.clone()).collect(),
+            at: name.at,
+        },
+        prices,
+    })
+}
+
+const PLAN_SHAPE: &str = "a plan lists its prices: `AS (price_one, price_two)`";
+
+/// The prices of a plan: none is allowed, the same twice is not.
+fn price_names(cursor: &mut Cursor<'_>) -> Result<Vec<Name>> {
+    cursor.expect(&Token::LParen, PLAN_SHAPE)?;
+    let mut prices: Vec<Name> = Vec::new();
+    if cursor.accept(&Token::RParen) {
+        return Ok(prices);
+    }
+    loop {
+        let price = cursor.name("the name of a price")?;
+        if prices.iter().any(|known| known.text == price.text) {
+            let problem = format!("price `{}` is listed twice", price.text);
+            return Err(cursor.error(price.at, problem, "list each price once"));
+        }
+        prices.push(price);
+        if !cursor.accept(&Token::Comma) {
+            break;
+        }
+    }
+    cursor.expect(&Token::RParen, PLAN_SHAPE)?;
+    Ok(prices)
+}
+
+/// Column names that an event has before any is declared, and those a meter adds to its windows.
+fn reserved_columns() -> Vec<String> {
+    let nothing = EventType {
+        name: String::new(),
+        cloud_event_type: String::new(),
+        columns: Vec::new(),
+        at: Location::default(),
+    };
+    let relation = schema::event_relation(&nothing);
+    let own = relation.fields().iter().map(|field| field.name().clone());
+    own.chain(["window_start".to_owned(), "window_end".to_owned()])
+        .collect()
+}
+
+/// The billing periods that can be written, with their meaning.
+const BILLING_PERIODS: &[(&str, BillingPeriod)] = &[("month", BillingPeriod::Month)];

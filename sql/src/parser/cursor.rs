@@ -1,0 +1,311 @@
+//! The tokens of one file, read from left to right, and errors that point at them.
+
+use crate::{
+    definitions::SourceFile,
+    error::{Error, Location, Result},
+};
+use datafusion::sql::sqlparser::{
+    dialect::GenericDialect,
+    tokenizer::{self, Token, TokenWithSpan, Tokenizer, Word},
+};
+
+/// The dialect of every query, here and in a session; it reads `[1, 2]` and `{a: 1}`.
+pub(super) const DIALECT: GenericDialect = GenericDialect {};
+
+/// Longest name of a definition or column, in characters: names become folders and file names.
+const NAME_CHARS_MAX: usize = 63;
+
+/// Words that cannot be names unless quoted, because a query could not use them either.
+const RESERVED_WORDS: &[&str] = &[
+    "and", "as", "case", "create", "else", "end", "from", "group", "having", "join", "limit",
+    "not", "null", "on", "options", "or", "order", "select", "then", "union", "when", "where",
+    "with",
+];
+
+/// An identifier, folded to lower case unless it was quoted, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) text: String,
+    pub(crate) at: Location,
+}
+
+/// A position in the tokens of a file.
+#[derive(Debug)]
+pub(super) struct Cursor<'a> {
+    file: &'a SourceFile,
+    line_starts: Vec<usize>,
+    tokens: Vec<TokenWithSpan>,
+    /// Index into `tokens`; never on whitespace or a comment.
+    next: usize,
+    /// What is being defined, such as ``meter `tokens` ``; empty between statements.
+    context: String,
+}
+
+impl<'a> Cursor<'a> {
+    /// Splits the file into tokens.
+    ///
+    /// # Errors
+    /// What has no end, such as a string or comment, at its start.
+    pub(super) fn new(file: &'a SourceFile) -> Result<Self> {
+        let mut cursor = Cursor {
+            file,
+            line_starts: line_starts(&file.text),
+            tokens: Vec::new(),
+            next: 0,
+            context: String::new(),
+        };
+        cursor.tokens = Tokenizer::new(&DIALECT, &file.text)
+            .tokenize_with_location()
+            .map_err(|error| cursor.unreadable(&error))?;
+        cursor.refuse_executable_comments()?;
+        cursor.skip_whitespace();
+        Ok(cursor)
+    }
+
+    /// Names what is being defined; it opens every message until the next call.
+    pub(super) fn set_context(&mut self, context: String) {
+        self.context = context;
+    }
+
+    /// Whether every token was read.
+    pub(super) fn at_end(&self) -> bool {
+        self.next >= self.tokens.len()
+    }
+
+    /// Where the next token is; after the last one, where that ends.
+    pub(super) fn here(&self) -> Location {
+        match self.tokens.get(self.next) {
+            Some(token) => self.location(token.span.start),
+            None => self.end(),
+        }
+    }
+
+    /// The next token as it reads in a message.
+    pub(super) fn found(&self) -> String {
+        match self.peek() {
+            Some(token) => format!("`{token}`"),
+            None => "the end of the file".to_owned(),
+        }
+    }
+
+    /// The next token, if there is one.
+    pub(super) fn peek(&self) -> Option<&Token> {
+        self.tokens.get(self.next).map(|token| &token.token)
+    }
+
+    /// Reads one token, whatever it is.
+    pub(super) fn advance(&mut self) {
+        self.next += 1;
+        self.skip_whitespace();
+    }
+
+    /// Reads the next token if it is this one.
+    pub(super) fn accept(&mut self, token: &Token) -> bool {
+        let accepted = self.peek() == Some(token);
+        if accepted {
+            self.advance();
+        }
+        accepted
+    }
+
+    /// Reads the next token if it is this word, in any case and without quotes.
+    pub(super) fn accept_keyword(&mut self, keyword: &str) -> bool {
+        let accepted = self.peek().is_some_and(|token| is_word(token, keyword));
+        if accepted {
+            self.advance();
+        }
+        accepted
+    }
+
+    /// Reads this token, or says what is there instead.
+    pub(super) fn expect(&mut self, token: &Token, hint: &str) -> Result<()> {
+        if self.accept(token) {
+            return Ok(());
+        }
+        Err(self.expected(&format!("`{token}`"), hint))
+    }
+
+    /// Reads this word, or says what is there instead.
+    pub(super) fn expect_keyword(&mut self, keyword: &str, hint: &str) -> Result<()> {
+        if self.accept_keyword(keyword) {
+            return Ok(());
+        }
+        Err(self.expected(keyword, hint))
+    }
+
+    /// Reads a word, quoted or not, without judging it.
+    pub(super) fn accept_word(&mut self) -> Option<(Word, Location)> {
+        let at = self.here();
+        let Some(Token::Word(word)) = self.peek() else {
+            return None;
+        };
+        let word = word.clone();
+        self.advance();
+        Some((word, at))
+    }
+
+    /// Reads a string in single quotes; its text is unescaped.
+    pub(super) fn accept_string(&mut self) -> Option<Name> {
+        let at = self.here();
+        let Some(Token::SingleQuotedString(text)) = self.peek() else {
+            return None;
+        };
+        let text = text.clone();
+        self.advance();
+        Some(Name { text, at })
+    }
+
+    /// Reads a name: letters, digits and `_`, folded to lower case unless quoted.
+    ///
+    /// # Errors
+    /// Names that could not be written without quotes in every query.
+    pub(super) fn name(&mut self, what: &str) -> Result<Name> {
+        let expected = self.expected(what, "names are letters, digits and `_`, such as `tokens`");
+        let (word, at) = self.accept_word().ok_or(expected)?;
+        let text = fold(&word.value, word.quote_style);
+        if word.quote_style.is_none() && RESERVED_WORDS.contains(&text.as_str()) {
+            let problem = format!("expected {what}, found the reserved word `{}`", word.value);
+            return Err(self.error(at, problem, "choose a name that is not a word of SQL"));
+        }
+        if !is_plain(&text) {
+            let problem = format!("`{text}` cannot be a name");
+            let hint = format!(
+                "use lower-case letters, digits and `_`, not a digit first, at most {NAME_CHARS_MAX} characters"
+            );
+            return Err(self.error(at, problem, &hint));
+        }
+        Ok(Name { text, at })
+    }
+
+    /// Reads everything up to the next `;` or the end of the file, whitespace included.
+    pub(super) fn rest_of_statement(&mut self) -> Vec<TokenWithSpan> {
+        let rest = self.tokens.get(self.next..).unwrap_or_default();
+        let length = rest
+            .iter()
+            .position(|token| token.token == Token::SemiColon)
+            .unwrap_or(rest.len());
+        let taken = rest.iter().take(length).cloned().collect();
+        self.next += length;
+        taken
+    }
+
+    /// The file's own text from the start of one token to the end of another.
+    pub(super) fn source(&self, from: tokenizer::Location, to: tokenizer::Location) -> &'a str {
+        let range = self.offset(from)..self.offset(to);
+        self.file.text.get(range).unwrap_or_default()
+    }
+
+    /// An error about what is being defined.
+    pub(super) fn error(&self, at: Location, problem: String, hint: &str) -> Error {
+        let problem = match self.context.as_str() {
+            "" => problem,
+            context => format!("{context}: {problem}"),
+        };
+        Error::Definition {
+            at,
+            problem,
+            hint: hint.to_owned(),
+        }
+    }
+
+    /// An error about the next token.
+    pub(super) fn expected(&self, what: &str, hint: &str) -> Error {
+        let problem = format!("expected {what}, found {}", self.found());
+        self.error(self.here(), problem, hint)
+    }
+
+    /// What is being defined.
+    pub(super) fn context(&self) -> &str {
+        &self.context
+    }
+
+    /// A place in this file.
+    pub(super) fn location(&self, at: tokenizer::Location) -> Location {
+        Location {
+            file: self.file.name.clone(),
+            line: at.line,
+            column: at.column,
+        }
+    }
+
+    fn end(&self) -> Location {
+        let last = self.tokens.iter().rev().find(|token| !is_space(token));
+        let end = last.map_or(tokenizer::Location::new(1, 1), |token| token.span.end);
+        self.location(end)
+    }
+
+    fn skip_whitespace(&mut self) {
+        while self.tokens.get(self.next).is_some_and(is_space) {
+            self.next += 1;
+        }
+    }
+
+    /// Byte offset of a place; the tokenizer counts columns in characters.
+    fn offset(&self, at: tokenizer::Location) -> usize {
+        let line = usize::try_from(at.line.saturating_sub(1)).unwrap_or(usize::MAX);
+        let column = usize::try_from(at.column.saturating_sub(1)).unwrap_or(usize::MAX);
+        let start = self.line_starts.get(line).copied().unwrap_or(0);
+        let text = self.file.text.get(start..).unwrap_or_default();
+        let within = text
+            .char_indices()
+            .nth(column)
+            .map_or(text.len(), |(offset, _)| offset);
+        start + within
+    }
+
+    fn unreadable(&self, error: &tokenizer::TokenizerError) -> Error {
+        let at = self.location(error.location);
+        let hint = "close what is opened here: a string with `'`, a quoted name with `\"`, a comment with `*/`";
+        let message = error.message.trim();
+        self.error(at, format!("cannot be read: {message}"), hint)
+    }
+
+    /// The dialect reads `/*! text */` as SQL. Whoever writes it means a comment.
+    fn refuse_executable_comments(&self) -> Result<()> {
+        if !self.file.text.contains("/*!") {
+            return Ok(());
+        }
+        let comment = self.tokens.iter().find(|token| {
+            // Only what was inside such a comment carries a span that starts with one.
+            self.source(token.span.start, token.span.end)
+                .starts_with("/*!")
+        });
+        match comment {
+            None => Ok(()),
+            Some(token) => Err(self.error(
+                self.location(token.span.start),
+                "a comment that starts with `/*!` would be run as SQL".to_owned(),
+                "put a space after `/*`",
+            )),
+        }
+    }
+}
+
+/// Folds an identifier as SQL does: to lower case, unless it is quoted.
+pub(super) fn fold(value: &str, quote: Option<char>) -> String {
+    match quote {
+        None => value.to_lowercase(),
+        Some(_) => value.to_owned(),
+    }
+}
+
+/// Whether a token is this word, in any case and without quotes.
+pub(super) fn is_word(token: &Token, keyword: &str) -> bool {
+    matches!(token, Token::Word(word)
+        if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword))
+}
+
+fn is_plain(name: &str) -> bool {
+    let start = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    start && name.chars().all(rest) && name.len() <= NAME_CHARS_MAX
+}
+
+pub(super) fn is_space(token: &TokenWithSpan) -> bool {
+    matches!(token.token, Token::Whitespace(_))
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    let after = text.match_indices('\n').map(|(offset, _)| offset + 1);
+    std::iter::once(0).chain(after).collect()
+}

@@ -1,0 +1,266 @@
+//! `WITH (key = 'value', …)`, and what the values mean.
+
+use super::{
+    BILLING_PERIODS,
+    cursor::{Cursor, Name, fold},
+    suggest::{did_you_mean, list},
+};
+use crate::{
+    definitions::BillingPeriod,
+    error::{Error, Result},
+};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use iso_currency::Currency;
+use jiff::civil::Date;
+
+const SECOND_US: i64 = 1_000_000;
+const MINUTE_US: i64 = 60 * SECOND_US;
+const HOUR_US: i64 = 60 * MINUTE_US;
+const DAY_US: i64 = 24 * HOUR_US;
+
+/// Longest lateness: a year of open windows is a mistake, and no arithmetic on it can overflow.
+const LATENESS_US_MAX: i64 = 366 * DAY_US;
+
+const OPTIONS_SHAPE: &str = "options are `(name = 'value', …)`, the value in single quotes";
+
+/// The options of one statement or column, each at most once.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    given: Vec<(String, Name)>,
+}
+
+impl Options {
+    /// Reads `WITH (…)`; without `WITH` there are none.
+    ///
+    /// # Errors
+    /// Options that are not known, given twice, or not strings.
+    pub(super) fn parse(cursor: &mut Cursor<'_>, known: &[&str]) -> Result<Self> {
+        match cursor.accept_keyword("WITH") {
+            true => Self::in_parentheses(cursor, known),
+            false => Ok(Self::default()),
+        }
+    }
+
+    /// Reads `(…)`, as after `WITH` or `OPTIONS`.
+    pub(super) fn in_parentheses(cursor: &mut Cursor<'_>, known: &[&str]) -> Result<Self> {
+        cursor.expect(&Token::LParen, OPTIONS_SHAPE)?;
+        let mut options = Self::default();
+        loop {
+            let option = options.option(cursor, known)?;
+            options.given.push(option);
+            if !cursor.accept(&Token::Comma) {
+                break;
+            }
+        }
+        cursor.expect(&Token::RParen, OPTIONS_SHAPE)?;
+        Ok(options)
+    }
+
+    fn option(&self, cursor: &mut Cursor<'_>, known: &[&str]) -> Result<(String, Name)> {
+        let expected = cursor.expected("the name of an option", OPTIONS_SHAPE);
+        let (word, at) = cursor.accept_word().ok_or(expected)?;
+        let key = fold(&word.value, word.quote_style);
+        if !known.contains(&key.as_str()) {
+            let hint = did_you_mean(&key, "options", known);
+            return Err(cursor.error(at, format!("unknown option `{key}`"), &hint));
+        }
+        if self.get(&key).is_some() {
+            let problem = format!("option `{key}` is given twice");
+            return Err(cursor.error(at, problem, "keep one of them"));
+        }
+        cursor.expect(&Token::Eq, OPTIONS_SHAPE)?;
+        let expected = cursor.expected(&format!("the value of `{key}`"), OPTIONS_SHAPE);
+        let value = cursor.accept_string().ok_or(expected)?;
+        if value.text.trim().is_empty() {
+            let problem = format!("option `{key}` is empty");
+            return Err(cursor.error(value.at, problem, "give it a value or leave it out"));
+        }
+        Ok((key, value))
+    }
+
+    /// The value of an option and where it is.
+    pub(super) fn get(&self, key: &str) -> Option<&Name> {
+        let found = self.given.iter().find(|(given, _)| given == key);
+        found.map(|(_, value)| value)
+    }
+
+    /// The value of an option that must be given, with an example of how.
+    pub(super) fn required(&self, cursor: &Cursor<'_>, key: &str, example: &str) -> Result<&Name> {
+        self.get(key).ok_or_else(|| {
+            let problem = format!("option `{key}` is missing");
+            cursor.error(cursor.here(), problem, &format!("add WITH ({example})"))
+        })
+    }
+
+    /// The width of a meter's window, from 1 minute to 1 day, which it divides.
+    pub(super) fn window_us(&self, cursor: &Cursor<'_>) -> Result<i64> {
+        let window = self.required(cursor, "window", "window = '1 hour'")?;
+        let width_us = duration_us(cursor, "window", window)?;
+        if !(MINUTE_US..=DAY_US).contains(&width_us) || DAY_US % width_us != 0 {
+            let problem = format!("window `{}` does not divide a day", window.text);
+            let hint = "windows are from 1 minute to 1 day and start at midnight UTC: '1 minute', '15 minutes', '1 hour', '6 hours', '1 day'";
+            return Err(cursor.error(window.at.clone(), problem, hint));
+        }
+        Ok(width_us)
+    }
+
+    /// How long a window waits after its end; `'0 seconds'` unless given, since events that come
+    /// later are counted all the same, in a later pane.
+    pub(super) fn lateness_us(&self, cursor: &Cursor<'_>) -> Result<i64> {
+        let Some(lateness) = self.get("lateness") else {
+            return Ok(0);
+        };
+        let lateness_us = duration_us(cursor, "lateness", lateness)?;
+        if lateness_us > LATENESS_US_MAX {
+            let problem = format!("lateness `{}` is more than 366 days", lateness.text);
+            let hint =
+                "later events are counted too, in a later pane: wait only as long as most take";
+            return Err(cursor.error(lateness.at.clone(), problem, hint));
+        }
+        Ok(lateness_us)
+    }
+
+    /// An ISO 4217 code that has a minor unit, since amounts are rounded to it.
+    pub(super) fn currency(&self, cursor: &Cursor<'_>) -> Result<String> {
+        let code = self.required(cursor, "currency", "currency = 'USD'")?;
+        let upper = code.text.to_ascii_uppercase();
+        let Some(currency) = Currency::from_code(&upper) else {
+            return Err(not_a_currency(cursor, code, "write one such as 'USD'"));
+        };
+        if upper != code.text {
+            return Err(not_a_currency(cursor, code, &format!("write '{upper}'")));
+        }
+        if currency.exponent().is_none() {
+            let problem = format!("currency `{upper}` has no minor unit");
+            let hint = "amounts are rounded to the minor unit: use a currency that is paid in";
+            return Err(cursor.error(code.at.clone(), problem, hint));
+        }
+        Ok(upper)
+    }
+
+    /// A calendar date, `YYYY-MM-DD` and nothing else.
+    pub(super) fn date(&self, cursor: &Cursor<'_>, key: &str) -> Result<Option<Date>> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        match parse_date(&value.text) {
+            Some(date) => Ok(Some(date)),
+            None => {
+                let problem = format!("option `{key}`: `{}` is not a date", value.text);
+                Err(cursor.error(value.at.clone(), problem, "write '2026-10-01'"))
+            }
+        }
+    }
+
+    /// How long a billing period is; a month unless given.
+    pub(super) fn billing_period(&self, cursor: &Cursor<'_>) -> Result<BillingPeriod> {
+        let Some(value) = self.get("billing_period") else {
+            return Ok(BillingPeriod::Month);
+        };
+        let found = BILLING_PERIODS.iter().find(|(name, _)| *name == value.text);
+        found.map(|(_, period)| *period).ok_or_else(|| {
+            let names: Vec<_> = BILLING_PERIODS.iter().map(|(name, _)| name).collect();
+            let problem = format!("billing period `{}` is not known", value.text);
+            let hint = format!("known billing periods: {}", list(&names));
+            cursor.error(value.at.clone(), problem, &hint)
+        })
+    }
+}
+
+/// A date as `YYYY-MM-DD`; looser forms that a calendar library takes are refused.
+pub(crate) fn parse_date(text: &str) -> Option<Date> {
+    let shaped = text.len() == 10
+        && text.bytes().enumerate().all(|(i, byte)| match i {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    shaped.then(|| text.parse().ok()).flatten()
+}
+
+fn not_a_currency(cursor: &Cursor<'_>, code: &Name, hint: &str) -> Error {
+    let problem = format!("currency `{}` is not an ISO 4217 code", code.text);
+    cursor.error(code.at.clone(), problem, hint)
+}
+
+fn duration_us(cursor: &Cursor<'_>, key: &str, value: &Name) -> Result<i64> {
+    parse_duration_us(&value.text).ok_or_else(|| {
+        let problem = format!("option `{key}`: `{}` is not a duration", value.text);
+        let hint = "write a whole number and a unit: '30 seconds', '10 minutes', '1 hour', '1 day'";
+        cursor.error(value.at.clone(), problem, hint)
+    })
+}
+
+/// `<n> second(s) | minute(s) | hour(s) | day(s)` in microseconds.
+fn parse_duration_us(text: &str) -> Option<i64> {
+    let mut words = text.split_ascii_whitespace();
+    let (count, unit) = (words.next()?, words.next()?);
+    if words.next().is_some() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let unit = unit.to_ascii_lowercase();
+    let unit_us = match unit.strip_suffix('s').unwrap_or(&unit) {
+        "second" => SECOND_US,
+        "minute" => MINUTE_US,
+        "hour" => HOUR_US,
+        "day" => DAY_US,
+        _ => return None,
+    };
+    count.parse::<i64>().ok()?.checked_mul(unit_us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_a_whole_number_and_a_unit() {
+        for (text, us) in [
+            ("0 seconds", 0),
+            ("1 second", 1_000_000),
+            ("10 minutes", 600_000_000),
+            ("1 HOUR", 3_600_000_000),
+            (" 2  days ", 172_800_000_000),
+            ("106751991 days", 9_223_372_022_400_000_000),
+        ] {
+            assert_eq!(parse_duration_us(text), Some(us), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_duration() {
+        for text in [
+            "",
+            "1",
+            "hour",
+            "1.5 hours",
+            "-1 hour",
+            "+1 hour",
+            "1 week",
+            "1hour",
+            "1 hour 5 minutes",
+            "1 hourss",
+            "106751992 days",
+            "99999999999999999999 seconds",
+        ] {
+            assert_eq!(parse_duration_us(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_year_month_day_only() {
+        assert_eq!(
+            parse_date("2026-10-01"),
+            Some(jiff::civil::date(2026, 10, 1))
+        );
+        for text in [
+            "2026-10-1",
+            "20261001",
+            "2026-02-30",
+            "2026-10-01T00:00",
+            "01-10-2026",
+            "é026-10-1",
+        ] {
+            assert_eq!(parse_date(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The query after `AS`: parsed by sqlparser, kept as its author wrote it.
+
+use super::cursor::{Cursor, DIALECT, Name, fold, is_space, is_word};
+use crate::error::{Error, Location, Result};
+use datafusion::sql::sqlparser::{
+    ast::{Cte, ObjectName, ObjectNamePart, Query, TableFactor, Visit, Visitor},
+    parser::{Parser, ParserError},
+    tokenizer::{self, Span, Token, TokenWithSpan},
+};
+use std::{collections::BTreeSet, ops::ControlFlow};
+
+/// Most tokens on the way from the top of a query to its innermost expression. It bounds how deep
+/// `a + a + …` nests, and so the stack that checking and planning it need.
+const DEPTH_TOKENS_MAX: usize = 1_000;
+
+/// A query that is one well-formed statement.
+#[derive(Debug)]
+pub(super) struct ParsedQuery {
+    pub(super) ast: Box<Query>,
+    /// The source text, from the first token to the last, comments included.
+    pub(super) text: String,
+    /// Where it starts.
+    pub(super) start: Location,
+    tokens: Vec<TokenWithSpan>,
+    context: String,
+}
+
+/// Reads `AS` and the query up to the end of the statement.
+///
+/// # Errors
+/// What sqlparser refuses, at its place; anything after the query.
+pub(super) fn after_as(cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
+    cursor.expect_keyword("AS", "the query follows: `AS SELECT … FROM …`")?;
+    let start = cursor.here();
+    let tokens = cursor.rest_of_statement();
+    check_depth(cursor, &tokens)?;
+    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone());
+    let ast = parser
+        .parse_query()
+        .map_err(|error| syntax_error(cursor, &error, &start))?;
+    let next = parser.peek_token();
+    if next.token != Token::EOF {
+        let problem = format!("unexpected `{next}` after the query");
+        let hint = "end the statement with `;`, or correct the query before this place";
+        return Err(cursor.error(cursor.location(next.span.start), problem, hint));
+    }
+    Ok(ParsedQuery {
+        ast,
+        text: source(cursor, &tokens),
+        start,
+        tokens,
+        context: cursor.context().to_owned(),
+    })
+}
+
+impl ParsedQuery {
+    /// An error about this query.
+    pub(super) fn refuse(&self, at: Location, problem: &str, hint: &str) -> Error {
+        Error::Definition {
+            at,
+            problem: format!("{}: {problem}", self.context),
+            hint: hint.to_owned(),
+        }
+    }
+
+    /// Where a part of the query is; its start for the parts that sqlparser does not place.
+    pub(super) fn at(&self, span: Span) -> Location {
+        match span.start.line {
+            0 => self.start.clone(),
+            _ => self.location(span.start),
+        }
+    }
+
+    /// Where a word of the query is first written outside any parentheses, else where it is first
+    /// written at all, else the query's start.
+    pub(super) fn keyword(&self, keyword: &str) -> Location {
+        let mut depth = 0_usize;
+        let mut inner = None;
+        for token in &self.tokens {
+            match &token.token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth = depth.saturating_sub(1),
+                word if !is_word(word, keyword) => {}
+                _ if depth == 0 => return self.location(token.span.start),
+                _ => inner = inner.or(Some(token.span.start)),
+            }
+        }
+        inner.map_or_else(|| self.start.clone(), |at| self.location(at))
+    }
+
+    /// Every relation the query reads, in order, except those it defines itself in WITH.
+    pub(super) fn relations(&self) -> Vec<Name> {
+        let mut relations = Relations::default();
+        // It never breaks off.
+        let _ = self.ast.visit(&mut relations);
+        let Relations { read, defined } = relations;
+        read.iter()
+            .map(|name| self.relation(name))
+            .filter(|name| !defined.contains(&name.text))
+            .collect()
+    }
+
+    /// The name of a relation, folded; qualified names keep their dots.
+    pub(super) fn relation(&self, name: &ObjectName) -> Name {
+        let parts: Vec<_> = name.0.iter().map(part).collect();
+        let first = name.0.first().and_then(ObjectNamePart::as_ident);
+        Name {
+            text: parts.join("."),
+            at: first.map_or_else(|| self.start.clone(), |ident| self.at(ident.span)),
+        }
+    }
+
+    fn location(&self, at: tokenizer::Location) -> Location {
+        Location {
+            file: self.start.file.clone(),
+            line: at.line,
+            column: at.column,
+        }
+    }
+}
+
+fn part(part: &ObjectNamePart) -> String {
+    match part.as_ident() {
+        Some(ident) => fold(&ident.value, ident.quote_style),
+        None => part.to_string(),
+    }
+}
+
+/// Collects relations read and relations defined by WITH. A WITH name hides a relation everywhere in
+/// the query, which is more than SQL's scopes say; planning finds what slips through.
+#[derive(Default)]
+struct Relations {
+    read: Vec<ObjectName>,
+    defined: BTreeSet<String>,
+}
+
+impl Visitor for Relations {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        let name = |cte: &Cte| fold(&cte.alias.name.value, cte.alias.name.quote_style);
+        self.defined.extend(ctes.map(name));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table {
+            name, args: None, ..
+        } = factor
+        {
+            self.read.push(name.clone());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// sqlparser puts the place at the end of its message.
+fn syntax_error(cursor: &Cursor<'_>, error: &ParserError, start: &Location) -> Error {
+    let hint = "after AS stands one SELECT; correct it at this place";
+    let message = match error {
+        ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
+        ParserError::RecursionLimitExceeded => {
+            let problem = "the query is nested too deeply".to_owned();
+            return cursor.error(start.clone(), problem, "use fewer parentheses and CASEs");
+        }
+    };
+    // Without a place, the statement ended where more was expected.
+    let (message, at) = split_place(message)
+        .map(|(message, place)| (message, cursor.location(place)))
+        .unwrap_or((message, cursor.here()));
+    let problem = message.replacen("Expected: ", "expected ", 1);
+    let problem = problem.replacen(", found: ", ", found ", 1);
+    cursor.error(at, problem.replace("found EOF", "found the end"), hint)
+}
+
+fn split_place(message: &str) -> Option<(&str, tokenizer::Location)> {
+    let (text, place) = message.rsplit_once(" at Line: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    let place = tokenizer::Location::new(line.parse().ok()?, column.trim().parse().ok()?);
+    Some((text, place))
+}
+
+fn source(cursor: &Cursor<'_>, tokens: &[TokenWithSpan]) -> String {
+    let mut written = tokens.iter().filter(|token| !is_space(token));
+    let first = written.next().map(|token| token.span);
+    let last = written.next_back().map(|token| token.span).or(first);
+    match (first, last) {
+        (Some(first), Some(last)) => cursor.source(first.start, last.end).to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Within each pair of parentheses, a comma ends what could nest.
+fn check_depth(cursor: &Cursor<'_>, tokens: &[TokenWithSpan]) -> Result<()> {
+    let mut open = vec![0_usize];
+    let mut depth = 0;
+    for token in tokens.iter().filter(|token| !is_space(token)) {
+        match token.token {
+            Token::LParen | Token::LBracket | Token::LBrace => open.push(0),
+            Token::RParen | Token::RBracket | Token::RBrace if open.len() > 1 => {
+                depth -= open.pop().unwrap_or(0);
+            }
+            Token::Comma => depth -= open.last_mut().map_or(0, std::mem::take),
+            _ => {
+                depth += 1;
+                if let Some(innermost) = open.last_mut() {
+                    *innermost += 1;
+                }
+            }
+        }
+        if depth > DEPTH_TOKENS_MAX {
+            let problem = format!("the query has more than {DEPTH_TOKENS_MAX} words in a row");
+            let at = cursor.location(token.span.start);
+            return Err(cursor.error(at, problem, "put long lists into a rate table and join it"));
+        }
+    }
+    Ok(())
+}

@@ -1,1 +1,471 @@
 //! One meter: its SQL planned once, split into partial, reduce and finish.
+//!
+//! ```text
+//!  events ──partial──▶ states ──reduce──▶ fewer states ──finish──▶ panes ──states_of──▶ states
+//!  (one batch)         (any number of batches, any order)    └────totals──▶ period totals
+//! ```
+//!
+//! A *state* is one row for a window and its group keys, with columns that can be merged. States of
+//! any batches, reduced at any moments in any order, finish to the same rows: every aggregate of a
+//! meter is exact, and the rows come sorted by window and keys. A partial result that needs more than
+//! 38 digits is an error, at whichever stage it appears.
+
+use crate::{
+    definitions::{EventType, MeterDefinition},
+    error::{Error, Result},
+    schema, session,
+};
+use arrow::{
+    array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray},
+    compute::{SortColumn, SortOptions, cast, lexsort_to_indices, take_record_batch},
+    datatypes::{DataType, FieldRef, SchemaRef, TimestampMicrosecondType},
+};
+use datafusion::{
+    common::{exec_datafusion_err, exec_err, internal_err},
+    error::DataFusionError,
+    execution::{SessionState, SessionStateBuilder},
+    logical_expr::LogicalPlan,
+    optimizer::{
+        optimize_projections::OptimizeProjections, simplify_expressions::SimplifyExpressions,
+    },
+    prelude::{SessionConfig, SessionContext},
+    sql::parser::Statement,
+};
+use layout::Layout;
+use pipeline::{Halves, Stage};
+use std::sync::Arc;
+
+mod blame;
+mod fingerprint;
+mod layout;
+mod leaf;
+mod pipeline;
+mod shape;
+mod syntax;
+mod window;
+
+/// A planned meter. Cheap to share; every method may run at the same time as any other.
+#[derive(Debug)]
+pub struct Meter {
+    name: String,
+    window_us: i64,
+    input: SchemaRef,
+    layout: Layout,
+    partial: Stage,
+    reduce: Stage,
+    finish: Stage,
+    totals: Stage,
+    fingerprint: u64,
+}
+
+impl Meter {
+    /// Plans a meter over the event type that its query reads.
+    ///
+    /// # Errors
+    /// [`Error::Definition`] for a query that no meter can be made of, with a hint, and
+    /// [`Error::PlanMeter`] for one that DataFusion cannot plan.
+    pub async fn plan(definition: &MeterDefinition, event_type: &EventType) -> Result<Self> {
+        Self::plan_with(definition, event_type, SessionConfig::new()).await
+    }
+
+    async fn plan_with(
+        definition: &MeterDefinition,
+        event_type: &EventType,
+        config: SessionConfig,
+    ) -> Result<Self> {
+        let planning = |source| shape::plan_error(definition, source);
+        let statement = syntax::parse(definition)?;
+        let state = planner(event_type, config).map_err(planning)?;
+        let statement = Statement::Statement(Box::new(statement));
+        let plan = state.statement_to_plan(statement).await;
+        let shape = shape::shape(definition, &plan.map_err(planning)?)?;
+        check_types(definition, &state, &shape.per_window)?;
+        let per_window = halves(&state, &shape.per_window).await.map_err(planning)?;
+        let in_total = halves(&state, &shape.in_total).await.map_err(planning)?;
+        Self::assemble(definition, event_type, &shape, &per_window, &in_total).map_err(planning)
+    }
+
+    fn assemble(
+        definition: &MeterDefinition,
+        event_type: &EventType,
+        shape: &shape::Shape,
+        per_window: &Halves,
+        in_total: &Halves,
+    ) -> Result<Self, DataFusionError> {
+        check_alike(shape, per_window, in_total)?;
+        let states = per_window.state_schema();
+        let finish = per_window.finish(&states)?;
+        let counts = per_window.state_counts()?;
+        let layout = Layout::new(shape, &states, &counts, finish.schema());
+        let fingerprint = fingerprint::of(definition, event_type, &per_window.input, &layout.pane)?;
+        Ok(Self {
+            name: definition.name.clone(),
+            window_us: definition.window_us,
+            input: Arc::clone(&per_window.input),
+            partial: per_window.partial()?,
+            reduce: per_window.reduce(&layout.state)?,
+            finish: per_window.finish(&layout.state)?,
+            totals: in_total.finish(&layout.total_state)?,
+            layout,
+            fingerprint,
+        })
+    }
+
+    /// The meter's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Width of the base window in microseconds.
+    pub fn window_us(&self) -> i64 {
+        self.window_us
+    }
+
+    /// The columns that [`Meter::partial`] reads, a subset of [`schema::event_relation`] in its
+    /// order; `event_time` is always among them.
+    pub fn input_schema(&self) -> &SchemaRef {
+        &self.input
+    }
+
+    /// The names of [`Meter::input_schema`].
+    pub fn input_columns(&self) -> impl Iterator<Item = &str> {
+        self.input
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+    }
+
+    /// Columns of a state batch: `window_start`, group keys, states.
+    pub fn state_schema(&self) -> &SchemaRef {
+        &self.layout.state
+    }
+
+    /// Columns of [`Meter::finish`]: `window_start`, `window_end`, `subject`, dimensions, measures,
+    /// then the state columns that the measures alone do not restore (`<measure>__state<n>`).
+    pub fn pane_schema(&self) -> &SchemaRef {
+        &self.layout.pane
+    }
+
+    /// Columns of [`Meter::totals`]: `subject`, dimensions, measures.
+    pub fn totals_schema(&self) -> &SchemaRef {
+        &self.layout.totals
+    }
+
+    /// The group keys besides `window_start` and `subject`, with their types.
+    pub fn dimensions(&self) -> &[FieldRef] {
+        &self.layout.totals.fields()[1..self.layout.key_count]
+    }
+
+    /// The measures, with their types.
+    pub fn measures(&self) -> &[FieldRef] {
+        &self.layout.totals.fields()[self.layout.key_count..]
+    }
+
+    /// Tells whether stored panes were made by this very meter: XXH3-64 of its normalised query, the
+    /// window, the parts of the event type that it reads, and its columns. Its name, version, unit,
+    /// lateness, layout, comments and letter case do not count, because they change no number.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// What the meter reads, keeps and does, for a person; not a stable format.
+    pub fn describe(&self) -> String {
+        let names = |schema: &SchemaRef| {
+            let fields = schema.fields().iter();
+            let columns = fields.map(|f| format!("{} {}", f.name(), f.data_type()));
+            columns.collect::<Vec<_>>().join(", ")
+        };
+        format!(
+            "meter {}\n  window: {} µs\n  reads: {}\n  state: {}\n  panes: {}\n{}",
+            self.name,
+            self.window_us,
+            names(&self.input),
+            names(&self.layout.state),
+            names(&self.layout.pane),
+            indented(&self.partial.describe()),
+        )
+    }
+
+    /// The states of one batch of events: filtered, projected and aggregated by window and keys.
+    ///
+    /// The batch has the columns of [`Meter::input_schema`], by name and type; others are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Measure`] with the first window that fails, for example by overflow;
+    /// [`Error::Engine`] for a batch without the columns.
+    pub async fn partial(&self, events: RecordBatch) -> Result<RecordBatch> {
+        let events = self.select_input(&events).map_err(reading_events)?;
+        match self.partial.run(vec![events.clone()]).await {
+            Ok(states) => with_schema(&states, &self.layout.state).map_err(merging),
+            Err(error) => Err(self.blame_events(events, error).await),
+        }
+    }
+
+    /// Merges states into one batch, with one row for each window and keys, in no particular order.
+    ///
+    /// # Errors
+    /// [`Error::Measure`] with the first window that fails.
+    pub async fn reduce(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
+        match self.reduce.run(states.to_vec()).await {
+            Ok(reduced) => with_schema(&reduced, &self.layout.state).map_err(merging),
+            Err(error) => Err(self.blame_states(&self.reduce, states, error).await),
+        }
+    }
+
+    /// The panes of these states: one row for each window and keys, sorted by window, then keys,
+    /// NULL first.
+    ///
+    /// # Errors
+    /// [`Error::Measure`] with the first window that fails.
+    pub async fn finish(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
+        if self.layout.kept.is_empty() {
+            let finished = self.finish_sorted(states).await?;
+            return self.pane(&finished, &[]).map_err(merging);
+        }
+        let reduced = self.reduce(states).await?;
+        let reduced = sorted(&reduced, 1 + self.layout.key_count).map_err(merging)?;
+        let finished = self.finish_sorted(std::slice::from_ref(&reduced)).await?;
+        self.pane_with_states(&finished, &reduced).map_err(merging)
+    }
+
+    /// The states from which stored panes were finished, to be merged with others. Columns that a
+    /// table adds to [`Meter::pane_schema`] are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when a column is missing or has another type: the panes are not this
+    /// meter's.
+    pub fn states_of(&self, panes: &RecordBatch) -> Result<RecordBatch> {
+        let restored = columns_of(panes, &self.layout.state).map_err(|source| Error::Engine {
+            doing: "restoring a meter's states from its stored panes",
+            source: Box::new(source),
+        });
+        restored
+    }
+
+    /// Merges states over all their windows: one row for each `subject` and dimensions, sorted by
+    /// them, NULL first.
+    ///
+    /// # Errors
+    /// [`Error::Measure`]; its window is `any` when each window by itself is fine.
+    pub async fn totals(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
+        let without_window = states.iter().map(|state| self.without_window(state));
+        let without_window: Vec<RecordBatch> = without_window
+            .collect::<Result<_, DataFusionError>>()
+            .map_err(merging)?;
+        let totals = match self.totals.run(without_window).await {
+            Ok(totals) => sorted(&totals, self.layout.key_count),
+            Err(error) => return Err(self.blame_states(&self.finish, states, error).await),
+        };
+        let totals = totals.and_then(|totals| with_schema(&totals, &self.layout.totals));
+        totals.map_err(merging)
+    }
+
+    fn select_input(&self, events: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        if events.schema_ref() == &self.input {
+            return Ok(events.clone());
+        }
+        columns_of(events, &self.input)
+    }
+
+    async fn finish_sorted(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
+        match self.finish.run(states.to_vec()).await {
+            Ok(finished) => sorted(&finished, 1 + self.layout.key_count).map_err(merging),
+            Err(error) => Err(self.blame_states(&self.finish, states, error).await),
+        }
+    }
+
+    /// Adds `window_end` and the kept states to finished rows.
+    fn pane(
+        &self,
+        finished: &RecordBatch,
+        kept: &[ArrayRef],
+    ) -> Result<RecordBatch, DataFusionError> {
+        let starts = finished
+            .column(0)
+            .as_primitive::<TimestampMicrosecondType>();
+        let mut columns = vec![
+            Arc::clone(finished.column(0)),
+            Arc::new(self.window_ends(starts)?) as ArrayRef,
+        ];
+        columns.extend(finished.columns()[1..].iter().cloned());
+        columns.extend(kept.iter().cloned());
+        Ok(RecordBatch::try_new(
+            Arc::clone(&self.layout.pane),
+            columns,
+        )?)
+    }
+
+    /// Both batches are sorted by the same keys, each once, so their rows belong together.
+    fn pane_with_states(
+        &self,
+        finished: &RecordBatch,
+        reduced: &RecordBatch,
+    ) -> Result<RecordBatch, DataFusionError> {
+        let keys = 1 + self.layout.key_count;
+        if finished.columns()[..keys] != reduced.columns()[..keys] {
+            return internal_err!("finished rows are not those of the states");
+        }
+        let kept = self
+            .layout
+            .kept
+            .iter()
+            .map(|i| Arc::clone(reduced.column(*i)));
+        self.pane(finished, &kept.collect::<Vec<_>>())
+    }
+
+    fn window_ends(
+        &self,
+        starts: &TimestampMicrosecondArray,
+    ) -> Result<TimestampMicrosecondArray, DataFusionError> {
+        let end = |start: i64| {
+            start
+                .checked_add(self.window_us)
+                .ok_or_else(|| exec_datafusion_err!("the window at {start} µs has no end"))
+        };
+        let ends: TimestampMicrosecondArray = starts.try_unary(end)?;
+        Ok(ends.with_data_type(schema::timestamp()))
+    }
+
+    fn without_window(&self, state: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let columns = state.columns().get(1..).unwrap_or_default().to_vec();
+        let schema = Arc::clone(&self.layout.total_state);
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+}
+
+/// A session state that plans without anything that would merge, split or reorder the two halves.
+fn planner(
+    event_type: &EventType,
+    mut config: SessionConfig,
+) -> Result<SessionState, DataFusionError> {
+    config = config.with_target_partitions(1);
+    // States of a batch are always grouped, however many groups there are.
+    let execution = &mut config.options_mut().execution;
+    execution.skip_partial_aggregation_probe_rows_threshold = usize::MAX;
+    let context: SessionContext = session::context_with(config);
+    let events = leaf::Events::new(schema::event_relation(event_type));
+    context.register_table(quoted(&event_type.name), Arc::new(events))?;
+    Ok(SessionStateBuilder::new_from_existing(context.state())
+        .with_optimizer_rules(vec![
+            Arc::new(SimplifyExpressions::new()),
+            Arc::new(OptimizeProjections::new()),
+        ])
+        .with_physical_optimizer_rules(Vec::new())
+        .build())
+}
+
+/// A name as it is, not folded to lower case.
+fn quoted(name: &str) -> datafusion::common::TableReference {
+    datafusion::common::TableReference::bare(name)
+}
+
+fn check_types(
+    definition: &MeterDefinition,
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> Result<()> {
+    let analyzer = state.analyzer();
+    let analysed = analyzer.execute_and_check(plan.clone(), state.config_options(), |_, _| {});
+    let analysed = analysed.map_err(|source| shape::plan_error(definition, source))?;
+    shape::check_types(definition, &analysed)
+}
+
+async fn halves(state: &SessionState, plan: &LogicalPlan) -> Result<Halves, DataFusionError> {
+    let physical = state.create_physical_plan(plan).await?;
+    Halves::of(&physical, state.task_ctx())
+}
+
+/// Both plans must keep the same states, or totals could not be made of windows.
+fn check_alike(
+    shape: &shape::Shape,
+    per_window: &Halves,
+    in_total: &Halves,
+) -> Result<(), DataFusionError> {
+    let types = |halves: &Halves, from: usize| -> Vec<DataType> {
+        let states = halves.state_schema();
+        let fields = states.fields().iter().skip(from);
+        fields.map(|field| field.data_type().clone()).collect()
+    };
+    let key_count = shape.keys.len();
+    let alike = per_window.key_count() == 1 + key_count
+        && in_total.key_count() == key_count
+        && types(per_window, 1) == types(in_total, 0)
+        && per_window.state_counts()? == in_total.state_counts()?;
+    if alike {
+        Ok(())
+    } else {
+        internal_err!("the plans by window and in total keep different states")
+    }
+}
+
+/// Rows sorted by the first columns, NULL first.
+fn sorted(batch: &RecordBatch, key_count: usize) -> Result<RecordBatch, DataFusionError> {
+    let options = SortOptions {
+        descending: false,
+        nulls_first: true,
+    };
+    let keys = batch.columns()[..key_count].iter().map(|key| SortColumn {
+        values: Arc::clone(key),
+        options: Some(options),
+    });
+    let order = lexsort_to_indices(&keys.collect::<Vec<_>>(), None)?;
+    Ok(take_record_batch(batch, &order)?)
+}
+
+/// The same columns under our names.
+fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
+    Ok(RecordBatch::try_new(
+        Arc::clone(schema),
+        batch.columns().to_vec(),
+    )?)
+}
+
+/// The columns of a schema, found by name.
+fn columns_of(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
+    let columns = schema.fields().iter().map(|field| {
+        let Some(column) = batch.column_by_name(field.name()) else {
+            return exec_err!("column `{}` is missing", field.name());
+        };
+        as_type(column, field)
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// A column in another encoding of the same type. Anything else could change a value.
+fn as_type(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef, DataFusionError> {
+    let (from, to) = (column.data_type(), field.data_type());
+    if from == to {
+        return Ok(Arc::clone(column));
+    }
+    let same_values = match (from, to) {
+        (DataType::Timestamp(a, Some(_)), DataType::Timestamp(b, Some(_))) => a == b,
+        (DataType::Dictionary(_, inner), to) => inner.is_string() && to.is_string(),
+        (from, to) => from.is_string() && to.is_string(),
+    };
+    if !same_values {
+        return exec_err!("column `{}` is {from}, not {to}", field.name());
+    }
+    Ok(cast(column, to)?)
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+fn reading_events(source: DataFusionError) -> Error {
+    Error::Engine {
+        doing: "reading a batch of events for a meter",
+        source: Box::new(source),
+    }
+}
+
+fn merging(source: DataFusionError) -> Error {
+    Error::Engine {
+        doing: "putting a meter's columns together",
+        source: Box::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! The physical plan of a meter, taken apart into stages that run by themselves.
+//!
+//! DataFusion plans `Final` over `Partial`. Each becomes a [`Stage`]: a chain of operators over a
+//! [`Leaf`], so that partial aggregates of one batch, merges of states and the final values are
+//! computed whenever they are wanted, without planning again.
+
+use super::leaf::Leaf;
+use arrow::{
+    array::RecordBatch,
+    compute::concat_batches,
+    datatypes::{Schema, SchemaRef},
+};
+use datafusion::{
+    common::{Result, internal_err},
+    execution::TaskContext,
+    physical_plan::{
+        ExecutionPlan,
+        aggregates::{AggregateExec, AggregateMode},
+        common, displayable,
+        execution_plan::replace_children_if_necessary,
+    },
+};
+use std::sync::Arc;
+
+/// A chain of operators, each with one input, over a leaf that is filled for each run.
+#[derive(Debug, Clone)]
+pub(super) struct Stage {
+    leaf: Leaf,
+    /// From the leaf upwards. Each node's child in this template is the one before it, so that plan
+    /// properties are shared and a run need not compute them.
+    nodes: Vec<Arc<dyn ExecutionPlan>>,
+    context: Arc<TaskContext>,
+    schema: SchemaRef,
+}
+
+/// The two halves of a planned aggregate query.
+pub(super) struct Halves {
+    /// From `Partial` down to the scan, topmost first, without the scan.
+    below: Vec<Arc<dyn ExecutionPlan>>,
+    /// The scan's schema: the columns that the query uses.
+    pub(super) input: SchemaRef,
+    /// From the top down to `Final`.
+    above: Vec<Arc<dyn ExecutionPlan>>,
+    partial: AggregateExec,
+    context: Arc<TaskContext>,
+}
+
+impl Halves {
+    /// Takes a plan apart at its `Final`-over-`Partial` pair.
+    pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<Self> {
+        let mut chain = chain_of(plan)?;
+        let Some(scan) = chain.pop() else {
+            return internal_err!("an empty plan");
+        };
+        let is_partial =
+            |node: &Arc<dyn ExecutionPlan>| mode_of(node) == Some(AggregateMode::Partial);
+        let Some(split) = chain.iter().position(is_partial) else {
+            return internal_err!("the plan has no partial aggregate");
+        };
+        let below = chain.split_off(split);
+        if chain.last().and_then(mode_of) != Some(AggregateMode::Final) {
+            return internal_err!("the partial aggregate is not finished by the node above it");
+        }
+        let Some(partial) = below[0].downcast_ref::<AggregateExec>() else {
+            return internal_err!("the partial aggregate is none");
+        };
+        Ok(Self {
+            partial: partial.clone(),
+            below,
+            input: scan.schema(),
+            above: chain,
+            context,
+        })
+    }
+
+    /// How many group keys there are.
+    pub(super) fn key_count(&self) -> usize {
+        self.partial.group_expr().num_group_exprs()
+    }
+
+    /// How many state columns each aggregate has, in the order of the state.
+    pub(super) fn state_counts(&self) -> Result<Vec<usize>> {
+        let aggregates = self.partial.aggr_expr().iter();
+        aggregates.map(|a| Ok(a.state_fields()?.len())).collect()
+    }
+
+    /// Group keys, then state columns, as DataFusion names them.
+    pub(super) fn state_schema(&self) -> SchemaRef {
+        self.partial.schema()
+    }
+
+    /// Events to states.
+    pub(super) fn partial(&self) -> Result<Stage> {
+        self.stage(&self.below, &self.input)
+    }
+
+    /// States to fewer states; `states` is the schema they come and go with.
+    pub(super) fn reduce(&self, states: &SchemaRef) -> Result<Stage> {
+        let aggregates = self.partial.aggr_expr().to_vec();
+        let filters = vec![None; aggregates.len()];
+        let reduce = AggregateExec::try_new(
+            AggregateMode::PartialReduce,
+            self.partial.group_expr().as_final(),
+            aggregates,
+            filters,
+            Arc::new(Leaf::new(Arc::clone(states))),
+            self.partial.input_schema(),
+        )?;
+        self.stage(&[Arc::new(reduce)], states)
+    }
+
+    /// States to final values, through the projection.
+    pub(super) fn finish(&self, states: &SchemaRef) -> Result<Stage> {
+        self.stage(&self.above, states)
+    }
+
+    fn stage(&self, top_down: &[Arc<dyn ExecutionPlan>], input: &SchemaRef) -> Result<Stage> {
+        let leaf = Leaf::new(Arc::clone(input));
+        let mut top: Arc<dyn ExecutionPlan> = Arc::new(leaf.clone());
+        let mut nodes = Vec::with_capacity(top_down.len());
+        for node in top_down.iter().rev() {
+            top = replace_children_if_necessary(Arc::clone(node), vec![top])?;
+            nodes.push(Arc::clone(&top));
+        }
+        Ok(Stage {
+            leaf,
+            nodes,
+            context: Arc::clone(&self.context),
+            schema: top.schema(),
+        })
+    }
+}
+
+/// A plan in which every node has one input, from the top to the scan.
+fn chain_of(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    let mut chain = vec![Arc::clone(plan)];
+    let mut node = Arc::clone(plan);
+    loop {
+        let next = match node.children()[..] {
+            [] => return Ok(chain),
+            [child] => Arc::clone(child),
+            _ => return internal_err!("{} has several inputs", node.name()),
+        };
+        chain.push(Arc::clone(&next));
+        node = next;
+    }
+}
+
+fn mode_of(node: &Arc<dyn ExecutionPlan>) -> Option<AggregateMode> {
+    node.downcast_ref::<AggregateExec>().map(|a| *a.mode())
+}
+
+impl Stage {
+    /// What a run returns.
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Runs the stage over these batches, which have its input schema, and returns one batch.
+    ///
+    /// The operators are made anew for each run, because their metrics would otherwise grow for ever;
+    /// their properties are shared, so that costs next to nothing.
+    pub(super) async fn run(&self, batches: Vec<RecordBatch>) -> Result<RecordBatch> {
+        let mut top: Arc<dyn ExecutionPlan> = Arc::new(self.leaf.holding(batches));
+        for node in &self.nodes {
+            top = replace_children_if_necessary(Arc::clone(node), vec![top])?;
+        }
+        let stream = top.execute(0, Arc::clone(&self.context))?;
+        let mut results = common::collect(stream).await?;
+        match results.len() {
+            1 => Ok(results.swap_remove(0)),
+            _ => Ok(concat_batches(&self.schema, &results)?),
+        }
+    }
+
+    /// The operators, topmost first, one a line.
+    pub(super) fn describe(&self) -> String {
+        let top = self.nodes.last();
+        top.map(|top| displayable(top.as_ref()).indent(false).to_string())
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,274 @@
+//! Arithmetic that is exact or an error.
+//!
+//! DataFusion's integer `+ - *` wrap, its decimal products may hold more digits than their type, and
+//! its division truncates. So before a query is typed, [`ExactArithmetic`] replaces the operators:
+//!
+//! | written | becomes | result |
+//! |---|---|---|
+//! | `a + b`, `a - b` | `exact_add`, `exact_subtract` | DECIMAL(max integer digits + max scale + 1, max scale) |
+//! | `a * b` | `exact_multiply` | DECIMAL(p1 + p2 + 1, s1 + s2) |
+//! | `-a` | `exact_subtract(0, a)` | as above |
+//! | `a / b`, `a % b`, `a << b`, `a >> b` | refused | |
+//!
+//! BIGINT counts as DECIMAL(19, 0). Precision is capped at 38 digits, and a value that needs more is
+//! an error. Operators over dates, times, intervals and floats are left as they are.
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar},
+    compute::{cast, kernels::numeric},
+    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Int64Type},
+};
+use datafusion::{
+    common::{
+        DFSchema, Result, ScalarValue, config::ConfigOptions, plan_err, tree_node::Transformed,
+    },
+    logical_expr::{
+        BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
+        ScalarUDFImpl, Signature, Volatility, expr_rewriter::FunctionRewrite, lit,
+    },
+};
+use std::sync::{Arc, LazyLock};
+
+/// Replaces arithmetic operators over numbers by exact functions.
+#[derive(Debug)]
+pub struct ExactArithmetic;
+
+impl FunctionRewrite for ExactArithmetic {
+    fn name(&self) -> &str {
+        "exact_arithmetic"
+    }
+
+    fn rewrite(
+        &self,
+        expr: Expr,
+        schema: &DFSchema,
+        _config: &ConfigOptions,
+    ) -> Result<Transformed<Expr>> {
+        match expr {
+            Expr::BinaryExpr(binary) => rewrite_binary(binary, schema),
+            Expr::Negative(inner) if is_exact(&inner.get_type(schema)?) => {
+                Ok(Transformed::yes(SUBTRACT.call(vec![lit(0_i64), *inner])))
+            }
+            other => Ok(Transformed::no(other)),
+        }
+    }
+}
+
+fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if !is_arithmetic(binary.op) {
+        return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+    }
+    let types = [
+        binary.left.get_type(schema)?,
+        binary.right.get_type(schema)?,
+    ];
+    if types.iter().any(is_left_alone) {
+        return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+    }
+    let function = match binary.op {
+        Operator::Plus => &ADD,
+        Operator::Minus => &SUBTRACT,
+        Operator::Multiply => &MULTIPLY,
+        refused => return plan_err!("`{refused}` is not exact: {}", hint_for(refused)),
+    };
+    let arguments = vec![*binary.left, *binary.right];
+    Ok(Transformed::yes(function.call(arguments)))
+}
+
+/// The operators that DataFusion evaluates in a number type that may lose digits.
+pub(crate) fn is_arithmetic(op: Operator) -> bool {
+    use Operator::{
+        BitwiseShiftLeft, BitwiseShiftRight, Divide, IntegerDivide, Minus, Modulo, Multiply, Plus,
+    };
+    matches!(
+        op,
+        Plus | Minus
+            | Multiply
+            | Divide
+            | IntegerDivide
+            | Modulo
+            | BitwiseShiftLeft
+            | BitwiseShiftRight
+    )
+}
+
+fn hint_for(op: Operator) -> &'static str {
+    match op {
+        Operator::Divide | Operator::IntegerDivide | Operator::Modulo => {
+            "multiply by an exact decimal instead, such as `x * 0.001` for `x / 1000`, or cast to \
+             DOUBLE for an estimate"
+        }
+        _ => "multiply by a power of two instead",
+    }
+}
+
+/// Numbers that are counted exactly.
+pub(crate) fn is_exact(data_type: &DataType) -> bool {
+    data_type.is_integer() || data_type.is_decimal()
+}
+
+/// Operands whose operators are DataFusion's business: calendar arithmetic, and floats, which never
+/// reach a quantity or an amount because those refuse them.
+fn is_left_alone(data_type: &DataType) -> bool {
+    data_type.is_temporal()
+        || data_type.is_floating()
+        || data_type.is_nested()
+        || matches!(data_type, DataType::Interval(_))
+}
+
+static ADD: LazyLock<ScalarUDF> = LazyLock::new(|| udf(Operation::Add));
+static SUBTRACT: LazyLock<ScalarUDF> = LazyLock::new(|| udf(Operation::Subtract));
+static MULTIPLY: LazyLock<ScalarUDF> = LazyLock::new(|| udf(Operation::Multiply));
+
+fn udf(operation: Operation) -> ScalarUDF {
+    ScalarUDF::from(Exact {
+        operation,
+        signature: Signature::user_defined(Volatility::Immutable),
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Operation {
+    Add,
+    Subtract,
+    Multiply,
+}
+
+/// One exact operation over two numbers.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Exact {
+    operation: Operation,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Exact {
+    fn name(&self) -> &str {
+        match self.operation {
+            Operation::Add => "exact_add",
+            Operation::Subtract => "exact_subtract",
+            Operation::Multiply => "exact_multiply",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        arguments.iter().map(operand_type).collect()
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        let (precision, scale) = self.unbounded_result(arguments)?;
+        let capped = u8::try_from(precision).unwrap_or(u8::MAX);
+        Ok(DataType::Decimal128(
+            capped.min(DECIMAL128_MAX_PRECISION),
+            scale,
+        ))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
+        let (precision, _) = self.unbounded_result(&types)?;
+        let (left, right) = (operand(&args.args[0])?, operand(&args.args[1])?);
+        let result = match self.operation {
+            Operation::Add => numeric::add(&*left, &*right),
+            Operation::Subtract => numeric::sub(&*left, &*right),
+            Operation::Multiply => numeric::mul(&*left, &*right),
+        }?;
+        if precision > i16::from(DECIMAL128_MAX_PRECISION) {
+            // Only then can a value need more digits than the type has, and still fit 128 bits.
+            let decimals = result.as_primitive::<arrow::datatypes::Decimal128Type>();
+            decimals.validate_decimal_precision(DECIMAL128_MAX_PRECISION)?;
+        }
+        as_columnar(result, &args.args)
+    }
+}
+
+impl Exact {
+    /// Precision, before the cap, and scale of the result.
+    fn unbounded_result(&self, arguments: &[DataType]) -> Result<(i16, i8)> {
+        let [left, right] = arguments else {
+            return plan_err!("{} takes two arguments", self.name());
+        };
+        let ((p1, s1), (p2, s2)) = (digits(left)?, digits(right)?);
+        match self.operation {
+            Operation::Multiply => Ok((p1 + p2 + 1, checked_scale(s1 + s2)?)),
+            Operation::Add | Operation::Subtract => {
+                let scale = s1.max(s2);
+                let whole = (p1 - s1).max(p2 - s2);
+                Ok((whole + scale + 1, checked_scale(scale)?))
+            }
+        }
+    }
+}
+
+fn checked_scale(scale: i16) -> Result<i8> {
+    match i8::try_from(scale) {
+        Ok(scale) if scale <= arrow::datatypes::DECIMAL128_MAX_SCALE => Ok(scale),
+        _ => plan_err!(
+            "the product would have {scale} digits after the point, and a decimal has 38 in all: \
+             cast a factor to fewer"
+        ),
+    }
+}
+
+/// Precision and scale of an operand.
+fn digits(operand: &DataType) -> Result<(i16, i16)> {
+    match operand {
+        DataType::Int64 => Ok((19, 0)),
+        DataType::Decimal128(precision, scale) => Ok((i16::from(*precision), i16::from(*scale))),
+        other => plan_err!("arithmetic does not take {other}"),
+    }
+}
+
+/// The type in which an operand is taken.
+fn operand_type(argument: &DataType) -> Result<DataType> {
+    match argument {
+        DataType::UInt64 => Ok(DataType::Decimal128(20, 0)),
+        DataType::Null => Ok(DataType::Int64),
+        integer if integer.is_integer() => Ok(DataType::Int64),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale) => Ok(DataType::Decimal128(*precision, *scale)),
+        other => plan_err!(
+            "arithmetic takes integers and decimals of up to 38 digits, not {other}: cast it"
+        ),
+    }
+}
+
+/// An operand as decimals, ready for a kernel.
+fn operand(value: &ColumnarValue) -> Result<Box<dyn Datum>> {
+    match value {
+        ColumnarValue::Array(array) => Ok(Box::new(as_decimals(array)?)),
+        ColumnarValue::Scalar(scalar) => {
+            let array = scalar.to_array_of_size(1)?;
+            Ok(Box::new(Scalar::new(as_decimals(&array)?)))
+        }
+    }
+}
+
+fn as_decimals(array: &ArrayRef) -> Result<ArrayRef> {
+    match array.data_type() {
+        DataType::Int64 => {
+            let integers = array.as_primitive::<Int64Type>();
+            let decimals: Decimal128Array = integers.unary(i128::from);
+            Ok(Arc::new(decimals.with_precision_and_scale(19, 0)?))
+        }
+        DataType::Decimal128(_, _) => Ok(Arc::clone(array)),
+        other => Ok(cast(array, &operand_type(other)?)?),
+    }
+}
+
+/// A scalar when both operands were.
+fn as_columnar(result: ArrayRef, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let scalars = arguments
+        .iter()
+        .all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+    if scalars {
+        return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
+            &result, 0,
+        )?));
+    }
+    Ok(ColumnarValue::Array(result))
+}

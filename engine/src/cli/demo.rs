@@ -1,0 +1,172 @@
+//! `tollgate demo`: a month of generated usage end to end, ending in invoices.
+//!
+//! ```text
+//! folder::prepare ─▶ feed: generator::Month ─▶ JetStream or a file ─▶ run::supervise
+//!                                │ what it must come to                    │ what was counted
+//!                                └──────────────▶ check ◀──────────────────┤
+//!                                      invoice, audit: the commands ◀──────┘
+//! ```
+//!
+//! The generator knows what the month adds up to, so the demo does not only show numbers: where one
+//! differs, it fails.
+
+mod check;
+mod feed;
+mod folder;
+mod show;
+
+use crate::{
+    catalog::Catalog,
+    cli::{audit, invoice, output, run},
+    clock::{Clock, SystemClock},
+    config::Settings,
+    error::{Error, Result},
+    generator::{Month, MonthSettings},
+    period::Period,
+    telemetry::Report,
+    view::View,
+};
+use clap::Args;
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tollgate_connectors::{lake::Lake, nats::server::NatsServer};
+
+/// Arguments of `tollgate demo`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The nats-server to use; otherwise the one that TOLLGATE_NATS_SERVER names or PATH has.
+    #[arg(long, value_name = "PATH")]
+    pub nats_server: Option<PathBuf>,
+    /// Where everything goes. What an earlier demo left there is replaced.
+    #[arg(long, default_value = ".demo", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Another seed, another month.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// How many events to make, good and bad.
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub events: u64,
+}
+
+/// Runs the whole story and prints it to stdout.
+///
+/// # Errors
+/// The folder is not a demo's, a step fails, or a number is not what was generated.
+pub async fn run(arguments: &Arguments) -> Result<()> {
+    let clock = SystemClock;
+    let started_us = clock.now_us();
+    let period = last_month(started_us)?;
+    let folder = folder::prepare(&arguments.dir)?;
+    let server = start_server(arguments, &folder).await?;
+    let settings = folder.write(server.as_ref().map(NatsServer::url))?;
+    let mut month = Month::new(month_settings(arguments, &period));
+    output::print(&format!("\nA month of usage: {period}, seed {}\n", arguments.seed))?;
+    let sent = feed::send(&mut month, &settings, arguments.events).await?;
+    output::print(&format!("{sent}\n"))?;
+
+    let metering_us = clock.now_us();
+    let catalog = Arc::new(Catalog::load(&settings).await?);
+    let report = meter(&settings, &catalog).await?;
+    let metered_us = clock.now_us() - metering_us;
+    if let Some(server) = server {
+        server.stop().await?;
+    }
+    output::print(&show::metered(&report, metered_us))?;
+
+    let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
+    let view = View::open(catalog, &lake).await?;
+    show::windows(&view).await?;
+    show::set_aside(&view).await?;
+    check::counts(month.expected(), &report.counts)?;
+    check::totals(month.expected(), &view).await?;
+    output::print("\nEvery count and every customer's totals are what was generated.\n")?;
+
+    issue(&settings, &period).await?;
+    let view = View::open(Arc::new(Catalog::load(&settings).await?), &lake).await?;
+    show::spend(&view).await?;
+    show::one_invoice(&view).await?;
+    output::print("\nAudit: every meter computed again from events\n")?;
+    audit::run(&settings).await?;
+    let elapsed_us = clock.now_us() - started_us;
+    output::print(&show::the_end(&folder, &period, elapsed_us, arguments.events))
+}
+
+/// The last calendar month that is over, UTC.
+fn last_month(now_us: i64) -> Result<Period> {
+    let odd = |_| Error::Usage("the machine's clock is set to a time that has no calendar".into());
+    let now = Timestamp::from_microsecond(now_us).map_err(odd)?;
+    let today = now.to_zoned_datetime(TimeZone::UTC).date();
+    let last = today.first_of_month().checked_sub(1.day()).map_err(odd)?;
+    Period::month(&format!("{:04}-{:02}", last.year(), last.month()), "UTC")
+}
+
+fn month_settings(arguments: &Arguments, period: &Period) -> MonthSettings {
+    MonthSettings {
+        seed: arguments.seed,
+        events: arguments.events,
+        start_us: period.start_us,
+        end_us: period.end_us,
+        batch: feed::EVENTS_PER_MESSAGE,
+    }
+}
+
+/// Starts the nats-server that was given or can be found; without one, says so.
+async fn start_server(arguments: &Arguments, folder: &folder::Folder) -> Result<Option<NatsServer>> {
+    let Some(binary) = arguments.nats_server.clone().or_else(NatsServer::find) else {
+        output::print(
+            "There is no nats-server on PATH, and neither TOLLGATE_NATS_SERVER nor --nats-server names \
+             one: the demo reads its events from a file instead.\n",
+        )?;
+        return Ok(None);
+    };
+    let server = NatsServer::start(&binary, &folder.nats(), None).await?;
+    output::print(&format!("nats-server: {} at {}\n", binary.display(), server.url()))?;
+    Ok(Some(server))
+}
+
+/// Meters until the end of what was sent.
+async fn meter(settings: &Settings, catalog: &Catalog) -> Result<Report> {
+    let stop = run::stop_on_signal()?;
+    run::supervise(settings, catalog, true, stop.clone())
+        .await?
+        .filter(|_| !*stop.borrow())
+        .ok_or_else(|| Error::Usage("the demo was stopped before it had metered everything".into()))
+}
+
+/// Issues the month's invoices, as `tollgate invoice --period … --finalize` does.
+async fn issue(settings: &Settings, period: &Period) -> Result<()> {
+    output::print(&format!("\nInvoices for {period}\n"))?;
+    let arguments =
+        invoice::Arguments { period: period.to_string(), finalize: true, ..invoice::Arguments::default() };
+    invoice::run(settings, &arguments).await
+}
+
+/// Seconds with one digit, in integers.
+fn seconds(us: i64) -> String {
+    let tenths = Duration::from_micros(us.unsigned_abs()).as_millis() / 100;
+    format!("{}.{} s", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn month_before(now: &str) -> String {
+        let now: Timestamp = now.parse().unwrap();
+        last_month(now.as_microsecond()).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_month_is_the_last_one_that_is_over() {
+        assert_eq!(month_before("2026-11-23T13:00:00Z"), "2026-10");
+        assert_eq!(month_before("2026-11-01T00:00:00Z"), "2026-10");
+        assert_eq!(month_before("2026-10-31T23:59:59.999999Z"), "2026-09");
+        assert_eq!(month_before("2027-01-15T00:00:00Z"), "2026-12");
+    }
+
+    #[test]
+    fn times_are_shown_to_a_tenth_of_a_second() {
+        assert_eq!(seconds(0), "0.0 s");
+        assert_eq!(seconds(12_399_999), "12.3 s");
+    }
+}

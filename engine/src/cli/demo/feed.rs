@@ -1,0 +1,96 @@
+//! The generated month on its way into the stream, or into the file that stands for it.
+
+use crate::{
+    cli::{publish::progress_bar, source::nats_options},
+    config::{Settings, SourceKind},
+    error::{Error, Result},
+    generator::{Batch, Month},
+};
+use bytes::Bytes;
+use indicatif::ProgressBar;
+use std::{
+    fmt,
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+};
+use tollgate_connectors::nats::Publisher;
+
+/// Events in one message, for the bulk of them.
+pub(super) const EVENTS_PER_MESSAGE: usize = 100;
+
+/// What was sent, and where to.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// To the stream.
+    Messages { events: u64, messages: u64, stream: String },
+    /// To a file.
+    Lines { events: u64, file: PathBuf },
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sent::Messages { events, messages, stream } => {
+                write!(f, "published {events} events in {messages} messages to the stream {stream}, all acknowledged")
+            }
+            Sent::Lines { events, file } => write!(f, "wrote {events} events to {}", file.display()),
+        }
+    }
+}
+
+/// Sends the whole month to where the settings read from.
+///
+/// # Errors
+/// A message was not acknowledged, or the file cannot be written.
+pub(super) async fn send(month: &mut Month, settings: &Settings, events: u64) -> Result<Sent> {
+    let bar = progress_bar(events);
+    let sent = match settings.source.kind {
+        SourceKind::Nats => publish(month, settings, &bar).await,
+        SourceKind::Files => write(month, settings, &bar),
+    };
+    bar.finish_and_clear();
+    sent
+}
+
+async fn publish(month: &mut Month, settings: &Settings, bar: &ProgressBar) -> Result<Sent> {
+    let mut publisher = Publisher::connect(nats_options(settings)).await?;
+    for batch in month.by_ref() {
+        let (subject, content_type) = route(&batch);
+        let headers = [("Content-Type".to_owned(), content_type.to_owned())];
+        bar.inc(batch.events);
+        publisher.publish(subject, &headers, Bytes::from(batch.payload)).await?;
+    }
+    let published = publisher.finish().await?;
+    Ok(Sent::Messages {
+        events: month.expected().events,
+        messages: published.acknowledged,
+        stream: settings.source.stream.clone(),
+    })
+}
+
+/// All kinds of events share a message: apart, the rarer ones would be sent long after the others of
+/// their time, and would be late.
+fn route(batch: &Batch) -> (&'static str, &'static str) {
+    if batch.is_single {
+        ("usage.single", "application/cloudevents+json")
+    } else {
+        ("usage.batch", "application/x-ndjson")
+    }
+}
+
+fn write(month: &mut Month, settings: &Settings, bar: &ProgressBar) -> Result<Sent> {
+    let path = settings.resolve(&settings.source.path);
+    let failed = |source: io::Error| Error::File {
+        file: path.display().to_string(),
+        doing: "writing the demo's events",
+        source,
+    };
+    let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
+    for batch in month.by_ref() {
+        bar.inc(batch.events);
+        file.write_all(&batch.payload).and_then(|()| file.write_all(b"\n")).map_err(failed)?;
+    }
+    file.flush().map_err(failed)?;
+    Ok(Sent::Lines { events: month.expected().events, file: path })
+}

@@ -502,16 +502,15 @@ fn log_of(store: &Store, name: &str) -> Result<Log> {
 
 /// Reads a table at one version, or the newest; `None` when there is no table.
 async fn load(log: &Log, version: Option<Version>) -> Result<Option<Loaded>> {
+    if !log.exists().await? {
+        return Ok(None);
+    }
     let failed = |e: DeltaTableError| log.failed("loading the table", e);
     let mut table = deltalake::DeltaTable::new(Arc::clone(&log.store));
-    let read = match version.map(u64::try_from) {
-        Some(Ok(number)) => table.load_version(number).await,
+    match version.map(u64::try_from) {
+        Some(Ok(number)) => table.load_version(number).await.map_err(failed)?,
         Some(Err(error)) => return Err(log.failed("numbering a version", error)),
-        None => table.load().await,
-    };
-    match read {
-        Err(DeltaTableError::NotATable(_)) => return Ok(None),
-        other => other.map_err(failed)?,
+        None => table.load().await.map_err(failed)?,
     }
     let state = table.snapshot().map_err(failed)?;
     let version =

@@ -81,6 +81,23 @@ impl Log {
         Ok(Some(Commit::new(version, actions)))
     }
 
+    /// Whether there is a table at all.
+    pub(crate) async fn exists(&self) -> Result<bool> {
+        let store = self.store.object_store(None);
+        let mut listed = store.list(Some(&Path::from(FOLDER)));
+        while let Some(file) = listed
+            .try_next()
+            .await
+            .map_err(|e| self.failed("listing the log", e))?
+        {
+            let name = file.location.filename().unwrap_or_default();
+            if is_version(name) || checkpoint_version(name).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether a version is still in the log. What comes after it can only be trusted if it is: a
     /// version that log clean-up removed could be created a second time.
     pub(crate) async fn has(&self, version: Version) -> Result<bool> {
@@ -266,6 +283,12 @@ fn from_add(add: Add) -> StagedFile {
 struct Checkpoint {
     version: Version,
     parts: Vec<Path>,
+}
+
+/// `<20 digits>.json`.
+fn is_version(name: &str) -> bool {
+    let number = name.strip_suffix(".json").unwrap_or_default();
+    number.len() == 20 && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The version in `<20 digits>.checkpoint….parquet`.

@@ -365,3 +365,124 @@ pub(crate) fn array_of(bounds: impl Iterator<Item = Option<ScalarValue>>) -> Opt
     let bounds: Option<Vec<ScalarValue>> = bounds.collect();
     ScalarValue::iter_to_array(bounds?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_written_digit_by_digit_and_read_back() {
+        let cases = [
+            (0, 0, "0"),
+            (-5, 2, "-0.05"),
+            (123, 2, "1.23"),
+            (i128::MAX, 0, "170141183460469231731687303715884105727"),
+            (-100, 9, "-0.000000100"),
+        ];
+        for (digits, scale, text) in cases {
+            assert_eq!(decimal(digits, scale).as_deref(), Some(text));
+            assert_eq!(decimal_digits(text, scale), Some(digits));
+        }
+        assert_eq!(
+            decimal_digits("1.234", 2),
+            None,
+            "more fraction than the column has"
+        );
+        assert_eq!(decimal_digits("1e3", 2), None);
+    }
+
+    #[test]
+    fn times_are_rounded_outward_also_before_1970() {
+        let data_type = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
+        let both = |us: i64| {
+            let bound = Bound::Number(us.into());
+            (
+                lower(&bound, &data_type).unwrap(),
+                upper(&bound, &data_type).unwrap(),
+            )
+        };
+        let (low, high) = both(-1);
+        assert_eq!(low, "\"1969-12-31T23:59:59.999Z\"");
+        assert_eq!(high, "\"1970-01-01T00:00:00.000Z\"");
+        let (low, high) = both(1_000);
+        assert_eq!(
+            (low.as_str(), high.as_str()),
+            (
+                "\"1970-01-01T00:00:00.001Z\"",
+                "\"1970-01-01T00:00:00.001Z\""
+            )
+        );
+        assert_eq!(
+            lower(&Bound::Number(i64::MAX.into()), &data_type),
+            None,
+            "beyond the calendar"
+        );
+    }
+
+    #[test]
+    fn long_text_is_cut_outside_the_data() {
+        let long = "x".repeat(33);
+        assert_eq!(text_above(&long).unwrap(), format!("{}y", "x".repeat(31)));
+        assert_eq!(text_above(&"x".repeat(32)).unwrap(), "x".repeat(32));
+        let last = format!("{}{}z", "x".repeat(31), char::MAX);
+        assert_eq!(text_above(&last).unwrap(), format!("{}y", "x".repeat(30)));
+        assert_eq!(text_above(&char::MAX.to_string().repeat(33)), None);
+        let gap = format!("{}\u{d7ff}z", "x".repeat(31));
+        assert_eq!(
+            text_above(&gap).unwrap(),
+            format!("{}\u{e000}", "x".repeat(31))
+        );
+        for text in [long, last, gap] {
+            let low: String = text.chars().take(TEXT_CHARS).collect();
+            assert!(low <= text && text_above(&text).unwrap() >= text);
+        }
+    }
+
+    #[test]
+    fn two_s_complement_is_read_at_any_width() {
+        let read = |bytes: &[u8]| big_endian(bytes);
+        assert_eq!(read(&[0x00, 0x80]), Some(Bound::Number(128)));
+        assert_eq!(read(&[0xff]), Some(Bound::Number(-1)));
+        assert_eq!(read(&[0x80, 0x00]), Some(Bound::Number(-32_768)));
+        assert_eq!(
+            read(&i128::MIN.to_be_bytes()),
+            Some(Bound::Number(i128::MIN))
+        );
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&[0; 17]), None);
+    }
+
+    #[test]
+    fn days_are_read_and_written() {
+        for (day, text) in [
+            (0, "1970-01-01"),
+            (-1, "1969-12-31"),
+            (20_665, "2026-07-31"),
+        ] {
+            assert_eq!(day_text(day).as_deref(), Some(text));
+            assert_eq!(day_number(text), Some(day));
+        }
+        assert_eq!(day_text(i32::MAX), None);
+        assert_eq!(day_number("2026-02-30"), None);
+    }
+
+    #[test]
+    fn statistics_of_other_writers_are_widened_or_ignored() {
+        let json = r#"{"numRecords":3,"minValues":{"t":"2026-01-01T00:00:00.000Z","x":1.5e3},
+            "maxValues":{"t":"2026-01-01T00:00:00.001Z"},"nullCount":{"t":1,"s":{"a":2}}}"#;
+        let statistics = FileStatistics::parse(Some(json));
+        let instant = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
+        let start = 1_767_225_600_000_000;
+        let time = |us| Some(ScalarValue::TimestampMicrosecond(Some(us), None));
+        assert_eq!(statistics.min("t", &instant), time(start));
+        assert_eq!(statistics.max("t", &instant), time(start + 1_999));
+        let unknown = Some(ScalarValue::Decimal128(None, 9, 2));
+        assert_eq!(statistics.min("x", &DataType::Decimal128(9, 2)), unknown);
+        assert_eq!(
+            (statistics.nulls("t"), statistics.nulls("s")),
+            (Some(1), None)
+        );
+        assert_eq!(FileStatistics::parse(Some("{")).num_records, None);
+        assert_eq!(FileStatistics::parse(None).num_records, None);
+    }
+}

@@ -1,15 +1,41 @@
 //! Delta tables: stage, commit once, find a commit again.
+//!
+//! ```text
+//!  batches ─▶ encode (Parquet by day) ─▶ stage (upload) ─▶ commit (one file in the log) ─▶ provider
+//!                                                            ▲ log: what others committed since
+//! ```
+//!
+//! A commit is the creation of one file, `_delta_log/<version>.json`. Whoever creates it owns that
+//! version; a loser reads what won and goes on to the next version, unless the winner set a mark that
+//! the loser also sets. Marks are what fences an old owner out.
 
-use crate::error::Result;
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use crate::{
+    error::{Error, Result},
+    store::{Access, Store},
+};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Schema, SchemaRef},
+};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, path::Path, sync::Arc};
+
+mod delta;
+mod encode;
+mod log;
+mod provider;
+mod schema;
+mod statistics;
+
+pub use delta::DeltaTable;
 
 /// A version of a Delta table.
 pub type Version = i64;
 
 /// Names one attempt to commit, for ever: it is in commitInfo and in the names of the files.
+///
+/// Letters, digits, `.`, `_` and `-`; never used for two different contents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommitId(pub String);
 
@@ -21,7 +47,8 @@ pub struct Attempt {
     /// `txn` marks to set, app id to value. A concurrent commit that set any of the same app ids
     /// after our snapshot makes this one fail.
     pub marks: BTreeMap<String, i64>,
-    /// Written to commitInfo for people and audits, beside the commit id.
+    /// Written to commitInfo for people and audits, beside the commit id, each key as
+    /// `tollgate.<key>`.
     pub info: BTreeMap<String, serde_json::Value>,
 }
 
@@ -36,15 +63,24 @@ pub struct Staged {
     pub bytes: u64,
 }
 
-/// One uploaded data file.
-#[derive(Debug, Clone)]
+/// One uploaded data file: what its Add action says.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedFile {
     /// Path relative to the table.
     pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Partition values as text, by column; `None` is NULL.
+    pub partition: BTreeMap<String, Option<String>>,
+    /// When the store says it was written, in milliseconds since the Unix epoch.
+    pub modified_ms: i64,
+    /// Row count, bounds and null counts, as the JSON text of the log; `None` when a file of
+    /// another writer has none.
+    pub statistics: Option<Arc<str>>,
 }
 
 /// A commit read back from the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoggedCommit {
     /// The version it made.
     pub version: Version,
@@ -52,6 +88,8 @@ pub struct LoggedCommit {
     pub commit_id: Option<CommitId>,
     /// Its `txn` marks.
     pub marks: BTreeMap<String, i64>,
+    /// What [`Attempt::info`] held.
+    pub info: BTreeMap<String, serde_json::Value>,
 }
 
 /// One table of the lake.
@@ -60,6 +98,7 @@ pub struct LoggedCommit {
 /// * A commit whose marks were moved by someone else after our snapshot is refused with
 ///   [`Error::Fenced`](crate::Error::Fenced) or [`Error::Table`](crate::Error::Table), never applied.
 /// * Any error of `commit` is ambiguous until [`Table::log_since`] was searched for the commit id.
+/// * `Ok` of `commit` is final: work that follows a landed commit never turns it into an error.
 #[async_trait]
 pub trait Table: Debug + Send + Sync {
     /// The table's name: its path below the lake, such as `meters/tokens`.
@@ -81,3 +120,88 @@ pub trait Table: Debug + Send + Sync {
     /// Commits after the loaded snapshot, oldest first.
     async fn log_since(&self) -> Result<Vec<LoggedCommit>>;
 }
+
+/// An opened place that holds the tables.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    store: Store,
+}
+
+impl Lake {
+    /// Opens a lake to write to it: creates a local folder and checks that the place is writable and
+    /// can fence. `url` and `base` are those of [`Store::open`].
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn open(url: &str, base: &Path) -> Result<Self> {
+        let store = Store::open(url, base, Access::Write).await?;
+        Ok(Lake { store })
+    }
+
+    /// Opens a lake only to read: creates nothing, so the place may be read-only.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`]; a local folder that does not exist is one.
+    pub async fn open_to_read(url: &str, base: &Path) -> Result<Self> {
+        let store = Store::open(url, base, Access::Read).await?;
+        Ok(Lake { store })
+    }
+
+    /// Where it is, ending in `/`, without credentials.
+    pub fn url(&self) -> &url::Url {
+        self.store.url()
+    }
+
+    /// The store underneath, for exports and other files beside the tables.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Opens a table, or creates it: `partition_columns` is empty or one DATE column of `schema`.
+    ///
+    /// A table that is there must have the same columns, in any order; nullable columns that it lacks
+    /// (also within structs) are added by a commit of their own. Each `tollgate.` key of
+    /// `configuration` must be stored in it with the same value; other keys are only used to create.
+    ///
+    /// # Errors
+    /// [`Error::OtherTable`] names the first difference; [`Error::Data`] a type that the lake does not
+    /// keep; [`Error::Table`] a failure to read or write.
+    pub async fn table(
+        &self,
+        name: &str,
+        schema: &Schema,
+        partition_columns: &[&str],
+        configuration: &BTreeMap<String, String>,
+    ) -> Result<DeltaTable> {
+        check_name(name)?;
+        let wanted = schema::Wanted::new(name, schema, partition_columns, configuration)?;
+        DeltaTable::open_or_create(&self.store, name, &wanted).await
+    }
+
+    /// Opens a table if it is there, as it is.
+    ///
+    /// # Errors
+    /// [`Error::OtherTable`] if it needs Delta features that are not supported; [`Error::Table`] a
+    /// failure to read.
+    pub async fn existing(&self, name: &str) -> Result<Option<DeltaTable>> {
+        check_name(name)?;
+        DeltaTable::open(&self.store, name).await
+    }
+}
+
+/// Table names become folders: parts of letters, digits, `_` and `-`, joined by `/`.
+fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let good = |part: &str| !part.is_empty() && part != "_delta_log" && part.chars().all(plain);
+    match name.split('/').all(good) {
+        true => Ok(()),
+        false => Err(Error::Data {
+            table: name.to_owned(),
+            problem: "a table's name is letters, digits, `_` and `-`, in parts joined by `/`"
+                .to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

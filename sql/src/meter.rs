@@ -47,8 +47,7 @@ mod window;
 /// A planned meter. Cheap to share; every method may run at the same time as any other.
 #[derive(Debug)]
 pub struct Meter {
-    name: String,
-    window_us: i64,
+    definition: MeterDefinition,
     input: SchemaRef,
     layout: Layout,
     partial: Stage,
@@ -99,8 +98,7 @@ impl Meter {
         let layout = Layout::new(shape, &states, &counts, finish.schema());
         let fingerprint = fingerprint::of(definition, event_type, &per_window.input, &layout.pane)?;
         Ok(Self {
-            name: definition.name.clone(),
-            window_us: definition.window_us,
+            definition: definition.clone(),
             input: Arc::clone(&per_window.input),
             partial: per_window.partial()?,
             reduce: per_window.reduce(&layout.state)?,
@@ -111,14 +109,9 @@ impl Meter {
         })
     }
 
-    /// The meter's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Width of the base window in microseconds.
-    pub fn window_us(&self) -> i64 {
-        self.window_us
+    /// What the meter was planned from.
+    pub fn definition(&self) -> &MeterDefinition {
+        &self.definition
     }
 
     /// The columns that [`Meter::partial`] reads, a subset of [`schema::event_relation`] in its
@@ -177,8 +170,8 @@ impl Meter {
         };
         format!(
             "meter {}\n  window: {} µs\n  reads: {}\n  state: {}\n  panes: {}\n{}",
-            self.name,
-            self.window_us,
+            self.definition.name,
+            self.definition.window_us,
             names(&self.input),
             names(&self.layout.state),
             names(&self.layout.pane),
@@ -319,7 +312,7 @@ impl Meter {
     ) -> Result<TimestampMicrosecondArray, DataFusionError> {
         let end = |start: i64| {
             start
-                .checked_add(self.window_us)
+                .checked_add(self.definition.window_us)
                 .ok_or_else(|| exec_datafusion_err!("the window at {start} µs has no end"))
         };
         let ends: TimestampMicrosecondArray = starts.try_unary(end)?;

@@ -1,8 +1,68 @@
 //! The pricing functions, one file per price model.
+//!
+//! | SQL | an amount for |
+//! |---|---|
+//! | [`per_unit`]`(quantity, unit_amount)` | every unit at one price |
+//! | [`package`]`(quantity, package_size, package_amount [, free_units])` | whole packages, begun ones included |
+//! | [`graduated`]`(quantity, tiers [, zero_usage_first_flat])` | each unit at its own tier's price |
+//! | [`volume`]`(quantity, tiers [, zero_usage_first_flat])` | all units at the price of the tier the total is in |
+//! | [`round_money`]`(amount, currency)` | the amount as it would be printed |
+//!
+//! What they share:
+//!
+//! * Arguments are integers or decimals; floats are refused when the query is planned. NULL in, NULL out.
+//! * The result is DECIMAL(38, s), exact: s is the sum of the scales multiplied (at most
+//!   [`SCALE_MAX`]), and a result that does not fit is an error. Nothing is divided or rounded, except
+//!   where a package is begun and in `round_money`.
+//! * Tiers are a literal list, checked when the query is planned: see [`tiers`].
+//! * A tiered or package price of a quantity below zero is that of zero; `per_unit` is linear, so its
+//!   amount is then below zero too.
+//!
+//! A file holds the rule as a plain function over [`Exact`](crate::money::Exact) numbers; `call` makes SQL functions of them.
 
-use datafusion::prelude::SessionContext;
+mod call;
+mod literal;
+#[cfg(test)]
+mod tests;
 
-/// Registers all of them under their SQL names.
+pub mod graduated;
+pub mod package;
+pub mod per_unit;
+pub mod round_money;
+pub mod tiers;
+pub mod volume;
+
+pub use call::{FunctionError, SCALE_MAX};
+
+use datafusion::{execution::SessionStateBuilder, prelude::SessionContext};
+use std::sync::Arc;
+
+/// Registers all of them under their SQL names, and the reading of tier lists.
+///
+/// The session parses decimals exactly, as [`session::context`](crate::session::context) sets it up;
+/// otherwise a price such as `0.002` is a float, which every function refuses.
 pub fn register(context: &SessionContext) {
-    let _ = context;
+    for function in [
+        call::function::<per_unit::PerUnit>(),
+        call::function::<package::Package>(),
+        call::function::<graduated::Graduated>(),
+        call::function::<volume::Volume>(),
+        call::function::<round_money::RoundMoney>(),
+    ] {
+        context.register_udf(function);
+    }
+    read_tiers_first(context);
+}
+
+/// Puts the reader of tier lists before the planners DataFusion has, since the first that takes an
+/// array wins and theirs takes any.
+fn read_tiers_first(context: &SessionContext) {
+    let state = context.state_ref();
+    let mut state = state.write();
+    let mut planners = state.expr_planners().to_vec();
+    planners.insert(0, Arc::new(literal::TierListPlanner));
+    *state = SessionStateBuilder::new_from_existing(state.clone())
+        .with_session_id(context.session_id())
+        .with_expr_planners(planners)
+        .build();
 }

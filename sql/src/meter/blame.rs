@@ -44,7 +44,7 @@ impl Meter {
         let times = events
             .column(index)
             .as_primitive::<TimestampMicrosecondType>();
-        let starts = window::window_starts(times, self.window_us)?;
+        let starts = window::window_starts(times, self.definition.window_us)?;
         let mut by_window = ByWindow::new();
         split_rows(events, &starts, &mut by_window)?;
         Ok(by_window)
@@ -61,7 +61,7 @@ impl Meter {
 
     fn measure_error(&self, window_start: String, source: DataFusionError) -> Error {
         Error::Measure {
-            meter: self.name.clone(),
+            meter: self.definition.name.clone(),
             window_start,
             source: Box::new(source),
         }

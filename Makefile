@@ -1,0 +1,30 @@
+# `make demo` shows it, `make test` is what every change must pass.
+.PHONY: demo test lint bench tools examples
+CARGO := cargo
+demo test: export TOLLGATE_NATS_SERVER = $(shell .ci/nats-server)
+
+demo:
+	$(CARGO) run -q --locked -p tollgate -- demo
+
+test: tools lint
+	TOLLGATE_READERS="$$(.ci/readers || true)" $(CARGO) test --locked --workspace
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --workspace
+	$(MAKE) examples
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+examples:
+	@set -e; for file in examples/*.rs; do \
+	    [ -e "$$file" ] || continue; \
+	    echo "example $$(basename "$$file" .rs)"; \
+	    $(CARGO) run -q --locked -p tollgate --example "$$(basename "$$file" .rs)"; \
+	done
+
+bench:
+	$(CARGO) bench --locked --workspace
+
+tools:
+	@.ci/nats-server >/dev/null
+	@.ci/readers >/dev/null || echo "no outside readers here: the tests that use them are skipped"

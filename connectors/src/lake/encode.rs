@@ -1,0 +1,241 @@
+//! Rows to Parquet files, one a day, with the statistics that let a reader skip them.
+
+use super::{schema::plain, statistics};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StructArray, new_null_array},
+    compute::{filter_record_batch, max, min},
+    datatypes::{DataType, Date32Type, Fields, Schema, SchemaRef},
+    error::ArrowError,
+};
+use bytes::Bytes;
+use parquet::{
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    basic::{Compression, ZstdLevel},
+    errors::ParquetError,
+    file::properties::{EnabledStatistics, WriterProperties},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Rows of a row group: small enough that a filter on sequence or time skips most of a large file.
+const ROW_GROUP_ROWS: usize = 256 * 1024;
+
+/// A file in memory, ready to upload.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    /// The day of all of its rows, in days since 1970-01-01; `None` in a table without partitions.
+    pub(crate) day: Option<i32>,
+    pub(crate) rows: u64,
+    pub(crate) bytes: Bytes,
+    pub(crate) statistics: String,
+}
+
+/// What cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EncodeError {
+    #[error("column `{0}` is not in the table")]
+    UnknownColumn(String),
+    #[error("column `{0}` is missing or NULL, but may not be")]
+    Missing(String),
+    #[error("column `{column}` is {found}, not {wanted}")]
+    Type {
+        column: String,
+        found: DataType,
+        wanted: DataType,
+    },
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    #[error(transparent)]
+    Parquet(#[from] ParquetError),
+}
+
+/// How the rows of one table become files.
+#[derive(Debug, Clone)]
+pub(crate) struct Encoder {
+    /// All columns, without metadata.
+    table: SchemaRef,
+    /// Those that are in the files.
+    file: SchemaRef,
+    partition: Option<String>,
+}
+
+impl Encoder {
+    pub(crate) fn new(schema: &Schema, partition: Option<&str>) -> Self {
+        let table = plain(schema);
+        let in_file = |name: &str| Some(name) != partition;
+        let fields = table.fields().iter().filter(|f| in_file(f.name()));
+        Encoder {
+            file: Arc::new(Schema::new(fields.cloned().collect::<Fields>())),
+            table: Arc::new(table),
+            partition: partition.map(str::to_owned),
+        }
+    }
+
+    /// Sorts rows by day, keeping their order within a day. Batches of a single day are not copied.
+    pub(crate) fn split(
+        &self,
+        batches: &[RecordBatch],
+    ) -> Result<BTreeMap<Option<i32>, Vec<RecordBatch>>, EncodeError> {
+        let mut days: BTreeMap<Option<i32>, Vec<RecordBatch>> = BTreeMap::new();
+        for batch in batches.iter().filter(|b| b.num_rows() > 0) {
+            let rows = self.align(batch)?;
+            for (day, rows) in self.split_batch(rows)? {
+                days.entry(day)
+                    .or_default()
+                    .push(self.without_partition(&rows)?);
+            }
+        }
+        Ok(days)
+    }
+
+    /// Encodes the rows of one day. CPU-bound: keep it off the async threads.
+    pub(crate) fn encode(
+        &self,
+        day: Option<i32>,
+        batches: &[RecordBatch],
+    ) -> Result<Encoded, EncodeError> {
+        // The Arrow schema would only repeat what the Parquet types already say.
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties()?)
+            .with_skip_arrow_metadata(true);
+        let schema = Arc::clone(&self.file);
+        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
+        for batch in batches {
+            writer.write(batch)?;
+        }
+        let metadata = writer.finish()?;
+        Ok(Encoded {
+            day,
+            rows: batches.iter().map(|b| b.num_rows() as u64).sum(),
+            bytes: std::mem::take(writer.inner_mut()).into(),
+            statistics: statistics::of_file(&metadata, &self.file),
+        })
+    }
+
+    /// The batch with exactly the table's columns, in its order; missing nullable ones are NULL.
+    fn align(&self, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
+        let schema = batch.schema();
+        let known = |name: &str| self.table.fields().find(name).is_some();
+        if let Some(unknown) = schema.fields().iter().find(|f| !known(f.name())) {
+            return Err(EncodeError::UnknownColumn(unknown.name().clone()));
+        }
+        let columns = self.table.fields().iter().map(|field| {
+            let found = batch.column_by_name(field.name());
+            aligned(
+                field.name(),
+                found,
+                field.data_type(),
+                field.is_nullable(),
+                batch.num_rows(),
+            )
+        });
+        let columns = columns.collect::<Result<_, _>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(&self.table), columns)?)
+    }
+
+    fn split_batch(
+        &self,
+        batch: RecordBatch,
+    ) -> Result<Vec<(Option<i32>, RecordBatch)>, EncodeError> {
+        let column = self
+            .partition
+            .as_ref()
+            .and_then(|name| batch.column_by_name(name));
+        let Some(column) = column else {
+            return Ok(vec![(None, batch)]);
+        };
+        let days = column.as_primitive::<Date32Type>().clone();
+        if min(&days) == max(&days) {
+            return Ok(vec![(min(&days), batch)]);
+        }
+        let mut distinct = days.values().to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let of_day = |day: i32| {
+            let mask: BooleanArray = days.values().iter().map(|d| Some(*d == day)).collect();
+            Ok((Some(day), filter_record_batch(&batch, &mask)?))
+        };
+        distinct.into_iter().map(of_day).collect()
+    }
+
+    fn without_partition(&self, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
+        let columns = self.file.fields().iter();
+        let indices = columns.filter_map(|f| self.table.index_of(f.name()).ok());
+        Ok(batch.project(&indices.collect::<Vec<_>>())?)
+    }
+}
+
+/// One column as the table has it: children of structs by name, metadata dropped.
+fn aligned(
+    path: &str,
+    found: Option<&ArrayRef>,
+    wanted: &DataType,
+    nullable: bool,
+    rows: usize,
+) -> Result<ArrayRef, EncodeError> {
+    let Some(array) = found else {
+        return match nullable {
+            true => Ok(new_null_array(wanted, rows)),
+            false => Err(EncodeError::Missing(path.to_owned())),
+        };
+    };
+    if !nullable && array.null_count() > 0 {
+        return Err(EncodeError::Missing(path.to_owned()));
+    }
+    match (array.data_type(), wanted) {
+        (found, wanted) if found == wanted => Ok(Arc::clone(array)),
+        (DataType::Struct(_), DataType::Struct(fields)) => {
+            aligned_struct(path, array.as_struct(), fields)
+        }
+        (found, wanted) if found.equals_datatype(wanted) => {
+            // A list whose item has another name or metadata: the same values.
+            Ok(arrow::compute::cast(array, wanted)?)
+        }
+        (found, wanted) => Err(EncodeError::Type {
+            column: path.to_owned(),
+            found: found.clone(),
+            wanted: wanted.clone(),
+        }),
+    }
+}
+
+fn aligned_struct(
+    path: &str,
+    array: &StructArray,
+    fields: &Fields,
+) -> Result<ArrayRef, EncodeError> {
+    let unknown = array
+        .column_names()
+        .into_iter()
+        .find(|name| fields.find(name).is_none());
+    if let Some(name) = unknown {
+        return Err(EncodeError::UnknownColumn(format!("{path}.{name}")));
+    }
+    let children = fields.iter().map(|field| {
+        let path = format!("{path}.{}", field.name());
+        let child = array.column_by_name(field.name());
+        aligned(
+            &path,
+            child,
+            field.data_type(),
+            field.is_nullable(),
+            array.len(),
+        )
+    });
+    let children = children.collect::<Result<_, _>>()?;
+    let aligned = StructArray::try_new_with_length(
+        fields.clone(),
+        children,
+        array.nulls().cloned(),
+        array.len(),
+    )?;
+    Ok(Arc::new(aligned))
+}
+
+fn properties() -> Result<WriterProperties, ParquetError> {
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_created_by(concat!("tollgate ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build())
+}

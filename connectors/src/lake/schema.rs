@@ -1,0 +1,215 @@
+//! What a table must look like, and whether one that is there does.
+
+use crate::error::{Error, Result};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use deltalake::kernel::{StructType, engine::arrow_conversion::TryIntoKernel};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Keys of a table's configuration that are compared when it is opened.
+const OURS: &str = "tollgate.";
+
+/// The table that a caller asks for.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// Columns with the caller's metadata.
+    pub(crate) schema: SchemaRef,
+    pub(crate) partition: Option<String>,
+    pub(crate) configuration: BTreeMap<String, String>,
+}
+
+/// The table that is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) schema: SchemaRef,
+    pub(crate) partition: Vec<String>,
+    pub(crate) configuration: BTreeMap<String, String>,
+}
+
+/// What opening a table must do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// Nothing: the columns are the same.
+    Same,
+    /// Nullable columns are missing: the table gets this schema.
+    Widen(SchemaRef),
+}
+
+impl Wanted {
+    pub(crate) fn new(
+        table: &str,
+        schema: &Schema,
+        partition_columns: &[&str],
+        configuration: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let data = |problem: String| Error::Data {
+            table: table.to_owned(),
+            problem,
+        };
+        for field in schema.fields() {
+            check_kept(field.name(), field.data_type()).map_err(data)?;
+        }
+        let partition = match partition_columns {
+            [] => None,
+            [one] => Some((*one).to_owned()),
+            _ => {
+                return Err(data(
+                    "a table is partitioned by one column at most".to_owned(),
+                ));
+            }
+        };
+        if let Some(column) = &partition {
+            let found = schema.field_with_name(column).map(Field::data_type);
+            if !matches!(found, Ok(DataType::Date32)) {
+                return Err(data(format!("partition column `{column}` must be a DATE")));
+            }
+        }
+        Ok(Wanted {
+            schema: Arc::new(schema.clone()),
+            partition,
+            configuration: configuration.clone(),
+        })
+    }
+
+    /// Compares with the table that is there.
+    pub(crate) fn compare(&self, table: &str, stored: &Stored) -> Result<Fit> {
+        let other = |(problem, hint): (String, &str)| Error::OtherTable {
+            table: table.to_owned(),
+            problem,
+            hint: hint.to_owned(),
+        };
+        compare_configuration(&self.configuration, &stored.configuration).map_err(other)?;
+        let partition: Vec<String> = self.partition.iter().cloned().collect();
+        if partition != stored.partition {
+            let problem = format!(
+                "it is partitioned by {:?}, not by {partition:?}",
+                stored.partition
+            );
+            return Err(other((problem, ANOTHER_LAKE)));
+        }
+        let problem = |p| other((p, ANOTHER_LAKE));
+        let widened = compare_fields("", self.schema.fields(), stored.schema.fields());
+        match widened.map_err(problem)? {
+            true => Ok(Fit::Widen(Arc::clone(&self.schema))),
+            false => Ok(Fit::Same),
+        }
+    }
+}
+
+const ANOTHER_LAKE: &str = "set another lake url, or use the definitions this lake was made with";
+
+fn compare_configuration(
+    wanted: &BTreeMap<String, String>,
+    stored: &BTreeMap<String, String>,
+) -> Result<(), (String, &'static str)> {
+    let ours = wanted.iter().filter(|(key, _)| key.starts_with(OURS));
+    for (key, value) in ours {
+        match stored.get(key) {
+            Some(found) if found == value => {}
+            Some(found) => {
+                let problem = format!("it was made with {key} = `{found}`, not `{value}`");
+                return Err((problem, ANOTHER_LAKE));
+            }
+            None => {
+                let problem = format!("it was not made by Tollgate: {key} is not set");
+                return Err((problem, "set another lake url"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Compares columns by name; true when nullable ones are missing in `stored`.
+fn compare_fields(under: &str, wanted: &Fields, stored: &Fields) -> Result<bool, String> {
+    if let Some(extra) = stored.iter().find(|f| wanted.find(f.name()).is_none()) {
+        return Err(format!(
+            "it has a column `{under}{}` that the definitions do not have",
+            extra.name()
+        ));
+    }
+    let mut missing = false;
+    for field in wanted {
+        let path = format!("{under}{}", field.name());
+        missing |= match stored.find(field.name()) {
+            Some((_, found)) => compare_field(&path, field, found)?,
+            None if field.is_nullable() => true,
+            None => return Err(format!("it has no column `{path}`, which may not be NULL")),
+        };
+    }
+    Ok(missing)
+}
+
+fn compare_field(path: &str, wanted: &Field, stored: &Field) -> Result<bool, String> {
+    if wanted.is_nullable() != stored.is_nullable() {
+        let now = if stored.is_nullable() {
+            "may"
+        } else {
+            "may not"
+        };
+        return Err(format!("its column `{path}` {now} be NULL"));
+    }
+    match (wanted.data_type(), stored.data_type()) {
+        (DataType::Struct(wanted), DataType::Struct(stored)) => {
+            compare_fields(&format!("{path}."), wanted, stored)
+        }
+        (wanted, stored) if wanted.equals_datatype(stored) => Ok(false),
+        (wanted, stored) => Err(format!("its column `{path}` is {stored}, not {wanted}")),
+    }
+}
+
+/// Types that every reader of Delta tables has, and that lose nothing.
+fn check_kept(path: &str, data_type: &DataType) -> Result<(), String> {
+    match data_type {
+        DataType::Utf8
+        | DataType::Binary
+        | DataType::Boolean
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Date32 => Ok(()),
+        DataType::Decimal128(_, scale) if *scale >= 0 => Ok(()),
+        DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if zone.as_ref() == "UTC" => Ok(()),
+        DataType::Struct(fields) => fields
+            .iter()
+            .try_for_each(|f| check_kept(&format!("{path}.{}", f.name()), f.data_type())),
+        DataType::List(item) => check_kept(path, item.data_type()),
+        other => Err(format!(
+            "column `{path}` is {other}, which a table cannot keep"
+        )),
+    }
+}
+
+/// The same columns without field metadata, for readers and for the log.
+pub(crate) fn plain(schema: &Schema) -> Schema {
+    Schema::new(plain_fields(schema.fields()))
+}
+
+fn plain_fields(fields: &Fields) -> Fields {
+    fields.iter().map(|f| plain_field(f)).collect()
+}
+
+fn plain_field(field: &Field) -> Field {
+    let data_type = match field.data_type() {
+        DataType::Struct(children) => DataType::Struct(plain_fields(children)),
+        DataType::List(item) => DataType::List(Arc::new(plain_field(item))),
+        other => other.clone(),
+    };
+    Field::new(field.name(), data_type, field.is_nullable())
+}
+
+/// The stored columns in their order, with the metadata of the caller's columns of the same name.
+pub(crate) fn with_metadata_of(stored: &Schema, wanted: &Schema) -> Schema {
+    let fields = stored.fields().iter().map(|field| {
+        let ours = wanted.fields().find(field.name()).map(|(_, f)| f);
+        ours.map_or_else(|| Arc::clone(field), Arc::clone)
+    });
+    Schema::new(fields.collect::<Fields>())
+}
+
+/// The schema as the Delta log writes it.
+pub(crate) fn to_delta(table: &str, schema: &Schema) -> Result<StructType> {
+    (&plain(schema))
+        .try_into_kernel()
+        .map_err(|e: arrow::error::ArrowError| Error::Data {
+            table: table.to_owned(),
+            problem: format!("the schema has no Delta form: {e}"),
+        })
+}

@@ -1,0 +1,392 @@
+//! Makes a SQL function of a pricing rule: names and types of arguments, NULLs, scales, columns.
+
+use super::tiers::TierError;
+use crate::money::{DIGITS_MAX, Exact, MoneyError};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, Decimal128Array, Decimal128Builder},
+    datatypes::{DataType, Decimal128Type, Field, FieldRef},
+};
+use datafusion::{
+    common::ScalarValue,
+    error::{DataFusionError, Result as PlanResult},
+    logical_expr::{
+        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        TypeSignature, Volatility,
+    },
+};
+use std::{fmt::Debug, hash::Hash, marker::PhantomData, sync::Arc};
+
+/// The most fraction digits a result has: quantities to 9 and unit prices to 18 stay whole, and leave
+/// 11 digits before the point. An amount with more fraction digits than this is an error, never rounded.
+pub const SCALE_MAX: u8 = 27;
+
+/// A call of a pricing function that cannot be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FunctionError {
+    /// Too few or too many arguments.
+    #[error("`{function}` takes {takes}, not {given} arguments")]
+    Count {
+        /// The function.
+        function: &'static str,
+        /// Its arguments, as they are written.
+        takes: String,
+        /// How many there were.
+        given: usize,
+    },
+    /// An argument of the wrong type.
+    #[error("`{function}`: `{argument}` is {given}, but must be {wanted}")]
+    Type {
+        /// The function.
+        function: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// Its type.
+        given: DataType,
+        /// What it may be.
+        wanted: &'static str,
+    },
+    /// An argument that must be known when the query is planned, but is not.
+    #[error("`{function}`: `{argument}` must be written in the query, as {wanted}")]
+    Constant {
+        /// The function.
+        function: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// What it may be.
+        wanted: &'static str,
+    },
+    /// An argument outside its range.
+    #[error("`{function}`: `{argument}` is {value}, but must be {wanted}")]
+    Range {
+        /// The function.
+        function: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// Its value.
+        value: Exact,
+        /// Its range.
+        wanted: &'static str,
+    },
+    /// Tiers that contradict each other or do not reach far enough.
+    #[error("`{function}`: {source}")]
+    Tiers {
+        /// The function.
+        function: &'static str,
+        /// What is wrong with them.
+        source: TierError,
+    },
+    /// An amount that does not fit.
+    #[error("`{function}`: {source}")]
+    Amount {
+        /// The function.
+        function: &'static str,
+        /// Why.
+        source: MoneyError,
+    },
+}
+
+impl From<FunctionError> for DataFusionError {
+    fn from(error: FunctionError) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+/// What an argument may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Any integer or decimal, per row.
+    Number,
+    /// A list of tiers, written in the query.
+    Tiers,
+    /// TRUE or FALSE, written in the query.
+    Flag,
+    /// Text, written in the query.
+    Text,
+}
+
+impl Kind {
+    fn wanted(self) -> &'static str {
+        match self {
+            Kind::Number => "an integer or DECIMAL: CAST it to DECIMAL(38, 9), say",
+            Kind::Tiers => "[{up_to: 1000, unit_amount: 0.01}, {up_to: NULL, unit_amount: 0.005}]",
+            Kind::Flag => "TRUE or FALSE",
+            Kind::Text => "text in quotes",
+        }
+    }
+
+    fn accepts(self, given: &DataType) -> bool {
+        match self {
+            Kind::Number => number_type(given).is_some(),
+            Kind::Tiers => matches!(given, DataType::List(_)),
+            Kind::Flag => given == &DataType::Boolean,
+            Kind::Text => {
+                matches!(
+                    given,
+                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+                )
+            }
+        }
+    }
+}
+
+/// A pricing rule as a SQL function sees it.
+pub(super) trait Model: Debug + PartialEq + Eq + Hash + Send + Sync + 'static {
+    /// The SQL name.
+    const NAME: &'static str;
+    /// Its arguments in order; those after the first [`Self::REQUIRED`] may be left out.
+    const ARGUMENTS: &'static [(&'static str, Kind)];
+    /// How many arguments there must be.
+    const REQUIRED: usize;
+    /// What the constants in the query say, read and checked once.
+    type Terms;
+
+    /// Reads and checks the constants.
+    fn terms(constants: &Constants<'_>) -> Result<Self::Terms, FunctionError>;
+
+    /// Fraction digits of the result, from those of the numbers.
+    fn scale(terms: &Self::Terms, scales: &[u8]) -> u8;
+
+    /// The amount for one row's numbers, none of which is NULL.
+    fn amount(terms: &Self::Terms, numbers: &[Exact]) -> Result<Exact, FunctionError>;
+}
+
+/// The arguments that are known when a query is planned; the others are `None`.
+pub(super) struct Constants<'a> {
+    function: &'static str,
+    arguments: &'static [(&'static str, Kind)],
+    values: Vec<Option<&'a ScalarValue>>,
+}
+
+impl Constants<'_> {
+    /// The constant at `index`; `None` when the argument was left out.
+    ///
+    /// # Errors
+    /// [`FunctionError::Constant`] when it was given but is not a constant, or is NULL.
+    pub(super) fn required(&self, index: usize) -> Result<Option<&ScalarValue>, FunctionError> {
+        match self.values.get(index) {
+            None => Ok(None),
+            Some(Some(value)) if !value.is_null() => Ok(Some(value)),
+            Some(_) => Err(self.not_constant(index)),
+        }
+    }
+
+    /// The number at `index`, if it is a constant that can be read before it is coerced.
+    pub(super) fn number(&self, index: usize) -> Option<Exact> {
+        let column = (*self.values.get(index)?)?.to_array().ok()?;
+        Exact::from_array(&column, 0).ok()?
+    }
+
+    fn not_constant(&self, index: usize) -> FunctionError {
+        let (argument, kind) = self.arguments[index];
+        FunctionError::Constant {
+            function: self.function,
+            argument,
+            wanted: kind.wanted(),
+        }
+    }
+}
+
+/// The SQL function of a model.
+pub(super) fn function<M: Model>() -> ScalarUDF {
+    let names = M::ARGUMENTS.iter().map(|(name, _)| (*name).to_owned());
+    ScalarUDF::from(Function::<M> {
+        signature: Signature {
+            type_signature: TypeSignature::UserDefined,
+            volatility: Volatility::Immutable,
+            parameter_names: Some(names.collect()),
+        },
+        model: PhantomData,
+    })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Function<M> {
+    signature: Signature,
+    model: PhantomData<M>,
+}
+
+impl<M: Model> ScalarUDFImpl for Function<M> {
+    fn name(&self) -> &str {
+        M::NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> PlanResult<DataType> {
+        datafusion::common::internal_err!("{} needs its arguments to know its type", M::NAME)
+    }
+
+    /// Leaves what is wrong as it is, so that [`Self::return_field_from_args`] can say why.
+    fn coerce_types(&self, given: &[DataType]) -> PlanResult<Vec<DataType>> {
+        let kinds = M::ARGUMENTS.iter().map(|(_, kind)| Some(*kind));
+        let pairs = given.iter().zip(kinds.chain(std::iter::repeat(None)));
+        let coerced = pairs.map(|(given, kind)| match kind {
+            Some(Kind::Number) => number_type(given).unwrap_or_else(|| given.clone()),
+            Some(Kind::Tiers | Kind::Flag | Kind::Text) | None => given.clone(),
+        });
+        Ok(coerced.collect())
+    }
+
+    fn return_field_from_args(&self, call: ReturnFieldArgs<'_>) -> PlanResult<FieldRef> {
+        let types: Vec<&DataType> = call.arg_fields.iter().map(|f| f.data_type()).collect();
+        check_arguments::<M>(&types)?;
+        let terms = M::terms(&constants::<M>(call.scalar_arguments.to_vec()))?;
+        let scale = M::scale(&terms, &scales(&types)).min(SCALE_MAX);
+        let data_type = decimal(scale);
+        Ok(Arc::new(Field::new(M::NAME, data_type, true)))
+    }
+
+    fn invoke_with_args(&self, call: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
+        let constant = call
+            .args
+            .iter()
+            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { call.number_rows };
+        let values = call.args.iter().map(|argument| match argument {
+            ColumnarValue::Scalar(value) => Some(value),
+            ColumnarValue::Array(_) => None,
+        });
+        let terms = M::terms(&constants::<M>(values.collect()))?;
+        let columns = number_columns::<M>(&call.args, rows)?;
+        let amounts: ArrayRef = Arc::new(amounts::<M>(&terms, &columns, rows, call.return_type())?);
+        if constant {
+            ScalarValue::try_from_array(&amounts, 0).map(ColumnarValue::Scalar)
+        } else {
+            Ok(ColumnarValue::Array(amounts))
+        }
+    }
+}
+
+/// Evaluates the model row by row.
+fn amounts<M: Model>(
+    terms: &M::Terms,
+    columns: &[(Decimal128Array, i8)],
+    rows: usize,
+    data_type: &DataType,
+) -> PlanResult<Decimal128Array> {
+    let scale = scale_of(data_type);
+    let mut numbers = Vec::with_capacity(columns.len());
+    let mut amounts = Decimal128Builder::with_capacity(rows).with_data_type(data_type.clone());
+    let fail = |source| FunctionError::Amount {
+        function: M::NAME,
+        source,
+    };
+    for row in 0..rows {
+        if columns.iter().any(|(column, _)| column.is_null(row)) {
+            amounts.append_null();
+            continue;
+        }
+        numbers.clear();
+        for (column, scale) in columns {
+            numbers.push(Exact::from_decimal(column.value(row), *scale).map_err(fail)?);
+        }
+        let amount = M::amount(terms, &numbers)?;
+        amounts.append_value(amount.digits_at(scale).map_err(fail)?);
+    }
+    Ok(amounts.finish())
+}
+
+/// The number arguments as columns, with their scales.
+fn number_columns<M: Model>(
+    arguments: &[ColumnarValue],
+    rows: usize,
+) -> PlanResult<Vec<(Decimal128Array, i8)>> {
+    let kinds = M::ARGUMENTS.iter().map(|(_, kind)| *kind);
+    arguments
+        .iter()
+        .zip(kinds)
+        .filter(|(_, kind)| *kind == Kind::Number)
+        .map(|(argument, _)| {
+            let column = argument.to_array(rows)?;
+            let decimals = column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| {
+                datafusion::common::internal_datafusion_err!("{} was not coerced", M::NAME)
+            })?;
+            Ok((decimals.clone(), decimals.scale()))
+        })
+        .collect()
+}
+
+fn constants<M: Model>(values: Vec<Option<&ScalarValue>>) -> Constants<'_> {
+    Constants {
+        function: M::NAME,
+        arguments: M::ARGUMENTS,
+        values,
+    }
+}
+
+fn check_arguments<M: Model>(types: &[&DataType]) -> Result<(), FunctionError> {
+    if types.len() < M::REQUIRED || types.len() > M::ARGUMENTS.len() {
+        return Err(FunctionError::Count {
+            function: M::NAME,
+            takes: usage::<M>(),
+            given: types.len(),
+        });
+    }
+    let wrong = M::ARGUMENTS
+        .iter()
+        .zip(types)
+        .find(|((_, kind), given)| !kind.accepts(given));
+    match wrong {
+        None => Ok(()),
+        Some((&(argument, kind), &given)) => Err(FunctionError::Type {
+            function: M::NAME,
+            argument,
+            given: given.clone(),
+            wanted: kind.wanted(),
+        }),
+    }
+}
+
+/// The arguments as a person writes them: `(quantity, tiers [, zero_usage_first_flat])`.
+fn usage<M: Model>() -> String {
+    let names: Vec<&str> = M::ARGUMENTS.iter().map(|(name, _)| *name).collect();
+    let (required, optional) = names.split_at(M::REQUIRED);
+    let optional: String = optional.iter().map(|name| format!(" [, {name}]")).collect();
+    format!("({}{optional})", required.join(", "))
+}
+
+/// The Decimal128 that holds every value of a type of exact numbers; `None` for other types.
+fn number_type(given: &DataType) -> Option<DataType> {
+    Some(match given {
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+            DataType::Decimal128(19, 0)
+        }
+        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
+            DataType::Decimal128(20, 0)
+        }
+        DataType::Null => DataType::Decimal128(1, 0),
+        DataType::Decimal128(_, scale) if *scale >= 0 => given.clone(),
+        // A cast that does not fit is an error of the query.
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => {
+            let scale = u8::try_from(*scale).unwrap_or(0);
+            return (scale <= DIGITS_MAX).then(|| decimal(scale));
+        }
+        _ => return None,
+    })
+}
+
+/// Scales of the number arguments, in order.
+fn scales(types: &[&DataType]) -> Vec<u8> {
+    let decimals = types
+        .iter()
+        .filter(|t| matches!(t, DataType::Decimal128(..)));
+    decimals.map(|t| scale_of(t)).collect()
+}
+
+fn scale_of(data_type: &DataType) -> u8 {
+    match data_type {
+        DataType::Decimal128(_, scale) => u8::try_from(*scale).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn decimal(scale: u8) -> DataType {
+    // A scale is at most 38.
+    DataType::Decimal128(DIGITS_MAX, i8::try_from(scale).unwrap_or(i8::MAX))
+}

@@ -1,0 +1,123 @@
+//! `package(quantity, package_size, package_amount [, free_units])`: whole packages; one that is begun
+//! is paid whole.
+//!
+//! The free units come off first; what is left, divided by the size and rounded up, is the number of
+//! packages. 10 units in packages of 10 are one package, 10.001 are two, 0 or less are none. The amount
+//! itself is not rounded. Called "package" pricing with partial packages rounded up elsewhere.
+
+use super::call::{Constants, FunctionError, Kind, Model};
+use crate::money::{Exact, MoneyError};
+use arrow::datatypes::i256;
+
+/// What a package holds and costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackageTerms {
+    /// Units in a package; above zero.
+    pub size: Exact,
+    /// What a package costs.
+    pub amount: Exact,
+    /// Units that cost nothing; not below zero.
+    pub free_units: Exact,
+}
+
+/// What `quantity` units cost in packages.
+///
+/// # Errors
+/// [`FunctionError::Range`] for a size of zero or less or free units below zero,
+/// [`FunctionError::Amount`] past 38 digits.
+pub fn package(quantity: Exact, terms: PackageTerms) -> Result<Exact, FunctionError> {
+    check_size(terms.size)?;
+    check_free_units(terms.free_units)?;
+    let paid = quantity.checked_sub(terms.free_units).map_err(fail)?;
+    if paid <= Exact::ZERO {
+        return Ok(Exact::ZERO);
+    }
+    packages_begun(paid, terms.size)
+        .and_then(|packages| packages.checked_mul(terms.amount))
+        .map_err(fail)
+}
+
+/// `quantity / size`, rounded up; both are above zero.
+fn packages_begun(quantity: Exact, size: Exact) -> Result<Exact, MoneyError> {
+    let scale = quantity.scale.max(size.scale);
+    let overflow = MoneyError::Unfit {
+        value: quantity,
+        scale: 0,
+    };
+    let digits = |number: Exact| {
+        let zeros = i256::from_i128(10).checked_pow((scale - number.scale).into())?;
+        i256::from_i128(number.digits).checked_mul(zeros)
+    };
+    let count = || {
+        let (quantity, size) = (digits(quantity)?, digits(size)?);
+        let whole = quantity.checked_div(size)?.to_i128()?;
+        let begun = quantity.checked_rem(size)? != i256::ZERO;
+        whole.checked_add(begun.into())
+    };
+    Exact::new(count().ok_or(overflow)?, 0)
+}
+
+fn check_size(size: Exact) -> Result<(), FunctionError> {
+    if size > Exact::ZERO {
+        return Ok(());
+    }
+    Err(FunctionError::Range {
+        function: Package::NAME,
+        argument: "package_size",
+        value: size,
+        wanted: "above 0",
+    })
+}
+
+fn check_free_units(free_units: Exact) -> Result<(), FunctionError> {
+    if !free_units.is_negative() {
+        return Ok(());
+    }
+    Err(FunctionError::Range {
+        function: Package::NAME,
+        argument: "free_units",
+        value: free_units,
+        wanted: "0 or more",
+    })
+}
+
+fn fail(source: MoneyError) -> FunctionError {
+    FunctionError::Amount {
+        function: Package::NAME,
+        source,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Package;
+
+impl Model for Package {
+    const NAME: &'static str = "package";
+    const ARGUMENTS: &'static [(&'static str, Kind)] = &[
+        ("quantity", Kind::Number),
+        ("package_size", Kind::Number),
+        ("package_amount", Kind::Number),
+        ("free_units", Kind::Number),
+    ];
+    const REQUIRED: usize = 3;
+    type Terms = ();
+
+    /// Sizes written in the query are refused while it is planned, others when they are met.
+    fn terms(constants: &Constants<'_>) -> Result<(), FunctionError> {
+        constants.number(1).map_or(Ok(()), check_size)?;
+        constants.number(3).map_or(Ok(()), check_free_units)
+    }
+
+    fn scale((): &(), scales: &[u8]) -> u8 {
+        scales[2]
+    }
+
+    fn amount((): &(), numbers: &[Exact]) -> Result<Exact, FunctionError> {
+        let terms = PackageTerms {
+            size: numbers[1],
+            amount: numbers[2],
+            free_units: numbers.get(3).copied().unwrap_or(Exact::ZERO),
+        };
+        package(numbers[0], terms)
+    }
+}

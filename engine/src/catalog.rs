@@ -75,14 +75,14 @@ impl Catalog {
 
     /// Opens `events` to write, creating it when it is missing.
     pub async fn create_events(&self, lake: &Lake) -> Result<Box<dyn Table>> {
-        Ok(Box::new(lake.table(table::EVENTS, self.events_schema(), EVENTS_PARTITION, &BTreeMap::new()).await?))
+        Ok(Box::new(lake.table(table::EVENTS, &self.events_schema(), EVENTS_PARTITION, &BTreeMap::new()).await?))
     }
 
     /// Opens a meter's table to write, creating it when it is missing.
     pub async fn create_meter(&self, lake: &Lake, meter: &Meter) -> Result<Box<dyn Table>> {
         let name = table::meter(&meter.definition().name);
         let schema = metering::table_schema(meter);
-        Ok(Box::new(lake.table(&name, schema, &[], &configuration(meter)).await?))
+        Ok(Box::new(lake.table(&name, &schema, &[], &configuration(meter)).await?))
     }
 
     /// The meter with this name.

@@ -348,7 +348,7 @@ impl Relation<'_> {
 pub(crate) fn project(
     events: &RecordBatch,
     event_type: &str,
-    wanted: SchemaRef,
+    wanted: &SchemaRef,
 ) -> Result<RecordBatch, ArrowError> {
     let structs = events[event_type].as_struct();
     let columns: Vec<ArrayRef> = wanted

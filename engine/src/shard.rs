@@ -32,7 +32,7 @@ use tokio::{
 };
 use tollgate_connectors::{
     Anchor, Attempt, Message, ReadLimit, Sequence, Source, Staged, Table,
-    event::{Decoded, Decoder},
+    event::{Decoded, Decoder, Status},
 };
 use tollgate_sql::{definitions::Definitions, meter::Meter};
 
@@ -343,7 +343,6 @@ struct Judged {
 /// rejected may be corrected and sent again.
 fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
     let events = &batch.decoded.batch;
-    let statuses = events["status"].as_string::<i32>();
     let contents = events["content_hash"].as_primitive::<Int64Type>();
     let ingest_times = events["ingest_time"].as_primitive::<TimestampMicrosecondType>();
     let mut counts = Counts { events: events.num_rows() as u64, ..Counts::default() };
@@ -351,24 +350,25 @@ fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
     let mut is_counted = Vec::with_capacity(events.num_rows());
     let mut conflicts = BTreeMap::new();
     for row in 0..events.num_rows() {
-        let verdict = match statuses.value(row) {
-            "ok" => Some(dedupe.judge(
+        let verdict = match batch.decoded.statuses[row] {
+            Status::Ok => Some(dedupe.judge(
                 batch.decoded.keys[row],
                 contents.value(row),
                 ingest_times.value(row),
             )),
-            "unmatched" => {
+            Status::Unmatched => {
                 counts.unmatched += 1;
                 None
             }
-            _ => {
+            Status::Rejected | Status::Late | Status::Conflict => {
                 counts.rejected += 1;
                 None
             }
         };
         if verdict == Some(Verdict::Conflict) {
             counts.conflicts += 1;
-            conflicts.insert(is_counted.len(), batch.decoded.raw(&batch.messages, row));
+            let raw = batch.decoded.raw(&batch.messages, row).unwrap_or_default();
+            conflicts.insert(is_counted.len(), raw.into_owned());
         }
         counts.repeats += u64::from(verdict == Some(Verdict::Repeat));
         counts.counted += u64::from(verdict == Some(Verdict::New));
@@ -408,12 +408,12 @@ fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result<RecordBatc
         counted += usize::from(judged.is_counted.value(row));
         match judged.conflicts.get(&row) {
             Some(payload) => {
-                status.push("conflict");
+                status.push(Status::Conflict.as_str());
                 reason.push(Some("this source and id were counted before with other content"));
                 raw.append_value(payload);
             }
             None => {
-                status.push(if is_late { "late" } else { statuses.value(row) });
+                status.push(if is_late { Status::Late.as_str() } else { statuses.value(row) });
                 reason.push(reasons.is_valid(row).then(|| reasons.value(row)));
                 raw.append_option(raws.is_valid(row).then(|| raws.value(row)));
             }

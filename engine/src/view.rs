@@ -352,9 +352,10 @@ fn with_customer(
         add(field, column);
     }
     let subject = field("subject").map_err(query_error("reading a meter"))?;
-    add(subject.with_name("customer"), Arc::clone(&rows["subject"]));
-    for name in meter.dimension_names().iter().chain(meter.measure_names()) {
-        add(field(name).map_err(query_error("reading a meter"))?, Arc::clone(&rows[name.as_str()]));
+    add(subject.clone().with_name("customer"), Arc::clone(&rows["subject"]));
+    add(subject, Arc::clone(&rows["subject"]));
+    for column in meter.dimensions().iter().chain(meter.measures()) {
+        add(column.as_ref().clone(), Arc::clone(&rows[column.name().as_str()]));
     }
     let schema = Arc::new(Schema::new(fields));
     RecordBatch::try_new(schema, columns).map_err(query_error("reading a meter"))
@@ -429,12 +430,12 @@ fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>> {
     Ok(Arc::new(table.map_err(query_error("registering a relation"))?))
 }
 
-fn register_rows(context: &SessionContext, name: &str, rows: RecordBatch) -> Result<()> {
+pub(crate) fn register_rows(context: &SessionContext, name: &str, rows: RecordBatch) -> Result<()> {
     register(context, name, memory(rows)?)
 }
 
 fn register(context: &SessionContext, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
-    let reference = datafusion::sql::TableReference::bare(name);
+    let reference = datafusion::common::TableReference::bare(name);
     context.register_table(reference, provider).map_err(query_error("registering a relation"))?;
     Ok(())
 }

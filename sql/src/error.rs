@@ -91,6 +91,16 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A charge that does not belong on the invoice it was given for.
+    #[error("invoice of customer `{customer}` on plan `{plan}`: {problem}")]
+    Invoice {
+        /// Who pays.
+        customer: String,
+        /// The plan.
+        plan: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// An amount or quantity that does not fit.
     #[error("{0}")]
     Money(#[from] crate::money::MoneyError),
@@ -124,6 +134,7 @@ impl Error {
             | Error::Price { .. }
             | Error::PriceResult { .. }
             | Error::RateTable { .. }
+            | Error::Invoice { .. }
             | Error::Money(_) => ErrorKind::Invalid,
         }
     }

@@ -1,1 +1,230 @@
 //! Charges to line items to totals.
+//!
+//! An [`Invoice`] is what one customer owes on one plan for one billing period. Each charge becomes one
+//! line item, rounded once, half away from zero, to the currency's minor unit; the total is the sum of
+//! the rounded lines, so it always equals what is printed above it. Minimums, discounts, credits, taxes
+//! and adjustments are further [`LineKind`]s of the same list.
+
+pub mod tables;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    definitions::PlanDefinition,
+    error::{Error, Result},
+    money::{Currency, Exact, Money},
+    rating::Charge,
+};
+use std::fmt;
+use xxhash_rust::xxh3::Xxh3;
+
+/// A half-open span `[start_us, end_us)` in microseconds since the Unix epoch, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Period {
+    /// The first microsecond in it.
+    pub start_us: i64,
+    /// The first microsecond after it.
+    pub end_us: i64,
+}
+
+/// Names an invoice for ever: the same customer, plan and period have the same id in every run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InvoiceId(String);
+
+impl InvoiceId {
+    /// The id: XXH3-128 in 32 hex digits over customer, plan and the period's start and end.
+    ///
+    /// Each part is preceded by its length in bytes, so no two sets of parts run together the same way.
+    pub fn new(customer: &str, plan: &str, period: Period) -> Self {
+        let (start, end) = (period.start_us.to_le_bytes(), period.end_us.to_le_bytes());
+        let mut hash = Xxh3::new();
+        for part in [customer.as_bytes(), plan.as_bytes(), &start, &end] {
+            // 128 bits hold any length, so the prefix is the same on every machine.
+            hash.update(&(part.len() as u128).to_le_bytes());
+            hash.update(part);
+        }
+        Self(format!("{:032x}", hash.digest128()))
+    }
+
+    /// The 32 hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InvoiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How far an invoice has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// May still change; has no number.
+    Draft,
+    /// Issued, numbered, and never changed again.
+    Final,
+}
+
+impl Status {
+    /// The text in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Draft => "draft",
+            Status::Final => "final",
+        }
+    }
+}
+
+/// What a line item is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LineKind {
+    /// One charge of one price.
+    Charge,
+}
+
+impl LineKind {
+    /// The text in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LineKind::Charge => "charge",
+        }
+    }
+}
+
+/// One printed line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineItem {
+    /// What it is for.
+    pub kind: LineKind,
+    /// The price it comes from; `None` for kinds that belong to the whole invoice.
+    pub price: Option<String>,
+    /// That price's version.
+    pub price_version: Option<u32>,
+    /// The price's dimensions in its order; `None` is NULL.
+    pub dimensions: Vec<(String, Option<String>)>,
+    /// How much was used, if the price says so.
+    pub quantity: Option<Exact>,
+    /// The amount before rounding.
+    pub amount_exact: Exact,
+    /// The amount that is owed.
+    pub amount: Money,
+    /// When the usage happened; a later correction keeps the period it corrects.
+    pub period: Period,
+}
+
+/// What one customer owes on one plan for one billing period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invoice {
+    /// The same in every run.
+    pub id: InvoiceId,
+    /// The gapless number; `None` until it is final.
+    pub number: Option<String>,
+    /// Who pays.
+    pub customer: String,
+    /// The plan.
+    pub plan: String,
+    /// The billing period.
+    pub period: Period,
+    /// How far it has come.
+    pub status: Status,
+    /// When it became final, in microseconds since the Unix epoch.
+    pub issued_at_us: Option<i64>,
+    /// Up to where usage was known, as [`Terms::cut`] said.
+    pub cut: String,
+    /// The lines, in the order they are printed.
+    pub lines: Vec<LineItem>,
+    /// The sum of the lines.
+    pub total: Money,
+}
+
+/// What an invoice is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Who pays.
+    pub customer: &'a str,
+    /// The plan whose prices gave the charges.
+    pub plan: &'a PlanDefinition,
+    /// The billing period.
+    pub period: Period,
+    /// Up to where usage is known: a JSON object from shard to sequence, such as `{"USAGE":1042}`.
+    pub cut: &'a str,
+}
+
+/// Makes the draft invoice of one customer from the charges of the plan's prices.
+///
+/// Lines follow the plan's order of prices, then dimensions (NULL first), then quantity and amount,
+/// whatever the order of the charges. A charge of zero keeps its line, because its quantity is part of
+/// what the customer is told. With no charges the invoice has no lines and a total of zero.
+///
+/// # Errors
+/// [`Error::Invoice`] for a charge of another customer, currency or plan; [`Error::Money`] for an amount
+/// or total that does not fit 38 digits, or a currency without a minor unit.
+pub fn assemble(terms: &Terms<'_>, charges: &[Charge]) -> Result<Invoice> {
+    let currency = Currency::parse(&terms.plan.currency)?;
+    let mut placed = charges
+        .iter()
+        .map(|charge| Ok((place(terms, charge)?, charge)))
+        .collect::<Result<Vec<_>>>()?;
+    placed.sort_by_key(|(place, charge)| {
+        (*place, &charge.dimensions, charge.quantity, charge.amount)
+    });
+    let lines = placed
+        .into_iter()
+        .map(|(_, charge)| line_item(charge, currency, terms.period))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Invoice {
+        id: InvoiceId::new(terms.customer, &terms.plan.name, terms.period),
+        number: None,
+        customer: terms.customer.to_owned(),
+        plan: terms.plan.name.clone(),
+        period: terms.period,
+        status: Status::Draft,
+        issued_at_us: None,
+        cut: terms.cut.to_owned(),
+        total: total(&lines, currency)?,
+        lines,
+    })
+}
+
+/// Where the charge's price stands in the plan, once it is certain that it belongs there.
+fn place(terms: &Terms<'_>, charge: &Charge) -> Result<usize> {
+    let refused = |problem: String| Error::Invoice {
+        customer: terms.customer.to_owned(),
+        plan: terms.plan.name.clone(),
+        problem,
+    };
+    if charge.customer != terms.customer {
+        return Err(refused(format!("a charge is for customer `{}`", charge.customer)));
+    }
+    if charge.currency != terms.plan.currency {
+        let (price, plan) = (&charge.currency, &terms.plan.currency);
+        let name = &charge.price;
+        return Err(refused(format!("price `{name}` is in {price}, the plan in {plan}")));
+    }
+    let mut prices = terms.plan.prices.iter();
+    prices
+        .position(|price| *price == charge.price)
+        .ok_or_else(|| refused(format!("price `{}` is not in the plan", charge.price)))
+}
+
+fn line_item(charge: &Charge, currency: Currency, period: Period) -> Result<LineItem> {
+    Ok(LineItem {
+        kind: LineKind::Charge,
+        price: Some(charge.price.clone()),
+        price_version: Some(charge.price_version),
+        dimensions: charge.dimensions.clone(),
+        quantity: charge.quantity,
+        amount_exact: charge.amount,
+        amount: Money::round(charge.amount, currency)?,
+        period,
+    })
+}
+
+/// The sum of the rounded lines.
+fn total(lines: &[LineItem], currency: Currency) -> Result<Money> {
+    let sum = |total: Money, line: &LineItem| total.checked_add(line.amount);
+    Ok(lines.iter().try_fold(Money::zero(currency), sum)?)
+}

@@ -35,6 +35,7 @@ use layout::Layout;
 use pipeline::{Halves, Stage};
 use std::sync::Arc;
 
+mod batch;
 mod blame;
 mod fingerprint;
 mod layout;
@@ -159,6 +160,15 @@ impl Meter {
     /// lateness, layout, comments and letter case do not count, because they change no number.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// The same query as plain batch SQL over all events, with `window_start` as its first column:
+    /// what an audit compares with. Rows are in no particular order.
+    ///
+    /// # Errors
+    /// None for a meter that was planned.
+    pub fn batch_query(&self) -> Result<String> {
+        batch::query(&self.definition)
     }
 
     /// What the meter reads, keeps and does, for a person; not a stable format.

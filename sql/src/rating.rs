@@ -1,7 +1,27 @@
 //! Prices over period totals: quantities become charges.
+//!
+//! A price is a query over a session that holds each meter's totals for the period, the rate tables and
+//! the subscriptions. Every row it returns is one [`Charge`]: `customer` pays `amount`, for `quantity`
+//! if the price names one; its other columns are dimensions. The query must be a pure function of those
+//! tables, so that a draft, a preview and the final invoice agree.
 
-use crate::{definitions::PriceDefinition, error::Result};
-use datafusion::prelude::SessionContext;
+mod answer;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    definitions::PriceDefinition,
+    error::{Error, Result},
+    money::Exact,
+};
+use answer::Columns;
+use datafusion::{
+    common::tree_node::{TreeNode, TreeNodeRecursion},
+    error::DataFusionError,
+    execution::context::SQLOptions,
+    logical_expr::{Expr, LogicalPlan, Volatility},
+    prelude::{DataFrame, SessionContext},
+};
 
 /// One row of a price's answer: what becomes one line item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,16 +35,123 @@ pub struct Charge {
     /// The other columns the price returned, in its order, as text; `None` is NULL.
     pub dimensions: Vec<(String, Option<String>)>,
     /// The quantity, if the price returned one.
-    pub quantity: Option<crate::money::Exact>,
+    pub quantity: Option<Exact>,
     /// The exact, unrounded amount.
-    pub amount: crate::money::Exact,
+    pub amount: Exact,
     /// ISO 4217 code.
     pub currency: String,
 }
 
-/// Evaluates one price for every customer in the session's tables, ordered by customer, then
-/// dimensions. The session holds each meter's period totals under the meter's name.
+/// Evaluates one price for every customer in the session's tables. The session holds each meter's
+/// period totals under the meter's name.
+///
+/// Charges are ordered by customer, then dimensions (NULL first), then quantity and amount, so the same
+/// tables give the same charges in the same order. A price over empty tables has none.
+///
+/// # Errors
+/// [`Error::Price`] when the query cannot be planned or fails on its rows; [`Error::PriceResult`] when it
+/// is not one pure SELECT, or its answer is not what a price must return: `customer` text, `amount` an
+/// integer or decimal, `quantity` the same, the rest text, numbers, dates, times or booleans; no NULL
+/// customer or amount. The messages name the price, its place and, where there is one, the customer.
 pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<Vec<Charge>> {
-    let _ = (context, price);
-    Ok(Vec::new())
+    let failed = |source: DataFusionError| Error::Price {
+        price: price.name.clone(),
+        at: price.at.clone(),
+        source: Box::new(source),
+    };
+    let state = context.state();
+    let plan = state
+        .create_logical_plan(&price.query)
+        .await
+        .map_err(failed)?;
+    check_pure(price, &plan)?;
+    // Types are final once rules have run: a session may turn integer arithmetic into decimals.
+    let plan = state.optimize(&plan).map_err(failed)?;
+    let columns = Columns::find(price, plan.schema().as_arrow())?;
+    let batches = DataFrame::new(state, plan)
+        .collect()
+        .await
+        .map_err(failed)?;
+    let mut charges = Vec::with_capacity(batches.iter().map(|batch| batch.num_rows()).sum());
+    for batch in &batches {
+        columns.read(price, batch, &mut charges)?;
+    }
+    charges.sort_by(|left, right| sort_key(left).cmp(&sort_key(right)));
+    Ok(charges)
+}
+
+/// What charges of one price are ordered by.
+fn sort_key(charge: &Charge) -> impl Ord + '_ {
+    (
+        &charge.customer,
+        &charge.dimensions,
+        charge.quantity,
+        charge.amount,
+    )
+}
+
+/// An answer that a price may not give.
+fn refused(price: &PriceDefinition, problem: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::PriceResult {
+        price: price.name.clone(),
+        at: price.at.clone(),
+        problem: problem.into(),
+        hint: hint.into(),
+    }
+}
+
+/// Refuses what changes or reads anything besides the session's tables: DDL, DML, SET, random numbers,
+/// the clock.
+fn check_pure(price: &PriceDefinition, plan: &LogicalPlan) -> Result<()> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|error| refused(price, error.strip_backtrace(), "write one SELECT"))?;
+    match impure_function(plan) {
+        None => Ok(()),
+        Some(name) => Err(refused(
+            price,
+            format!("`{name}` does not give the same answer every time"),
+            "use the usage and the period's columns instead of the clock or random numbers",
+        )),
+    }
+}
+
+/// The first function in the plan, sub-queries included, whose answer may change between two runs.
+fn impure_function(plan: &LogicalPlan) -> Option<String> {
+    let mut found = None;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|root| {
+            root.apply(|expr| {
+                found = found.take().or_else(|| impure_name(expr));
+                Ok(stop_when(found.is_some()))
+            })
+        })
+    });
+    // The walk itself cannot fail: its steps only look.
+    walked.ok().and(found)
+}
+
+fn stop_when(found: bool) -> TreeNodeRecursion {
+    if found {
+        TreeNodeRecursion::Stop
+    } else {
+        TreeNodeRecursion::Continue
+    }
+}
+
+fn impure_name(expr: &Expr) -> Option<String> {
+    let (name, signature) = match expr {
+        Expr::ScalarFunction(call) => (call.func.name(), call.func.signature()),
+        Expr::AggregateFunction(call) => (call.func.name(), call.func.signature()),
+        Expr::WindowFunction(call) => {
+            let signature = call.fun.signature();
+            return (signature.volatility != Volatility::Immutable)
+                .then(|| call.fun.name().to_owned());
+        }
+        _ => return None,
+    };
+    (signature.volatility != Volatility::Immutable).then(|| name.to_owned())
 }

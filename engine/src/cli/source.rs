@@ -16,12 +16,10 @@ pub fn nats_options(settings: &Settings) -> NatsOptions {
     let credentials_file =
         (!source.credentials.is_empty()).then(|| settings.resolve(source.credentials.as_ref()));
     NatsOptions {
-        url: source.url.clone(),
-        stream: source.stream.clone(),
         subjects: source.subjects.clone(),
         create: source.create,
         auth: Auth { credentials_file, ..Auth::default() },
-        ..NatsOptions::default()
+        ..NatsOptions::new(&source.url, &source.stream)
     }
 }
 

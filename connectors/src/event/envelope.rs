@@ -1,0 +1,236 @@
+//! The attributes of one event, from JSON or from headers, and what each must be.
+
+use super::scan::{Fault, Scanner, Token};
+use super::text::{describe, shorten};
+use std::borrow::Cow;
+
+/// One CloudEvents attribute as it was sent.
+#[derive(Debug, Default)]
+pub(super) enum Attribute<'a> {
+    /// It was not sent.
+    #[default]
+    Absent,
+    /// It was sent as `null`, which CloudEvents counts as not sent.
+    Null,
+    /// A string.
+    Text(Cow<'a, str>),
+    /// Another JSON value, as written.
+    Other(&'a str),
+}
+
+impl<'a> Attribute<'a> {
+    fn of(token: Token, text: &'a str) -> Self {
+        let raw = token.raw(text);
+        match token.text(text) {
+            Some(content) => Attribute::Text(content),
+            None if raw == "null" => Attribute::Null,
+            None => Attribute::Other(raw),
+        }
+    }
+
+    /// Whether it was sent at all, be it as `null`.
+    pub(super) fn sent(&self) -> bool {
+        !matches!(self, Attribute::Absent)
+    }
+
+    /// The string, if it is one and not empty.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Attribute::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The string, or `None` when it was not sent.
+    ///
+    /// # Errors
+    /// The reason when it is not a string, or empty.
+    pub(super) fn optional(&self, name: &str) -> Result<Option<&str>, String> {
+        match self {
+            Attribute::Absent | Attribute::Null => Ok(None),
+            Attribute::Text(text) if text.is_empty() => Err(format!("`{name}` is empty")),
+            Attribute::Text(text) => Ok(Some(text)),
+            Attribute::Other(raw) => {
+                Err(format!("`{name}` must be a string, got {}", describe(raw)))
+            }
+        }
+    }
+
+    /// The string.
+    ///
+    /// # Errors
+    /// The reason when it was not sent, is not a string, or empty.
+    pub(super) fn required(&self, name: &str) -> Result<&str, String> {
+        self.optional(name)?
+            .ok_or_else(|| format!("`{name}` is missing"))
+    }
+}
+
+/// One event before anything in it is judged.
+#[derive(Debug, Default)]
+pub(super) struct Envelope<'a> {
+    pub(super) specversion: Attribute<'a>,
+    pub(super) id: Attribute<'a>,
+    pub(super) source: Attribute<'a>,
+    pub(super) kind: Attribute<'a>,
+    pub(super) subject: Attribute<'a>,
+    pub(super) time: Attribute<'a>,
+    pub(super) content_type: Attribute<'a>,
+    /// The raw text of `data`, without the blanks around it.
+    pub(super) data: Option<&'a str>,
+    /// Data that is not JSON: a payload, or the raw text of `data_base64`.
+    pub(super) opaque: Option<&'a [u8]>,
+}
+
+impl<'a> Envelope<'a> {
+    /// The attribute of this name, if it is one that is read.
+    pub(super) fn attribute(&mut self, name: &str) -> Option<&mut Attribute<'a>> {
+        Some(match name {
+            "specversion" => &mut self.specversion,
+            "id" => &mut self.id,
+            "source" => &mut self.source,
+            "type" => &mut self.kind,
+            "subject" => &mut self.subject,
+            "time" => &mut self.time,
+            "datacontenttype" => &mut self.content_type,
+            _ => return None,
+        })
+    }
+
+    /// Reads a whole structured event. On an error, what was read before it stays.
+    ///
+    /// Extension attributes are checked as JSON and passed over. `extensions` is scratch space.
+    ///
+    /// # Errors
+    /// The reason: not JSON, not an object, or a key given twice.
+    pub(super) fn read_json(
+        &mut self,
+        text: &'a str,
+        extensions: &mut Vec<Token>,
+    ) -> Result<(), String> {
+        extensions.clear();
+        let mut scanner = Scanner::new(text.as_bytes());
+        self.members(text, &mut scanner, extensions)?;
+        scanner.finish().map_err(reason)?;
+        if let Some(fault) = scanner.noted() {
+            return Err(reason(fault));
+        }
+        match duplicate(extensions, text) {
+            Some(name) => Err(twice(&name)),
+            None => Ok(()),
+        }
+    }
+
+    fn members(
+        &mut self,
+        text: &'a str,
+        scanner: &mut Scanner<'_>,
+        extensions: &mut Vec<Token>,
+    ) -> Result<(), String> {
+        if !scanner.enter(b'{', b'}').map_err(reason)? {
+            return Ok(());
+        }
+        loop {
+            let key = scanner.key().map_err(reason)?;
+            let value = scanner.value().map_err(reason)?;
+            self.member(text, key, value, extensions)?;
+            if !scanner.more(b'}').map_err(reason)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn member(
+        &mut self,
+        text: &'a str,
+        key: Token,
+        value: Token,
+        extensions: &mut Vec<Token>,
+    ) -> Result<(), String> {
+        let name = key.text(text).unwrap_or_default();
+        let before = match name.as_ref() {
+            "data" => self.data.replace(value.raw(text)).is_some(),
+            "data_base64" => self.opaque.replace(value.raw(text).as_bytes()).is_some(),
+            _ => match self.attribute(&name) {
+                Some(attribute) if attribute.sent() => true,
+                Some(attribute) => {
+                    *attribute = Attribute::of(value, text);
+                    false
+                }
+                None => {
+                    extensions.push(key);
+                    false
+                }
+            },
+        };
+        if before { Err(twice(&name)) } else { Ok(()) }
+    }
+
+    /// The bytes of `data` that tell one content from another. `null` is no data.
+    pub(super) fn data_bytes(&self) -> &'a [u8] {
+        match (self.data, self.opaque) {
+            (Some(data), _) if data != "null" => data.as_bytes(),
+            (_, Some(opaque)) if opaque != b"null" => opaque,
+            _ => b"",
+        }
+    }
+
+    /// The JSON text of `data`, or `None` when there is none.
+    ///
+    /// # Errors
+    /// The reason when the data is not JSON.
+    pub(super) fn json_data(&self) -> Result<Option<&'a str>, String> {
+        if let Some(media) = self.content_type.optional("datacontenttype")?
+            && !is_json(media)
+        {
+            return Err(format!(
+                "data of content type `{}` is not JSON",
+                shorten(media)
+            ));
+        }
+        if self.opaque.is_some_and(|opaque| opaque != b"null") {
+            return Err("`data_base64` is not read; send `data` as a JSON object".to_owned());
+        }
+        Ok(self.data.filter(|data| *data != "null"))
+    }
+}
+
+/// Whether a content type says JSON; its parameters are ignored.
+fn is_json(content_type: &str) -> bool {
+    let media = media_type(content_type).to_ascii_lowercase();
+    media == "application/json" || media == "text/json" || media.ends_with("+json")
+}
+
+/// A content type without its parameters.
+pub(super) fn media_type(content_type: &str) -> &str {
+    let (media, _) = content_type.split_once(';').unwrap_or((content_type, ""));
+    media.trim()
+}
+
+/// The reason for a text that is not JSON.
+pub(super) fn reason(fault: Fault) -> String {
+    fault.to_string()
+}
+
+fn twice(name: &str) -> String {
+    format!("key `{}` is given twice", shorten(name))
+}
+
+/// The first key, in order of text, that is there twice. Few keys are compared with one another; many
+/// are sorted, so that a hostile object costs no more than n log n.
+pub(super) fn duplicate(keys: &[Token], text: &str) -> Option<String> {
+    const FEW: usize = 16;
+    if keys.len() < 2 {
+        return None;
+    }
+    if keys.len() <= FEW && keys.iter().all(|key| !key.escaped) {
+        let pairs = keys.iter().enumerate();
+        let mut pairs = pairs.flat_map(|(i, key)| keys[..i].iter().map(move |other| (key, other)));
+        let (key, _) = pairs.find(|(key, other)| key.raw(text) == other.raw(text))?;
+        return key.text(text).map(Cow::into_owned);
+    }
+    let mut names: Vec<_> = keys.iter().filter_map(|key| key.text(text)).collect();
+    names.sort_unstable();
+    let pair = names.windows(2).find(|pair| pair[0] == pair[1])?;
+    Some(pair[0].clone().into_owned())
+}

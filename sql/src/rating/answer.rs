@@ -1,0 +1,187 @@
+//! Reads the answer of a price's query, and says what is wrong with it.
+
+use super::{Charge, refused};
+use crate::{definitions::PriceDefinition, error::Result, money::Exact};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
+    compute::cast,
+    datatypes::{DataType, Schema},
+};
+use std::collections::HashSet;
+
+/// Where the columns are that a price returns.
+pub(super) struct Columns {
+    customer: usize,
+    quantity: Option<usize>,
+    amount: usize,
+    /// Name and place of every other column, in the price's order.
+    dimensions: Vec<(String, usize)>,
+}
+
+impl Columns {
+    /// Finds the columns by name and checks their types.
+    pub(super) fn find(price: &PriceDefinition, schema: &Schema) -> Result<Self> {
+        check_names(price, schema)?;
+        let place = |name: &str| schema.index_of(name).ok();
+        let missing =
+            |name: &str, hint: &str| refused(price, format!("it returns no `{name}`"), hint);
+        let columns = Self {
+            customer: place("customer")
+                .ok_or_else(|| missing("customer", "select the customer who pays"))?,
+            quantity: place("quantity"),
+            amount: place("amount")
+                .ok_or_else(|| missing("amount", "name the price's result: `... AS amount`"))?,
+            dimensions: dimensions(schema),
+        };
+        columns.check_types(price, schema)?;
+        Ok(columns)
+    }
+
+    fn check_types(&self, price: &PriceDefinition, schema: &Schema) -> Result<()> {
+        let data_type = |index: usize| schema.field(index).data_type();
+        if !is_text(data_type(self.customer)) {
+            let problem = format!("`customer` is {}, not text", data_type(self.customer));
+            return Err(refused(price, problem, "CAST(... AS VARCHAR) AS customer"));
+        }
+        for index in [Some(self.amount), self.quantity].into_iter().flatten() {
+            check_exact(price, schema.field(index).name(), data_type(index))?;
+        }
+        for (name, index) in &self.dimensions {
+            check_dimension(price, name, data_type(*index))?;
+        }
+        Ok(())
+    }
+
+    /// Reads every row of a batch into a charge.
+    pub(super) fn read(
+        &self,
+        price: &PriceDefinition,
+        batch: &RecordBatch,
+        charges: &mut Vec<Charge>,
+    ) -> Result<()> {
+        let customers = text_column(price, batch.column(self.customer))?;
+        let dimensions = self.dimensions.iter().map(|(name, index)| {
+            text_column(price, batch.column(*index)).map(|column| (name.as_str(), column))
+        });
+        let dimensions: Vec<(&str, StringArray)> = dimensions.collect::<Result<_>>()?;
+        for row in 0..batch.num_rows() {
+            let customer = text_at(&customers, row)
+                .ok_or_else(|| refused(price, "a row has a NULL `customer`", NO_CUSTOMER))?;
+            let number = |index: usize| number_at(price, batch.column(index), row, &customer);
+            let amount = number(self.amount)?.ok_or_else(|| null_amount(price, &customer))?;
+            let quantity = self.quantity.map(number).transpose()?.flatten();
+            charges.push(Charge {
+                price: price.name.clone(),
+                price_version: price.version,
+                dimensions: dimensions
+                    .iter()
+                    .map(|(name, column)| ((*name).to_owned(), text_at(column, row)))
+                    .collect(),
+                quantity,
+                amount,
+                customer,
+                currency: price.currency.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+const NO_CUSTOMER: &str =
+    "use an inner join with whatever names the customer, or filter such rows out";
+
+fn null_amount(price: &PriceDefinition, customer: &str) -> crate::Error {
+    refused(
+        price,
+        format!("the amount is NULL for customer `{customer}`"),
+        "a rate or quantity is missing: add it, or write coalesce(..., 0) where nothing is due",
+    )
+}
+
+/// Refuses two columns of one name, which SQL allows when they come from different tables.
+fn check_names(price: &PriceDefinition, schema: &Schema) -> Result<()> {
+    let mut names = HashSet::new();
+    let twice = schema
+        .fields()
+        .iter()
+        .find(|field| !names.insert(field.name()));
+    match twice {
+        None => Ok(()),
+        Some(field) => Err(refused(
+            price,
+            format!("it returns `{}` twice", field.name()),
+            "give each column its own name with AS",
+        )),
+    }
+}
+
+fn dimensions(schema: &Schema) -> Vec<(String, usize)> {
+    let names = schema.fields().iter().map(|field| field.name().clone());
+    names
+        .zip(0..)
+        .filter(|(name, _)| !matches!(name.as_str(), "customer" | "quantity" | "amount"))
+        .collect()
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
+}
+
+fn is_exact(data_type: &DataType) -> bool {
+    // The type of a NULL: the row is refused when it is met, naming its customer.
+    data_type.is_integer() || matches!(data_type, DataType::Decimal128(..) | DataType::Null)
+}
+
+fn check_exact(price: &PriceDefinition, name: &str, data_type: &DataType) -> Result<()> {
+    if is_exact(data_type) {
+        return Ok(());
+    }
+    let hint = if data_type.is_floating() {
+        "floats are not exact: CAST their sources to DECIMAL before calculating"
+    } else {
+        "return an integer or a DECIMAL of at most 38 digits"
+    };
+    let problem = format!("`{name}` is {data_type}, not an exact number");
+    Err(refused(price, problem, hint))
+}
+
+fn check_dimension(price: &PriceDefinition, name: &str, data_type: &DataType) -> Result<()> {
+    let printable = data_type.is_temporal() || data_type == &DataType::Boolean;
+    if printable || is_text(data_type) || is_exact(data_type) {
+        return Ok(());
+    }
+    Err(refused(
+        price,
+        format!("the dimension `{name}` is {data_type}, which has no one text"),
+        "CAST it to VARCHAR, or leave it out",
+    ))
+}
+
+/// A column as text: numbers and decimals with all their digits, instants in RFC 3339.
+fn text_column(price: &PriceDefinition, column: &ArrayRef) -> Result<StringArray> {
+    let text = cast(column, &DataType::Utf8).map_err(|error| crate::Error::Price {
+        price: price.name.clone(),
+        at: price.at.clone(),
+        source: Box::new(error.into()),
+    })?;
+    Ok(text.as_string::<i32>().clone())
+}
+
+fn text_at(column: &StringArray, row: usize) -> Option<String> {
+    column.is_valid(row).then(|| column.value(row).to_owned())
+}
+
+fn number_at(
+    price: &PriceDefinition,
+    column: &ArrayRef,
+    row: usize,
+    customer: &str,
+) -> Result<Option<Exact>> {
+    Exact::from_array(column, row).map_err(|error| {
+        let problem = format!("customer `{customer}`: {error}");
+        refused(price, problem, "keep numbers within 38 digits")
+    })
+}

@@ -1,0 +1,170 @@
+use super::*;
+use crate::{error::Location, session};
+use std::error::Error as _;
+
+fn price(query: &str) -> PriceDefinition {
+    PriceDefinition {
+        name: "tokens".into(),
+        currency: "USD".into(),
+        effective_from: None,
+        query: query.into(),
+        version: 3,
+        at: Location { file: "prices.sql".into(), line: 7, column: 1 },
+    }
+}
+
+/// A session with one meter's totals.
+async fn session() -> SessionContext {
+    let context = session::context();
+    let totals = "CREATE TABLE usage AS
+        SELECT customer, model, CAST(input AS BIGINT) AS input, CAST(rate AS DECIMAL(38, 18)) AS rate
+        FROM (VALUES ('globex', 'small', 1500, 0.0002), ('acme', 'large', 3, 0.01),
+                     ('acme', NULL, 7, 0.02), ('acme', 'big', 11, 0.003)) AS t(customer, model, input, rate)";
+    context.sql(totals).await.unwrap().collect().await.unwrap();
+    context
+}
+
+async fn charges(query: &str) -> Vec<Charge> {
+    rate(&session().await, &price(query)).await.unwrap()
+}
+
+/// The message, and the innermost cause's where there is one.
+async fn refusal(query: &str) -> String {
+    let error = rate(&session().await, &price(query)).await.unwrap_err();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn rows_become_charges_ordered_by_customer_then_dimensions() {
+    let charges = charges(
+        "SELECT model, amount, customer, input AS quantity
+         FROM (SELECT *, per_unit(input, rate) AS amount FROM usage)",
+    )
+    .await;
+    let rows: Vec<_> = charges
+        .iter()
+        .map(|c| {
+            let model = c.dimensions[0].1.as_deref().unwrap_or("-");
+            format!("{} {model} {} {}", c.customer, c.quantity.unwrap(), c.amount)
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        ["acme - 7 0.14", "acme big 11 0.033", "acme large 3 0.03", "globex small 1500 0.3"]
+    );
+    assert_eq!(charges[0].dimensions[0].0, "model");
+    assert_eq!(
+        (charges[0].price.as_str(), charges[0].price_version, charges[0].currency.as_str()),
+        ("tokens", 3, "USD")
+    );
+}
+
+#[tokio::test]
+async fn a_tiered_price_over_a_total_is_rated_per_customer() {
+    let charges = charges(
+        "SELECT customer, SUM(input) AS quantity,
+            graduated(SUM(input), [{up_to: 20, unit_amount: 0}, {up_to: NULL, unit_amount: 0.002}]) AS amount
+         FROM usage GROUP BY customer",
+    )
+    .await;
+    // acme: 21 units, one above 20; globex: 1480 above.
+    let amounts: Vec<String> = charges.iter().map(|c| c.amount.to_string()).collect();
+    assert_eq!(amounts, ["0.002", "2.96"]);
+    assert_eq!(charges[0].quantity, Some(Exact::from(21_i64)));
+}
+
+#[tokio::test]
+async fn a_price_needs_no_quantity_and_no_rows() {
+    let flat = charges("SELECT DISTINCT customer, 49.00 AS amount FROM usage").await;
+    assert_eq!(flat.len(), 2);
+    assert_eq!((flat[0].quantity, flat[0].amount), (None, Exact { digits: 49, scale: 0 }));
+    assert!(charges("SELECT customer, 1 AS amount FROM usage WHERE input < 0").await.is_empty());
+}
+
+#[tokio::test]
+async fn dimensions_are_exact_text() {
+    let charges = charges(
+        "SELECT 'a' AS customer, 1 AS amount, 1.50 AS size, TRUE AS flag, DATE '2026-10-01' AS day,
+            CAST(9007199254740993 AS BIGINT) AS n",
+    )
+    .await;
+    let text: Vec<_> = charges[0].dimensions.iter().map(|(_, value)| value.as_deref().unwrap()).collect();
+    assert_eq!(text, ["1.50", "true", "2026-10-01", "9007199254740993"]);
+}
+
+#[tokio::test]
+async fn the_answer_must_have_a_customer_and_an_exact_amount() {
+    for (query, problem) in [
+        ("SELECT 1 AS amount", "it returns no `customer`\n  hint: select the customer who pays"),
+        ("SELECT customer, input FROM usage", "it returns no `amount`"),
+        ("SELECT 5 AS customer, 1 AS amount", "`customer` is Int64, not text"),
+        ("SELECT customer, CAST(input AS DOUBLE) AS amount FROM usage", "`amount` is Float64, not an exact number\n  hint: floats are not exact"),
+        ("SELECT customer, '1' AS amount FROM usage", "`amount` is Utf8"),
+        ("SELECT customer, 1 AS amount, CAST(1 AS REAL) AS quantity FROM usage", "`quantity` is Float32"),
+        ("SELECT customer, 1 AS amount, CAST(1 AS DOUBLE) AS share FROM usage", "the dimension `share` is Float64"),
+        ("SELECT a.customer, b.customer, 1 AS amount FROM usage a JOIN usage b ON a.input = b.input", "it returns `customer` twice"),
+    ] {
+        let refusal = refusal(query).await;
+        assert!(refusal.starts_with("prices.sql:7:1: price `tokens`: "), "{refusal}");
+        assert!(refusal.contains(problem), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn null_amounts_are_refused_naming_the_customer() {
+    let query = "SELECT customer, per_unit(input, CASE WHEN model = 'small' THEN NULL ELSE rate END) AS amount FROM usage";
+    assert!(refusal(query).await.contains("the amount is NULL for customer `globex`"));
+    assert!(refusal("SELECT 'acme' AS customer, NULL AS amount").await.contains("NULL for customer `acme`"));
+    let query = "SELECT CAST(NULL AS VARCHAR) AS customer, 1 AS amount";
+    assert!(refusal(query).await.contains("a row has a NULL `customer`"));
+}
+
+#[tokio::test]
+async fn a_null_quantity_is_kept_as_none() {
+    let charges = charges("SELECT 'a' AS customer, 1 AS amount, CAST(NULL AS BIGINT) AS quantity").await;
+    assert_eq!(charges[0].quantity, None);
+}
+
+#[tokio::test]
+async fn clocks_and_random_numbers_are_refused_wherever_they_stand() {
+    for (query, name) in [
+        ("SELECT customer, 1 AS amount FROM usage WHERE random() < 0.5", "random"),
+        ("SELECT customer, 1 AS amount, uuid() AS u FROM usage", "uuid"),
+        ("SELECT customer, 1 AS amount, now() AS t FROM usage", "now"),
+        ("SELECT customer, 1 AS amount FROM usage WHERE input > (SELECT CAST(random() AS BIGINT))", "random"),
+    ] {
+        let refusal = refusal(query).await;
+        assert!(refusal.contains(&format!("`{name}` does not give the same answer every time")), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn statements_that_change_something_are_refused() {
+    for query in [
+        "CREATE TABLE x AS SELECT 1",
+        "DROP TABLE usage",
+        "INSERT INTO usage VALUES ('a', 'b', 1, 1)",
+        "COPY usage TO '/tmp/x.csv'",
+        "SET datafusion.sql_parser.parse_float_as_decimal = false",
+        "SELECT 1; SELECT 2",
+    ] {
+        assert!(refusal(query).await.contains("price `tokens`"), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn failures_carry_the_price_its_place_and_the_tier() {
+    let query = "SELECT customer, graduated(input, [{up_to: 9, unit_amount: 1}, {up_to: 5, unit_amount: 1}]) AS amount FROM usage";
+    let broken = refusal(query).await;
+    assert!(broken.starts_with("prices.sql:7:1: price `tokens` failed"), "{broken}");
+    assert!(broken.contains("tier 2 ends at 5, not above 9"), "{broken}");
+    let query = "SELECT customer, volume(input, [{up_to: 9, unit_amount: 1}]) AS amount FROM usage";
+    assert!(refusal(query).await.contains("is above 9, where the last tier ends (tier 1)"));
+    assert!(refusal("SELECT customer, cost AS amount FROM usage").await.contains("cost"));
+}

@@ -797,7 +797,12 @@ async fn rows_that_do_not_fit_are_refused() {
     let staged = table.stage(&id, &[without("subject")]).await.unwrap();
     assert_eq!(staged.rows, 1, "a column that may be NULL may be left out");
     let bad = CommitId("../c1".to_owned());
-    assert!(table.stage(&bad, &[whole.clone()]).await.is_err());
+    assert!(
+        table
+            .stage(&bad, std::slice::from_ref(&whole))
+            .await
+            .is_err()
+    );
     assert!(place.lake.existing("../events").await.is_err());
 }
 

@@ -41,7 +41,10 @@
 mod columns;
 mod envelope;
 mod headers;
+mod identity;
+mod judge;
 mod number;
+mod run;
 mod scan;
 mod shape;
 mod text;
@@ -53,16 +56,13 @@ mod tests;
 use crate::{Error, Message, Result};
 use arrow::array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, SchemaRef};
-use columns::{Columns, Head, Place, check_head};
-use envelope::Envelope;
-use headers::{Form, as_structured};
-use scan::{Scanner, Token};
-use shape::{Scratch, Shape};
+use columns::check_head;
+pub use identity::Identity;
+use run::Run;
+use shape::Shape;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
-use text::{describe, shorten, trim};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 // The three keys are also in the crate that makes the schema, which this one does not see.
 
@@ -72,8 +72,6 @@ pub const TYPE_KEY: &str = "tollgate.type";
 pub const PATH_KEY: &str = "tollgate.path";
 /// Metadata key on a child of such a struct: present and `true` when it must be there.
 pub const REQUIRED_KEY: &str = "tollgate.required";
-
-const DAY_US: i64 = 86_400_000_000;
 
 /// Arrow's offsets are 32 bits, so one batch cannot hold 2 GiB of text. Half of it is for the input,
 /// half for what is written about it.
@@ -148,6 +146,21 @@ enum Origin {
     Binary { message: usize },
 }
 
+impl Origin {
+    fn raw<'m>(&self, messages: &'m [Message]) -> Option<Cow<'m, [u8]>> {
+        match self {
+            Origin::Part { message, bytes } => {
+                let payload = &messages.get(*message)?.payload;
+                payload.get(bytes.clone()).map(Cow::Borrowed)
+            }
+            Origin::Binary { message } => {
+                let message = messages.get(*message)?;
+                Some(Cow::Owned(headers::as_structured(message)))
+            }
+        }
+    }
+}
+
 /// The events of some messages, one row each, in order of (sequence, ordinal).
 #[derive(Debug, Clone)]
 pub struct Decoded {
@@ -175,15 +188,7 @@ impl Decoded {
     ///
     /// `messages` must be those that were decoded. `None` when there is no such row.
     pub fn raw<'m>(&self, messages: &'m [Message], row: usize) -> Option<Cow<'m, [u8]>> {
-        match self.origins.get(row)? {
-            Origin::Part { message, bytes } => {
-                let payload = &messages.get(*message)?.payload;
-                payload.get(bytes.clone()).map(Cow::Borrowed)
-            }
-            Origin::Binary { message } => {
-                messages.get(*message).map(|m| Cow::Owned(as_structured(m)))
-            }
-        }
+        self.origins.get(row)?.raw(messages)
     }
 }
 
@@ -242,24 +247,21 @@ impl Decoder {
     pub fn decode(&mut self, messages: &[Message]) -> Result<Decoded> {
         check_size(messages)?;
         let rows = self.expected_rows.max(messages.len());
-        let mut run = Run {
-            decoder: self,
-            columns: Columns::new(&self.shapes, rows),
-            keys: Vec::with_capacity(rows),
-            origins: Vec::with_capacity(rows),
-            scratch: Scratch::default(),
-            extensions: Vec::new(),
-            hashed: Vec::with_capacity(512),
-            last_shape: 0,
-            written_bytes: 0,
-        };
-        for (index, message) in messages.iter().enumerate() {
-            run.message(index, message)?;
-        }
-        let decoded = run.finish()?;
+        let decoded = Run::new(self, messages, rows).decode()?;
         self.expected_rows = decoded.keys.len();
         Ok(decoded)
     }
+}
+
+/// The key of an event: XXH3-128 of its source and id, each after its length, so that no two pairs
+/// become one by joining. It is stored, so it never changes, and it is never 0.
+///
+/// ```
+/// # use tollgate_connectors::event::event_key;
+/// assert_ne!(event_key("a", "bc"), event_key("ab", "c"));
+/// ```
+pub fn event_key(source: &str, event_id: &str) -> u128 {
+    Identity::default().pair(source, event_id)
 }
 
 /// The input of one batch must fit the offsets of one column.
@@ -285,436 +287,4 @@ fn unfit(problem: String) -> Error {
         table: "events".to_owned(),
         problem,
     }
-}
-
-/// One message while its events are read.
-struct Current<'a> {
-    message: &'a Message,
-    index: usize,
-    place: Place,
-}
-
-impl<'a> Current<'a> {
-    fn new(index: usize, message: &'a Message) -> Result<Self> {
-        let sequence = message.sequence.0;
-        let day = message.ingest_time_us.div_euclid(DAY_US);
-        let place = Place {
-            sequence: i64::try_from(sequence)
-                .map_err(|_| unfit(format!("sequence {sequence} is too large")))?,
-            ordinal: 0,
-            ingest_time_us: message.ingest_time_us,
-            ingest_day: i32::try_from(day)
-                .map_err(|_| unfit(format!("ingest day {day} is out of range")))?,
-        };
-        Ok(Current {
-            message,
-            index,
-            place,
-        })
-    }
-
-    /// Whether another event may follow: a message of so few bytes cannot hold more.
-    fn has_room(&self) -> bool {
-        let most = 64 + self.message.payload.len() / 8;
-        usize::try_from(self.place.ordinal).is_ok_and(|ordinal| ordinal < most)
-    }
-
-    fn part(&self, bytes: Range<usize>) -> Origin {
-        Origin::Part {
-            message: self.index,
-            bytes,
-        }
-    }
-
-    fn whole(&self) -> Origin {
-        self.part(0..self.message.payload.len())
-    }
-
-    fn too_many(&self) -> String {
-        format!(
-            "more than {} events in {} bytes",
-            self.place.ordinal,
-            self.message.payload.len()
-        )
-    }
-}
-
-/// What was decided about one event.
-enum Verdict {
-    /// Its values are in the scratch.
-    Ok {
-        shape: usize,
-    },
-    Unmatched(String),
-    Rejected(String),
-}
-
-/// One call of [`Decoder::decode`].
-struct Run<'d, 'a> {
-    decoder: &'d Decoder,
-    columns: Columns,
-    keys: Vec<u128>,
-    origins: Vec<Origin>,
-    scratch: Scratch<'a>,
-    extensions: Vec<Token>,
-    hashed: Vec<u8>,
-    last_shape: usize,
-    /// Bytes of reasons, raw and shard names, which are not bounded by the input.
-    written_bytes: usize,
-}
-
-impl<'a> Run<'_, 'a> {
-    fn message(&mut self, index: usize, message: &'a Message) -> Result<()> {
-        let mut current = Current::new(index, message)?;
-        let length = message.payload.len();
-        let limit = self.decoder.options.max_payload_bytes;
-        if length > limit {
-            let reason = format!("payload of {length} bytes, above the limit of {limit}");
-            return self.refuse(&mut current, 0..length, reason);
-        }
-        match Form::of(message) {
-            Err(reason) => self.refuse(&mut current, 0..length, reason)?,
-            Ok(Form::Structured) => self.single(&mut current)?,
-            Ok(Form::Batch) => self.array(&mut current)?,
-            Ok(Form::Lines) => self.lines(&mut current)?,
-            Ok(Form::Binary) => self.binary(&mut current)?,
-        }
-        if current.place.ordinal == 0 {
-            self.refuse(
-                &mut current,
-                0..length,
-                "no event in the payload".to_owned(),
-            )?;
-        }
-        Ok(())
-    }
-
-    fn single(&mut self, current: &mut Current<'a>) -> Result<()> {
-        let payload: &'a [u8] = &current.message.payload;
-        match payload.first() {
-            None => self.refuse(current, 0..0, "the payload is empty".to_owned()),
-            Some(_) => self.json(current, 0..payload.len()),
-        }
-    }
-
-    fn lines(&mut self, current: &mut Current<'a>) -> Result<()> {
-        let payload: &'a [u8] = &current.message.payload;
-        let mut start = 0;
-        for line in payload.split(|byte| *byte == b'\n') {
-            if !trim(line).is_empty() {
-                if !current.has_room() {
-                    let reason = current.too_many();
-                    return self.refuse(current, start..payload.len(), reason);
-                }
-                self.json(current, start..start + line.len())?;
-            }
-            start += line.len() + 1;
-        }
-        Ok(())
-    }
-
-    fn array(&mut self, current: &mut Current<'a>) -> Result<()> {
-        let payload: &'a [u8] = &current.message.payload;
-        let mut scanner = Scanner::new(payload);
-        let mut rest = 0;
-        let mut after = scanner.enter(b'[', b']');
-        while let Ok(true) = after {
-            if !current.has_room() {
-                let reason = current.too_many();
-                return self.refuse(current, scanner.at()..payload.len(), reason);
-            }
-            rest = scanner.at();
-            after = match scanner.value() {
-                Ok(element) => {
-                    self.json(current, element.start..element.end)?;
-                    rest = element.end;
-                    scanner.more(b']')
-                }
-                Err(fault) => Err(fault),
-            };
-        }
-        match after.and_then(|_| scanner.finish()) {
-            Ok(()) => Ok(()),
-            Err(fault) => self.refuse(current, rest..payload.len(), format!("batch: {fault}")),
-        }
-    }
-
-    fn binary(&mut self, current: &mut Current<'a>) -> Result<()> {
-        let mut envelope = Envelope::default();
-        let problem = envelope.read_binary(current.message).err();
-        let origin = Origin::Binary {
-            message: current.index,
-        };
-        self.event(current, &envelope, problem, origin)
-    }
-
-    /// One structured event in this part of the payload.
-    fn json(&mut self, current: &mut Current<'a>, bytes: Range<usize>) -> Result<()> {
-        let message: &'a Message = current.message;
-        let text = trim(message.payload.get(bytes.clone()).unwrap_or_default());
-        let limit = self.decoder.options.max_event_bytes;
-        if text.len() > limit {
-            let reason = format!("event of {} bytes, above the limit of {limit}", text.len());
-            return self.refuse(current, bytes, reason);
-        }
-        let mut envelope = Envelope::default();
-        let problem = match std::str::from_utf8(text) {
-            Ok(text) => self.read_object(&mut envelope, text).err(),
-            Err(error) => {
-                // What stands before the bad byte still tells whose event it was.
-                let (before, _) = text.split_at(error.valid_up_to());
-                let before = std::str::from_utf8(before).unwrap_or_default();
-                let _ = self.read_object(&mut envelope, before);
-                Some(format!("not valid UTF-8 at byte {}", error.valid_up_to()))
-            }
-        };
-        let origin = current.part(bytes);
-        self.event(current, &envelope, problem, origin)
-    }
-
-    fn read_object(&mut self, envelope: &mut Envelope<'a>, text: &'a str) -> Result<(), String> {
-        match text.bytes().next() {
-            Some(b'{') => envelope.read_json(text, &mut self.extensions),
-            Some(b'"' | b'[' | b't' | b'f' | b'n' | b'-' | b'0'..=b'9') => Err(format!(
-                "an event must be a JSON object, got {}",
-                describe(text)
-            )),
-            Some(_) => Err("not valid JSON at byte 0: expected an object".to_owned()),
-            None => Err("nothing but blanks".to_owned()),
-        }
-    }
-
-    /// Sets aside bytes in which no event was looked for.
-    fn refuse(
-        &mut self,
-        current: &mut Current<'a>,
-        bytes: Range<usize>,
-        reason: String,
-    ) -> Result<()> {
-        let origin = if bytes.end == 0 {
-            current.whole()
-        } else {
-            current.part(bytes)
-        };
-        self.event(current, &Envelope::default(), Some(reason), origin)
-    }
-
-    /// Judges one event and adds its row.
-    fn event(
-        &mut self,
-        current: &mut Current<'a>,
-        envelope: &Envelope<'a>,
-        problem: Option<String>,
-        origin: Origin,
-    ) -> Result<()> {
-        let ingest_time = current.place.ingest_time_us;
-        let time = event_time(envelope, problem.is_some(), ingest_time);
-        let judged = match problem {
-            Some(reason) => Err(reason),
-            None => self.judge(envelope, &time, ingest_time),
-        };
-        let verdict = judged.unwrap_or_else(Verdict::Rejected);
-        let key = self.key(envelope);
-        let content_hash = (key != 0).then(|| self.content_hash(envelope, &time));
-        let (status, reason, shape) = match &verdict {
-            Verdict::Ok { shape } => (Status::Ok, None, Some(*shape)),
-            Verdict::Unmatched(reason) => (Status::Unmatched, Some(reason.as_str()), None),
-            Verdict::Rejected(reason) => (Status::Rejected, Some(reason.as_str()), None),
-        };
-        let raw = match (status, &origin) {
-            (Status::Ok, _) => None,
-            (_, Origin::Binary { .. }) => Some(Cow::Owned(as_structured(current.message))),
-            (_, Origin::Part { bytes, .. }) => current
-                .message
-                .payload
-                .get(bytes.clone())
-                .map(Cow::Borrowed),
-        };
-        self.written_bytes += self.decoder.shard.len()
-            + reason.map_or(0, str::len)
-            + raw.as_ref().map_or(0, |r| r.len());
-        if self.written_bytes > MAX_BATCH_BYTES {
-            return Err(unfit(format!(
-                "more than {MAX_BATCH_BYTES} bytes set aside in one batch"
-            )));
-        }
-        if let Some(shape) = shape {
-            self.columns.push_values(shape, &self.scratch.values);
-        }
-        let head = Head {
-            id: envelope.id.text(),
-            source: envelope.source.text(),
-            kind: envelope.kind.text(),
-            subject: envelope.subject.text(),
-            event_time: time.micros(),
-            status,
-            reason,
-            raw: raw.as_deref(),
-            content_hash,
-            extra: shape.and_then(|_| self.scratch.extra()),
-        };
-        self.columns.push(current.place, &head);
-        self.keys.push(key);
-        self.origins.push(origin);
-        current.place.ordinal += 1;
-        Ok(())
-    }
-
-    /// # Errors
-    /// The reason to reject it.
-    fn judge(
-        &mut self,
-        envelope: &Envelope<'a>,
-        time: &Time,
-        ingest_time: i64,
-    ) -> Result<Verdict, String> {
-        let version = envelope.specversion.required("specversion")?;
-        if version != "1.0" {
-            return Err(format!(
-                "`specversion` must be \"1.0\", got \"{}\"",
-                shorten(version)
-            ));
-        }
-        envelope.id.required("id")?;
-        envelope.source.required("source")?;
-        let kind = envelope.kind.required("type")?;
-        envelope.subject.required("subject")?;
-        self.check_time(time, ingest_time)?;
-        let Some(shape) = self.shape(kind) else {
-            return Ok(Verdict::Unmatched(format!(
-                "no event type is defined for `{}`",
-                shorten(kind)
-            )));
-        };
-        let data = envelope.json_data()?;
-        let max_number_len = self.decoder.options.max_number_len;
-        self.decoder.shapes[shape].read(data, max_number_len, &mut self.scratch)?;
-        Ok(Verdict::Ok { shape })
-    }
-
-    fn check_time(&self, time: &Time, ingest_time: i64) -> Result<(), String> {
-        let micros = match time {
-            Time::Sent(micros) | Time::Ingest(micros) => *micros,
-            Time::Unreadable(reason) => return Err(reason.clone()),
-            Time::Unknown => return Ok(()),
-        };
-        if micros < 0 && matches!(time, Time::Sent(_)) {
-            return Err("`time` is before 1970".to_owned());
-        }
-        let ahead = micros.saturating_sub(ingest_time);
-        let limit = self.decoder.options.max_future_skew_us;
-        if ahead > limit {
-            let (ahead, limit) = (seconds(ahead), seconds(limit));
-            return Err(format!(
-                "`time` is {ahead} s after the ingest time, above the limit of {limit} s"
-            ));
-        }
-        Ok(())
-    }
-
-    /// The shape of a type; most often it is that of the event before.
-    fn shape(&mut self, kind: &str) -> Option<usize> {
-        let last = self.decoder.shapes.get(self.last_shape);
-        if last.is_some_and(|shape| shape.kind == kind) {
-            return Some(self.last_shape);
-        }
-        self.last_shape = *self.decoder.by_type.get(kind)?;
-        Some(self.last_shape)
-    }
-
-    /// Identifies an event; 0 when its source or id is not known.
-    fn key(&mut self, envelope: &Envelope<'a>) -> u128 {
-        let (Some(source), Some(id)) = (envelope.source.text(), envelope.id.text()) else {
-            return 0;
-        };
-        self.hashed.clear();
-        put(&mut self.hashed, source.as_bytes());
-        put(&mut self.hashed, id.as_bytes());
-        // 0 means none, so the one pair in 2^128 that hashes to it shares the key 1.
-        xxh3_128(&self.hashed).max(1)
-    }
-
-    /// Tells a repeat from a conflict. An event that was sent without a time has none here, so that
-    /// the same event stored again is a repeat.
-    fn content_hash(&mut self, envelope: &Envelope<'a>, time: &Time) -> i64 {
-        self.hashed.clear();
-        put(
-            &mut self.hashed,
-            envelope.kind.text().unwrap_or_default().as_bytes(),
-        );
-        put(
-            &mut self.hashed,
-            envelope.subject.text().unwrap_or_default().as_bytes(),
-        );
-        match time {
-            Time::Sent(micros) => put(&mut self.hashed, &micros.to_le_bytes()),
-            Time::Ingest(_) | Time::Unknown => put(&mut self.hashed, b""),
-            Time::Unreadable(reason) => put(&mut self.hashed, reason.as_bytes()),
-        }
-        put(&mut self.hashed, envelope.data_bytes());
-        xxh3_64(&self.hashed).cast_signed()
-    }
-
-    fn finish(self) -> Result<Decoded> {
-        let (batch, statuses) = self
-            .columns
-            .finish(&self.decoder.schema, &self.decoder.shard)?;
-        Ok(Decoded {
-            batch,
-            keys: self.keys,
-            statuses,
-            origins: self.origins,
-        })
-    }
-}
-
-/// When an event happened, as far as is known.
-enum Time {
-    /// The event says so.
-    Sent(i64),
-    /// It does not say, so when it was stored.
-    Ingest(i64),
-    /// What it says cannot be read.
-    Unreadable(String),
-    /// The event could not be read far enough.
-    Unknown,
-}
-
-impl Time {
-    fn micros(&self) -> Option<i64> {
-        match self {
-            Time::Sent(micros) | Time::Ingest(micros) => Some(*micros),
-            Time::Unreadable(_) | Time::Unknown => None,
-        }
-    }
-}
-
-fn event_time(envelope: &Envelope<'_>, is_broken: bool, ingest_time: i64) -> Time {
-    match envelope.time.optional("time") {
-        Ok(None) if is_broken => Time::Unknown,
-        Ok(None) => Time::Ingest(ingest_time),
-        Err(reason) => Time::Unreadable(reason),
-        Ok(Some(text)) => match time::instant(text) {
-            Ok(instant) => Time::Sent(instant.micros),
-            Err(fault) => Time::Unreadable(format!(
-                "`time` \"{}\" {fault} (RFC 3339 with an offset)",
-                shorten(text)
-            )),
-        },
-    }
-}
-
-/// Seconds with six digits, of microseconds.
-fn seconds(micros: i64) -> String {
-    let (whole, fraction) = (micros / 1_000_000, micros.unsigned_abs() % 1_000_000);
-    match fraction {
-        0 => whole.to_string(),
-        _ => format!("{whole}.{fraction:06}"),
-    }
-}
-
-/// Appends a text with its length before it, so that no two lists of texts become the same bytes.
-fn put(bytes: &mut Vec<u8>, text: &[u8]) {
-    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(text);
 }

@@ -33,7 +33,7 @@ impl Period {
             problem: format!("billing.time_zone `{zone}` is not a time zone"),
             hint: "use an IANA name such as UTC or Europe/Berlin".into(),
         })?;
-        let start = |day: Date| day.to_zoned(zone.clone()).map(|at| at.timestamp().as_microsecond());
+        let start = |day: Date| day.to_zoned_datetime(zone.clone()).map(|at| at.timestamp().as_microsecond());
         Ok(Period {
             first_day,
             last_day: first_day.last_of_month(),
@@ -50,6 +50,12 @@ impl Period {
     /// How many days it has.
     pub fn days(&self) -> i64 {
         i64::from(self.last_day.day())
+    }
+}
+
+impl From<&Period> for tollgate_sql::invoice::Period {
+    fn from(period: &Period) -> Self {
+        Self { start_us: period.start_us, end_us: period.end_us }
     }
 }
 

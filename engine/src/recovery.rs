@@ -18,7 +18,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
-use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event};
+use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::Identity};
 use tollgate_sql::{definitions::Definitions, meter::Meter};
 
 /// What the stream shows of the last committed message.
@@ -164,21 +164,22 @@ pub async fn dedupe(events: &dyn Table, shard: &str, position: &Position, horizo
         .and_then(|frame| {
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
         });
+    let mut identity = Identity::default();
     let mut stream = stream(frame, doing).await?;
     while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
-        remember(&mut dedupe, &batch);
+        remember(&mut dedupe, &mut identity, &batch);
     }
     Ok(dedupe)
 }
 
-fn remember(dedupe: &mut Dedupe, batch: &RecordBatch) {
+fn remember(dedupe: &mut Dedupe, identity: &mut Identity, batch: &RecordBatch) {
     let sources = batch["source"].as_string::<i32>();
     let ids = batch["event_id"].as_string::<i32>();
     let contents = batch["content_hash"].as_primitive::<Int64Type>();
     let ingest_times = batch["ingest_time"].as_primitive::<TimestampMicrosecondType>();
     for row in 0..batch.num_rows() {
         if ids.is_valid(row) && sources.is_valid(row) {
-            let key = event::key(sources.value(row), ids.value(row));
+            let key = identity.pair(sources.value(row), ids.value(row));
             dedupe.judge(key, contents.value(row), ingest_times.value(row));
         }
     }

@@ -5,6 +5,7 @@
 //! `events`, by the code that meters live. Each event is in a view exactly once.
 
 use crate::{
+    billing,
     catalog::{Catalog, table},
     commit::{Marks, Position},
     error::{Error, Result, query_error},
@@ -28,7 +29,9 @@ use datafusion::{
 };
 use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::{Table, lake::Lake};
-use tollgate_sql::{definitions::EventType, invoice, meter::Meter, schema, session};
+use tollgate_sql::{
+    definitions::EventType, invoice::tables::line_items_schema, meter::Meter, schema, session,
+};
 
 /// A pinned, read-only view of everything that was committed.
 #[derive(Debug)]
@@ -125,12 +128,14 @@ impl View {
         Ok(context)
     }
 
-    /// The session that a price sees: each meter is its total for the period, `<meter>_windows` its
-    /// windows in the period, and `subscription` has one row a customer.
+    /// The session that a price sees: each meter is its total for the period (from
+    /// [`View::all_totals`]), `<meter>_windows` its windows in the period, and `subscription` has one
+    /// row a customer.
     pub async fn period_session(
         &self,
         period: &Period,
         sql: &str,
+        totals: &[RecordBatch],
         subscription: RecordBatch,
     ) -> Result<SessionContext> {
         let context = session::context();
@@ -140,7 +145,7 @@ impl View {
         for (index, meter) in self.catalog.meters.iter().enumerate() {
             let name = &meter.definition().name;
             if wanted.contains(name) {
-                register_rows(&context, name, self.totals(index, period).await?)?;
+                register_rows(&context, name, totals[index].clone())?;
             }
             let windows = format!("{name}_windows");
             if wanted.contains(&windows) {
@@ -158,11 +163,11 @@ impl View {
             register(context, table::EVENTS, provider_or(self.events.as_deref(), empty)?)?;
         }
         if wanted.contains(table::INVOICES) {
-            let provider = provider_or(self.invoices.as_deref(), invoice::invoices_schema)?;
+            let provider = provider_or(self.invoices.as_deref(), billing::invoices_schema)?;
             register(context, table::INVOICES, provider)?;
         }
         if wanted.contains(table::LINE_ITEMS) {
-            let provider = provider_or(self.line_items.as_deref(), invoice::line_items_schema)?;
+            let provider = provider_or(self.line_items.as_deref(), line_items_schema)?;
             register(context, table::LINE_ITEMS, provider)?;
         }
         for event_type in definitions.event_types.iter().filter(|t| wanted.contains(&t.name)) {
@@ -234,8 +239,17 @@ impl View {
         with_customer(meter, &rows, &["window_start", "window_end"], Some(is_final))
     }
 
+    /// The totals of every meter for a period, in order of definition.
+    pub async fn all_totals(&self, period: &Period) -> Result<Vec<RecordBatch>> {
+        let mut totals = Vec::with_capacity(self.catalog.meters.len());
+        for index in 0..self.catalog.meters.len() {
+            totals.push(self.totals(index, period).await?);
+        }
+        Ok(totals)
+    }
+
     /// A meter's totals for a period: `customer, subject, dimensions…, measures…`.
-    pub async fn totals(&self, index: usize, period: &Period) -> Result<RecordBatch> {
+    async fn totals(&self, index: usize, period: &Period) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
         let states = self.states(index, Some(period)).await?;
         with_customer(meter, &meter.totals(&states).await?, &[], None)

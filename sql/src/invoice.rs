@@ -197,12 +197,17 @@ fn place(terms: &Terms<'_>, charge: &Charge) -> Result<usize> {
         problem,
     };
     if charge.customer != terms.customer {
-        return Err(refused(format!("a charge is for customer `{}`", charge.customer)));
+        return Err(refused(format!(
+            "a charge is for customer `{}`",
+            charge.customer
+        )));
     }
     if charge.currency != terms.plan.currency {
         let (price, plan) = (&charge.currency, &terms.plan.currency);
         let name = &charge.price;
-        return Err(refused(format!("price `{name}` is in {price}, the plan in {plan}")));
+        return Err(refused(format!(
+            "price `{name}` is in {price}, the plan in {plan}"
+        )));
     }
     let mut prices = terms.plan.prices.iter();
     prices

@@ -94,7 +94,7 @@ impl Meter {
     ) -> Result<Self, DataFusionError> {
         check_alike(shape, per_window, in_total)?;
         let states = per_window.state_schema();
-        let finish = per_window.finish(&states)?;
+        let finish = per_window.finish()?;
         let counts = per_window.state_counts()?;
         let layout = Layout::new(shape, &states, &counts, finish.schema());
         let fingerprint = fingerprint::of(definition, event_type, &per_window.input, &layout.pane)?;
@@ -102,9 +102,9 @@ impl Meter {
             definition: definition.clone(),
             input: Arc::clone(&per_window.input),
             partial: per_window.partial()?,
-            reduce: per_window.reduce(&layout.state)?,
-            finish: per_window.finish(&layout.state)?,
-            totals: in_total.finish(&layout.total_state)?,
+            reduce: per_window.reduce()?,
+            finish,
+            totals: in_total.finish()?,
             layout,
             fingerprint,
         })
@@ -251,7 +251,7 @@ impl Meter {
     /// # Errors
     /// [`Error::Measure`]; its window is `any` when each window by itself is fine.
     pub async fn totals(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
-        let without_window = states.iter().map(|state| self.without_window(state));
+        let without_window = states.iter().map(without_first_column);
         let without_window: Vec<RecordBatch> = without_window
             .collect::<Result<_, DataFusionError>>()
             .map_err(merging)?;
@@ -327,12 +327,6 @@ impl Meter {
         };
         let ends: TimestampMicrosecondArray = starts.try_unary(end)?;
         Ok(ends.with_data_type(schema::timestamp()))
-    }
-
-    fn without_window(&self, state: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
-        let columns = state.columns().get(1..).unwrap_or_default().to_vec();
-        let schema = Arc::clone(&self.layout.total_state);
-        Ok(RecordBatch::try_new(schema, columns)?)
     }
 }
 
@@ -413,6 +407,11 @@ fn sorted(batch: &RecordBatch, key_count: usize) -> Result<RecordBatch, DataFusi
     });
     let order = lexsort_to_indices(&keys.collect::<Vec<_>>(), None)?;
     Ok(take_record_batch(batch, &order)?)
+}
+
+fn without_first_column(batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    let others: Vec<usize> = (1..batch.num_columns()).collect();
+    Ok(batch.project(&others)?)
 }
 
 /// The same columns under our names.

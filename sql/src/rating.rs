@@ -15,12 +15,14 @@ use crate::{
     money::Exact,
 };
 use answer::Columns;
+use arrow::array::RecordBatch;
 use datafusion::{
     common::tree_node::{TreeNode, TreeNodeRecursion},
     error::DataFusionError,
     execution::context::SQLOptions,
     logical_expr::{Expr, LogicalPlan, Volatility},
-    prelude::{DataFrame, SessionContext},
+    physical_plan::collect,
+    prelude::SessionContext,
 };
 
 /// One row of a price's answer: what becomes one line item.
@@ -68,16 +70,26 @@ pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<V
     // Types are final once rules have run: a session may turn integer arithmetic into decimals.
     let plan = state.optimize(&plan).map_err(failed)?;
     let columns = Columns::find(price, plan.schema().as_arrow())?;
-    let batches = DataFrame::new(state, plan)
-        .collect()
-        .await
-        .map_err(failed)?;
+    let batches = execute(context, &plan).await.map_err(failed)?;
     let mut charges = Vec::with_capacity(batches.iter().map(|batch| batch.num_rows()).sum());
     for batch in &batches {
         columns.read(price, batch, &mut charges)?;
     }
     charges.sort_by(|left, right| sort_key(left).cmp(&sort_key(right)));
     Ok(charges)
+}
+
+/// Runs a plan that has been optimized; a `DataFrame` would optimize it again.
+async fn execute(
+    context: &SessionContext,
+    plan: &LogicalPlan,
+) -> Result<Vec<RecordBatch>, DataFusionError> {
+    let state = context.state();
+    let physical = state
+        .query_planner()
+        .create_physical_plan(plan, &state)
+        .await?;
+    collect(physical, context.task_ctx()).await
 }
 
 /// What charges of one price are ordered by.

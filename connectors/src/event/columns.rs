@@ -37,6 +37,13 @@ pub(super) struct Head<'r> {
     pub(super) extra: Option<&'r str>,
 }
 
+impl Head<'_> {
+    /// Bytes that the size of the input does not bound.
+    pub(super) fn written_bytes(&self) -> usize {
+        self.reason.map_or(0, str::len) + self.raw.map_or(0, <[u8]>::len)
+    }
+}
+
 /// All columns of one batch in the making.
 pub(super) struct Columns {
     sequence: Vec<i64>,

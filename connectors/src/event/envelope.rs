@@ -66,6 +66,13 @@ impl<'a> Attribute<'a> {
     }
 }
 
+/// What a key of an event turned out to be.
+enum Member {
+    New,
+    Again,
+    Extension,
+}
+
 /// One event before anything in it is judged.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
@@ -110,60 +117,58 @@ impl<'a> Envelope<'a> {
     ) -> Result<(), String> {
         extensions.clear();
         let mut scanner = Scanner::new(text.as_bytes());
-        self.members(text, &mut scanner, extensions)?;
+        let twice = self
+            .members(text, &mut scanner, extensions)
+            .map_err(reason)?;
         scanner.finish().map_err(reason)?;
         if let Some(fault) = scanner.noted() {
             return Err(reason(fault));
         }
-        match duplicate(extensions, text) {
-            Some(name) => Err(twice(&name)),
+        match twice.or_else(|| duplicate(extensions, text)) {
+            Some(name) => Err(format!("key `{}` is given twice", shorten(&name))),
             None => Ok(()),
         }
     }
 
+    /// Reads every member; returns the first key that came again, whose first value stays.
     fn members(
         &mut self,
         text: &'a str,
         scanner: &mut Scanner<'_>,
         extensions: &mut Vec<Token>,
-    ) -> Result<(), String> {
-        if !scanner.enter(b'{', b'}').map_err(reason)? {
-            return Ok(());
-        }
-        loop {
-            let key = scanner.key().map_err(reason)?;
-            let value = scanner.value().map_err(reason)?;
-            self.member(text, key, value, extensions)?;
-            if !scanner.more(b'}').map_err(reason)? {
-                return Ok(());
+    ) -> Result<Option<String>, Fault> {
+        let mut twice = None;
+        let mut more = scanner.enter(b'{', b'}')?;
+        while more {
+            let key = scanner.key()?;
+            let value = scanner.value()?;
+            let name = key.text(text).unwrap_or_default();
+            match self.member(&name, value, text) {
+                Member::New => {}
+                Member::Again => {
+                    twice.get_or_insert(name.into_owned());
+                }
+                Member::Extension => extensions.push(key),
             }
+            more = scanner.more(b'}')?;
         }
+        Ok(twice)
     }
 
-    fn member(
-        &mut self,
-        text: &'a str,
-        key: Token,
-        value: Token,
-        extensions: &mut Vec<Token>,
-    ) -> Result<(), String> {
-        let name = key.text(text).unwrap_or_default();
-        let before = match name.as_ref() {
-            "data" => self.data.replace(value.raw(text)).is_some(),
-            "data_base64" => self.opaque.replace(value.raw(text).as_bytes()).is_some(),
-            _ => match self.attribute(&name) {
-                Some(attribute) if attribute.sent() => true,
+    fn member(&mut self, name: &str, value: Token, text: &'a str) -> Member {
+        let raw = value.raw(text);
+        match name {
+            "data" => first(&mut self.data, raw),
+            "data_base64" => first(&mut self.opaque, raw.as_bytes()),
+            _ => match self.attribute(name) {
+                None => Member::Extension,
+                Some(attribute) if attribute.sent() => Member::Again,
                 Some(attribute) => {
                     *attribute = Attribute::of(value, text);
-                    false
-                }
-                None => {
-                    extensions.push(key);
-                    false
+                    Member::New
                 }
             },
-        };
-        if before { Err(twice(&name)) } else { Ok(()) }
+        }
     }
 
     /// The bytes of `data` that tell one content from another. `null` is no data.
@@ -195,6 +200,15 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// Keeps the first value.
+fn first<T>(slot: &mut Option<T>, value: T) -> Member {
+    if slot.is_some() {
+        return Member::Again;
+    }
+    *slot = Some(value);
+    Member::New
+}
+
 /// Whether a content type says JSON; its parameters are ignored.
 fn is_json(content_type: &str) -> bool {
     let media = media_type(content_type).to_ascii_lowercase();
@@ -210,10 +224,6 @@ pub(super) fn media_type(content_type: &str) -> &str {
 /// The reason for a text that is not JSON.
 pub(super) fn reason(fault: Fault) -> String {
     fault.to_string()
-}
-
-fn twice(name: &str) -> String {
-    format!("key `{}` is given twice", shorten(name))
 }
 
 /// The first key, in order of text, that is there twice. Few keys are compared with one another; many

@@ -4,15 +4,16 @@ use super::{schema::plain, statistics};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StructArray, new_null_array},
     compute::{filter_record_batch, max, min},
-    datatypes::{DataType, Date32Type, Fields, Schema, SchemaRef},
+    datatypes::{DataType, Date32Type, Field, Fields, Schema, SchemaRef},
     error::ArrowError,
 };
 use bytes::Bytes;
 use parquet::{
     arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
-    basic::{Compression, ZstdLevel},
+    basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
     file::properties::{EnabledStatistics, WriterProperties},
+    schema::types::ColumnPath,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -95,7 +96,7 @@ impl Encoder {
     ) -> Result<Encoded, EncodeError> {
         // The Arrow schema would only repeat what the Parquet types already say.
         let options = ArrowWriterOptions::new()
-            .with_properties(properties()?)
+            .with_properties(properties(&self.file)?)
             .with_skip_arrow_metadata(true);
         let schema = Arc::clone(&self.file);
         let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
@@ -231,11 +232,27 @@ fn aligned_struct(
     Ok(Arc::new(aligned))
 }
 
-fn properties() -> Result<WriterProperties, ParquetError> {
-    Ok(WriterProperties::builder()
+fn properties(schema: &Schema) -> Result<WriterProperties, ParquetError> {
+    let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_created_by(concat!("tollgate ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build())
+        .set_created_by(concat!("tollgate ", env!("CARGO_PKG_VERSION")).to_owned());
+    let rising = schema.fields().iter().filter(|f| is_rising(f));
+    let packed = rising.fold(properties, |properties, field| {
+        let column = ColumnPath::from(field.name().as_str());
+        properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
+    });
+    Ok(packed.build())
+}
+
+/// Columns that mostly count up: sequences and times. Their differences pack better than a
+/// dictionary, which would have an entry a row.
+fn is_rising(field: &Field) -> bool {
+    match field.data_type() {
+        DataType::Int64 => !field.is_nullable(),
+        other => matches!(other, DataType::Timestamp(..)),
+    }
 }

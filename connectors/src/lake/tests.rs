@@ -6,7 +6,7 @@ use arrow::{
     datatypes::{DataType, Field, TimeUnit},
     util::pretty::pretty_format_batches,
 };
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -112,7 +112,7 @@ fn rows(schema: &Schema, sequences: &[i64], days: &[i32]) -> RecordBatch {
             ("raw", _) => Arc::new(
                 sequences
                     .iter()
-                    .map(|s| some(s).map(|s| vec![0xff, u8::try_from(s).unwrap()]))
+                    .map(|s| some(s).map(|s| vec![0xff, u8::try_from(s % 100).unwrap()]))
                     .collect::<BinaryArray>(),
             ),
             ("due", _) => Arc::new(
@@ -185,7 +185,9 @@ async fn append(
 }
 
 async fn sql(table: &DeltaTable, query: &str) -> RecordBatch {
-    let context = SessionContext::new();
+    let mut config = SessionConfig::new();
+    config.options_mut().sql_parser.parse_float_as_decimal = true;
+    let context = SessionContext::new_with_config(config);
     context
         .register_table("t", table.provider().unwrap())
         .unwrap();
@@ -795,7 +797,12 @@ async fn rows_that_do_not_fit_are_refused() {
     let staged = table.stage(&id, &[without("subject")]).await.unwrap();
     assert_eq!(staged.rows, 1, "a column that may be NULL may be left out");
     let bad = CommitId("../c1".to_owned());
-    assert!(table.stage(&bad, &[whole.clone()]).await.is_err());
+    assert!(
+        table
+            .stage(&bad, std::slice::from_ref(&whole))
+            .await
+            .is_err()
+    );
     assert!(place.lake.existing("../events").await.is_err());
 }
 

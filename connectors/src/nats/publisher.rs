@@ -4,7 +4,10 @@ use super::{
     NatsOptions, connect,
     stream::{self, unsuitable},
 };
-use crate::{Result, error::Error};
+use crate::{
+    Result,
+    error::{Cause, Error},
+};
 use async_nats::{
     Client, HeaderMap,
     header::NATS_MESSAGE_ID,
@@ -16,7 +19,8 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{collections::VecDeque, fmt, future::IntoFuture, time::Duration};
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 /// Messages sent but not yet acknowledged. A server refuses floods (error 10167), and more than some
@@ -37,7 +41,7 @@ pub struct Publisher {
     id_prefix: Option<String>,
     sent: u64,
     counts: Published,
-    in_flight: VecDeque<(Outgoing, PublishAckFuture)>,
+    in_flight: VecDeque<(Outgoing, InFlight)>,
 }
 
 /// What became of the messages.
@@ -51,11 +55,26 @@ pub struct Published {
     pub retries: u64,
 }
 
-#[derive(Clone)]
 struct Outgoing {
     subject: String,
     headers: Option<HeaderMap>,
     payload: Bytes,
+}
+
+/// An acknowledgement that is due.
+struct InFlight {
+    ack: PublishAckFuture,
+    /// Counted from the sending: the client's own clock starts when an acknowledgement is awaited, so
+    /// a window of lost ones would take the timeout once each.
+    deadline: Instant,
+}
+
+/// Why a message was not acknowledged.
+enum Refusal {
+    /// Nothing came in time.
+    Silence,
+    /// The client or the server said no.
+    Error(PublishError),
 }
 
 impl fmt::Debug for Publisher {
@@ -125,11 +144,9 @@ impl Publisher {
             payload,
         };
         self.sent += 1;
-        let ack = self
-            .send(&outgoing)
-            .await
-            .map_err(|e| self.refused(&outgoing, e))?;
-        self.in_flight.push_back((outgoing, ack));
+        let sent = self.send(&outgoing).await;
+        let in_flight = sent.map_err(|refusal| self.refused(&outgoing, refusal))?;
+        self.in_flight.push_back((outgoing, in_flight));
         Ok(())
     }
 
@@ -150,12 +167,12 @@ impl Publisher {
     }
 
     async fn settle_oldest(&mut self) -> Result<()> {
-        let Some((outgoing, ack)) = self.in_flight.pop_front() else {
+        let Some((outgoing, in_flight)) = self.in_flight.pop_front() else {
             return Ok(());
         };
-        let ack = match ack.await {
+        let ack = match in_flight.settle().await {
             Ok(ack) => ack,
-            Err(error) => self.send_again(&outgoing, error).await?,
+            Err(refusal) => self.send_again(&outgoing, refusal).await?,
         };
         self.counts.acknowledged += 1;
         self.counts.duplicates += u64::from(ack.duplicate);
@@ -163,34 +180,35 @@ impl Publisher {
     }
 
     /// Sends one message until it is acknowledged, waiting longer each time.
-    async fn send_again(&mut self, outgoing: &Outgoing, error: PublishError) -> Result<PublishAck> {
-        let mut error = error;
+    async fn send_again(&mut self, outgoing: &Outgoing, refusal: Refusal) -> Result<PublishAck> {
+        let mut refusal = refusal;
         for attempt in 1..ATTEMPTS_MAX {
-            if !is_passing(&error) {
+            if !refusal.is_passing() {
                 break;
             }
-            debug!(subject = outgoing.subject, attempt, %error, "message sent again");
-            pause(attempt).await;
+            debug!(subject = outgoing.subject, attempt, "message sent again");
+            refusal.pause(attempt).await;
             self.counts.retries += 1;
-            error = match self.send(outgoing).await {
-                Err(e) => e,
-                Ok(ack) => match ack.await {
+            refusal = match self.send(outgoing).await {
+                Err(refusal) => refusal,
+                Ok(in_flight) => match in_flight.settle().await {
                     Ok(ack) => return Ok(ack),
-                    Err(e) => e,
+                    Err(refusal) => refusal,
                 },
             };
         }
-        Err(self.refused(outgoing, error))
+        Err(self.refused(outgoing, refusal))
     }
 
-    async fn send(&self, outgoing: &Outgoing) -> Result<PublishAckFuture, PublishError> {
+    async fn send(&self, outgoing: &Outgoing) -> Result<InFlight, Refusal> {
         let mut message = PublishMessage::build().payload(outgoing.payload.clone());
         if let Some(headers) = &outgoing.headers {
             message = message.headers(headers.clone());
         }
-        self.context
-            .send_publish(outgoing.subject.clone(), message)
-            .await
+        let deadline = Instant::now() + self.options.timeout;
+        let sent = self.context.send_publish(outgoing.subject.clone(), message);
+        let ack = sent.await.map_err(Refusal::Error)?;
+        Ok(InFlight { ack, deadline })
     }
 
     fn headers(&self, given: &[(String, String)]) -> Result<Option<HeaderMap>> {
@@ -208,7 +226,14 @@ impl Publisher {
         Ok((!headers.is_empty()).then_some(headers))
     }
 
-    fn refused(&self, outgoing: &Outgoing, error: PublishError) -> Error {
+    fn refused(&self, outgoing: &Outgoing, refusal: Refusal) -> Error {
+        let error = match refusal {
+            Refusal::Error(error) => error,
+            Refusal::Silence => {
+                let why = "no acknowledgement came in time".into();
+                return stream::failed(&self.options, "publishing", why);
+            }
+        };
         let (problem, hint) = match error.kind() {
             PublishErrorKind::StreamNotFound => (
                 format!("no stream takes the subject `{}`", outgoing.subject),
@@ -224,29 +249,52 @@ impl Publisher {
     }
 }
 
-fn header(
-    name: &str,
-    value: &str,
-) -> Result<(async_nats::HeaderName, async_nats::HeaderValue), crate::error::Cause> {
-    Ok((name.parse()?, value.parse()?))
-}
-
-/// Whether the same message may be taken later. Without a responder the server may only be starting.
-fn is_passing(error: &PublishError) -> bool {
-    match error.kind() {
-        PublishErrorKind::TimedOut
-        | PublishErrorKind::BrokenPipe
-        | PublishErrorKind::MaxAckPending
-        | PublishErrorKind::StreamNotFound => true,
-        PublishErrorKind::Other => stream::code(error) == Some(ErrorCode::STREAM_TOO_MANY_REQUESTS),
-        _ => false,
+impl InFlight {
+    async fn settle(self) -> Result<PublishAck, Refusal> {
+        // An acknowledgement that is already here is taken even after the deadline.
+        match timeout_at(self.deadline, self.ack.into_future()).await {
+            Ok(acknowledged) => acknowledged.map_err(Refusal::Error),
+            Err(_) => Err(Refusal::Silence),
+        }
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "spares a busy server; nothing that is stored depends on it"
-)]
-async fn pause(attempt: u32) {
-    tokio::time::sleep(Duration::from_millis(50) * 2u32.pow(attempt)).await;
+impl Refusal {
+    /// Whether the same message may be taken later. Without a responder the server may only be
+    /// starting.
+    fn is_passing(&self) -> bool {
+        let Refusal::Error(error) = self else {
+            return true;
+        };
+        match error.kind() {
+            PublishErrorKind::TimedOut
+            | PublishErrorKind::BrokenPipe
+            | PublishErrorKind::MaxAckPending
+            | PublishErrorKind::StreamNotFound => true,
+            PublishErrorKind::Other => {
+                stream::code(error) == Some(ErrorCode::STREAM_TOO_MANY_REQUESTS)
+            }
+            PublishErrorKind::WrongLastMessageId
+            | PublishErrorKind::WrongLastSequence
+            | PublishErrorKind::MaxPayloadExceeded => false,
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "spares a busy server; nothing that is stored depends on it"
+    )]
+    async fn pause(&self, attempt: u32) {
+        // After silence we have waited long enough already.
+        if matches!(self, Refusal::Error(_)) {
+            tokio::time::sleep(Duration::from_millis(50) * 2u32.pow(attempt)).await;
+        }
+    }
+}
+
+fn header(
+    name: &str,
+    value: &str,
+) -> Result<(async_nats::HeaderName, async_nats::HeaderValue), Cause> {
+    Ok((name.parse()?, value.parse()?))
 }

@@ -4,7 +4,10 @@ use async_nats::jetstream::{
     stream::{Config, RetentionPolicy},
 };
 use futures::{FutureExt, StreamExt};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tempfile::TempDir;
 use tollgate_connectors::{
     Anchor, Bounds, Error, ErrorKind, ReadLimit, Sequence, Source,
@@ -588,7 +591,9 @@ async fn publishing_where_no_stream_listens_says_so() {
 #[tokio::test]
 async fn publishing_goes_on_when_the_server_comes_back() {
     let mut fixture = Fixture::start().await;
-    let mut publisher = Publisher::connect(fixture.options()).await.unwrap();
+    let mut options = fixture.options();
+    options.timeout = Duration::from_secs(2);
+    let mut publisher = Publisher::connect(options).await.unwrap();
     for number in 1..=500 {
         publisher
             .publish("usage.a", &[], number.to_string().into())

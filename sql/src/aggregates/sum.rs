@@ -196,7 +196,7 @@ impl GroupSums {
         let counted = counted(values.nulls(), filter);
         self.grow(group_count, counted.is_some());
         let overflowed = match counted {
-            None => add_all::<T>(&mut self.sums, values, groups),
+            None => self.add_all::<T>(values, groups),
             Some(counted) => self.add_counted::<T>(values, groups, &counted),
         };
         if overflowed { overflow() } else { Ok(()) }
@@ -215,6 +215,26 @@ impl GroupSums {
         }
     }
 
+    /// Adds rows of which every one counts; tells whether 128 bits were too few.
+    fn add_all<T: ArrowPrimitiveType>(
+        &mut self,
+        values: &PrimitiveArray<T>,
+        groups: &[usize],
+    ) -> bool
+    where
+        T::Native: Into<i128>,
+    {
+        let mut overflowed = false;
+        for (&value, &group) in values.values().iter().zip(groups) {
+            overflowed |= add_one(&mut self.sums[group], value.into());
+        }
+        if let Some(seen) = &mut self.seen {
+            groups.iter().for_each(|group| seen[*group] = true);
+        }
+        overflowed
+    }
+
+    /// Adds the rows that count; tells whether 128 bits were too few.
     fn add_counted<T: ArrowPrimitiveType>(
         &mut self,
         values: &PrimitiveArray<T>,
@@ -247,22 +267,6 @@ impl GroupSums {
             .filter(|nulls| nulls.null_count() > 0);
         decimals(sums, nulls, self.scale)
     }
-}
-
-/// Adds rows of which every one counts.
-fn add_all<T: ArrowPrimitiveType>(
-    sums: &mut [i128],
-    values: &PrimitiveArray<T>,
-    groups: &[usize],
-) -> bool
-where
-    T::Native: Into<i128>,
-{
-    let mut overflowed = false;
-    for (&value, &group) in values.values().iter().zip(groups) {
-        overflowed |= add_one(&mut sums[group], value.into());
-    }
-    overflowed
 }
 
 /// Adds, and tells whether 128 bits were too few.

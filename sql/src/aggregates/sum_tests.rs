@@ -1,1 +1,177 @@
+//! What the two accumulators of `sum` add up, and what they refuse.
 
+use super::*;
+use arrow::array::{Int64Array, UInt64Array};
+
+fn sums(scale: i8) -> GroupSums {
+    GroupSums::of(&DataType::Decimal128(38, scale)).unwrap()
+}
+
+fn integers(values: Vec<Option<i64>>) -> Vec<ArrayRef> {
+    vec![Arc::new(Int64Array::from(values))]
+}
+
+fn states(values: Vec<Option<i128>>, scale: i8) -> Vec<ArrayRef> {
+    let values = Decimal128Array::from(values);
+    vec![Arc::new(
+        values.with_precision_and_scale(38, scale).unwrap(),
+    )]
+}
+
+#[test]
+fn groups_are_added_across_batches_and_new_ones_join() {
+    let mut sums = sums(0);
+    let first = integers(vec![Some(1), Some(20), Some(3)]);
+    sums.update_batch(&first, &[0, 1, 0], None, 2).unwrap();
+    let second = integers(vec![Some(-500), Some(7)]);
+    sums.update_batch(&second, &[2, 1], None, 3).unwrap();
+    let expected = states(vec![Some(4), Some(27), Some(-500)], 0);
+    assert_eq!(sums.state(EmitTo::All).unwrap(), expected);
+}
+
+#[test]
+fn a_group_of_nulls_and_filtered_rows_has_no_sum() {
+    let mut sums = sums(0);
+    let first = integers(vec![Some(1)]);
+    sums.update_batch(&first, &[0], None, 1).unwrap();
+    let second = integers(vec![None, Some(5), Some(6), Some(7)]);
+    let filter = BooleanArray::from(vec![Some(true), Some(true), Some(false), None]);
+    sums.update_batch(&second, &[1, 2, 3, 0], Some(&filter), 4)
+        .unwrap();
+    let expected = states(vec![Some(1), None, Some(5), None], 0);
+    assert_eq!(sums.state(EmitTo::All).unwrap(), expected);
+}
+
+#[test]
+fn a_group_without_a_sum_gets_one_from_a_later_batch() {
+    let mut sums = sums(0);
+    sums.update_batch(&integers(vec![None]), &[0], None, 1)
+        .unwrap();
+    sums.update_batch(&integers(vec![Some(0), None]), &[0, 1], None, 2)
+        .unwrap();
+    sums.update_batch(&integers(vec![Some(9)]), &[2], None, 3)
+        .unwrap();
+    assert_eq!(
+        sums.state(EmitTo::First(1)).unwrap(),
+        states(vec![Some(0)], 0)
+    );
+    let rest = states(vec![None, Some(9)], 0);
+    assert_eq!(sums.state(EmitTo::All).unwrap(), rest);
+}
+
+#[test]
+fn a_group_without_a_sum_gets_one_from_a_batch_without_nulls() {
+    let mut sums = sums(0);
+    sums.update_batch(&integers(vec![None, None]), &[0, 1], None, 2)
+        .unwrap();
+    sums.update_batch(&integers(vec![Some(7)]), &[1], None, 2)
+        .unwrap();
+    assert_eq!(
+        sums.state(EmitTo::All).unwrap(),
+        states(vec![None, Some(7)], 0)
+    );
+}
+
+#[test]
+fn unsigned_integers_count_in_full() {
+    let mut sums = sums(0);
+    let largest: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from(vec![u64::MAX, u64::MAX]))];
+    sums.update_batch(&largest, &[0, 0], None, 1).unwrap();
+    // 2 × 18446744073709551615
+    let expected = states(vec![Some(36_893_488_147_419_103_230)], 0);
+    assert_eq!(sums.state(EmitTo::All).unwrap(), expected);
+}
+
+#[test]
+fn thirty_eight_digits_fit_and_one_unit_more_does_not() {
+    for sign in [1, -1] {
+        let mut sums = sums(2);
+        sums.merge_batch(
+            &states(vec![Some(sign * (LARGEST - 1)), Some(sign)], 2),
+            &[0, 0],
+            1,
+        )
+        .unwrap();
+        assert_eq!(
+            sums.state(EmitTo::All).unwrap(),
+            states(vec![Some(sign * LARGEST)], 2)
+        );
+        let mut sums = GroupSums::of(&DataType::Decimal128(38, 2)).unwrap();
+        sums.merge_batch(
+            &states(vec![Some(sign * LARGEST), Some(sign)], 2),
+            &[0, 0],
+            1,
+        )
+        .unwrap();
+        let error = sums.evaluate(EmitTo::All).unwrap_err().to_string();
+        assert!(error.contains("more than 38 digits"), "{error}");
+    }
+}
+
+#[test]
+fn a_sum_beyond_128_bits_is_an_error_at_once() {
+    let twice = states(vec![Some(LARGEST), Some(LARGEST)], 0);
+    assert!(sums(0).merge_batch(&twice, &[0, 0], 1).is_err());
+    let and_null = states(vec![Some(LARGEST), Some(LARGEST), None], 0);
+    assert!(sums(0).merge_batch(&and_null, &[0, 0, 0], 1).is_err());
+}
+
+#[test]
+fn another_scale_is_never_added() {
+    assert!(
+        sums(2)
+            .merge_batch(&states(vec![Some(1)], 3), &[0], 1)
+            .is_err()
+    );
+}
+
+#[test]
+fn single_rows_become_states_that_add_up_to_the_same() {
+    let values = integers(vec![Some(5), None, Some(7)]);
+    let filter = BooleanArray::from(vec![true, true, false]);
+    let converted = sums(0).convert_to_state(&values, Some(&filter)).unwrap();
+    assert_eq!(converted, states(vec![Some(5), None, None], 0));
+}
+
+#[test]
+fn one_sum_takes_values_back() {
+    let mut sum = Sum::of(&DataType::Decimal128(38, 0)).unwrap();
+    assert_eq!(
+        sum.evaluate().unwrap(),
+        ScalarValue::Decimal128(None, 38, 0)
+    );
+    sum.update_batch(&integers(vec![Some(5), None, Some(i64::MAX)]))
+        .unwrap();
+    sum.retract_batch(&integers(vec![Some(5)])).unwrap();
+    let expected = ScalarValue::Decimal128(Some(i128::from(i64::MAX)), 38, 0);
+    assert_eq!(sum.evaluate().unwrap(), expected);
+    sum.retract_batch(&integers(vec![Some(i64::MAX)])).unwrap();
+    assert_eq!(
+        sum.evaluate().unwrap(),
+        ScalarValue::Decimal128(None, 38, 0)
+    );
+}
+
+#[test]
+fn floats_and_text_are_refused_with_a_way_out() {
+    let refused = |data_type| {
+        let coerced = CheckedSum::new().coerce_types(&[data_type]);
+        coerced.unwrap_err().to_string()
+    };
+    assert!(refused(DataType::Float64).contains("as DECIMAL"));
+    assert!(refused(DataType::Float32).contains("as DECIMAL"));
+    assert!(refused(DataType::Utf8).contains("integers and decimals"));
+    assert!(refused(DataType::Decimal256(76, 0)).contains("integers and decimals"));
+}
+
+#[test]
+fn small_integers_are_added_as_large_ones() {
+    let coerced = |data_type| CheckedSum::new().coerce_types(&[data_type]).unwrap();
+    assert_eq!(coerced(DataType::Int8), [DataType::Int64]);
+    assert_eq!(coerced(DataType::UInt32), [DataType::Int64]);
+    assert_eq!(coerced(DataType::UInt64), [DataType::UInt64]);
+    assert_eq!(
+        coerced(DataType::Decimal64(9, 2)),
+        [DataType::Decimal128(9, 2)]
+    );
+}

@@ -54,7 +54,7 @@ impl RateTable {
             .from_reader(bytes);
         let header = self.header(&mut reader)?;
         let places = self.places(&header)?;
-        let rows = self.rows(&mut reader, &header)?;
+        let rows = self.rows(&mut reader, &header, bytes)?;
         let columns = self.columns.iter().zip(&places);
         let arrays = columns
             .map(|(column, place)| {
@@ -96,37 +96,40 @@ impl RateTable {
     }
 
     /// Every row, each as long as the header.
-    fn rows(&self, reader: &mut Reader<&[u8]>, header: &[String]) -> Result<Vec<ByteRecord>> {
+    fn rows(
+        &self,
+        reader: &mut Reader<&[u8]>,
+        header: &[String],
+        bytes: &[u8],
+    ) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        for row in reader.byte_records() {
-            let row = row.map_err(|error| self.error(line(&error), "", &error.to_string()))?;
+        for cells in reader.byte_records() {
+            let cells = cells.map_err(|error| self.error(0, "", &error.to_string()))?;
+            let line = line(&cells, bytes);
+            let row = Row { line, cells };
             self.check_row(&row, header)?;
             rows.push(row);
         }
         Ok(rows)
     }
 
-    fn check_row(&self, row: &ByteRecord, header: &[String]) -> Result<()> {
-        let names = header.iter().map(String::as_str);
-        // In a row that is too short this is the first column without a cell.
-        let beyond = header.get(row.len()).or(header.last());
-        if row.len() != header.len() {
-            let problem = format!(
-                "the row has {} cells, the header {}",
-                row.len(),
-                header.len()
-            );
-            return Err(self.error(row_line(row), beyond.map_or("", String::as_str), &problem));
-        }
-        for (name, cell) in names.zip(row) {
+    fn check_row(&self, row: &Row, header: &[String]) -> Result<()> {
+        for (name, cell) in header.iter().zip(&row.cells) {
             if cell.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
                 let problem = "a line break in the cell: is a closing quote missing?";
-                return Err(self.error(row_line(row), name, problem));
+                return Err(self.error(row.line, name, problem));
             }
             if cell.len() > CELL_BYTES_MAX {
                 let problem = format!("longer than {CELL_BYTES_MAX} bytes");
-                return Err(self.error(row_line(row), name, &problem));
+                return Err(self.error(row.line, name, &problem));
             }
+        }
+        let cells = row.cells.len();
+        if cells != header.len() {
+            // In a row that is too short this is the first column without a cell.
+            let column = header.get(cells).or(header.last());
+            let problem = format!("the row has {cells} cells, the header {}", header.len());
+            return Err(self.error(row.line, column.map_or("", String::as_str), &problem));
         }
         Ok(())
     }
@@ -141,13 +144,20 @@ impl RateTable {
     }
 }
 
+/// One row of the file.
+struct Row {
+    /// Its line, from 1, which is the header's.
+    line: u64,
+    cells: ByteRecord,
+}
+
 /// One column of the file.
 struct Cells<'a> {
     table: &'a RateTable,
     column: &'a Column,
     /// Which cell of each row.
     place: usize,
-    rows: &'a [ByteRecord],
+    rows: &'a [Row],
 }
 
 impl Cells<'_> {
@@ -175,8 +185,8 @@ impl Cells<'_> {
 
     /// Reads every cell; an empty one is NULL.
     fn parse<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<Option<T>>> {
-        let one = |row: &ByteRecord| {
-            let cell = std::str::from_utf8(row.get(self.place).unwrap_or_default())
+        let one = |row: &Row| {
+            let cell = std::str::from_utf8(row.cells.get(self.place).unwrap_or_default())
                 .map_err(|_| self.error(row, "not UTF-8"))?;
             match cell {
                 "" if self.column.nullable => Ok(None),
@@ -189,8 +199,8 @@ impl Cells<'_> {
         self.rows.iter().map(one).collect()
     }
 
-    fn error(&self, row: &ByteRecord, problem: &str) -> Error {
-        self.table.error(row_line(row), &self.column.name, problem)
+    fn error(&self, row: &Row, problem: &str) -> Error {
+        self.table.error(row.line, &self.column.name, problem)
     }
 }
 
@@ -227,12 +237,23 @@ fn instant_us(cell: &str) -> Result<i64, String> {
     Ok(instant.as_microsecond())
 }
 
-fn row_line(row: &ByteRecord) -> u64 {
-    row.position().map_or(0, csv::Position::line)
-}
-
-fn line(error: &csv::Error) -> u64 {
-    error.position().map_or(0, csv::Position::line)
+/// The line a row is on. The reader says where the row before it ended: what is left of that line's
+/// end, and blank lines, come between.
+fn line(cells: &ByteRecord, bytes: &[u8]) -> u64 {
+    let Some(position) = cells.position() else {
+        return 0;
+    };
+    let before = usize::try_from(position.byte())
+        .ok()
+        .and_then(|byte| bytes.get(byte..));
+    let breaks = before
+        .unwrap_or_default()
+        .iter()
+        .take_while(|byte| matches!(byte, b'\n' | b'\r'));
+    (position.line()..)
+        .zip(breaks.filter(|byte| **byte == b'\n'))
+        .last()
+        .map_or(position.line(), |(line, _)| line + 1)
 }
 
 fn not_a_batch(error: ArrowError) -> Error {

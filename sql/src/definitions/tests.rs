@@ -1,1 +1,629 @@
+use super::*;
+use crate::Error;
+use arrow::{
+    array::{
+        Array, AsArray, BooleanArray, Date32Array, Decimal128Array, Int64Array, RecordBatch,
+        TimestampMicrosecondArray,
+    },
+    datatypes::DataType,
+};
+use jiff::civil::date;
 
+/// The definitions of the design, as their author would write them.
+const DESIGN: &str = "
+-- What arrives: one CloudEvents `type`. Columns are read from `data`; a path may be given.
+CREATE EVENT TYPE llm_completion (
+    model         VARCHAR NOT NULL,
+    region        VARCHAR,
+    input_tokens  BIGINT  NOT NULL,
+    output_tokens BIGINT  NOT NULL,
+    cost          DECIMAL(18, 9) OPTIONS (path = '$.billing.cost')
+) WITH (type = 'llm.completion');
+
+-- What is measured: one aggregate query over one event type, per base window.
+CREATE METER tokens WITH (window = '1 hour', lateness = '10 minutes', unit = 'token') AS
+SELECT subject, model, region,
+       SUM(input_tokens) AS input, SUM(output_tokens) AS output, COUNT(*) AS calls
+FROM llm_completion
+WHERE model <> 'internal-test'
+GROUP BY subject, model, region;
+
+-- Reference data that prices join with; rows may carry valid_from / valid_to.
+CREATE RATE TABLE model_rates (model VARCHAR, input_rate DECIMAL(38, 18), output_rate DECIMAL(38, 18))
+WITH (location = 'model_rates.csv');
+
+-- What it costs: any deterministic query; in a price, a meter is its total for the billing period so far.
+CREATE PRICE tokens_by_model WITH (currency = 'USD', effective_from = '2026-10-01') AS
+SELECT t.customer, t.model, SUM(t.input + t.output) AS quantity,
+       SUM(t.input * r.input_rate + t.output * r.output_rate) AS amount
+FROM tokens t JOIN model_rates r ON r.model = t.model
+GROUP BY t.customer, t.model;
+
+CREATE PRICE calls_graduated WITH (currency = 'USD') AS
+SELECT customer, SUM(calls) AS quantity,
+       graduated(SUM(calls), [{up_to: 1000, unit_amount: 0}, {up_to: NULL, unit_amount: 0.002}]) AS amount
+FROM tokens GROUP BY customer;
+
+CREATE PRICE pro_base WITH (currency = 'USD') AS
+SELECT customer, prorate(49.00, active_days, period_days) AS amount FROM subscription;
+
+CREATE PLAN pro WITH (currency = 'USD', billing_period = 'month') AS (pro_base, tokens_by_model, calls_graduated);
+";
+
+const EVENT: &str = "CREATE EVENT TYPE call (n BIGINT) WITH (type = 'call');";
+const METER: &str = "CREATE METER calls WITH (window = '1 hour') AS \
+                     SELECT subject, SUM(n) AS n FROM call GROUP BY subject;";
+
+fn file(name: &str, text: &str) -> SourceFile {
+    SourceFile {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn read(text: &str) -> Result<Definitions> {
+    Definitions::parse(&[file("a.sql", text)])
+}
+
+/// The whole message for definitions that must be refused.
+fn refusal(text: &str) -> String {
+    read(text).unwrap_err().to_string()
+}
+
+fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
+    names.into_iter().map(String::as_str).collect()
+}
+
+#[test]
+fn nothing_defines_nothing() {
+    let none = Definitions::parse(&[]).unwrap();
+    assert!(none.event_types.is_empty() && none.plans.is_empty());
+    let only_comments = read("-- nothing\n/* here /* nested */ */ ;;").unwrap();
+    assert!(only_comments.meters.is_empty());
+}
+
+#[test]
+fn the_design_is_read_as_it_is_written() {
+    let all = read(DESIGN).unwrap();
+
+    let event = all.event_type("llm_completion").unwrap();
+    assert_eq!(event.cloud_event_type, "llm.completion");
+    assert_eq!((event.at.line, event.at.column), (3, 19));
+    let columns: Vec<_> = event
+        .columns
+        .iter()
+        .map(|c| {
+            (
+                c.name.as_str(),
+                c.data_type.clone(),
+                c.nullable,
+                c.path.join("/"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        columns,
+        [
+            ("model", DataType::Utf8, false, "model".to_owned()),
+            ("region", DataType::Utf8, true, "region".to_owned()),
+            (
+                "input_tokens",
+                DataType::Int64,
+                false,
+                "input_tokens".to_owned()
+            ),
+            (
+                "output_tokens",
+                DataType::Int64,
+                false,
+                "output_tokens".to_owned()
+            ),
+            (
+                "cost",
+                DataType::Decimal128(18, 9),
+                true,
+                "billing/cost".to_owned()
+            ),
+        ]
+    );
+
+    let [tokens] = all.meters.as_slice() else {
+        panic!("one meter")
+    };
+    assert_eq!(tokens.name, "tokens");
+    assert_eq!(tokens.window_us, 3_600_000_000);
+    assert_eq!(tokens.lateness_us, 600_000_000);
+    assert_eq!(tokens.unit.as_deref(), Some("token"));
+    assert_eq!(tokens.event_type, "llm_completion");
+    assert_eq!(tokens.version, 1);
+    assert!(
+        tokens
+            .query
+            .starts_with("SELECT subject, model, region,\n       SUM")
+    );
+    assert!(tokens.query.ends_with("GROUP BY subject, model, region"));
+
+    let [rates] = all.rate_tables.as_slice() else {
+        panic!("one rate table")
+    };
+    assert_eq!(
+        (rates.name.as_str(), rates.location.as_str()),
+        ("model_rates", "model_rates.csv")
+    );
+    assert_eq!(rates.columns[1].data_type, DataType::Decimal128(38, 18));
+
+    let prices: Vec<_> = all
+        .prices
+        .iter()
+        .map(|p| (p.name.as_str(), p.effective_from))
+        .collect();
+    assert_eq!(
+        prices,
+        [
+            ("tokens_by_model", Some(date(2026, 10, 1))),
+            ("calls_graduated", None),
+            ("pro_base", None),
+        ]
+    );
+    assert!(
+        all.prices[1]
+            .query
+            .contains("{up_to: NULL, unit_amount: 0.002}")
+    );
+
+    let [pro] = all.plans.as_slice() else {
+        panic!("one plan")
+    };
+    assert_eq!(
+        (pro.currency.as_str(), pro.billing_period),
+        ("USD", BillingPeriod::Month)
+    );
+    assert_eq!(
+        names(&pro.prices),
+        ["pro_base", "tokens_by_model", "calls_graduated"]
+    );
+}
+
+#[test]
+fn statements_and_files_may_come_in_any_order() {
+    let mut statements: Vec<&str> = DESIGN.split_inclusive(";\n").collect();
+    statements.reverse();
+    let files: Vec<_> = (0..)
+        .zip(&statements)
+        .map(|(i, text)| file(&format!("{i}.sql"), text))
+        .collect();
+    let all = Definitions::parse(&files).unwrap();
+    assert_eq!(all.prices.len(), 3);
+    assert_eq!(all.meters[0].at.to_string(), "5.sql:3:14");
+}
+
+#[test]
+fn names_fold_to_lower_case_unless_quoted() {
+    let text = "create event type Call (N bigint) with (TYPE = 'Call');
+                Create Meter CALLS With (Window = '1 Hour') As
+                Select Subject, Sum(n) As n From CALL As c Group By C.SUBJECT;
+                CREATE PLAN \"free\" WITH (currency = 'EUR') AS ();";
+    let all = read(text).unwrap();
+    assert_eq!(all.event_types[0].name, "call");
+    assert_eq!(all.event_types[0].cloud_event_type, "Call");
+    assert_eq!(all.meters[0].event_type, "call");
+    assert_eq!(all.meters[0].lateness_us, 0);
+    assert_eq!(all.plans[0].name, "free");
+}
+
+#[test]
+fn every_type_and_alias_has_one_meaning() {
+    let text =
+        "CREATE EVENT TYPE t (a VARCHAR, b BOOLEAN NULL, c INT NOT NULL, d INTEGER, e NUMERIC(5),
+                f TIMESTAMP, g DATE NOT NULL OPTIONS (path = '$[''a b''].c')) WITH (type = 't')";
+    let all = read(text).unwrap();
+    let columns = &all.event_types[0].columns;
+    let types: Vec<_> = columns.iter().map(|c| c.data_type.clone()).collect();
+    assert_eq!(
+        types,
+        [
+            DataType::Utf8,
+            DataType::Boolean,
+            DataType::Int64,
+            DataType::Int64,
+            DataType::Decimal128(5, 0),
+            crate::schema::timestamp(),
+            DataType::Date32,
+        ]
+    );
+    let nullable: Vec<_> = columns.iter().map(|c| c.nullable).collect();
+    assert_eq!(nullable, [true, true, false, true, true, true, false]);
+    assert_eq!(columns[6].path, ["a b", "c"]);
+}
+
+#[test]
+fn replacing_makes_the_next_version() {
+    let text = format!(
+        "{EVENT} {METER}
+         CREATE OR REPLACE METER calls WITH (window = '1 day') AS
+         SELECT subject, COUNT(*) AS n FROM call GROUP BY subject;
+         CREATE OR REPLACE PLAN p WITH (currency = 'EUR') AS ();"
+    );
+    let all = read(&text).unwrap();
+    assert_eq!(all.meters.len(), 1);
+    assert_eq!(
+        (all.meters[0].version, all.meters[0].window_us),
+        (2, 86_400_000_000)
+    );
+    assert_eq!(all.plans.len(), 1);
+}
+
+#[test]
+fn a_price_keeps_every_version() {
+    let text =
+        "CREATE PRICE p WITH (currency = 'USD') AS SELECT customer, 1 AS amount FROM subscription;
+        CREATE OR REPLACE PRICE p WITH (currency = 'USD', effective_from = '2026-10-01') AS
+        SELECT customer, 2 AS amount FROM subscription;
+        CREATE OR REPLACE PRICE p WITH (currency = 'USD', effective_from = '2027-01-01') AS
+        SELECT customer, 3 AS amount FROM subscription;";
+    let all = read(text).unwrap();
+    let versions: Vec<_> = all
+        .prices
+        .iter()
+        .map(|p| (p.version, p.effective_from))
+        .collect();
+    assert_eq!(
+        versions,
+        [
+            (1, None),
+            (2, Some(date(2026, 10, 1))),
+            (3, Some(date(2027, 1, 1)))
+        ]
+    );
+}
+
+#[test]
+fn a_price_cannot_replace_a_version_that_starts_later() {
+    let text = "CREATE PRICE p WITH (currency = 'USD', effective_from = '2026-10-01') AS SELECT 1;
+CREATE OR REPLACE PRICE p WITH (currency = 'USD', effective_from = '2026-10-01') AS SELECT 2;";
+    assert_eq!(
+        refusal(text),
+        "a.sql:2:68: price `p`: effective from '2026-10-01', but the version before it, at a.sql:1:14, from '2026-10-01'\n  \
+         hint: give the later version a later effective_from: old periods keep their version"
+    );
+    let text = "CREATE PRICE p WITH (currency = 'USD') AS SELECT 1;
+CREATE OR REPLACE PRICE p WITH (currency = 'USD') AS SELECT 2;";
+    assert_eq!(
+        refusal(text).lines().next().unwrap(),
+        "a.sql:2:25: price `p`: effective from always, but the version before it, at a.sql:1:14, from always"
+    );
+}
+
+#[test]
+fn a_name_defined_twice_points_at_both_places() {
+    let files = [file("a.sql", EVENT), file("b.sql", &format!("\n  {EVENT}"))];
+    assert_eq!(
+        Definitions::parse(&files).unwrap_err().to_string(),
+        "b.sql:2:21: event type `call` is already defined at a.sql:1:19\n  \
+         hint: rename one of them, or write CREATE OR REPLACE EVENT TYPE for a later version"
+    );
+    for second in [
+        METER,
+        "CREATE RATE TABLE r (a DATE) WITH (location = 'r.csv');",
+        "CREATE PRICE p WITH (currency = 'USD') AS SELECT 1;",
+        "CREATE PLAN p WITH (currency = 'USD') AS ();",
+    ] {
+        let message = refusal(&format!("{EVENT}{second}{second}"));
+        assert!(
+            message.contains("` is already defined at a.sql:1:"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn relations_share_one_name_space() {
+    let own =
+        "hint: event types, meters, `<meter>_windows` and rate tables need names of their own";
+    assert_eq!(
+        refusal(&format!(
+            "{EVENT}\nCREATE METER call WITH (window = '1 hour') AS SELECT subject FROM call GROUP BY subject"
+        )),
+        format!(
+            "a.sql:2:14: meter `call`: the name is taken by event type `call` at a.sql:1:19\n  {own}"
+        )
+    );
+    assert_eq!(
+        refusal(&format!(
+            "{EVENT}{METER}\nCREATE RATE TABLE calls_windows (a DATE) WITH (location = 'x')"
+        )),
+        format!(
+            "a.sql:1:69: the windows of meter `calls`: the name is taken by rate table `calls_windows` at a.sql:2:19\n  {own}"
+        )
+    );
+    assert_eq!(
+        refusal("CREATE RATE TABLE invoices (a DATE) WITH (location = 'x')"),
+        "a.sql:1:19: rate table `invoices`: the name is built in\n  \
+         hint: choose another name; built in are `accounts`, `customers`, `discounts`, `events`, `grants`, \
+         `information_schema`, `invoices`, `line_items`, `meters`, `subscription`, `subjects`, `subscriptions`"
+    );
+    for name in ["events", "line_items", "accounts", "subscription"] {
+        let meter = METER.replace("METER calls", &format!("METER {name}"));
+        let message = refusal(&format!("{EVENT}{meter}"));
+        assert!(
+            message.contains(&format!("meter `{name}`: the name is built in")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_price_or_plan_may_have_the_name_of_a_relation() {
+    let price =
+        "CREATE PRICE calls WITH (currency = 'USD') AS SELECT customer, n AS amount FROM calls;";
+    let plan = "CREATE PLAN calls WITH (currency = 'USD') AS (calls);";
+    assert!(read(&format!("{EVENT}{METER}{price}{plan}")).is_ok());
+}
+
+#[test]
+fn an_event_type_cannot_hide_a_column_of_events() {
+    assert_eq!(
+        refusal("CREATE EVENT TYPE extra (n BIGINT) WITH (type = 'x')"),
+        "a.sql:1:19: event type `extra`: `events` has a column of that name\n  \
+         hint: choose another name: each event type becomes a column of `events`"
+    );
+}
+
+#[test]
+fn two_event_types_cannot_read_one_type() {
+    assert_eq!(
+        refusal(&format!(
+            "{EVENT}\nCREATE EVENT TYPE ring (n BIGINT) WITH (type = 'call')"
+        )),
+        "a.sql:2:19: event type `ring`: type 'call' is already event type `call` at a.sql:1:19\n  \
+         hint: declare all columns of a type in one place"
+    );
+}
+
+#[test]
+fn a_meter_needs_an_event_type_that_exists() {
+    assert_eq!(
+        refusal(&format!(
+            "{EVENT}\n{}",
+            METER.replace("FROM call", "FROM calll")
+        )),
+        "a.sql:2:81: meter `calls`: `calll` is not an event type\n  \
+         hint: did you mean `call`? known event types: `call`"
+    );
+    assert_eq!(
+        refusal(METER).lines().last().unwrap(),
+        "  hint: known event types: none"
+    );
+}
+
+#[test]
+fn a_price_reads_meters_rate_tables_and_subscription() {
+    let price = |from: &str| {
+        format!(
+            "{EVENT}{METER}\nCREATE PRICE p WITH (currency = 'USD') AS SELECT customer, 1 AS amount FROM {from}"
+        )
+    };
+    for from in [
+        "calls",
+        "calls_windows",
+        "subscription",
+        "(SELECT * FROM calls) c",
+        "calls a JOIN subscription USING (customer)",
+        "(WITH x AS (SELECT * FROM calls) SELECT * FROM x) y",
+        "generate_series(1, 2) g, calls",
+    ] {
+        let answer = read(&price(from));
+        assert!(answer.is_ok(), "{from}: {answer:?}");
+    }
+    let known = "known in a price: `calls`, `calls_windows`, `subscription`";
+    assert_eq!(
+        refusal(&price("events")),
+        format!("a.sql:2:77: price `p`: there is no relation `events`\n  hint: {known}")
+    );
+    assert_eq!(
+        refusal(&price("calls JOIN (SELECT * FROM cals) ON true")),
+        format!(
+            "a.sql:2:103: price `p`: there is no relation `cals`\n  hint: did you mean `calls`? {known}"
+        )
+    );
+}
+
+#[test]
+fn a_plan_needs_prices_that_exist_in_its_currency() {
+    let price = "CREATE PRICE base WITH (currency = 'EUR') AS SELECT 1;";
+    assert_eq!(
+        refusal(&format!(
+            "{price}\nCREATE PLAN p WITH (currency = 'EUR') AS (base, bse)"
+        )),
+        "a.sql:2:49: plan `p`: there is no price `bse`\n  hint: did you mean `base`? known prices: `base`"
+    );
+    assert_eq!(
+        refusal(&format!(
+            "{price}\nCREATE PLAN p WITH (currency = 'USD') AS (base)"
+        )),
+        "a.sql:2:43: plan `p`: price `base` is in EUR, the plan in USD\n  \
+         hint: give both one currency; the price is at a.sql:1:14"
+    );
+    let later = "CREATE OR REPLACE PRICE base WITH (currency = 'USD', effective_from = '2027-01-01') AS SELECT 1;";
+    assert_eq!(
+        refusal(&format!(
+            "{price}\n{later}\nCREATE PLAN p WITH (currency = 'EUR') AS (base)"
+        ))
+        .lines()
+        .next()
+        .unwrap(),
+        "a.sql:3:43: plan `p`: price `base` is in USD, the plan in EUR"
+    );
+}
+
+fn rates() -> RateTable {
+    let text = "CREATE RATE TABLE rates (model VARCHAR NOT NULL, rate DECIMAL(38, 18), free BIGINT,
+                active BOOLEAN, valid_from TIMESTAMP, day DATE) WITH (location = 'rates.csv')";
+    read(text).unwrap().rate_tables.remove(0)
+}
+
+const HEADER: &str = "model,rate,free,active,valid_from,day\n";
+
+fn csv(rows: &str) -> Result<RecordBatch> {
+    rates().read_csv(format!("{HEADER}{rows}").as_bytes())
+}
+
+fn csv_refusal(rows: &str) -> String {
+    csv(rows).unwrap_err().to_string()
+}
+
+#[test]
+fn a_rate_file_is_read_exactly() {
+    let batch = csv(
+        "gpt,1.5e-07,-3,true,2026-10-01T02:00:00.000001+02:00,1970-01-02\n\"a,\"\"b\"\"\",,,,,\n",
+    )
+    .unwrap();
+    assert_eq!(batch.schema(), rates().schema());
+    let text = batch.column(0).as_string::<i32>();
+    assert_eq!((text.value(0), text.value(1)), ("gpt", "a,\"b\""));
+    let rates: &Decimal128Array = batch.column(1).as_primitive();
+    assert_eq!(rates.value(0), 150_000_000_000);
+    let free: &Int64Array = batch.column(2).as_primitive();
+    assert_eq!(free.value(0), -3);
+    let active: &BooleanArray = batch.column(3).as_boolean();
+    assert!(active.value(0));
+    let from: &TimestampMicrosecondArray = batch.column(4).as_primitive();
+    // 2026-10-01 is day 20,727 of the Unix epoch: 56 years of which 14 leap, then 273 days.
+    assert_eq!(from.value(0), 20_727 * 86_400_000_000 + 1);
+    let day: &Date32Array = batch.column(5).as_primitive();
+    assert_eq!(day.value(0), 1);
+    assert!((1..6).all(|column| batch.column(column).is_null(1)));
+}
+
+#[test]
+fn columns_are_found_by_name_and_others_are_not_read() {
+    let bytes = b"\xef\xbb\xbfday,valid_from,note,active,free,rate,model\r\n,,\xff,,,0.5,m\r\n";
+    let batch = rates().read_csv(bytes).unwrap();
+    assert_eq!(batch.num_rows(), 1);
+    assert_eq!(batch.column(0).as_string::<i32>().value(0), "m");
+    let rates: &Decimal128Array = batch.column(1).as_primitive();
+    assert_eq!(rates.value(0), 500_000_000_000_000_000);
+}
+
+#[test]
+fn a_file_with_a_header_only_is_an_empty_table() {
+    assert_eq!(csv("").unwrap().num_rows(), 0);
+}
+
+#[test]
+fn a_cell_that_does_not_fit_names_its_line_and_column() {
+    for (rows, message) in [
+        (
+            "m,0.1,1,,,\n,1,1,,,",
+            "line 3, column `model`: empty, but the column is NOT NULL",
+        ),
+        (
+            "m,0.0000000000000000001,,,,",
+            "line 2, column `rate`: `0.0000000000000000001`: more than 18 digits after the point",
+        ),
+        (
+            "m,100000000000000000000,,,,",
+            "line 2, column `rate`: `100000000000000000000`: too large for DECIMAL(38, 18)",
+        ),
+        (
+            "m, 0.1,,,,",
+            "line 2, column `rate`: ` 0.1`: not a decimal number",
+        ),
+        (
+            "m,,1.0,,,",
+            "line 2, column `free`: `1.0`: not a whole number of 64 bits",
+        ),
+        (
+            "m,,9223372036854775808,,,",
+            "line 2, column `free`: `9223372036854775808`: not a whole number of 64 bits",
+        ),
+        (
+            "m,,,yes,,",
+            "line 2, column `active`: `yes`: neither `true` nor `false`",
+        ),
+        (
+            "m,,,,2026-10-01,",
+            "line 2, column `valid_from`: `2026-10-01`: not an instant such as 2026-10-01T00:00:00Z",
+        ),
+        (
+            "m,,,,2026-10-01T00:00:00.0000001Z,",
+            "line 2, column `valid_from`: `2026-10-01T00:00:00.0000001Z`: finer than a microsecond",
+        ),
+        (
+            "m,,,,,2026-02-30",
+            "line 2, column `day`: `2026-02-30`: not a date such as 2026-10-01",
+        ),
+        (
+            "m,,,,",
+            "line 2, column `day`: the row has 5 cells, the header 6",
+        ),
+        (
+            "m,,,,,,",
+            "line 2, column `day`: the row has 7 cells, the header 6",
+        ),
+        (
+            "m,,,,,\n\n\nn,x,,,,",
+            "line 5, column `rate`: `x`: not a decimal number",
+        ),
+        (
+            "\"m,,,,,\nn,,,,,\n",
+            "line 2, column `model`: a line break in the cell: is a closing quote missing?",
+        ),
+        (
+            "m,,,,,\"\nn,,,,,\n",
+            "line 2, column `day`: a line break in the cell: is a closing quote missing?",
+        ),
+    ] {
+        assert_eq!(
+            csv_refusal(rows),
+            format!("rate table `rates`, {message}"),
+            "{rows}"
+        );
+    }
+}
+
+#[test]
+fn lines_end_as_on_any_system() {
+    let header = HEADER.trim_end();
+    for end in ["\n", "\r\n"] {
+        let text = [header, "m,,,,,", "", "n,,,,,", "o,x,,,,", ""].join(end);
+        let message = rates().read_csv(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(
+            message, "rate table `rates`, line 5, column `rate`: `x`: not a decimal number",
+            "{end:?}"
+        );
+    }
+}
+
+#[test]
+fn bytes_that_are_not_text_are_refused() {
+    let mut bytes = HEADER.as_bytes().to_vec();
+    bytes.extend(b"\xff,,,,,\n");
+    assert_eq!(
+        rates().read_csv(&bytes).unwrap_err().to_string(),
+        "rate table `rates`, line 2, column `model`: not UTF-8"
+    );
+}
+
+#[test]
+fn a_header_must_have_every_column_once() {
+    let message = |bytes: &[u8]| rates().read_csv(bytes).unwrap_err().to_string();
+    assert_eq!(
+        message(b"model,Rate\n"),
+        "rate table `rates`, line 1, column `rate`: not in the header, which has `model`, `Rate`"
+    );
+    assert_eq!(
+        message(b""),
+        "rate table `rates`, line 1, column `model`: not in the header, which has none"
+    );
+    assert_eq!(
+        message(b"model,model\n"),
+        "rate table `rates`, line 1, column `model`: twice in the header"
+    );
+}
+
+#[test]
+fn refusals_are_for_a_person_to_change() {
+    let error: Error = read("CREATE").unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+}

@@ -1,14 +1,14 @@
 //! Makes a SQL function of a pricing rule: names and types of arguments, NULLs, scales, columns.
 
-use super::tiers::TierError;
-use crate::money::{DIGITS_MAX, Exact, MoneyError};
+use super::error::FunctionError;
+use crate::money::{DIGITS_MAX, Exact};
 use arrow::{
     array::{Array, ArrayRef, AsArray, Decimal128Array, Decimal128Builder},
     datatypes::{DataType, Decimal128Type, Field, FieldRef},
 };
 use datafusion::{
     common::ScalarValue,
-    error::{DataFusionError, Result as PlanResult},
+    error::Result as PlanResult,
     logical_expr::{
         ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
         TypeSignature, Volatility,
@@ -19,78 +19,6 @@ use std::{fmt::Debug, hash::Hash, marker::PhantomData, sync::Arc};
 /// The most fraction digits a result has: quantities to 9 and unit prices to 18 stay whole, and leave
 /// 11 digits before the point. An amount with more fraction digits than this is an error, never rounded.
 pub const SCALE_MAX: u8 = 27;
-
-/// A call of a pricing function that cannot be answered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FunctionError {
-    /// Too few or too many arguments.
-    #[error("`{function}` takes {takes}, not {given} arguments")]
-    Count {
-        /// The function.
-        function: &'static str,
-        /// Its arguments, as they are written.
-        takes: String,
-        /// How many there were.
-        given: usize,
-    },
-    /// An argument of the wrong type.
-    #[error("`{function}`: `{argument}` is {given}, but must be {wanted}")]
-    Type {
-        /// The function.
-        function: &'static str,
-        /// The argument's name.
-        argument: &'static str,
-        /// Its type.
-        given: DataType,
-        /// What it may be.
-        wanted: &'static str,
-    },
-    /// An argument that must be known when the query is planned, but is not.
-    #[error("`{function}`: `{argument}` must be written in the query, as {wanted}")]
-    Constant {
-        /// The function.
-        function: &'static str,
-        /// The argument's name.
-        argument: &'static str,
-        /// What it may be.
-        wanted: &'static str,
-    },
-    /// An argument outside its range.
-    #[error("`{function}`: `{argument}` is {value}, but must be {wanted}")]
-    Range {
-        /// The function.
-        function: &'static str,
-        /// The argument's name.
-        argument: &'static str,
-        /// Its value.
-        value: Exact,
-        /// Its range.
-        wanted: &'static str,
-    },
-    /// Tiers that contradict each other or do not reach far enough.
-    #[error("`{function}`: {source}")]
-    Tiers {
-        /// The function.
-        function: &'static str,
-        /// What is wrong with them.
-        source: TierError,
-    },
-    /// An amount that does not fit.
-    #[error("`{function}`: {source}")]
-    Amount {
-        /// The function.
-        function: &'static str,
-        /// Why.
-        source: MoneyError,
-    },
-}
-
-impl From<FunctionError> for DataFusionError {
-    fn from(error: FunctionError) -> Self {
-        DataFusionError::External(Box::new(error))
-    }
-}
 
 /// What an argument may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

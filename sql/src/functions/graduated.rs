@@ -7,7 +7,8 @@
 //! vendors (Lago, OpenMeter) have it. Never rounded. Called "graduated" or "tiered" pricing elsewhere.
 
 use super::{
-    call::{Constants, FunctionError, Kind, Model},
+    call::{Constants, Kind, Model},
+    error::FunctionError,
     tiers::{Tier, Tiers},
 };
 use crate::money::{Exact, MoneyError};

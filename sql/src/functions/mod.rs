@@ -21,6 +21,7 @@
 //! A file holds the rule as a plain function over [`Exact`](crate::money::Exact) numbers; `call` makes SQL functions of them.
 
 mod call;
+mod error;
 mod literal;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,8 @@ pub mod round_money;
 pub mod tiers;
 pub mod volume;
 
-pub use call::{FunctionError, SCALE_MAX};
+pub use call::SCALE_MAX;
+pub use error::FunctionError;
 
 use datafusion::{execution::SessionStateBuilder, prelude::SessionContext};
 use std::sync::Arc;

@@ -5,7 +5,10 @@
 //! packages. 10 units in packages of 10 are one package, 10.001 are two, 0 or less are none. The amount
 //! itself is not rounded. Called "package" pricing with partial packages rounded up elsewhere.
 
-use super::call::{Constants, FunctionError, Kind, Model};
+use super::{
+    call::{Constants, Kind, Model},
+    error::FunctionError,
+};
 use crate::money::{Exact, MoneyError};
 use arrow::datatypes::i256;
 

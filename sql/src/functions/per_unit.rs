@@ -3,7 +3,10 @@
 //! Linear: a quantity below zero gives an amount below zero, a credit. Never rounded. Called "standard"
 //! or "per unit" pricing elsewhere.
 
-use super::call::{Constants, FunctionError, Kind, Model};
+use super::{
+    call::{Constants, Kind, Model},
+    error::FunctionError,
+};
 use crate::money::{Exact, MoneyError};
 
 /// What `quantity` units cost at `unit_amount` each.

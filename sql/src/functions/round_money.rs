@@ -4,7 +4,10 @@
 //! `round_money(amount, 'JPY')` has no fraction digits. A line item is rounded anyway, once, so a price
 //! needs this only where its own rule says that a part is rounded by itself.
 
-use super::call::{Constants, FunctionError, Kind, Model};
+use super::{
+    call::{Constants, Kind, Model},
+    error::FunctionError,
+};
 use crate::money::{Currency, Exact, Money, MoneyError};
 
 #[derive(Debug, PartialEq, Eq, Hash)]

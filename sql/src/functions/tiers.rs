@@ -13,7 +13,7 @@
 //!   both. They may be negative.
 //! * When the last tier has a limit, a quantity above it is an error: nothing says what it costs.
 
-use super::call::FunctionError;
+use super::error::FunctionError;
 use crate::money::{Exact, MoneyError};
 use arrow::array::{Array, AsArray, StructArray};
 use datafusion::{common::ScalarValue, error::DataFusionError};

@@ -7,7 +7,8 @@
 //! `zero_usage_first_flat` the first tier's flat amount. Never rounded. Called "volume" pricing elsewhere.
 
 use super::{
-    call::{Constants, FunctionError, Kind, Model},
+    call::{Constants, Kind, Model},
+    error::FunctionError,
     graduated::{TIERED_ARGUMENTS, TieredTerms},
 };
 use crate::money::Exact;

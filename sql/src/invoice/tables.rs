@@ -16,7 +16,9 @@ use crate::{
     schema::timestamp,
 };
 use arrow::{
-    array::{ArrayRef, Decimal128Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    array::{
+        ArrayRef, Decimal128Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    },
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
 };
@@ -25,7 +27,10 @@ use std::sync::Arc;
 /// The type of an amount of money in a table.
 pub fn money_type() -> DataType {
     // Four is far below i8::MAX.
-    DataType::Decimal128(DIGITS_MAX, i8::try_from(MINOR_DIGITS_MAX).unwrap_or(i8::MAX))
+    DataType::Decimal128(
+        DIGITS_MAX,
+        i8::try_from(MINOR_DIGITS_MAX).unwrap_or(i8::MAX),
+    )
 }
 
 /// The schema of `invoices`: one row an invoice. `number` and `issued_at` are NULL until it is final.
@@ -96,7 +101,11 @@ pub fn invoices_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
 pub fn line_items_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
     let rows: Vec<(&Invoice, usize, &LineItem)> = invoices
         .iter()
-        .flat_map(|invoice| (1..).zip(&invoice.lines).map(move |(n, line)| (invoice, n, line)))
+        .flat_map(|invoice| {
+            (1..)
+                .zip(&invoice.lines)
+                .map(move |(n, line)| (invoice, n, line))
+        })
         .collect();
     let invoice = || rows.iter().map(|(invoice, ..)| *invoice);
     let line = || rows.iter().map(|(.., line)| *line);
@@ -139,19 +148,27 @@ fn text<T: AsRef<str>>(values: impl Iterator<Item = Option<T>>) -> ArrayRef {
 }
 
 fn instants(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
-    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+    Arc::new(
+        values
+            .collect::<TimestampMicrosecondArray>()
+            .with_timezone("UTC"),
+    )
 }
 
 fn amounts(values: impl Iterator<Item = Money>) -> Result<ArrayRef> {
     let digits = values.map(|money| money.to_exact().digits_at(MINOR_DIGITS_MAX));
     let digits: Vec<i128> = digits.collect::<Result<_, MoneyError>>()?;
-    Ok(Arc::new(Decimal128Array::from(digits).with_data_type(money_type())))
+    Ok(Arc::new(
+        Decimal128Array::from(digits).with_data_type(money_type()),
+    ))
 }
 
 /// A count that fits the column; no invoice has two thousand million lines.
 fn number<N: TryInto<i32>>(count: N) -> Result<i32> {
     count.try_into().map_err(|_| {
-        engine(ArrowError::InvalidArgumentError("a count exceeds 32 bits".to_owned()))
+        engine(ArrowError::InvalidArgumentError(
+            "a count exceeds 32 bits".to_owned(),
+        ))
     })
 }
 

@@ -5,7 +5,10 @@ use crate::{
 };
 use arrow::{array::Array, util::display::array_value_to_string};
 
-const OCTOBER: Period = Period { start_us: 1_790_812_800_000_000, end_us: 1_793_491_200_000_000 };
+const OCTOBER: Period = Period {
+    start_us: 1_790_812_800_000_000,
+    end_us: 1_793_491_200_000_000,
+};
 
 fn plan(currency: &str) -> PlanDefinition {
     PlanDefinition {
@@ -31,18 +34,34 @@ fn charge(price: &str, model: Option<&str>, amount: &str) -> Charge {
 
 fn invoice(charges: &[Charge]) -> Result<Invoice> {
     let plan = plan("USD");
-    let terms = Terms { customer: "acme", plan: &plan, period: OCTOBER, cut: r#"{"USAGE":9}"# };
+    let terms = Terms {
+        customer: "acme",
+        plan: &plan,
+        period: OCTOBER,
+        cut: r#"{"USAGE":9}"#,
+    };
     assemble(&terms, charges)
 }
 
 #[test]
 fn every_line_is_rounded_once_and_the_total_is_their_sum() {
-    let thirds = [charge("tokens", Some("a"), "0.335"), charge("tokens", Some("b"), "0.335"), charge("tokens", Some("c"), "-0.335")];
+    let thirds = [
+        charge("tokens", Some("a"), "0.335"),
+        charge("tokens", Some("b"), "0.335"),
+        charge("tokens", Some("c"), "-0.335"),
+    ];
     let invoice = invoice(&thirds).unwrap();
-    let amounts: Vec<String> = invoice.lines.iter().map(|line| line.amount.to_string()).collect();
+    let amounts: Vec<String> = invoice
+        .lines
+        .iter()
+        .map(|line| line.amount.to_string())
+        .collect();
     assert_eq!(amounts, ["0.34 USD", "0.34 USD", "-0.34 USD"]);
     assert_eq!(invoice.total.to_string(), "0.34 USD");
-    assert_eq!(invoice.lines[0].amount_exact, Exact::parse("0.335").unwrap());
+    assert_eq!(
+        invoice.lines[0].amount_exact,
+        Exact::parse("0.335").unwrap()
+    );
 }
 
 #[test]
@@ -55,7 +74,11 @@ fn lines_follow_the_plan_then_the_dimensions_whatever_order_charges_come_in() {
         charge("tokens", Some("a"), "-1"),
     ];
     let expected = invoice(&charges).unwrap();
-    let amounts: Vec<String> = expected.lines.iter().map(|line| line.amount_exact.to_string()).collect();
+    let amounts: Vec<String> = expected
+        .lines
+        .iter()
+        .map(|line| line.amount_exact.to_string())
+        .collect();
     assert_eq!(amounts, ["49", "2", "-1", "0", "1"]);
     charges.reverse();
     assert_eq!(invoice(&charges).unwrap(), expected);
@@ -73,8 +96,14 @@ fn a_charge_of_zero_keeps_its_line() {
 #[test]
 fn no_charges_make_an_empty_draft() {
     let invoice = invoice(&[]).unwrap();
-    assert_eq!((invoice.lines.len(), invoice.total.to_string().as_str()), (0, "0.00 USD"));
-    assert_eq!((invoice.status, invoice.number, invoice.issued_at_us), (Status::Draft, None, None));
+    assert_eq!(
+        (invoice.lines.len(), invoice.total.to_string().as_str()),
+        (0, "0.00 USD")
+    );
+    assert_eq!(
+        (invoice.status, invoice.number, invoice.issued_at_us),
+        (Status::Draft, None, None)
+    );
 }
 
 #[test]
@@ -86,10 +115,16 @@ fn charges_that_do_not_belong_are_refused() {
     for (charge, problem) in [
         (other_customer, "a charge is for customer `globex`"),
         (other_currency, "price `tokens` is in EUR, the plan in USD"),
-        (charge("seats", None, "1"), "price `seats` is not in the plan"),
+        (
+            charge("seats", None, "1"),
+            "price `seats` is not in the plan",
+        ),
     ] {
         let error = invoice(&[charge]).unwrap_err();
-        assert_eq!(error.to_string(), format!("invoice of customer `acme` on plan `pro`: {problem}"));
+        assert_eq!(
+            error.to_string(),
+            format!("invoice of customer `acme` on plan `pro`: {problem}")
+        );
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 }
@@ -98,7 +133,10 @@ fn charges_that_do_not_belong_are_refused() {
 fn totals_past_38_digits_are_errors() {
     let huge = "999999999999999999999999999999999999";
     assert!(invoice(&[charge("tokens", None, huge)]).is_ok());
-    let twice = [charge("tokens", Some("a"), huge), charge("tokens", Some("b"), huge)];
+    let twice = [
+        charge("tokens", Some("a"), huge),
+        charge("tokens", Some("b"), huge),
+    ];
     assert!(matches!(invoice(&twice), Err(Error::Money(_))));
 }
 
@@ -107,7 +145,10 @@ fn ids_are_pinned_and_depend_on_every_part() {
     let id = InvoiceId::new("acme", "pro", OCTOBER);
     assert_eq!(id, InvoiceId::new("acme", "pro", OCTOBER));
     assert_eq!(id.as_str(), "07e65f7b6efc1d6d86b8746c373eb247");
-    let later = Period { end_us: OCTOBER.end_us + 1, ..OCTOBER };
+    let later = Period {
+        end_us: OCTOBER.end_us + 1,
+        ..OCTOBER
+    };
     for other in [
         InvoiceId::new("acm", "epro", OCTOBER),
         InvoiceId::new("acmep", "ro", OCTOBER),
@@ -119,13 +160,19 @@ fn ids_are_pinned_and_depend_on_every_part() {
 
 fn row(batch: &arrow::array::RecordBatch, row: usize) -> Vec<String> {
     let columns = batch.columns().iter();
-    columns.map(|column| array_value_to_string(column, row).unwrap()).collect()
+    columns
+        .map(|column| array_value_to_string(column, row).unwrap())
+        .collect()
 }
 
 #[test]
 fn invoices_and_lines_become_rows() {
     let invoice = invoice(&[
-        charge("tokens", Some("say \"hi\""), "0.0049999999999999999999999999"),
+        charge(
+            "tokens",
+            Some("say \"hi\""),
+            "0.0049999999999999999999999999",
+        ),
         charge("base", None, "49"),
     ])
     .unwrap();
@@ -134,17 +181,50 @@ fn invoices_and_lines_become_rows() {
     let (start, end) = ("2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z");
     assert_eq!(
         row(&invoices_batch(invoices).unwrap(), 0),
-        [id, "", "acme", "pro", "USD", start, end, "draft", "2", "49.0000", r#"{"USAGE":9}"#, ""]
+        [
+            id,
+            "",
+            "acme",
+            "pro",
+            "USD",
+            start,
+            end,
+            "draft",
+            "2",
+            "49.0000",
+            r#"{"USAGE":9}"#,
+            ""
+        ]
     );
     let lines = line_items_batch(invoices).unwrap();
     assert_eq!(lines.num_rows(), 2);
     assert_eq!(
         row(&lines, 0),
-        [id, "1", "charge", "acme", "base", "1", r#"{"model":null}"#, "333", "49", "49.0000", "USD", start, end, r#"{"USAGE":9}"#]
+        [
+            id,
+            "1",
+            "charge",
+            "acme",
+            "base",
+            "1",
+            r#"{"model":null}"#,
+            "333",
+            "49",
+            "49.0000",
+            "USD",
+            start,
+            end,
+            r#"{"USAGE":9}"#
+        ]
     );
     assert_eq!(
         row(&lines, 1)[6..10],
-        [r#"{"model":"say \"hi\""}"#, "333", "0.0049999999999999999999999999", "0.0000"]
+        [
+            r#"{"model":"say \"hi\""}"#,
+            "333",
+            "0.0049999999999999999999999999",
+            "0.0000"
+        ]
     );
 }
 
@@ -158,7 +238,10 @@ fn no_invoices_are_batches_without_rows() {
 
 #[test]
 fn dimensions_keep_their_order_in_json() {
-    let dimensions = [("z".to_owned(), Some("1".to_owned())), ("a".to_owned(), None)];
+    let dimensions = [
+        ("z".to_owned(), Some("1".to_owned())),
+        ("a".to_owned(), None),
+    ];
     assert_eq!(dimensions_json(&dimensions), r#"{"z":"1","a":null}"#);
     assert_eq!(dimensions_json(&[]), "{}");
 }

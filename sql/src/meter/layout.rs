@@ -16,8 +16,6 @@ pub(super) struct Layout {
     pub(super) totals: SchemaRef,
     /// Of the states that a pane keeps beside its measures, where they are in a state batch.
     pub(super) kept: Vec<usize>,
-    /// Of a total's states: a state batch without its first column.
-    pub(super) total_state: SchemaRef,
     /// How many group keys there are, the window not counted.
     pub(super) key_count: usize,
 }
@@ -44,7 +42,6 @@ impl Layout {
         pane.extend(keys_and_measures.iter().cloned());
         pane.extend(kept.iter().map(|index| Arc::clone(&renamed[*index])));
         Self {
-            total_state: Arc::new(Schema::new(renamed[1..].to_vec())),
             state: Arc::new(Schema::new(renamed)),
             pane: Arc::new(Schema::new(pane)),
             totals: Arc::new(Schema::new(keys_and_measures)),

@@ -78,13 +78,17 @@ impl Leaf {
         }
     }
 
-    /// The same leaf with these batches, which have its schema.
-    pub(super) fn holding(&self, batches: Vec<RecordBatch>) -> Self {
-        Self {
+    /// The same leaf with these batches, under the names of its schema.
+    pub(super) fn holding(&self, batches: Vec<RecordBatch>) -> Result<Self> {
+        let renamed = batches.into_iter().map(|batch| {
+            let (_, columns, _) = batch.into_parts();
+            Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+        });
+        Ok(Self {
             schema: Arc::clone(&self.schema),
             properties: Arc::clone(&self.properties),
-            batches,
-        }
+            batches: renamed.collect::<Result<_>>()?,
+        })
     }
 }
 

@@ -94,8 +94,9 @@ impl Halves {
         self.stage(&self.below, &self.input)
     }
 
-    /// States to fewer states; `states` is the schema they come and go with.
-    pub(super) fn reduce(&self, states: &SchemaRef) -> Result<Stage> {
+    /// States to fewer states.
+    pub(super) fn reduce(&self) -> Result<Stage> {
+        let states = self.state_schema();
         let aggregates = self.partial.aggr_expr().to_vec();
         let filters = vec![None; aggregates.len()];
         let reduce = AggregateExec::try_new(
@@ -103,15 +104,15 @@ impl Halves {
             self.partial.group_expr().as_final(),
             aggregates,
             filters,
-            Arc::new(Leaf::new(Arc::clone(states))),
+            Arc::new(Leaf::new(Arc::clone(&states))),
             self.partial.input_schema(),
         )?;
-        self.stage(&[Arc::new(reduce)], states)
+        self.stage(&[Arc::new(reduce)], &states)
     }
 
     /// States to final values, through the projection.
-    pub(super) fn finish(&self, states: &SchemaRef) -> Result<Stage> {
-        self.stage(&self.above, states)
+    pub(super) fn finish(&self) -> Result<Stage> {
+        self.stage(&self.above, &self.state_schema())
     }
 
     fn stage(&self, top_down: &[Arc<dyn ExecutionPlan>], input: &SchemaRef) -> Result<Stage> {
@@ -156,12 +157,13 @@ impl Stage {
         &self.schema
     }
 
-    /// Runs the stage over these batches, which have its input schema, and returns one batch.
+    /// Runs the stage over these batches and returns one batch. Their columns are those of its input
+    /// in order and type; their names do not matter.
     ///
     /// The operators are made anew for each run, because their metrics would otherwise grow for ever;
     /// their properties are shared, so that costs next to nothing.
     pub(super) async fn run(&self, batches: Vec<RecordBatch>) -> Result<RecordBatch> {
-        let mut top: Arc<dyn ExecutionPlan> = Arc::new(self.leaf.holding(batches));
+        let mut top: Arc<dyn ExecutionPlan> = Arc::new(self.leaf.holding(batches)?);
         for node in &self.nodes {
             top = replace_children_if_necessary(Arc::clone(node), vec![top])?;
         }

@@ -95,12 +95,8 @@ pub(super) fn plan_error(definition: &MeterDefinition, source: DataFusionError) 
             let start = diagnostic
                 .span
                 .map_or((0, 0), |span| (span.start.line, span.start.column));
-            let helps = diagnostic.helps.iter().map(|help| help.message.as_str());
-            let notes = diagnostic.notes.iter().map(|note| note.message.as_str());
-            let hint = helps
-                .chain(notes)
-                .next()
-                .unwrap_or("check the names in the query");
+            let help = diagnostic.helps.first().map(|help| help.message.as_str());
+            let hint = help.unwrap_or("check the names and types in the query");
             refused(definition, &diagnostic.message, start, hint)
         }
         None => Error::PlanMeter {
@@ -253,9 +249,9 @@ fn classify(
     aggregate: &Aggregate,
 ) -> Result<(Vec<Key>, Vec<Measure>)> {
     let (mut keys, mut measures) = (Vec::new(), Vec::new());
-    for expr in &projection.expr {
-        let name = expr.schema_name().to_string();
-        let inner = expr.clone().unalias();
+    for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
+        let name = field.name().clone();
+        let inner = expr.clone().unalias_nested().data;
         match key_index(&inner, aggregate) {
             Some(index) => keys.push(Key {
                 name,

@@ -265,11 +265,12 @@ impl<'a> Cursor<'a> {
         if !self.file.text.contains("/*!") {
             return Ok(());
         }
-        let comment = self.tokens.iter().find(|token| {
-            // Only what was inside such a comment carries a span that starts with one.
-            self.source(token.span.start, token.span.end)
-                .starts_with("/*!")
-        });
+        // Its first token carries the place of the comment, where no other token can start.
+        let opens = |token: &&TokenWithSpan| {
+            let rest = self.file.text.get(self.offset(token.span.start)..);
+            rest.is_some_and(|rest| rest.starts_with("/*!"))
+        };
+        let comment = self.tokens.iter().find(opens);
         match comment {
             None => Ok(()),
             Some(token) => Err(self.error(

@@ -9,7 +9,11 @@ fn price(query: &str) -> PriceDefinition {
         effective_from: None,
         query: query.into(),
         version: 3,
-        at: Location { file: "prices.sql".into(), line: 7, column: 1 },
+        at: Location {
+            file: "prices.sql".into(),
+            line: 7,
+            column: 1,
+        },
     }
 }
 
@@ -51,16 +55,30 @@ async fn rows_become_charges_ordered_by_customer_then_dimensions() {
         .iter()
         .map(|c| {
             let model = c.dimensions[0].1.as_deref().unwrap_or("-");
-            format!("{} {model} {} {}", c.customer, c.quantity.unwrap(), c.amount)
+            format!(
+                "{} {model} {} {}",
+                c.customer,
+                c.quantity.unwrap(),
+                c.amount
+            )
         })
         .collect();
     assert_eq!(
         rows,
-        ["acme - 7 0.14", "acme big 11 0.033", "acme large 3 0.03", "globex small 1500 0.3"]
+        [
+            "acme - 7 0.14",
+            "acme big 11 0.033",
+            "acme large 3 0.03",
+            "globex small 1500 0.3"
+        ]
     );
     assert_eq!(charges[0].dimensions[0].0, "model");
     assert_eq!(
-        (charges[0].price.as_str(), charges[0].price_version, charges[0].currency.as_str()),
+        (
+            charges[0].price.as_str(),
+            charges[0].price_version,
+            charges[0].currency.as_str()
+        ),
         ("tokens", 3, "USD")
     );
 }
@@ -83,8 +101,21 @@ async fn a_tiered_price_over_a_total_is_rated_per_customer() {
 async fn a_price_needs_no_quantity_and_no_rows() {
     let flat = charges("SELECT DISTINCT customer, 49.00 AS amount FROM usage").await;
     assert_eq!(flat.len(), 2);
-    assert_eq!((flat[0].quantity, flat[0].amount), (None, Exact { digits: 49, scale: 0 }));
-    assert!(charges("SELECT customer, 1 AS amount FROM usage WHERE input < 0").await.is_empty());
+    assert_eq!(
+        (flat[0].quantity, flat[0].amount),
+        (
+            None,
+            Exact {
+                digits: 49,
+                scale: 0
+            }
+        )
+    );
+    assert!(
+        charges("SELECT customer, 1 AS amount FROM usage WHERE input < 0")
+            .await
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -94,24 +125,55 @@ async fn dimensions_are_exact_text() {
             CAST(9007199254740993 AS BIGINT) AS n",
     )
     .await;
-    let text: Vec<_> = charges[0].dimensions.iter().map(|(_, value)| value.as_deref().unwrap()).collect();
+    let text: Vec<_> = charges[0]
+        .dimensions
+        .iter()
+        .map(|(_, value)| value.as_deref().unwrap())
+        .collect();
     assert_eq!(text, ["1.50", "true", "2026-10-01", "9007199254740993"]);
 }
 
 #[tokio::test]
 async fn the_answer_must_have_a_customer_and_an_exact_amount() {
     for (query, problem) in [
-        ("SELECT 1 AS amount", "it returns no `customer`\n  hint: select the customer who pays"),
-        ("SELECT customer, input FROM usage", "it returns no `amount`"),
-        ("SELECT 5 AS customer, 1 AS amount", "`customer` is Int64, not text"),
-        ("SELECT customer, CAST(input AS DOUBLE) AS amount FROM usage", "`amount` is Float64, not an exact number\n  hint: floats are not exact"),
-        ("SELECT customer, '1' AS amount FROM usage", "`amount` is Utf8"),
-        ("SELECT customer, 1 AS amount, CAST(1 AS REAL) AS quantity FROM usage", "`quantity` is Float32"),
-        ("SELECT customer, 1 AS amount, CAST(1 AS DOUBLE) AS share FROM usage", "the dimension `share` is Float64"),
-        ("SELECT a.customer, b.customer, 1 AS amount FROM usage a JOIN usage b ON a.input = b.input", "it returns `customer` twice"),
+        (
+            "SELECT 1 AS amount",
+            "it returns no `customer`\n  hint: select the customer who pays",
+        ),
+        (
+            "SELECT customer, input FROM usage",
+            "it returns no `amount`",
+        ),
+        (
+            "SELECT 5 AS customer, 1 AS amount",
+            "`customer` is Int64, not text",
+        ),
+        (
+            "SELECT customer, CAST(input AS DOUBLE) AS amount FROM usage",
+            "`amount` is Float64, not an exact number\n  hint: floats are not exact",
+        ),
+        (
+            "SELECT customer, '1' AS amount FROM usage",
+            "`amount` is Utf8",
+        ),
+        (
+            "SELECT customer, 1 AS amount, CAST(1 AS REAL) AS quantity FROM usage",
+            "`quantity` is Float32",
+        ),
+        (
+            "SELECT customer, 1 AS amount, CAST(1 AS DOUBLE) AS share FROM usage",
+            "the dimension `share` is Float64",
+        ),
+        (
+            "SELECT a.customer, b.customer, 1 AS amount FROM usage a JOIN usage b ON a.input = b.input",
+            "it returns `customer` twice",
+        ),
     ] {
         let refusal = refusal(query).await;
-        assert!(refusal.starts_with("prices.sql:7:1: price `tokens`: "), "{refusal}");
+        assert!(
+            refusal.starts_with("prices.sql:7:1: price `tokens`: "),
+            "{refusal}"
+        );
         assert!(refusal.contains(problem), "{refusal}");
     }
 }
@@ -119,28 +181,51 @@ async fn the_answer_must_have_a_customer_and_an_exact_amount() {
 #[tokio::test]
 async fn null_amounts_are_refused_naming_the_customer() {
     let query = "SELECT customer, per_unit(input, CASE WHEN model = 'small' THEN NULL ELSE rate END) AS amount FROM usage";
-    assert!(refusal(query).await.contains("the amount is NULL for customer `globex`"));
-    assert!(refusal("SELECT 'acme' AS customer, NULL AS amount").await.contains("NULL for customer `acme`"));
+    assert!(
+        refusal(query)
+            .await
+            .contains("the amount is NULL for customer `globex`")
+    );
+    assert!(
+        refusal("SELECT 'acme' AS customer, NULL AS amount")
+            .await
+            .contains("NULL for customer `acme`")
+    );
     let query = "SELECT CAST(NULL AS VARCHAR) AS customer, 1 AS amount";
     assert!(refusal(query).await.contains("a row has a NULL `customer`"));
 }
 
 #[tokio::test]
 async fn a_null_quantity_is_kept_as_none() {
-    let charges = charges("SELECT 'a' AS customer, 1 AS amount, CAST(NULL AS BIGINT) AS quantity").await;
+    let charges =
+        charges("SELECT 'a' AS customer, 1 AS amount, CAST(NULL AS BIGINT) AS quantity").await;
     assert_eq!(charges[0].quantity, None);
 }
 
 #[tokio::test]
 async fn clocks_and_random_numbers_are_refused_wherever_they_stand() {
     for (query, name) in [
-        ("SELECT customer, 1 AS amount FROM usage WHERE random() < 0.5", "random"),
-        ("SELECT customer, 1 AS amount, uuid() AS u FROM usage", "uuid"),
+        (
+            "SELECT customer, 1 AS amount FROM usage WHERE random() < 0.5",
+            "random",
+        ),
+        (
+            "SELECT customer, 1 AS amount, uuid() AS u FROM usage",
+            "uuid",
+        ),
         ("SELECT customer, 1 AS amount, now() AS t FROM usage", "now"),
-        ("SELECT customer, 1 AS amount FROM usage WHERE input > (SELECT CAST(random() AS BIGINT))", "random"),
+        (
+            "SELECT customer, 1 AS amount FROM usage WHERE input > (SELECT CAST(random() AS BIGINT))",
+            "random",
+        ),
     ] {
         let refusal = refusal(query).await;
-        assert!(refusal.contains(&format!("`{name}` does not give the same answer every time")), "{refusal}");
+        assert!(
+            refusal.contains(&format!(
+                "`{name}` does not give the same answer every time"
+            )),
+            "{refusal}"
+        );
     }
 }
 
@@ -162,9 +247,20 @@ async fn statements_that_change_something_are_refused() {
 async fn failures_carry_the_price_its_place_and_the_tier() {
     let query = "SELECT customer, graduated(input, [{up_to: 9, unit_amount: 1}, {up_to: 5, unit_amount: 1}]) AS amount FROM usage";
     let broken = refusal(query).await;
-    assert!(broken.starts_with("prices.sql:7:1: price `tokens` failed"), "{broken}");
+    assert!(
+        broken.starts_with("prices.sql:7:1: price `tokens` failed"),
+        "{broken}"
+    );
     assert!(broken.contains("tier 2 ends at 5, not above 9"), "{broken}");
     let query = "SELECT customer, volume(input, [{up_to: 9, unit_amount: 1}]) AS amount FROM usage";
-    assert!(refusal(query).await.contains("is above 9, where the last tier ends (tier 1)"));
-    assert!(refusal("SELECT customer, cost AS amount FROM usage").await.contains("cost"));
+    assert!(
+        refusal(query)
+            .await
+            .contains("is above 9, where the last tier ends (tier 1)")
+    );
+    assert!(
+        refusal("SELECT customer, cost AS amount FROM usage")
+            .await
+            .contains("cost")
+    );
 }

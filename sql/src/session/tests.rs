@@ -1,1 +1,153 @@
+//! What numbers in SQL are worth, and what SQL may not do.
 
+use super::*;
+use datafusion::{arrow::util::display::array_value_to_string, error::DataFusionError};
+
+/// The one value that a query returns, as text.
+async fn value(sql: &str) -> Result<String, DataFusionError> {
+    let context = context();
+    let query = context.sql_with_options(sql, read_only_options()).await?;
+    let batches = query.collect().await?;
+    let batch = batches.iter().find(|batch| batch.num_rows() > 0);
+    let batch = batch.expect("the query returns a row");
+    Ok(array_value_to_string(batch.column(0), 0)?)
+}
+
+async fn refused(sql: &str) -> String {
+    match value(sql).await {
+        Ok(value) => panic!("{sql} gave {value}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn arithmetic_is_exact() {
+    for (sql, expected) in [
+        ("SELECT 0.1 + 0.2", "0.3"),
+        ("SELECT 9223372036854775807 + 1", "9223372036854775808"),
+        ("SELECT -9223372036854775807 - 9", "-9223372036854775816"),
+        (
+            "SELECT 9223372036854775807 * 9223372036854775807",
+            "85070591730234615847396907784232501249",
+        ),
+        (
+            "SELECT -x FROM (VALUES (CAST('-9223372036854775808' AS BIGINT))) AS t(x)",
+            "9223372036854775808",
+        ),
+        (
+            "SELECT x + y FROM (VALUES (9223372036854775807, 2.5)) AS t(x, y)",
+            "9223372036854775809.5",
+        ),
+        (
+            "SELECT SUM(x) FROM (VALUES (9223372036854775807), (9223372036854775807)) AS t(x)",
+            "18446744073709551614",
+        ),
+        (
+            "SELECT SUM(x) * 0.000001 FROM (VALUES (3), (4)) AS t(x)",
+            "0.000007",
+        ),
+        (
+            "SELECT a + 1 FROM (SELECT x * 2 AS a FROM (VALUES (21)) AS t(x))",
+            "43",
+        ),
+        ("SELECT x + NULL IS NULL FROM (VALUES (1)) AS t(x)", "true"),
+        ("SELECT SUM(x) FROM (VALUES (1)) AS t(x) WHERE x > 1", ""),
+        (
+            "SELECT CAST(18446744073709551615 AS BIGINT UNSIGNED) + 1",
+            "18446744073709551616",
+        ),
+    ] {
+        assert_eq!(value(sql).await.unwrap(), expected, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_result_of_more_than_38_digits_is_an_error() {
+    let nines = "9".repeat(38);
+    for sql in [
+        format!("SELECT {nines} + 1"),
+        format!("SELECT {nines} * 2"),
+        format!("SELECT x - y FROM (VALUES (-{nines}, {nines})) AS t(x, y)"),
+        format!("SELECT x * y FROM (VALUES ({nines}, 1.1)) AS t(x, y)"),
+        "SELECT x * x FROM (VALUES (CAST('11000000000000000000' AS DECIMAL(20, 0)))) AS t(x)"
+            .to_owned(),
+        format!("SELECT SUM(x) FROM (VALUES ({nines}), (1)) AS t(x)"),
+        format!("SELECT SUM(x) OVER () FROM (VALUES ({nines}), (1)) AS t(x)"),
+    ] {
+        refused(&sql).await;
+    }
+}
+
+#[tokio::test]
+async fn the_last_value_of_38_digits_is_not_an_error() {
+    let nines = "9".repeat(38);
+    let sql = format!("SELECT x + 0 FROM (VALUES ({nines})) AS t(x)");
+    assert_eq!(value(&sql).await.unwrap(), nines);
+}
+
+#[tokio::test]
+async fn operators_that_lose_digits_are_refused_with_a_way_out() {
+    for (sql, said) in [
+        ("SELECT 1 / 3", "multiply by an exact decimal"),
+        (
+            "SELECT x / 1000 FROM (VALUES (1.5)) AS t(x)",
+            "multiply by an exact decimal",
+        ),
+        ("SELECT 7 % 3", "multiply by an exact decimal"),
+        ("SELECT 1 << 63", "power of two"),
+        ("SELECT '1' + 2", "Cannot coerce arithmetic"),
+        ("SELECT true + 2", "Cannot coerce arithmetic"),
+    ] {
+        let error = refused(sql).await;
+        assert!(error.contains(said), "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn aggregates_that_truncate_or_depend_on_order_are_not_there() {
+    for sql in [
+        "SELECT avg(x) FROM (VALUES (1), (2)) AS t(x)",
+        "SELECT median(x) FROM (VALUES (1), (2)) AS t(x)",
+        "SELECT SUM(x) FROM (VALUES (CAST(1 AS DOUBLE))) AS t(x)",
+    ] {
+        refused(sql).await;
+    }
+}
+
+#[tokio::test]
+async fn absolute_values_do_not_wrap() {
+    refused("SELECT abs(x) FROM (VALUES (CAST('-9223372036854775808' AS BIGINT))) AS t(x)").await;
+}
+
+#[tokio::test]
+async fn calendar_and_estimates_are_left_alone() {
+    for (sql, expected) in [
+        (
+            "SELECT DATE '2026-01-31' + INTERVAL '1 month'",
+            "2026-02-28",
+        ),
+        ("SELECT CAST(1 AS DOUBLE) / 4", "0.25"),
+        (
+            "SELECT CAST(sum(x) AS DOUBLE) / count(*) FROM (VALUES (1), (2)) AS t(x)",
+            "1.5",
+        ),
+    ] {
+        assert_eq!(value(sql).await.unwrap(), expected, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn user_sql_can_only_read() {
+    for sql in [
+        "CREATE TABLE t AS SELECT 1",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "INSERT INTO t VALUES (1)",
+        "COPY (SELECT 1) TO '/tmp/stolen.csv'",
+        "SET datafusion.sql_parser.parse_float_as_decimal = false",
+        "DROP TABLE t",
+        "BEGIN",
+    ] {
+        refused(sql).await;
+    }
+}

@@ -1,0 +1,161 @@
+//! Whether an event counts: its attributes, its time, its type, its data, in this order.
+
+use super::envelope::Envelope;
+use super::shape::{Scratch, Shape};
+use super::text::shorten;
+use super::{Decoder, time};
+
+/// What was decided about one event.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Its values are in the scratch.
+    Ok { shape: usize },
+    /// Nothing is wrong but that its type is not defined; the reason.
+    Unmatched(String),
+    /// The reason.
+    Rejected(String),
+}
+
+/// When an event happened, as far as is known. In microseconds since the Unix epoch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// The event says so.
+    Sent(i64),
+    /// It does not say, so when it was stored.
+    Ingest(i64),
+    /// What it says cannot be read; the reason.
+    Unreadable(String),
+    /// The event could not be read far enough.
+    Unknown,
+}
+
+impl Time {
+    /// The time of an event; one that `is_broken` may have had a time that was not reached.
+    pub(super) fn of(envelope: &Envelope<'_>, is_broken: bool, ingest_time_us: i64) -> Self {
+        match envelope.time.optional("time") {
+            Ok(None) if is_broken => Time::Unknown,
+            Ok(None) => Time::Ingest(ingest_time_us),
+            Err(reason) => Time::Unreadable(reason),
+            Ok(Some(text)) => match time::instant(text) {
+                Ok(instant) => Time::Sent(instant.micros),
+                Err(fault) => Time::Unreadable(format!(
+                    "`time` \"{}\" {fault} (RFC 3339 with an offset)",
+                    shorten(text)
+                )),
+            },
+        }
+    }
+
+    /// The column `event_time`.
+    pub(super) fn micros(&self) -> Option<i64> {
+        match self {
+            Time::Sent(micros) | Time::Ingest(micros) => Some(*micros),
+            Time::Unreadable(_) | Time::Unknown => None,
+        }
+    }
+
+    /// # Errors
+    /// The reason when it is unreadable, before 1970 or too far after the ingest time.
+    fn check(&self, ingest_time_us: i64, max_future_skew_us: i64) -> Result<(), String> {
+        let micros = match self {
+            Time::Sent(micros) => *micros,
+            Time::Unreadable(reason) => return Err(reason.clone()),
+            Time::Ingest(_) | Time::Unknown => return Ok(()),
+        };
+        if micros < 0 {
+            return Err("`time` is before 1970".to_owned());
+        }
+        let ahead = micros.saturating_sub(ingest_time_us);
+        if ahead > max_future_skew_us {
+            let (ahead, limit) = (seconds(ahead), seconds(max_future_skew_us));
+            return Err(format!(
+                "`time` is {ahead} s after the ingest time, above the limit of {limit} s"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Decides about events, one after another.
+#[derive(Debug)]
+pub(super) struct Judge<'d> {
+    decoder: &'d Decoder,
+    last_shape: usize,
+}
+
+impl<'d> Judge<'d> {
+    pub(super) fn new(decoder: &'d Decoder) -> Self {
+        Judge {
+            decoder,
+            last_shape: 0,
+        }
+    }
+
+    /// Decides about one event that is well formed; an accepted one's values are in the scratch then.
+    pub(super) fn judge<'a>(
+        &mut self,
+        envelope: &Envelope<'a>,
+        time: &Time,
+        ingest_time_us: i64,
+        scratch: &mut Scratch<'a>,
+    ) -> Verdict {
+        let kind = match self.check(envelope, time, ingest_time_us) {
+            Ok(kind) => kind,
+            Err(reason) => return Verdict::Rejected(reason),
+        };
+        let Some((number, shape)) = self.shape(kind) else {
+            let kind = shorten(kind);
+            return Verdict::Unmatched(format!("no event type is defined for `{kind}`"));
+        };
+        let max_number_len = self.decoder.options.max_number_len;
+        let read = envelope
+            .json_data()
+            .and_then(|data| shape.read(data, max_number_len, scratch));
+        match read {
+            Ok(()) => Verdict::Ok { shape: number },
+            Err(reason) => Verdict::Rejected(reason),
+        }
+    }
+
+    /// Checks everything but the data; returns the type.
+    ///
+    /// # Errors
+    /// The reason to reject it.
+    fn check<'e>(
+        &self,
+        envelope: &'e Envelope<'_>,
+        time: &Time,
+        ingest_time_us: i64,
+    ) -> Result<&'e str, String> {
+        let version = envelope.specversion.required("specversion")?;
+        if version != "1.0" {
+            let version = shorten(version);
+            return Err(format!("`specversion` must be \"1.0\", got \"{version}\""));
+        }
+        envelope.id.required("id")?;
+        envelope.source.required("source")?;
+        let kind = envelope.kind.required("type")?;
+        envelope.subject.required("subject")?;
+        time.check(ingest_time_us, self.decoder.options.max_future_skew_us)?;
+        Ok(kind)
+    }
+
+    /// The shape of a type; most often it is that of the event before.
+    fn shape(&mut self, kind: &str) -> Option<(usize, &'d Shape)> {
+        let last = self.decoder.shapes.get(self.last_shape);
+        if !last.is_some_and(|shape| shape.kind == kind) {
+            self.last_shape = *self.decoder.by_type.get(kind)?;
+        }
+        let shape = self.decoder.shapes.get(self.last_shape)?;
+        Some((self.last_shape, shape))
+    }
+}
+
+/// Seconds of microseconds, exactly.
+fn seconds(micros: i64) -> String {
+    let (whole, fraction) = (micros / 1_000_000, micros.unsigned_abs() % 1_000_000);
+    match fraction {
+        0 => whole.to_string(),
+        _ => format!("{whole}.{fraction:06}"),
+    }
+}

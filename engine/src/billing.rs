@@ -1,0 +1,325 @@
+//! The invoice job: one invoice per customer and billing period, ever.
+//!
+//! A draft is a query: the prices of the plan over the period's totals, at the newest cut. Issuing
+//! commits to `invoices` first, with the numbers and each invoice's lines as its document; that commit
+//! is the point of no return. `line_items` is derived from those documents, so a crash between the two
+//! is mended by deriving what is missing, before anything else is issued.
+
+use crate::{
+    catalog::table,
+    clock::Clock,
+    config::BillingSettings,
+    error::{Error, Result, query_error},
+    metering::micros,
+    period::Period,
+    view::{View, one_batch},
+};
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    },
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    json,
+};
+use datafusion::prelude::{SessionContext, col, lit};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tollgate_connectors::{Attempt, CommitId, Error as ConnectorError, Table, lake::Lake};
+use tollgate_sql::{
+    definitions::{PlanDefinition, PriceDefinition},
+    invoice::{
+        self, Invoice, Status, Terms,
+        tables::{invoices_batch, line_items_batch, line_items_schema},
+    },
+    rating::{Charge, rate},
+    schema,
+};
+
+/// The `txn` app id, in `invoices` and in `line_items`, of the last number they hold.
+const NUMBER_MARK: &str = "invoices/number";
+
+/// What issuing did.
+#[derive(Debug, Default)]
+pub struct Issued {
+    /// Invoices issued now, numbered.
+    pub issued: Vec<Invoice>,
+    /// Customers who had their invoice for this period already, untouched.
+    pub already: Vec<String>,
+    /// Of these, customers whose usage has changed since; the difference is not on any invoice yet.
+    pub changed: Vec<String>,
+}
+
+/// The schema of `invoices`: what an invoice says, its serial number, and its lines as it was issued
+/// (rows of `line_items`, one JSON object a line).
+pub fn invoices_schema() -> SchemaRef {
+    let schema = invoice::tables::invoices_schema();
+    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    fields.push(Field::new("serial", DataType::Int64, false));
+    fields.push(Field::new("document", DataType::Utf8, false));
+    Arc::new(Schema::new(fields))
+}
+
+/// Drafts the invoice of every customer with usage in the period, by customer.
+///
+/// # Errors
+/// There is no such plan, or a price fails.
+pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> Result<Vec<Invoice>> {
+    let plan = plan(view, settings)?;
+    let totals = view.all_totals(period).await?;
+    let subscription = subscription(&totals, plan, period)?;
+    let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
+    for name in &plan.prices {
+        let price = price_in_force(view, name, period)?;
+        let session =
+            view.period_session(period, &price.query, &totals, subscription.clone()).await?;
+        for charge in rate(&session, price).await? {
+            charges.entry(charge.customer.clone()).or_default().push(charge);
+        }
+    }
+    let cut = cut(view)?;
+    let assemble = |(customer, charges): (&String, &Vec<Charge>)| {
+        let terms = Terms { customer, plan, period: period.into(), cut: &cut };
+        Ok(invoice::assemble(&terms, charges)?)
+    };
+    charges.iter().map(assemble).collect()
+}
+
+fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefinition> {
+    let plans = &view.catalog().definitions.plans;
+    plans.iter().find(|plan| plan.name == settings.default_plan).ok_or_else(|| {
+        let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
+        Error::Billing {
+            problem: format!("there is no plan `{}`", settings.default_plan),
+            hint: format!("set billing.default_plan to one of: {}", names.join(", ")),
+        }
+    })
+}
+
+/// The version of a price that applies at the start of the period: the latest one already effective.
+fn price_in_force<'a>(view: &'a View, name: &str, period: &Period) -> Result<&'a PriceDefinition> {
+    let prices = &view.catalog().definitions.prices;
+    let effective = |price: &&PriceDefinition| {
+        price.name == name && price.effective_from.is_none_or(|day| day <= period.first_day())
+    };
+    let latest = prices.iter().filter(effective).max_by_key(|p| (p.effective_from, p.version));
+    latest.ok_or_else(|| Error::Billing {
+        problem: format!("no version of price `{name}` is effective on {}", period.first_day()),
+        hint: "give it an earlier effective_from, or take it out of the plan".into(),
+    })
+}
+
+/// The position of each shard, as JSON, by shard.
+fn cut(view: &View) -> Result<String> {
+    let cuts: BTreeMap<String, u64> = view
+        .cuts()?
+        .into_iter()
+        .map(|(shard, position)| (shard, position.sequence.0))
+        .collect();
+    Ok(serde_json::json!(cuts).to_string())
+}
+
+/// One row for each customer with usage: without accounts, all are on the default plan all the time.
+fn subscription(totals: &[RecordBatch], plan: &PlanDefinition, period: &Period) -> Result<RecordBatch> {
+    let mut customers = BTreeSet::new();
+    for batch in totals {
+        let names = batch["customer"].as_string::<i32>();
+        customers.extend((0..names.len()).map(|row| names.value(row).to_owned()));
+    }
+    let count = customers.len();
+    let instants = |us| {
+        Arc::new(TimestampMicrosecondArray::from(vec![us; count]).with_timezone("UTC")) as ArrayRef
+    };
+    let days = || Arc::new(Int64Array::from(vec![period.days(); count])) as ArrayRef;
+    let schema = Schema::new(vec![
+        Field::new("customer", DataType::Utf8, false),
+        Field::new("plan", DataType::Utf8, false),
+        Field::new("seats", DataType::Int64, false),
+        Field::new("period_start", schema::timestamp(), false),
+        Field::new("period_end", schema::timestamp(), false),
+        Field::new("active_days", DataType::Int64, false),
+        Field::new("period_days", DataType::Int64, false),
+    ]);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(customers.into_iter().map(Some).collect::<StringArray>()),
+        Arc::new(StringArray::from(vec![plan.name.as_str(); count])),
+        Arc::new(Int64Array::from(vec![1; count])),
+        instants(period.start_us),
+        instants(period.end_us),
+        days(),
+        days(),
+    ];
+    RecordBatch::try_new(Arc::new(schema), columns).map_err(query_error("listing subscriptions"))
+}
+
+/// Issues drafts: numbers them without a gap and commits them, once for each customer and period.
+///
+/// # Errors
+/// The period has not ended, or a window in it is still open; another job issued at the same time;
+/// the lake cannot be written. Running it again is safe after any of them.
+pub async fn issue(
+    view: &View,
+    lake: &Lake,
+    drafts: Vec<Invoice>,
+    period: &Period,
+    clock: &dyn Clock,
+) -> Result<Issued> {
+    check_over(view, period, clock)?;
+    let mut invoices = lake.table(table::INVOICES, &invoices_schema(), &[], &BTreeMap::new()).await?;
+    let mut line_items =
+        lake.table(table::LINE_ITEMS, &line_items_schema(), &[], &BTreeMap::new()).await?;
+    derive_line_items(&invoices, &mut line_items).await?;
+    let issued_before = issued_in(&invoices, period).await?;
+    let mut outcome = Issued::default();
+    for draft in drafts {
+        match issued_before.get(draft.id.as_str()) {
+            None => outcome.issued.push(draft),
+            Some(document) => {
+                if document_of(&draft)? != *document {
+                    outcome.changed.push(draft.customer.clone());
+                }
+                outcome.already.push(draft.customer);
+            }
+        }
+    }
+    if !outcome.issued.is_empty() {
+        commit_invoices(&mut invoices, &mut outcome.issued, clock.now_us()).await?;
+        derive_line_items(&invoices, &mut line_items).await?;
+    }
+    Ok(outcome)
+}
+
+fn check_over(view: &View, period: &Period, clock: &dyn Clock) -> Result<()> {
+    if clock.now_us() < period.end_us {
+        return Err(Error::Billing {
+            problem: format!("billing period {period} has not ended"),
+            hint: "leave out --finalize for a draft".into(),
+        });
+    }
+    if view.has_open_windows(period) {
+        return Err(Error::Billing {
+            problem: format!("billing period {period} has windows that are still open"),
+            hint: "wait until they close, or close them with `tollgate run --until-end`".into(),
+        });
+    }
+    Ok(())
+}
+
+/// The documents of what was issued for a period, by invoice id.
+async fn issued_in(invoices: &dyn Table, period: &Period) -> Result<BTreeMap<String, String>> {
+    let rows = rows_after(invoices, 0).await?;
+    let mut issued = BTreeMap::new();
+    for batch in &rows {
+        let ids = batch["invoice"].as_string::<i32>();
+        let documents = batch["document"].as_string::<i32>();
+        let starts = micros(batch, "period_start");
+        let ends = micros(batch, "period_end");
+        for row in 0..batch.num_rows() {
+            if starts[row] == period.start_us && ends[row] == period.end_us {
+                issued.insert(ids.value(row).to_owned(), documents.value(row).to_owned());
+            }
+        }
+    }
+    Ok(issued)
+}
+
+/// Issued invoices with a serial above `serial`, in order of serial.
+async fn rows_after(invoices: &dyn Table, serial: i64) -> Result<Vec<RecordBatch>> {
+    let doing = "reading issued invoices";
+    let frame = SessionContext::new()
+        .read_table(invoices.provider()?)
+        .and_then(|frame| frame.filter(col("serial").gt(lit(serial))))
+        .and_then(|frame| frame.sort(vec![col("serial").sort(true, false)]))
+        .map_err(query_error(doing))?;
+    frame.collect().await.map_err(query_error(doing))
+}
+
+/// The lines of one invoice as they are kept with it. The cut is left out: it is no part of what the
+/// customer is told, and moves with every event of anybody.
+fn document_of(invoice: &Invoice) -> Result<String> {
+    let lines = line_items_batch(std::slice::from_ref(invoice))?;
+    let mut bytes = Vec::new();
+    let mut writer = json::LineDelimitedWriter::new(&mut bytes);
+    let written = without_cut(&lines).and_then(|lines| writer.write(&lines)).and_then(|()| writer.finish());
+    written.map_err(query_error("writing an invoice's document"))?;
+    String::from_utf8(bytes).map_err(|_| Error::Stage("JSON writer"))
+}
+
+fn without_cut(lines: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let mut lines = lines.clone();
+    let cut = lines.schema().index_of("cut")?;
+    lines.remove_column(cut);
+    Ok(lines)
+}
+
+/// Numbers and commits invoices; the compare-and-swap on the last number keeps them gapless.
+async fn commit_invoices(table: &mut dyn Table, invoices: &mut [Invoice], now_us: i64) -> Result<()> {
+    let last = table.mark(NUMBER_MARK).unwrap_or(0);
+    let mut serials = Vec::with_capacity(invoices.len());
+    for (serial, invoice) in (last + 1..).zip(invoices.iter_mut()) {
+        serials.push(serial);
+        invoice.number = Some(format!("INV-{serial:06}"));
+        invoice.status = Status::Final;
+        invoice.issued_at_us = Some(now_us);
+    }
+    let documents = invoices.iter().map(document_of).collect::<Result<Vec<_>>>()?;
+    let number = serials.last().copied().unwrap_or(last);
+    let mut columns = invoices_batch(invoices)?.columns().to_vec();
+    columns.push(Arc::new(Int64Array::from(serials)));
+    columns.push(Arc::new(StringArray::from(documents)));
+    let rows = RecordBatch::try_new(invoices_schema(), columns)
+        .map_err(query_error("writing invoices"))?;
+    commit(table, &[rows], number).await
+}
+
+/// Writes the lines of every invoice whose lines are not in `line_items` yet.
+async fn derive_line_items(invoices: &dyn Table, line_items: &mut dyn Table) -> Result<()> {
+    let issued = invoices.mark(NUMBER_MARK).unwrap_or(0);
+    let derived = line_items.mark(NUMBER_MARK).unwrap_or(0);
+    if issued == derived {
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    for batch in rows_after(invoices, derived).await? {
+        let documents = batch["document"].as_string::<i32>();
+        let cuts = batch["cut"].as_string::<i32>();
+        for row in 0..batch.num_rows() {
+            lines.push(lines_of(documents.value(row), cuts.value(row))?);
+        }
+    }
+    let lines = one_batch(&line_items_schema(), &lines)?;
+    commit(line_items, &[lines], issued).await
+}
+
+/// The rows of `line_items` that a document holds.
+fn lines_of(document: &str, cut: &str) -> Result<RecordBatch> {
+    let doing = "reading an invoice's document";
+    let empty = without_cut(&RecordBatch::new_empty(line_items_schema()));
+    let schema = empty.map_err(query_error(doing))?.schema();
+    let reader = json::ReaderBuilder::new(Arc::clone(&schema)).build(document.as_bytes());
+    let batches = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let lines = one_batch(&schema, &batches.map_err(query_error(doing))?)?;
+    let mut columns = lines.columns().to_vec();
+    columns.push(Arc::new(StringArray::from(vec![cut; lines.num_rows()])));
+    RecordBatch::try_new(line_items_schema(), columns).map_err(query_error(doing))
+}
+
+/// Commits rows and the number they bring the table to. A conflict means that another job issued.
+async fn commit(table: &mut dyn Table, rows: &[RecordBatch], number: i64) -> Result<()> {
+    let nonce = uuid::Uuid::now_v7().simple();
+    let attempt = Attempt {
+        commit_id: CommitId(format!("invoices-{number}-{nonce}")),
+        marks: BTreeMap::from([(NUMBER_MARK.to_owned(), number)]),
+        info: BTreeMap::new(),
+    };
+    let staged = table.stage(&attempt.commit_id, rows).await?;
+    match table.commit(&attempt, &staged).await {
+        Ok(_) => Ok(()),
+        Err(ConnectorError::Fenced { .. }) => Err(Error::Billing {
+            problem: "another invoice job issued at the same time".into(),
+            hint: "run it again: what is issued is not issued twice".into(),
+        }),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -54,6 +54,12 @@ pub enum Error {
         /// How many rows differ.
         differences: usize,
     },
+    /// The demo did not find what it had generated.
+    #[error("the demo counted other than it generated:\n  {}", .differences.join("\n  "))]
+    Demo {
+        /// What differs, both numbers each.
+        differences: Vec<String>,
+    },
     /// A local file cannot be read or written.
     #[error("{file}: {doing} failed")]
     File {
@@ -89,7 +95,7 @@ impl Error {
         match self {
             Error::Connector(error) => error.kind(),
             Error::Fenced { .. } => ErrorKind::Fenced,
-            Error::Shard { .. } | Error::Stage(_) => ErrorKind::Corrupt,
+            Error::Shard { .. } | Error::Demo { .. } | Error::Stage(_) => ErrorKind::Corrupt,
             Error::Config { .. }
             | Error::Usage(_)
             | Error::Billing { .. }

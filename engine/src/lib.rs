@@ -25,6 +25,7 @@ pub mod commit;
 pub mod config;
 pub mod dedupe;
 pub mod error;
+pub mod generator;
 pub mod metering;
 pub mod period;
 pub mod recovery;

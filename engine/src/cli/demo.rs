@@ -4,7 +4,7 @@
 //! folder::prepare ─▶ feed: generator::Month ─▶ JetStream or a file ─▶ run::supervise
 //!                                │ what it must come to                    │ what was counted
 //!                                └──────────────▶ check ◀──────────────────┤
-//!                                      invoice, audit: the commands ◀──────┘
+//!                            billing::issue, audit: as the commands ◀──────┘
 //! ```
 //!
 //! The generator knows what the month adds up to, so the demo does not only show numbers: where one
@@ -16,8 +16,14 @@ mod folder;
 mod show;
 
 use crate::{
+    audit::{Finding, audit},
+    billing,
     catalog::Catalog,
-    cli::{audit, invoice, output, run},
+    cli::{
+        audit::print as print_finding,
+        output,
+        run::{stop_on_signal, supervise},
+    },
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
@@ -73,7 +79,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     }
     output::print(&show::metered(&report, metered_us))?;
 
-    let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
+    let lake = Lake::open(&settings.lake.url, &settings.base).await?;
     let view = View::open(catalog, &lake).await?;
     show::windows(&view).await?;
     show::set_aside(&view).await?;
@@ -81,12 +87,11 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     check::totals(month.expected(), &view).await?;
     output::print("\nEvery count and every customer's totals are what was generated.\n")?;
 
-    issue(&settings, &period).await?;
-    let view = View::open(Arc::new(Catalog::load(&settings).await?), &lake).await?;
-    show::spend(&view).await?;
-    show::one_invoice(&view).await?;
+    let drafts = billing::draft(&view, &settings.billing, &period).await?;
+    let issued = billing::issue(&view, &lake, drafts, &period, &clock).await?;
+    output::print(&show::invoices(&issued, &period)?)?;
     output::print("\nAudit: every meter computed again from events\n")?;
-    audit::run(&settings).await?;
+    audit_all(&view).await?;
     let elapsed_us = clock.now_us() - started_us;
     output::print(&show::the_end(&folder, &period, elapsed_us, arguments.events))
 }
@@ -126,19 +131,21 @@ async fn start_server(arguments: &Arguments, folder: &folder::Folder) -> Result<
 
 /// Meters until the end of what was sent.
 async fn meter(settings: &Settings, catalog: &Catalog) -> Result<Report> {
-    let stop = run::stop_on_signal()?;
-    run::supervise(settings, catalog, true, stop.clone())
+    let stop = stop_on_signal()?;
+    supervise(settings, catalog, true, stop.clone())
         .await?
         .filter(|_| !*stop.borrow())
         .ok_or_else(|| Error::Usage("the demo was stopped before it had metered everything".into()))
 }
 
-/// Issues the month's invoices, as `tollgate invoice --period … --finalize` does.
-async fn issue(settings: &Settings, period: &Period) -> Result<()> {
-    output::print(&format!("\nInvoices for {period}\n"))?;
-    let arguments =
-        invoice::Arguments { period: period.to_string(), finalize: true, ..invoice::Arguments::default() };
-    invoice::run(settings, &arguments).await
+/// As `tollgate audit` does.
+async fn audit_all(view: &View) -> Result<()> {
+    let findings = audit(view).await?;
+    findings.iter().try_for_each(print_finding)?;
+    match findings.iter().map(Finding::count).sum() {
+        0 => Ok(()),
+        differences => Err(Error::Audit { differences }),
+    }
 }
 
 /// Seconds with one digit, in integers.

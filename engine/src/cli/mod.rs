@@ -7,6 +7,7 @@ use tollgate_connectors::lake::Lake;
 
 pub mod audit;
 pub mod check;
+pub mod demo;
 pub mod invoice;
 pub mod output;
 pub mod publish;
@@ -32,6 +33,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Shows a month of generated usage end to end, from events to invoices.
+    Demo(demo::Arguments),
     /// Validates configuration and definitions, and shows each meter's plan.
     Check,
     /// Meters events until it is stopped.
@@ -53,6 +56,7 @@ pub enum Command {
 pub async fn run(cli: Cli) -> Result<()> {
     let settings = || Settings::load(&cli.config, |name| env::var(name).ok());
     match cli.command {
+        Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Check => check::run(&settings()?).await,
         Command::Run(arguments) => run::run(&settings()?, &arguments).await,
         Command::Publish(arguments) => publish::run(&settings()?, &arguments).await,

@@ -1,13 +1,13 @@
 //! The generated month on its way into the stream, or into the file that stands for it.
 
 use crate::{
-    cli::{publish::progress_bar, source::nats_options},
+    cli::source::nats_options,
     config::{Settings, SourceKind},
     error::{Error, Result},
     generator::{Batch, Month},
 };
 use bytes::Bytes;
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     fmt,
     fs::File,
@@ -51,6 +51,15 @@ pub(super) async fn send(month: &mut Month, settings: &Settings, events: u64) ->
     };
     bar.finish_and_clear();
     sent
+}
+
+/// Shown on a terminal only.
+fn progress_bar(events: u64) -> ProgressBar {
+    let bar = ProgressBar::new(events);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} event {pos}/{len} {wide_bar} {per_sec}") {
+        bar.set_style(style);
+    }
+    bar
 }
 
 async fn publish(month: &mut Month, settings: &Settings, bar: &ProgressBar) -> Result<Sent> {

@@ -2,7 +2,8 @@
 
 use super::{folder::Folder, seconds};
 use crate::{
-    cli::{output, run},
+    billing::Issued,
+    cli::{invoice, output, run::summary},
     error::{Result, query_error},
     period::Period,
     telemetry::Report,
@@ -10,11 +11,12 @@ use crate::{
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use std::sync::Arc;
+use tollgate_sql::invoice::Invoice;
 
 const WINDOWS: &str = include_str!("windows.sql");
 const SET_ASIDE: &str = include_str!("set_aside.sql");
-const SPEND: &str = include_str!("spend.sql");
-const ONE_INVOICE: &str = include_str!("one_invoice.sql");
+/// How many customers are listed.
+const TOP: usize = 10;
 
 /// What one metering did, and how fast.
 pub(super) fn metered(report: &Report, elapsed_us: i64) -> String {
@@ -22,7 +24,7 @@ pub(super) fn metered(report: &Report, elapsed_us: i64) -> String {
         "\nMetered in {}, {} events/s\n{}",
         seconds(elapsed_us),
         per_second(report.counts.events, elapsed_us),
-        run::summary(report)
+        summary(report)
     )
 }
 
@@ -36,14 +38,50 @@ pub(super) async fn set_aside(view: &View) -> Result<()> {
     table(view, "What was set aside, and why", SET_ASIDE).await
 }
 
-/// Who spent most, and the sum of all.
-pub(super) async fn spend(view: &View) -> Result<()> {
-    table(view, "Spend by customer", SPEND).await
+/// What was issued: the largest invoices, the sum of all, and one with its lines.
+///
+/// # Errors
+/// The sum has more digits than money can have.
+pub(super) fn invoices(issued: &Issued, period: &Period) -> Result<String> {
+    let mut invoices = issued.issued.clone();
+    invoices.sort_by(|a, b| b.total.minor().cmp(&a.total.minor()).then(a.customer.cmp(&b.customer)));
+    let mut text = format!("\nInvoices for {period}: {}", invoice::summary(issued));
+    text += "Spend by customer, the largest first\n";
+    let shown = invoices.len().min(TOP);
+    text += &invoice::listing(&invoices[..shown]);
+    text += &format!("{:<12} {:<32} {:>4} invoices {:>15}\n", "all", "", invoices.len(), total(&invoices)?);
+    if let Some(largest) = invoices.first() {
+        text += &lines(largest);
+    }
+    Ok(text)
 }
 
-/// The largest invoice with its lines.
-pub(super) async fn one_invoice(view: &View) -> Result<()> {
-    table(view, "The largest invoice", ONE_INVOICE).await
+/// The sum over all invoices, which are in one currency because they are on one plan.
+fn total(invoices: &[Invoice]) -> Result<String> {
+    let mut totals = invoices.iter().map(|invoice| invoice.total);
+    let Some(first) = totals.next() else {
+        return Ok("0".into());
+    };
+    let sum = totals.try_fold(first, |sum, total| sum.checked_add(total));
+    let sum = sum.map_err(tollgate_sql::Error::from)?;
+    Ok(format!("{} {}", sum.amount_text(), sum.currency().code()))
+}
+
+fn lines(invoice: &Invoice) -> String {
+    let number = invoice.number.as_deref().unwrap_or("draft");
+    let mut text = format!("\nInvoice {number} for {}, line by line\n", invoice.customer);
+    for line in &invoice.lines {
+        let dimensions: Vec<&str> = line.dimensions.iter().filter_map(|(_, value)| value.as_deref()).collect();
+        let quantity = line.quantity.map_or_else(String::new, |quantity| quantity.to_string());
+        text += &format!(
+            "  {:<18} {:<14} {quantity:>20} {:>15} {}\n",
+            line.price.as_deref().unwrap_or_default(),
+            dimensions.join(" "),
+            line.amount.amount_text(),
+            line.amount.currency().code(),
+        );
+    }
+    text + &format!("  {:<18} {:<14} {:>20} {:>15} {}\n", "total", "", "", invoice.total.amount_text(), invoice.total.currency().code())
 }
 
 async fn table(view: &View, title: &str, sql: &str) -> Result<()> {

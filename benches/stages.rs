@@ -8,7 +8,10 @@
 //! generating the events a stage is.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::SchemaRef,
+};
 use bytes::Bytes;
 use parquet::{
     arrow::ArrowWriter,
@@ -18,12 +21,13 @@ use parquet::{
 use std::{
     collections::BTreeMap,
     hint::black_box,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tollgate::{
     dedupe::Dedupe,
     generator::{Load, Workload},
-    metering::project,
+    metering::{Lane, Metering, Written},
 };
 use tollgate_connectors::{
     CommitId, Message, Sequence, Table,
@@ -31,7 +35,7 @@ use tollgate_connectors::{
     lake::Lake,
 };
 use tollgate_sql::{
-    definitions::{Definitions, SourceFile},
+    definitions::{Definitions, EventType, SourceFile},
     meter::Meter,
     schema,
 };
@@ -40,7 +44,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const EVENTS: u64 = 500_000;
 const ROUNDS: u32 = 5;
-const PARTIAL_ROWS: [usize; 3] = [1_000, 8_192, 65_536];
+/// What the shard decodes together varies with the load.
+const BATCH_ROWS: [usize; 3] = [1_000, 8_192, 65_536];
 /// 2026-01-01.
 const START_US: i64 = 1_767_225_600_000_000;
 const INGEST_US: i64 = START_US + 864_000_000_000;
@@ -67,7 +72,8 @@ struct Timing {
 async fn main() -> Result<()> {
     let file = SourceFile { name: "tokens.sql".into(), text: DEFINITIONS.into() };
     let definitions = Definitions::parse(&[file])?;
-    let meter = Meter::plan(&definitions.meters[0], &definitions.event_types[0]).await?;
+    let event_type = &definitions.event_types[0];
+    let meter = Arc::new(Meter::plan(&definitions.meters[0], event_type).await?);
     let events_schema = schema::usage_events(&definitions.event_types);
     let messages = messages(100);
     let singles = self::messages(1);
@@ -79,8 +85,11 @@ async fn main() -> Result<()> {
     ];
     let decoded = decode_all(&events_schema, &messages)?;
     timings.push(dedupe(&decoded));
-    for rows in PARTIAL_ROWS {
+    for rows in BATCH_ROWS {
         timings.push(partial(&meter, &decoded.batch, rows).await?);
+    }
+    for rows in BATCH_ROWS {
+        timings.push(apply(&meter, event_type, &decoded.batch, rows).await?);
     }
     timings.push(encode("encode/parquet-zstd1/65536", &decoded.batch)?);
     timings.push(stage(&events_schema, &decoded.batch).await?);
@@ -144,20 +153,56 @@ fn dedupe(decoded: &Decoded) -> Timing {
     })
 }
 
-/// The meter over slices of so many rows.
+fn slices(events: &RecordBatch, rows: usize) -> Vec<RecordBatch> {
+    let slice = |start: usize| events.slice(start, rows.min(events.num_rows() - start));
+    (0..events.num_rows()).step_by(rows).map(slice).collect()
+}
+
+/// The meter's partial aggregate alone, over batches of so many rows.
 async fn partial(meter: &Meter, events: &RecordBatch, rows: usize) -> Result<Timing> {
-    let rows_of = |start: usize| events.slice(start, rows.min(events.num_rows() - start));
-    let slices: Vec<RecordBatch> = (0..events.num_rows()).step_by(rows).map(rows_of).collect();
+    let batches: Vec<RecordBatch> =
+        slices(events, rows).iter().map(|slice| input(meter, slice)).collect::<Result<_>>()?;
     let mut best = Duration::MAX;
     for _ in 0..ROUNDS {
         let started = Instant::now();
-        for slice in &slices {
-            let input = project(slice, "llm_completion", meter.input_schema())?;
-            black_box(meter.partial(input).await?);
+        for batch in &batches {
+            black_box(meter.partial(batch.clone()).await?);
         }
         best = best.min(started.elapsed());
     }
     Ok(Timing { name: format!("partial/tokens/{rows}"), best })
+}
+
+/// The columns that the meter reads.
+fn input(meter: &Meter, events: &RecordBatch) -> Result<RecordBatch> {
+    let data = events["llm_completion"].as_struct();
+    let columns = meter.input_schema().fields().iter().map(|field| {
+        let column = data.column_by_name(field.name()).or_else(|| events.column_by_name(field.name()));
+        column.map(Arc::clone).ok_or_else(|| format!("events has no column {}", field.name()).into())
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(meter.input_schema()), columns)?)
+}
+
+/// All that metering does to a batch: watermark, lateness, partial aggregate, merging what piles up.
+async fn apply(
+    meter: &Arc<Meter>,
+    event_type: &EventType,
+    events: &RecordBatch,
+    rows: usize,
+) -> Result<Timing> {
+    let batches = slices(events, rows);
+    let mut best = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let lane = Lane::new(Arc::clone(meter), event_type.clone(), Written::NOTHING, BTreeMap::new());
+        let mut metering = Metering::new(vec![lane]);
+        let started = Instant::now();
+        for batch in &batches {
+            black_box(metering.apply(batch).await?);
+        }
+        best = best.min(started.elapsed());
+    }
+    Ok(Timing { name: format!("meter/tokens/{rows}"), best })
 }
 
 /// To Parquet in memory, with nothing but compression set.
@@ -179,12 +224,11 @@ fn encode(name: &str, events: &RecordBatch) -> Result<Timing> {
 async fn stage(schema: &SchemaRef, events: &RecordBatch) -> Result<Timing> {
     let folder = tempfile::tempdir()?;
     let lake = Lake::open("file://./lake", folder.path()).await?;
-    let mut table = lake.table("events", SchemaRef::clone(schema), &["ingest_day"], &BTreeMap::new()).await?;
-    let batch = concat_batches(&events.schema(), [events])?;
+    let table = lake.table("events", schema, &["ingest_day"], &BTreeMap::new()).await?;
     let mut best = Duration::MAX;
     for round in 0..ROUNDS {
         let started = Instant::now();
-        let staged = table.stage(&CommitId(format!("round-{round}")), std::slice::from_ref(&batch)).await?;
+        let staged = table.stage(&CommitId(format!("round-{round}")), std::slice::from_ref(events)).await?;
         black_box(staged);
         best = best.min(started.elapsed());
     }

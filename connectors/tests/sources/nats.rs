@@ -297,7 +297,7 @@ async fn a_purge_while_reading_is_a_gap_and_nothing_after_it_is_returned() {
     fixture.publish(1, 3).await;
     let mut source = fixture.source().await;
     assert_eq!(sequences(&read_until(&mut source, 3).await), [1, 2, 3]);
-    // Publish and purge through a server that this source is not connected to: it must not see 4.
+    // It has not subscribed yet when 3 and 4 are purged, so it must not begin at 5.
     let mut paused = fixture.source().await;
     paused.seek(Sequence(2)).await.unwrap();
     fixture.publish(4, 4).await;

@@ -235,11 +235,10 @@ impl Meter {
     /// [`Error::Engine`] when a column is missing or has another type: the panes are not this
     /// meter's.
     pub fn states_of(&self, panes: &RecordBatch) -> Result<RecordBatch> {
-        let restored = columns_of(panes, &self.layout.state).map_err(|source| Error::Engine {
+        columns_of(panes, &self.layout.state).map_err(|source| Error::Engine {
             doing: "restoring a meter's states from its stored panes",
             source: Box::new(source),
-        });
-        restored
+        })
     }
 
     /// Merges states over all their windows: one row for each `subject` and dimensions, sorted by

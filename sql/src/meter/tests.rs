@@ -7,9 +7,9 @@ use crate::{
 };
 use arrow::{
     array::{Decimal128Array, Int64Array, StringArray},
+    datatypes::DataType,
     util::pretty::pretty_format_batches,
 };
-use datafusion::prelude::SessionConfig;
 
 mod properties;
 mod refusals;

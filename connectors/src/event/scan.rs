@@ -46,7 +46,10 @@ impl Token {
 
     /// The content of a string; `None` when it holds a lone surrogate, or is no string.
     pub(super) fn text<'a>(&self, text: &'a str) -> Option<Cow<'a, str>> {
-        let content = self.raw(text).strip_prefix('"')?.strip_suffix('"')?;
+        if text.as_bytes().get(self.start) != Some(&b'"') {
+            return None;
+        }
+        let content = text.get(self.start + 1..self.end - 1)?;
         if self.escaped {
             unescape(content).map(Cow::Owned)
         } else {
@@ -103,6 +106,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// After a value inside an object or array: true when another follows, false when it is left.
+    #[inline]
     pub(super) fn more(&mut self, close: u8) -> Result<bool, Fault> {
         self.blanks();
         match self.peek() {
@@ -261,6 +265,7 @@ impl<'a> Scanner<'a> {
         Ok(count)
     }
 
+    #[inline]
     fn string(&mut self) -> Result<Token, Fault> {
         let start = self.at;
         let mut escaped = false;
@@ -324,12 +329,14 @@ impl<'a> Scanner<'a> {
         Ok(unit)
     }
 
+    #[inline]
     fn blanks(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
         }
     }
 
+    #[inline]
     fn eat(&mut self, byte: u8) -> bool {
         self.blanks();
         let found = self.peek() == Some(byte);
@@ -337,14 +344,17 @@ impl<'a> Scanner<'a> {
         found
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
 
+    #[inline]
     fn rest(&self) -> &'a [u8] {
         self.text.get(self.at..).unwrap_or_default()
     }
 
+    #[inline]
     fn token(&self, start: usize, escaped: bool) -> Token {
         Token {
             start,
@@ -405,6 +415,7 @@ fn brackets(object: bool) -> (u8, u8) {
 }
 
 /// How many bytes from here are neither a quote, a backslash nor a control character.
+#[inline]
 fn plain_length(text: &[u8]) -> usize {
     let mut length = 0;
     while let Some(word) = text.get(length..).and_then(|rest| rest.first_chunk::<8>()) {
@@ -420,6 +431,7 @@ fn plain_length(text: &[u8]) -> usize {
 }
 
 /// Marks the high bit of bytes that are special. Above the first mark there may be false ones.
+#[inline]
 fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let quote = word ^ (ONES * 0x22);

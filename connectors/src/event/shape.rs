@@ -335,7 +335,7 @@ impl Column {
         max_number_len: usize,
     ) -> Result<Value<'a>, String> {
         let raw = token.raw(data);
-        if raw == "null" {
+        if raw.starts_with('n') {
             return Ok(Value::Null);
         }
         match self.kind {

@@ -23,9 +23,11 @@ use std::{collections::BTreeMap, fmt::Debug, path::Path, sync::Arc};
 
 mod delta;
 mod encode;
+mod load;
 mod log;
 mod provider;
 mod schema;
+mod stage;
 mod statistics;
 
 pub use delta::DeltaTable;

@@ -30,11 +30,15 @@ use async_trait::async_trait;
 use contiguity::{Explained, Verdict};
 use std::{fmt, ops::RangeInclusive, time::Duration};
 use subscription::{Arrived, Delivered, Subscription};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, interval, timeout_at};
 use tracing::{debug, info, warn};
 
 /// Look for a deleted tail after this much silence, when the stream is known to hold more.
 const QUIET_TAIL: Duration = Duration::from_millis(200);
+/// How long a read that has a message waits for more.
+const LINGER: Duration = Duration::from_millis(2);
+/// While waiting, look this often whether the connection was lost or made again.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Ask the server whether we missed something after this much silence, in any case.
 const QUIET_LONG: Duration = Duration::from_secs(5);
 /// So many broken subscriptions in a row, with no message between, are reported as an error.
@@ -108,22 +112,30 @@ impl NatsSource {
         if self.fault.is_some() {
             self.report_repeated_fault()?;
         }
+        self.connected(deadline).await?;
         let subscription = self.subscribed().await?;
-        match timeout_at(deadline, subscription.next()).await {
+        let look = deadline.min(Instant::now() + LOOK_EVERY);
+        match timeout_at(look, subscription.next()).await {
             Ok(arrived) => self.take(arrived),
             Err(_) => self.look_around().await,
         }
     }
 
-    /// Takes what has already arrived. Never waits, so it cannot be cancelled half-way.
-    fn drain(&mut self, bytes: usize) -> Result<()> {
+    /// Takes what has already arrived, and what comes within a moment: the client hands messages over
+    /// one by one, and without the moment a fast reader would get a handful at a time.
+    async fn fill(&mut self, bytes: usize) -> Result<()> {
+        let until = Instant::now() + LINGER;
         let mut taken: usize = self.ready.iter().map(|m| m.payload.len()).sum();
         while taken < bytes {
             let Some(subscription) = &mut self.subscription else {
                 break;
             };
-            let Some(arrived) = subscription.next_now() else {
-                break;
+            let arrived = match subscription.next_now() {
+                Some(arrived) => arrived,
+                None => match timeout_at(until, subscription.next()).await {
+                    Ok(arrived) => arrived,
+                    Err(_) => break,
+                },
             };
             let before = self.ready.len();
             self.take(arrived)?;
@@ -208,6 +220,19 @@ impl NatsSource {
         self.holes.push(hole);
     }
 
+    /// Waits for the connection to be there: a request sent without one would only time out.
+    async fn connected(&self, deadline: Instant) -> Result<()> {
+        let mut look = interval(LOOK_EVERY);
+        while self.client.connection_state() != Connection::Connected {
+            if Instant::now() >= deadline {
+                let why = "the connection is lost and is being made again".into();
+                return Err(connect::unreachable(&self.options, "NATS", why));
+            }
+            look.tick().await;
+        }
+        Ok(())
+    }
+
     /// The live subscription, made (again) when there is none or the connection was lost since.
     async fn subscribed(&mut self) -> Result<&mut Subscription> {
         let connects = connect::connects(&self.client);
@@ -246,12 +271,8 @@ impl NatsSource {
         }
     }
 
-    /// Nothing came: is the server gone, was the tail deleted, or did we miss something?
+    /// Nothing came: was the tail deleted, or did we miss something?
     async fn look_around(&mut self) -> Result<()> {
-        if self.client.connection_state() != Connection::Connected {
-            let why = "the connection is lost and is being made again".into();
-            return Err(connect::unreachable(&self.options, "NATS", why));
-        }
         let quiet = self
             .subscription
             .as_ref()
@@ -357,7 +378,7 @@ impl Source for NatsSource {
                 break;
             }
         }
-        let drained = self.drain(limit.bytes);
+        let drained = self.fill(limit.bytes).await;
         let Some(last) = self.ready.last() else {
             return drained.map(|()| Vec::new());
         };

@@ -13,34 +13,32 @@
 use crate::{
     definitions::{EventType, MeterDefinition},
     error::{Error, Result},
-    schema, session,
+    schema,
 };
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray},
-    compute::{SortColumn, SortOptions, cast, lexsort_to_indices, take_record_batch},
-    datatypes::{DataType, FieldRef, SchemaRef, TimestampMicrosecondType},
+    datatypes::{FieldRef, SchemaRef, TimestampMicrosecondType},
 };
+use columns::{columns_of, sorted, with_schema, without_first_column};
 use datafusion::{
-    common::{exec_datafusion_err, exec_err, internal_err},
+    common::{exec_datafusion_err, internal_err},
     error::DataFusionError,
-    execution::{SessionState, SessionStateBuilder},
-    logical_expr::LogicalPlan,
-    optimizer::{
-        optimize_projections::OptimizeProjections, simplify_expressions::SimplifyExpressions,
-    },
-    prelude::{SessionConfig, SessionContext},
+    prelude::SessionConfig,
     sql::parser::Statement,
 };
 use layout::Layout;
 use pipeline::{Halves, Stage};
+use planning::{check_alike, check_types, halves, planner};
 use std::sync::Arc;
 
 mod batch;
 mod blame;
+mod columns;
 mod fingerprint;
 mod layout;
 mod leaf;
 mod pipeline;
+mod planning;
 mod shape;
 mod syntax;
 mod window;
@@ -238,11 +236,10 @@ impl Meter {
     /// [`Error::Engine`] when a column is missing or has another type: the panes are not this
     /// meter's.
     pub fn states_of(&self, panes: &RecordBatch) -> Result<RecordBatch> {
-        let restored = columns_of(panes, &self.layout.state).map_err(|source| Error::Engine {
+        columns_of(panes, &self.layout.state).map_err(|source| Error::Engine {
             doing: "restoring a meter's states from its stored panes",
             source: Box::new(source),
-        });
-        restored
+        })
     }
 
     /// Merges states over all their windows: one row for each `subject` and dimensions, sorted by
@@ -328,127 +325,6 @@ impl Meter {
         let ends: TimestampMicrosecondArray = starts.try_unary(end)?;
         Ok(ends.with_data_type(schema::timestamp()))
     }
-}
-
-/// A session state that plans without anything that would merge, split or reorder the two halves.
-fn planner(
-    event_type: &EventType,
-    mut config: SessionConfig,
-) -> Result<SessionState, DataFusionError> {
-    config = config.with_target_partitions(1);
-    // States of a batch are always grouped, however many groups there are.
-    let execution = &mut config.options_mut().execution;
-    execution.skip_partial_aggregation_probe_rows_threshold = usize::MAX;
-    let context: SessionContext = session::context_with(config);
-    let events = leaf::Events::new(schema::event_relation(event_type));
-    context.register_table(quoted(&event_type.name), Arc::new(events))?;
-    Ok(SessionStateBuilder::new_from_existing(context.state())
-        .with_optimizer_rules(vec![
-            Arc::new(SimplifyExpressions::new()),
-            Arc::new(OptimizeProjections::new()),
-        ])
-        .with_physical_optimizer_rules(Vec::new())
-        .build())
-}
-
-/// A name as it is, not folded to lower case.
-fn quoted(name: &str) -> datafusion::common::TableReference {
-    datafusion::common::TableReference::bare(name)
-}
-
-fn check_types(
-    definition: &MeterDefinition,
-    state: &SessionState,
-    plan: &LogicalPlan,
-) -> Result<()> {
-    let analyzer = state.analyzer();
-    let analysed = analyzer.execute_and_check(plan.clone(), state.config_options(), |_, _| {});
-    let analysed = analysed.map_err(|source| shape::plan_error(definition, source))?;
-    shape::check_types(definition, &analysed)
-}
-
-async fn halves(state: &SessionState, plan: &LogicalPlan) -> Result<Halves, DataFusionError> {
-    let physical = state.create_physical_plan(plan).await?;
-    Halves::of(&physical, state.task_ctx())
-}
-
-/// Both plans must keep the same states, or totals could not be made of windows.
-fn check_alike(
-    shape: &shape::Shape,
-    per_window: &Halves,
-    in_total: &Halves,
-) -> Result<(), DataFusionError> {
-    let types = |halves: &Halves, from: usize| -> Vec<DataType> {
-        let states = halves.state_schema();
-        let fields = states.fields().iter().skip(from);
-        fields.map(|field| field.data_type().clone()).collect()
-    };
-    let key_count = shape.keys.len();
-    let alike = per_window.key_count() == 1 + key_count
-        && in_total.key_count() == key_count
-        && types(per_window, 1) == types(in_total, 0)
-        && per_window.state_counts()? == in_total.state_counts()?;
-    if alike {
-        Ok(())
-    } else {
-        internal_err!("the plans by window and in total keep different states")
-    }
-}
-
-/// Rows sorted by the first columns, NULL first.
-fn sorted(batch: &RecordBatch, key_count: usize) -> Result<RecordBatch, DataFusionError> {
-    let options = SortOptions {
-        descending: false,
-        nulls_first: true,
-    };
-    let keys = batch.columns()[..key_count].iter().map(|key| SortColumn {
-        values: Arc::clone(key),
-        options: Some(options),
-    });
-    let order = lexsort_to_indices(&keys.collect::<Vec<_>>(), None)?;
-    Ok(take_record_batch(batch, &order)?)
-}
-
-fn without_first_column(batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
-    let others: Vec<usize> = (1..batch.num_columns()).collect();
-    Ok(batch.project(&others)?)
-}
-
-/// The same columns under our names.
-fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
-    Ok(RecordBatch::try_new(
-        Arc::clone(schema),
-        batch.columns().to_vec(),
-    )?)
-}
-
-/// The columns of a schema, found by name.
-fn columns_of(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
-    let columns = schema.fields().iter().map(|field| {
-        let Some(column) = batch.column_by_name(field.name()) else {
-            return exec_err!("column `{}` is missing", field.name());
-        };
-        as_type(column, field)
-    });
-    let columns = columns.collect::<Result<Vec<_>, _>>()?;
-    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-}
-
-/// A column in another encoding of the same type. Anything else could change a value.
-fn as_type(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef, DataFusionError> {
-    let (from, to) = (column.data_type(), field.data_type());
-    if from == to {
-        return Ok(Arc::clone(column));
-    }
-    let same_values = match (from, to) {
-        (DataType::Timestamp(a, Some(_)), DataType::Timestamp(b, Some(_))) => a == b,
-        (DataType::Dictionary(_, inner), to) => inner.is_string() && to.is_string(),
-        (from, to) => from.is_string() && to.is_string(),
-    };
-    if !same_values {
-        return exec_err!("column `{}` is {from}, not {to}", field.name());
-    }
-    Ok(cast(column, to)?)
 }
 
 fn indented(text: &str) -> String {

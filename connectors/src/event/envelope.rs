@@ -1,6 +1,6 @@
 //! The attributes of one event, from JSON or from headers, and what each must be.
 
-use super::scan::{Fault, Scanner, Token};
+use super::scan::{Broken, Scanner, Token};
 use super::text::{describe, shorten};
 use std::borrow::Cow;
 
@@ -117,14 +117,12 @@ impl<'a> Envelope<'a> {
     ) -> Result<(), String> {
         extensions.clear();
         let mut scanner = Scanner::new(text.as_bytes());
-        let twice = self
-            .members(text, &mut scanner, extensions)
-            .map_err(reason)?;
-        scanner.finish().map_err(reason)?;
-        if let Some(fault) = scanner.noted() {
-            return Err(reason(fault));
+        let twice = self.members(text, &mut scanner, extensions);
+        let twice = twice.and_then(|twice| scanner.finish().map(|()| twice));
+        if let Some(fault) = scanner.fault() {
+            return Err(fault.to_string());
         }
-        match twice.or_else(|| duplicate(extensions, text)) {
+        match twice?.or_else(|| duplicate(extensions, text)) {
             Some(name) => Err(format!("key `{}` is given twice", shorten(&name))),
             None => Ok(()),
         }
@@ -136,7 +134,7 @@ impl<'a> Envelope<'a> {
         text: &'a str,
         scanner: &mut Scanner<'_>,
         extensions: &mut Vec<Token>,
-    ) -> Result<Option<String>, Fault> {
+    ) -> Result<Option<String>, Broken> {
         let mut twice = None;
         let mut more = scanner.enter(b'{', b'}')?;
         while more {
@@ -219,11 +217,6 @@ fn is_json(content_type: &str) -> bool {
 pub(super) fn media_type(content_type: &str) -> &str {
     let (media, _) = content_type.split_once(';').unwrap_or((content_type, ""));
     media.trim()
-}
-
-/// The reason for a text that is not JSON.
-pub(super) fn reason(fault: Fault) -> String {
-    fault.to_string()
 }
 
 /// The first key, in order of text, that is there twice. Few keys are compared with one another; many

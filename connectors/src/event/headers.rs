@@ -146,8 +146,8 @@ fn json_text(payload: &[u8]) -> Result<&str, String> {
     let text = std::str::from_utf8(payload)
         .map_err(|e| format!("not valid UTF-8 at byte {}", e.valid_up_to()))?;
     let mut scanner = Scanner::new(payload);
-    let checked = scanner.value().and_then(|_| scanner.finish());
-    match checked.err().or(scanner.noted()) {
+    let _ = scanner.value().and_then(|_| scanner.finish());
+    match scanner.fault() {
         Some(fault) => Err(fault.to_string()),
         None => Ok(text),
     }

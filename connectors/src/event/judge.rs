@@ -143,7 +143,7 @@ impl<'d> Judge<'d> {
     /// The shape of a type; most often it is that of the event before.
     fn shape(&mut self, kind: &str) -> Option<(usize, &'d Shape)> {
         let last = self.decoder.shapes.get(self.last_shape);
-        if !last.is_some_and(|shape| shape.kind == kind) {
+        if last.is_none_or(|shape| shape.kind != kind) {
             self.last_shape = *self.decoder.by_type.get(kind)?;
         }
         let shape = self.decoder.shapes.get(self.last_shape)?;

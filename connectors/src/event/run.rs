@@ -171,17 +171,19 @@ impl<'d, 'a> Run<'d, 'a> {
             }
             more = match scanner.value() {
                 Ok(element) => {
-                    self.json(current, element.start..element.end)?;
-                    start = element.end;
+                    self.json(current, element.range())?;
+                    start = element.range().end;
                     scanner.more(b']')
                 }
-                Err(fault) => Err(fault),
+                Err(broken) => Err(broken),
             };
         }
-        match more.and_then(|_| scanner.finish()) {
-            Ok(()) => Ok(()),
-            Err(fault) => self.refuse(current, current.rest(start), format!("batch: {fault}")),
+        if more.and_then(|_| scanner.finish()).is_ok() {
+            return Ok(());
         }
+        let fault = scanner.fault().map(|fault| fault.to_string());
+        let reason = format!("batch: {}", fault.unwrap_or_default());
+        self.refuse(current, current.rest(start), reason)
     }
 
     fn binary(&mut self, current: &mut Current<'a>) -> Result<()> {

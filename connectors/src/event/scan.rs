@@ -2,11 +2,12 @@
 //! nobody reads, and copies nothing.
 //!
 //! It never recurses, so depth costs no stack. Two faults do not hide where a value ends, and are
-//! noted instead of ending the scan ([`Scanner::noted`]): a lone surrogate and too deep a nesting. So
+//! noted instead of ending the scan: a lone surrogate and too deep a nesting. So
 //! an event with such a fault in an array can be set aside alone.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 /// Objects and arrays inside one another; one more is a fault.
 const MAX_DEPTH: usize = 128;
@@ -26,27 +27,48 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The scan has ended at a fault, which [`Scanner::fault`] tells. It is not carried along, for results
+/// that fit into registers spare the scan its slowest steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken;
+
+impl From<Broken> for String {
+    /// For a text that was checked before, where it cannot happen.
+    fn from(_: Broken) -> Self {
+        "not valid JSON".to_owned()
+    }
+}
+
 /// The place of one value or key; a string's includes its quotes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Token {
     /// First byte.
-    pub(super) start: usize,
+    start: u32,
     /// After the last byte.
-    pub(super) end: usize,
+    end: u32,
     /// It is a string that holds a backslash.
     pub(super) escaped: bool,
 }
 
 impl Token {
+    /// Its bytes.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
     /// The value as it is written.
     pub(super) fn raw<'a>(&self, text: &'a str) -> &'a str {
         // A token starts and ends at ASCII bytes, so the slice is always there.
-        text.get(self.start..self.end).unwrap_or_default()
+        text.get(self.range()).unwrap_or_default()
     }
 
     /// The content of a string; `None` when it holds a lone surrogate, or is no string.
     pub(super) fn text<'a>(&self, text: &'a str) -> Option<Cow<'a, str>> {
-        let content = self.raw(text).strip_prefix('"')?.strip_suffix('"')?;
+        let Range { start, end } = self.range();
+        if text.as_bytes().get(start) != Some(&b'"') {
+            return None;
+        }
+        let content = text.get(start + 1..end - 1)?;
         if self.escaped {
             unescape(content).map(Cow::Owned)
         } else {
@@ -61,6 +83,7 @@ pub(super) struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
     noted: Option<Fault>,
+    broken: Option<Fault>,
 }
 
 impl<'a> Scanner<'a> {
@@ -70,6 +93,7 @@ impl<'a> Scanner<'a> {
             text,
             at: 0,
             noted: None,
+            broken: None,
         }
     }
 
@@ -78,9 +102,10 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
-    /// The first fault that did not end the scan.
-    pub(super) fn noted(&self) -> Option<Fault> {
-        self.noted
+    /// What is wrong with the text as far as it was passed: the fault that ended the scan, else the
+    /// first that was noted.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.broken.or(self.noted)
     }
 
     /// The first byte of what comes next, blanks aside.
@@ -90,10 +115,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Steps into an object or array; false when it is empty, and then it is already left.
-    pub(super) fn enter(&mut self, open: u8, close: u8) -> Result<bool, Fault> {
+    pub(super) fn enter(&mut self, open: u8, close: u8) -> Result<bool, Broken> {
         self.blanks();
         if self.peek() != Some(open) {
-            return Err(self.fault(match open {
+            return Err(self.broken(match open {
                 b'{' => "expected an object",
                 _ => "expected an array",
             }));
@@ -103,7 +128,8 @@ impl<'a> Scanner<'a> {
     }
 
     /// After a value inside an object or array: true when another follows, false when it is left.
-    pub(super) fn more(&mut self, close: u8) -> Result<bool, Fault> {
+    #[inline]
+    pub(super) fn more(&mut self, close: u8) -> Result<bool, Broken> {
         self.blanks();
         match self.peek() {
             Some(b',') => {
@@ -114,7 +140,7 @@ impl<'a> Scanner<'a> {
                 self.at += 1;
                 Ok(false)
             }
-            _ => Err(self.fault(match close {
+            _ => Err(self.broken(match close {
                 b'}' => "expected `,` or `}`",
                 _ => "expected `,` or `]`",
             })),
@@ -122,21 +148,21 @@ impl<'a> Scanner<'a> {
     }
 
     /// A key and the colon after it.
-    pub(super) fn key(&mut self) -> Result<Token, Fault> {
+    pub(super) fn key(&mut self) -> Result<Token, Broken> {
         self.blanks();
         if self.peek() != Some(b'"') {
-            return Err(self.fault("expected a key in quotes"));
+            return Err(self.broken("expected a key in quotes"));
         }
         let key = self.string()?;
         if self.eat(b':') {
             Ok(key)
         } else {
-            Err(self.fault("expected `:`"))
+            Err(self.broken("expected `:`"))
         }
     }
 
     /// Passes one whole value, whatever it holds.
-    pub(super) fn value(&mut self) -> Result<Token, Fault> {
+    pub(super) fn value(&mut self) -> Result<Token, Broken> {
         self.blanks();
         match self.peek() {
             Some(b'{' | b'[') => self.nested(),
@@ -145,17 +171,17 @@ impl<'a> Scanner<'a> {
     }
 
     /// Nothing but blanks may follow.
-    pub(super) fn finish(&mut self) -> Result<(), Fault> {
+    pub(super) fn finish(&mut self) -> Result<(), Broken> {
         self.blanks();
         if self.at == self.text.len() {
             Ok(())
         } else {
-            Err(self.fault("something follows the end of the value"))
+            Err(self.broken("something follows the end of the value"))
         }
     }
 
     /// An object or array with all that is in it.
-    fn nested(&mut self) -> Result<Token, Fault> {
+    fn nested(&mut self) -> Result<Token, Broken> {
         let start = self.at;
         let mut nest = Nest::default();
         loop {
@@ -178,7 +204,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Enters a container and remembers it; false when it is empty.
-    fn step_into(&mut self, nest: &mut Nest, object: bool) -> Result<bool, Fault> {
+    fn step_into(&mut self, nest: &mut Nest, object: bool) -> Result<bool, Broken> {
         if nest.depth >= MAX_DEPTH {
             self.note(Fault {
                 at: self.at,
@@ -194,7 +220,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Leaves every container that ends here; false when the outermost has ended.
-    fn step_out(&mut self, nest: &mut Nest) -> Result<bool, Fault> {
+    fn step_out(&mut self, nest: &mut Nest) -> Result<bool, Broken> {
         while nest.depth > 0 {
             let (_, close) = brackets(nest.in_object());
             if self.more(close)? {
@@ -206,34 +232,34 @@ impl<'a> Scanner<'a> {
     }
 
     /// A string, number, `true`, `false` or `null`.
-    fn scalar(&mut self) -> Result<Token, Fault> {
+    fn scalar(&mut self) -> Result<Token, Broken> {
         match self.peek() {
             Some(b'"') => self.string(),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.literal(b"true"),
             Some(b'f') => self.literal(b"false"),
             Some(b'n') => self.literal(b"null"),
-            Some(_) => Err(self.fault("expected a value")),
-            None => Err(self.fault("the text ends too early")),
+            Some(_) => Err(self.broken("expected a value")),
+            None => Err(self.broken("the text ends too early")),
         }
     }
 
-    fn literal(&mut self, word: &'static [u8]) -> Result<Token, Fault> {
+    fn literal(&mut self, word: &'static [u8]) -> Result<Token, Broken> {
         let start = self.at;
         if !self.rest().starts_with(word) {
-            return Err(self.fault("expected a value"));
+            return Err(self.broken("expected a value"));
         }
         self.at += word.len();
         Ok(self.token(start, false))
     }
 
-    fn number(&mut self) -> Result<Token, Fault> {
+    fn number(&mut self) -> Result<Token, Broken> {
         let start = self.at;
         self.at += usize::from(self.peek() == Some(b'-'));
         let zero_first = self.peek() == Some(b'0');
         if self.digits()? > 1 && zero_first {
             self.at = start;
-            return Err(self.fault("a number may not start with 0"));
+            return Err(self.broken("a number may not start with 0"));
         }
         if self.peek() == Some(b'.') {
             self.at += 1;
@@ -248,7 +274,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// At least one digit; returns how many.
-    fn digits(&mut self) -> Result<usize, Fault> {
+    fn digits(&mut self) -> Result<usize, Broken> {
         let count = self
             .rest()
             .iter()
@@ -256,12 +282,13 @@ impl<'a> Scanner<'a> {
             .count();
         self.at += count;
         if count == 0 {
-            return Err(self.fault("expected a digit"));
+            return Err(self.broken("expected a digit"));
         }
         Ok(count)
     }
 
-    fn string(&mut self) -> Result<Token, Fault> {
+    #[inline]
+    fn string(&mut self) -> Result<Token, Broken> {
         let start = self.at;
         let mut escaped = false;
         self.at += 1;
@@ -276,14 +303,14 @@ impl<'a> Scanner<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(_) => return Err(self.fault("a control character in a string")),
-                None => return Err(self.fault("the text ends inside a string")),
+                Some(_) => return Err(self.broken("a control character in a string")),
+                None => return Err(self.broken("the text ends inside a string")),
             }
         }
     }
 
     /// One escape, both halves of a surrogate pair included.
-    fn escape(&mut self) -> Result<(), Fault> {
+    fn escape(&mut self) -> Result<(), Broken> {
         let start = self.at;
         self.at += 1;
         match self.peek() {
@@ -300,13 +327,13 @@ impl<'a> Scanner<'a> {
                     });
                 }
             }
-            _ => return Err(self.fault("an unknown escape in a string")),
+            _ => return Err(self.broken("an unknown escape in a string")),
         }
         Ok(())
     }
 
     /// Passes the second half of a pair; when it is something else, nothing is passed.
-    fn low_half(&mut self) -> Result<bool, Fault> {
+    fn low_half(&mut self) -> Result<bool, Broken> {
         let start = self.at;
         self.at += 1;
         let found = (0xDC00..0xE000).contains(&self.unit()?);
@@ -317,19 +344,23 @@ impl<'a> Scanner<'a> {
     }
 
     /// `uXXXX`.
-    fn unit(&mut self) -> Result<u32, Fault> {
+    fn unit(&mut self) -> Result<u32, Broken> {
         let unit = hex_unit(self.rest().get(1..5).unwrap_or_default());
-        let unit = unit.ok_or_else(|| self.fault("expected four hex digits"))?;
+        let Some(unit) = unit else {
+            return Err(self.broken("expected four hex digits"));
+        };
         self.at += 5;
         Ok(unit)
     }
 
+    #[inline]
     fn blanks(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
         }
     }
 
+    #[inline]
     fn eat(&mut self, byte: u8) -> bool {
         self.blanks();
         let found = self.peek() == Some(byte);
@@ -337,18 +368,21 @@ impl<'a> Scanner<'a> {
         found
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
 
+    #[inline]
     fn rest(&self) -> &'a [u8] {
         self.text.get(self.at..).unwrap_or_default()
     }
 
+    #[inline]
     fn token(&self, start: usize, escaped: bool) -> Token {
         Token {
-            start,
-            end: self.at,
+            start: place(start),
+            end: place(self.at),
             escaped,
         }
     }
@@ -357,15 +391,17 @@ impl<'a> Scanner<'a> {
         self.noted.get_or_insert(fault);
     }
 
-    fn fault(&self, problem: &'static str) -> Fault {
+    #[cold]
+    fn broken(&mut self, problem: &'static str) -> Broken {
         let problem = match self.peek() {
             None => "the text ends too early",
             Some(_) => problem,
         };
-        Fault {
+        self.broken = Some(Fault {
             at: self.at,
             problem,
-        }
+        });
+        Broken
     }
 }
 
@@ -400,11 +436,17 @@ impl Nest {
     }
 }
 
+/// A place in a text, which is never longer than a batch may be.
+fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
 fn brackets(object: bool) -> (u8, u8) {
     if object { (b'{', b'}') } else { (b'[', b']') }
 }
 
 /// How many bytes from here are neither a quote, a backslash nor a control character.
+#[inline]
 fn plain_length(text: &[u8]) -> usize {
     let mut length = 0;
     while let Some(word) = text.get(length..).and_then(|rest| rest.first_chunk::<8>()) {
@@ -420,6 +462,7 @@ fn plain_length(text: &[u8]) -> usize {
 }
 
 /// Marks the high bit of bytes that are special. Above the first mark there may be false ones.
+#[inline]
 fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let quote = word ^ (ONES * 0x22);
@@ -490,9 +533,8 @@ mod tests {
 
     fn scan(text: &str) -> Result<(), Fault> {
         let mut scanner = Scanner::new(text.as_bytes());
-        scanner.value()?;
-        scanner.finish()?;
-        scanner.noted().map_or(Ok(()), Err)
+        let _ = scanner.value().and_then(|_| scanner.finish());
+        scanner.fault().map_or(Ok(()), Err)
     }
 
     #[test]
@@ -600,7 +642,7 @@ mod tests {
             let mut scanner = Scanner::new(text.as_bytes());
             assert!(scanner.value().is_ok(), "{text}");
             assert_eq!(
-                scanner.noted().map(|f| (f.at, f.problem)),
+                scanner.fault().map(|f| (f.at, f.problem)),
                 Some((2, "a lone surrogate in a string")),
                 "{text}"
             );

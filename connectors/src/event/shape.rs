@@ -1,6 +1,6 @@
 //! What one event type reads from `data`: its columns, and a small tree of the keys that lead there.
 
-use super::envelope::{duplicate, reason};
+use super::envelope::duplicate;
 use super::number::{decimal, integer};
 use super::scan::{Scanner, Token};
 use super::text::{describe, shorten};
@@ -219,10 +219,10 @@ impl Walk<'_, '_> {
     fn object(&mut self, node: &Node) -> Result<(), String> {
         let outer_keys = self.scratch.undeclared.len();
         let mut guess = 0;
-        if self.scanner.enter(b'{', b'}').map_err(reason)? {
+        if self.scanner.enter(b'{', b'}')? {
             loop {
                 self.member(node, &mut guess)?;
-                if !self.scanner.more(b'}').map_err(reason)? {
+                if !self.scanner.more(b'}')? {
                     break;
                 }
             }
@@ -241,7 +241,7 @@ impl Walk<'_, '_> {
 
     /// One key with its value. `guess` is the child expected next, for publishers keep an order.
     fn member(&mut self, node: &Node, guess: &mut usize) -> Result<(), String> {
-        let key = self.scanner.key().map_err(reason)?;
+        let key = self.scanner.key()?;
         match node.child(key, self.data, guess) {
             Some(child) if !self.scratch.first_sight(child) => Err(twice(&child.key, node)),
             Some(child) if child.columns.is_empty() => self.inner(child, key),
@@ -251,7 +251,7 @@ impl Walk<'_, '_> {
     }
 
     fn leaf(&mut self, node: &Node) -> Result<(), String> {
-        let token = self.scanner.value().map_err(reason)?;
+        let token = self.scanner.value()?;
         for &number in &node.columns {
             let column = &self.shape.columns[number];
             self.scratch.values[number] = column.read(token, self.data, self.max_number_len)?;
@@ -262,7 +262,7 @@ impl Walk<'_, '_> {
     /// An object on the way to declared columns. What else is in it goes to `extra`, below its key.
     fn inner(&mut self, node: &Node, key: Token) -> Result<(), String> {
         if self.scanner.next_byte() != Some(b'{') {
-            let raw = self.scanner.value().map_err(reason)?.raw(self.data);
+            let raw = self.scanner.value()?.raw(self.data);
             return match raw {
                 "null" => Ok(()),
                 _ => Err(format!(
@@ -286,7 +286,7 @@ impl Walk<'_, '_> {
     }
 
     fn undeclared(&mut self, key: Token) -> Result<(), String> {
-        let value = self.scanner.value().map_err(reason)?;
+        let value = self.scanner.value()?;
         self.scratch.undeclared.push(key);
         self.scratch.key(key.raw(self.data));
         self.scratch.extra.push_str(value.raw(self.data));
@@ -335,7 +335,7 @@ impl Column {
         max_number_len: usize,
     ) -> Result<Value<'a>, String> {
         let raw = token.raw(data);
-        if raw == "null" {
+        if raw.starts_with('n') {
             return Ok(Value::Null);
         }
         match self.kind {

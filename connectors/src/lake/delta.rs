@@ -2,51 +2,31 @@
 
 use super::{
     Attempt, CommitId, LoggedCommit, Staged, StagedFile, Table, Version,
-    encode::{EncodeError, Encoded, Encoder},
+    encode::Encoder,
+    load::{Loaded, creation, load, log_of, redefinition},
     log::{Commit, Log, Written, entry},
     provider::Snapshot,
     schema::{self, Fit, Stored, Wanted},
-    statistics::day_text,
 };
 use crate::{
-    error::{Cause, Error, Result},
+    error::{Error, Result},
     store::{Store, path_in},
 };
-use arrow::{
-    array::RecordBatch,
-    datatypes::{Schema, SchemaRef},
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use deltalake::{
-    DeltaTableError,
-    checkpoints::create_checkpoint,
-    kernel::{
-        Action, Metadata, MetadataExt, Protocol, StructType, new_metadata,
-        transaction::{CommitData, TableReference},
-    },
-    logstore::{StorageConfig, default_logstore},
-    protocol::{DeltaOperation, SaveMode},
-};
-use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use deltalake::{DeltaTableError, checkpoints::create_checkpoint};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
 };
 use url::Url;
 
-/// Commits between two checkpoints. A reader reads this many small files at most; a checkpoint costs
-/// some tens of milliseconds, and more with many files.
-const CHECKPOINT_COMMITS: Version = 50;
 /// Commits to wait after a checkpoint failed.
 const CHECKPOINT_RETRY_COMMITS: Version = 10;
 /// How often a commit gives way to commits of others before it is reported as failed.
 const TRIES: usize = 100;
-/// Files that are encoded and uploaded at once.
-const UPLOADS: usize = 4;
-
 /// A Delta table and the snapshot of it that is loaded.
 ///
 /// The snapshot is the list of data files, the marks and the columns at one version. A commit applies
@@ -66,16 +46,6 @@ pub struct DeltaTable {
     last: Option<(CommitId, Version)>,
     /// Set when the log contradicts what is in memory: nothing is committed from then on.
     fenced: Option<Version>,
-}
-
-/// The whole state of a table, read from its log.
-struct Loaded {
-    stored: Stored,
-    metadata: Metadata,
-    version: Version,
-    marks: BTreeMap<String, i64>,
-    files: Vec<Arc<StagedFile>>,
-    checkpoint: Option<Version>,
 }
 
 impl fmt::Debug for DeltaTable {
@@ -132,20 +102,7 @@ impl Table for DeltaTable {
 
     async fn stage(&self, commit_id: &CommitId, batches: &[RecordBatch]) -> Result<Staged> {
         check_commit_id(&self.log.table, commit_id)?;
-        let batches = batches.to_vec();
-        let days = self
-            .encoding(move |encoder| encoder.split(&batches))
-            .await?;
-        let files = stream::iter(days.into_iter().enumerate())
-            .map(|(number, (day, rows))| self.stage_file(commit_id, number, day, rows))
-            .buffered(UPLOADS)
-            .try_collect::<Vec<_>>();
-        let files = files.await?;
-        Ok(Staged {
-            rows: files.iter().map(|(rows, _)| rows).sum(),
-            bytes: files.iter().map(|(_, file)| file.bytes).sum(),
-            files: files.into_iter().map(|(_, file)| file).collect(),
-        })
+        self.upload_rows(commit_id, batches).await
     }
 
     async fn commit(&mut self, attempt: &Attempt, staged: &Staged) -> Result<Version> {
@@ -221,6 +178,18 @@ impl DeltaTable {
     /// The data files of the loaded snapshot.
     pub fn files(&self) -> &[Arc<StagedFile>] {
         &self.files
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    pub(crate) fn partition(&self) -> Option<&String> {
+        self.partition.first()
     }
 
     fn new(log: Log, store: Store, loaded: Loaded) -> Self {
@@ -392,88 +361,6 @@ impl DeltaTable {
             version,
         }
     }
-
-    async fn stage_file(
-        &self,
-        commit_id: &CommitId,
-        number: usize,
-        day: Option<i32>,
-        rows: Vec<RecordBatch>,
-    ) -> Result<(u64, StagedFile)> {
-        let encoded = self
-            .encoding(move |encoder| encoder.encode(day, &rows))
-            .await?;
-        let rows = encoded.rows;
-        let file = self.upload(commit_id, number, encoded).await?;
-        Ok((rows, file))
-    }
-
-    async fn upload(
-        &self,
-        commit_id: &CommitId,
-        number: usize,
-        encoded: Encoded,
-    ) -> Result<StagedFile> {
-        let partition = self.partition_values(encoded.day)?;
-        let folders = partition.iter().map(|(column, value)| {
-            let value = value.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__");
-            format!("{column}={value}/")
-        });
-        let path = format!(
-            "{}part-{number}-{}.parquet",
-            folders.collect::<String>(),
-            commit_id.0
-        );
-        let bytes = encoded.bytes.len() as u64;
-        let failed = |e: object_store::Error| self.log.failed("uploading a data file", e);
-        let store = self.log.store.object_store(None);
-        let location = Path::from(path.as_str());
-        store
-            .put(&location, PutPayload::from(encoded.bytes))
-            .await
-            .map_err(failed)?;
-        let meta = store.head(&location).await.map_err(failed)?;
-        Ok(StagedFile {
-            path,
-            bytes,
-            partition,
-            modified_ms: meta.last_modified.timestamp_millis(),
-            statistics: Some(encoded.statistics.into()),
-        })
-    }
-
-    fn partition_values(&self, day: Option<i32>) -> Result<BTreeMap<String, Option<String>>> {
-        let Some(column) = self.partition.first() else {
-            return Ok(BTreeMap::new());
-        };
-        let text = day.map(|day| {
-            day_text(day).ok_or_else(|| Error::Data {
-                table: self.log.table.clone(),
-                problem: format!("`{column}` is day {day} since 1970, beyond the calendar"),
-            })
-        });
-        Ok(BTreeMap::from([(column.clone(), text.transpose()?)]))
-    }
-
-    /// Runs CPU-bound work off the async threads.
-    async fn encoding<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Encoder) -> Result<T, EncodeError> + Send + 'static,
-    ) -> Result<T> {
-        let encoder = self.encoder.clone();
-        let done = tokio::task::spawn_blocking(move || work(&encoder)).await;
-        let done = done.map_err(|e| self.log.failed("encoding rows", e))?;
-        done.map_err(|error| Error::Data {
-            table: self.log.table.clone(),
-            problem: error.to_string(),
-        })
-    }
-}
-
-impl Loaded {
-    fn checkpoint_due(&self) -> Version {
-        self.checkpoint.unwrap_or(0) + CHECKPOINT_COMMITS
-    }
 }
 
 /// What our own commit changes.
@@ -489,114 +376,6 @@ fn ours(version: Version, attempt: &Attempt, staged: &Staged) -> Commit {
         removed: Vec::new(),
         redefined: false,
     }
-}
-
-fn log_of(store: &Store, name: &str) -> Result<Log> {
-    let url = store.folder_url(name);
-    let folder: Arc<dyn ObjectStore> = store.folder(name)?;
-    Ok(Log {
-        table: name.to_owned(),
-        store: default_logstore(folder, store.root(), &url, &StorageConfig::default()),
-    })
-}
-
-/// Reads a table at one version, or the newest; `None` when there is no table.
-async fn load(log: &Log, version: Option<Version>) -> Result<Option<Loaded>> {
-    if !log.exists().await? {
-        return Ok(None);
-    }
-    let failed = |e: DeltaTableError| log.failed("loading the table", e);
-    let mut table = deltalake::DeltaTable::new(Arc::clone(&log.store));
-    match version.map(u64::try_from) {
-        Some(Ok(number)) => table.load_version(number).await.map_err(failed)?,
-        Some(Err(error)) => return Err(log.failed("numbering a version", error)),
-        None => table.load().await.map_err(failed)?,
-    }
-    let state = table.snapshot().map_err(failed)?;
-    let version =
-        Version::try_from(state.version()).map_err(|e| log.failed("numbering a version", e))?;
-    check_protocol(log, state.protocol())?;
-    let log_data = state.log_data();
-    let files = log_data.iter().map(|file| {
-        Arc::new(StagedFile {
-            path: file.path().into_owned(),
-            bytes: u64::try_from(file.size()).unwrap_or_default(),
-            partition: file.partition_values_map().into_iter().collect(),
-            modified_ms: file.modification_time(),
-            statistics: file.stats().map(Into::into),
-        })
-    });
-    let files = files.collect();
-    let metadata = TableReference::metadata(state).clone();
-    let stored = Stored {
-        schema: state.snapshot().arrow_schema(),
-        partition: metadata.partition_columns().to_vec(),
-        configuration: metadata.configuration().clone().into_iter().collect(),
-    };
-    let (checkpoint, marks) = log.marks_at(version).await?;
-    Ok(Some(Loaded {
-        stored,
-        metadata,
-        version,
-        marks,
-        files,
-        checkpoint,
-    }))
-}
-
-/// Tables that need more than plain Delta cannot be written correctly here.
-fn check_protocol(log: &Log, protocol: &Protocol) -> Result<()> {
-    let (reader, writer) = (protocol.min_reader_version(), protocol.min_writer_version());
-    match reader == 1 && writer <= 2 {
-        true => Ok(()),
-        false => Err(Error::OtherTable {
-            table: log.table.clone(),
-            problem: format!(
-                "it needs Delta reader version {reader} and writer version {writer}, not 1 and 2"
-            ),
-            hint: "another tool changed it; restore it, or set another lake url".to_owned(),
-        }),
-    }
-}
-
-/// The bytes of version 0.
-fn creation(log: &Log, location: Url, wanted: &Wanted) -> Result<bytes::Bytes> {
-    let failed = |e: Cause| log.failed("creating the table", e);
-    let schema: StructType = schema::to_delta(&log.table, &wanted.schema)?;
-    let metadata = new_metadata(
-        &schema,
-        wanted.partition.iter(),
-        wanted.configuration.iter(),
-    )
-    .map_err(|e| failed(e.into()))?;
-    let protocol = serde_json::json!({"minReaderVersion": 1, "minWriterVersion": 2});
-    let protocol: Protocol = serde_json::from_value(protocol).map_err(|e| failed(e.into()))?;
-    let actions = vec![
-        Action::Protocol(protocol.clone()),
-        Action::Metadata(metadata.clone()),
-    ];
-    let operation = DeltaOperation::Create {
-        mode: SaveMode::ErrorIfExists,
-        location,
-        protocol,
-        metadata,
-    };
-    let data = CommitData::new(actions, operation, HashMap::new(), Vec::new());
-    data.get_bytes().map_err(|e| failed(e.into()))
-}
-
-/// The bytes of a commit that gives the table other columns.
-fn redefinition(log: &Log, metadata: Metadata, wanted: &Schema) -> Result<bytes::Bytes> {
-    let failed = |e: Cause| log.failed("adding columns", e);
-    let schema = schema::to_delta(&log.table, wanted)?;
-    let fields = schema.fields().cloned().collect();
-    let metadata = metadata
-        .with_schema(&schema)
-        .map_err(|e| failed(e.into()))?;
-    let actions = vec![Action::Metadata(metadata)];
-    let operation = DeltaOperation::AddColumn { fields };
-    let data = CommitData::new(actions, operation, HashMap::new(), Vec::new());
-    data.get_bytes().map_err(|e| failed(e.into()))
 }
 
 /// Commit ids are part of file names.

@@ -2,24 +2,21 @@
 //! that needs more is an error. It never wraps.
 
 use arrow::{
-    array::{
-        Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray,
-    },
-    buffer::NullBuffer,
-    datatypes::{
-        DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Int64Type, UInt64Type,
-    },
+    array::{Array, ArrayRef},
+    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef},
 };
 use datafusion::{
     common::{Result, ScalarValue, exec_err, internal_err, plan_err},
     logical_expr::{
-        Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
-        Volatility,
+        Accumulator, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature, Volatility,
         function::{AccumulatorArgs, StateFieldsArgs},
         utils::{AggregateOrderSensitivity, format_state_name},
     },
 };
+use groups::GroupSums;
 use std::sync::Arc;
+
+mod groups;
 
 /// The largest magnitude that fits 38 digits: 10^38 - 1.
 const LARGEST: i128 = 10_i128.pow(38) - 1;
@@ -97,7 +94,8 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         args: AccumulatorArgs,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(GroupSums::of(args.return_field.data_type())?))
+        let scale = scale_of(args.return_field.data_type())?;
+        Ok(Box::new(GroupSums::at_scale(scale)))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -147,200 +145,6 @@ fn overflow<T>() -> Result<T> {
     exec_err!("sum overflow: the result needs more than 38 digits")
 }
 
-/// The sums of many groups, by group index.
-#[derive(Debug)]
-struct GroupSums {
-    sums: Vec<i128>,
-    /// Which groups had a value that was not NULL; `None` while all had.
-    seen: Option<Vec<bool>>,
-    scale: i8,
-}
-
-impl GroupSums {
-    fn of(result: &DataType) -> Result<Self> {
-        Ok(Self {
-            sums: Vec::new(),
-            seen: None,
-            scale: scale_of(result)?,
-        })
-    }
-
-    fn add(
-        &mut self,
-        values: &ArrayRef,
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        group_count: usize,
-    ) -> Result<()> {
-        match values.data_type() {
-            DataType::Int64 => self.add_as::<Int64Type>(values, groups, filter, group_count),
-            DataType::UInt64 => self.add_as::<UInt64Type>(values, groups, filter, group_count),
-            DataType::Decimal128(_, scale) if *scale == self.scale => {
-                self.add_as::<Decimal128Type>(values, groups, filter, group_count)
-            }
-            other => internal_err!("sum at scale {} was given {other}", self.scale),
-        }
-    }
-
-    fn add_as<T: ArrowPrimitiveType>(
-        &mut self,
-        values: &ArrayRef,
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        group_count: usize,
-    ) -> Result<()>
-    where
-        T::Native: Into<i128>,
-    {
-        let values = values.as_primitive::<T>();
-        let counted = counted(values.nulls(), filter);
-        self.grow(group_count, counted.is_some());
-        let overflowed = match counted {
-            None => self.add_all::<T>(values, groups),
-            Some(counted) => self.add_counted::<T>(values, groups, &counted),
-        };
-        if overflowed { overflow() } else { Ok(()) }
-    }
-
-    /// Makes room for new groups. Every new group has at least one row in the batch, so as long as
-    /// all rows are counted nothing has to be noted.
-    fn grow(&mut self, group_count: usize, some_not_counted: bool) {
-        let before = self.sums.len();
-        self.sums.resize(group_count, 0);
-        if some_not_counted && self.seen.is_none() {
-            self.seen = Some(vec![true; before]);
-        }
-        if let Some(seen) = &mut self.seen {
-            seen.resize(group_count, !some_not_counted);
-        }
-    }
-
-    /// Adds rows of which every one counts; tells whether 128 bits were too few.
-    fn add_all<T: ArrowPrimitiveType>(
-        &mut self,
-        values: &PrimitiveArray<T>,
-        groups: &[usize],
-    ) -> bool
-    where
-        T::Native: Into<i128>,
-    {
-        let mut overflowed = false;
-        for (&value, &group) in values.values().iter().zip(groups) {
-            overflowed |= add_one(&mut self.sums[group], value.into());
-        }
-        if let Some(seen) = &mut self.seen {
-            groups.iter().for_each(|group| seen[*group] = true);
-        }
-        overflowed
-    }
-
-    /// Adds the rows that count; tells whether 128 bits were too few.
-    fn add_counted<T: ArrowPrimitiveType>(
-        &mut self,
-        values: &PrimitiveArray<T>,
-        groups: &[usize],
-        counted: &NullBuffer,
-    ) -> bool
-    where
-        T::Native: Into<i128>,
-    {
-        let mut overflowed = false;
-        let Some(seen) = &mut self.seen else {
-            return true;
-        };
-        for row in counted.valid_indices() {
-            let group = groups[row];
-            overflowed |= add_one(&mut self.sums[group], values.value(row).into());
-            seen[group] = true;
-        }
-        overflowed
-    }
-
-    fn emit(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let sums = emit_to.take_needed(&mut self.sums);
-        let seen = self.seen.as_mut().map(|seen| emit_to.take_needed(seen));
-        if !sums.iter().all(|sum| (-LARGEST..=LARGEST).contains(sum)) {
-            return overflow();
-        }
-        let nulls = seen
-            .map(NullBuffer::from)
-            .filter(|nulls| nulls.null_count() > 0);
-        decimals(sums, nulls, self.scale)
-    }
-}
-
-/// Adds, and tells whether 128 bits were too few.
-fn add_one(sum: &mut i128, value: i128) -> bool {
-    let (total, overflowed) = sum.overflowing_add(value);
-    *sum = total;
-    overflowed
-}
-
-/// Which rows count: not NULL, and the filter is true. `None` when all do.
-fn counted(nulls: Option<&NullBuffer>, filter: Option<&BooleanArray>) -> Option<NullBuffer> {
-    let passed = filter.map(|filter| match filter.nulls() {
-        None => NullBuffer::new(filter.values().clone()),
-        Some(known) => NullBuffer::new(filter.values() & known.inner()),
-    });
-    NullBuffer::union(nulls, passed.as_ref()).filter(|counted| counted.null_count() > 0)
-}
-
-fn decimals(sums: Vec<i128>, nulls: Option<NullBuffer>, scale: i8) -> Result<ArrayRef> {
-    let sums = Decimal128Array::new(sums.into(), nulls);
-    let sums = sums.with_precision_and_scale(DECIMAL128_MAX_PRECISION, scale)?;
-    Ok(Arc::new(sums))
-}
-
-impl GroupsAccumulator for GroupSums {
-    fn update_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        opt_filter: Option<&BooleanArray>,
-        total_num_groups: usize,
-    ) -> Result<()> {
-        self.add(&values[0], group_indices, opt_filter, total_num_groups)
-    }
-
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        group_indices: &[usize],
-        total_num_groups: usize,
-    ) -> Result<()> {
-        self.add(&values[0], group_indices, None, total_num_groups)
-    }
-
-    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        self.emit(emit_to)
-    }
-
-    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.emit(emit_to)?])
-    }
-
-    fn convert_to_state(
-        &self,
-        values: &[ArrayRef],
-        opt_filter: Option<&BooleanArray>,
-    ) -> Result<Vec<ArrayRef>> {
-        let mut each = GroupSums {
-            sums: Vec::new(),
-            seen: None,
-            scale: self.scale,
-        };
-        let rows = values[0].len();
-        let groups: Vec<usize> = (0..rows).collect();
-        each.add(&values[0], &groups, opt_filter, rows)?;
-        each.state(EmitTo::All)
-    }
-
-    fn size(&self) -> usize {
-        let seen = self.seen.as_ref().map_or(0, Vec::capacity);
-        self.sums.capacity() * size_of::<i128>() + seen
-    }
-}
-
 /// One sum, for a query without GROUP BY and for window functions.
 #[derive(Debug)]
 struct Sum {
@@ -361,13 +165,9 @@ impl Sum {
 
     /// The sum of one batch, added up as one group.
     fn batch_sum(&self, values: &ArrayRef) -> Result<i128> {
-        let mut batch = GroupSums {
-            sums: Vec::new(),
-            seen: None,
-            scale: self.scale,
-        };
+        let mut batch = GroupSums::at_scale(self.scale);
         batch.add(values, &vec![0; values.len()], None, 1)?;
-        Ok(batch.sums[0])
+        Ok(batch.sum_of(0))
     }
 
     fn apply(&mut self, sum: Option<i128>, count: Option<usize>) -> Result<()> {
@@ -425,5 +225,4 @@ impl Accumulator for Sum {
 }
 
 #[cfg(test)]
-#[path = "sum_tests.rs"]
 mod tests;

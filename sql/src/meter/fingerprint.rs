@@ -2,7 +2,7 @@
 
 use super::syntax;
 use crate::definitions::{EventType, MeterDefinition};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -21,15 +21,28 @@ pub(super) fn of(
     hash.add_all(&syntax::normalised(&definition.query)?);
     for field in input.fields() {
         hash.add(field.name());
-        hash.add(&field.data_type().to_string());
+        hash.add(&type_name(field.data_type()));
         let column = event_type.columns.iter().find(|c| &c.name == field.name());
         hash.add_all(column.map_or(&[][..], |column| &column.path));
     }
     for field in panes.fields() {
         hash.add(field.name());
-        hash.add(&field.data_type().to_string());
+        hash.add(&type_name(field.data_type()));
     }
     Ok(hash.0.digest())
+}
+
+/// Our own name of a type, because a library's may change with its version.
+fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 => "text".to_owned(),
+        DataType::Boolean => "boolean".to_owned(),
+        DataType::Int64 => "integer".to_owned(),
+        DataType::Date32 => "date".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("decimal {precision} {scale}"),
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "instant".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// Hashes texts with their lengths, so that no two lists of texts run together.

@@ -30,7 +30,10 @@ fn plus(sum: Option<i128>, value: Option<i128>) -> Option<i128> {
     }
 }
 
-fn recompute(events: &[Event]) -> BTreeMap<(i64, String, Option<String>), Expected> {
+/// Window, subject and model.
+type Key = (i64, String, Option<String>);
+
+fn recompute(events: &[Event]) -> BTreeMap<Key, Expected> {
     let mut panes: BTreeMap<_, Expected> = BTreeMap::new();
     for (time, subject, model, input, output, cost) in events {
         if *input == Some(13) {
@@ -55,7 +58,7 @@ fn recompute(events: &[Event]) -> BTreeMap<(i64, String, Option<String>), Expect
     panes
 }
 
-fn measured(panes: &RecordBatch) -> Vec<((i64, String, Option<String>), Expected)> {
+fn measured(panes: &RecordBatch) -> Vec<(Key, Expected)> {
     let decimals = |name: &str, row: usize| {
         let column = panes.column_by_name(name).unwrap();
         let column = column.as_primitive::<arrow::datatypes::Decimal128Type>();

@@ -1,10 +1,11 @@
 //! What the two accumulators of `sum` add up, and what they refuse.
 
 use super::*;
-use arrow::array::{Int64Array, UInt64Array};
+use arrow::array::{BooleanArray, Decimal128Array, Int64Array, UInt64Array};
+use datafusion::logical_expr::EmitTo;
 
 fn sums(scale: i8) -> GroupSums {
-    GroupSums::of(&DataType::Decimal128(38, scale)).unwrap()
+    GroupSums::at_scale(scale)
 }
 
 fn integers(values: Vec<Option<i64>>) -> Vec<ArrayRef> {
@@ -96,7 +97,7 @@ fn thirty_eight_digits_fit_and_one_unit_more_does_not() {
             sums.state(EmitTo::All).unwrap(),
             states(vec![Some(sign * LARGEST)], 2)
         );
-        let mut sums = GroupSums::of(&DataType::Decimal128(38, 2)).unwrap();
+        let mut sums = GroupSums::at_scale(2);
         sums.merge_batch(
             &states(vec![Some(sign * LARGEST), Some(sign)], 2),
             &[0, 0],

@@ -1,0 +1,74 @@
+//! Rows sorted, and columns found, renamed and checked.
+
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    compute::{SortColumn, SortOptions, cast, lexsort_to_indices, take_record_batch},
+    datatypes::{DataType, FieldRef, SchemaRef},
+};
+use datafusion::{common::exec_err, error::DataFusionError};
+use std::sync::Arc;
+
+/// Rows sorted by the first columns, NULL first.
+pub(super) fn sorted(
+    batch: &RecordBatch,
+    key_count: usize,
+) -> Result<RecordBatch, DataFusionError> {
+    let options = SortOptions {
+        descending: false,
+        nulls_first: true,
+    };
+    let keys = batch.columns()[..key_count].iter().map(|key| SortColumn {
+        values: Arc::clone(key),
+        options: Some(options),
+    });
+    let order = lexsort_to_indices(&keys.collect::<Vec<_>>(), None)?;
+    Ok(take_record_batch(batch, &order)?)
+}
+
+pub(super) fn without_first_column(batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    let others: Vec<usize> = (1..batch.num_columns()).collect();
+    Ok(batch.project(&others)?)
+}
+
+/// The same columns under our names.
+pub(super) fn with_schema(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+) -> Result<RecordBatch, DataFusionError> {
+    Ok(RecordBatch::try_new(
+        Arc::clone(schema),
+        batch.columns().to_vec(),
+    )?)
+}
+
+/// The columns of a schema, found by name.
+pub(super) fn columns_of(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+) -> Result<RecordBatch, DataFusionError> {
+    let columns = schema.fields().iter().map(|field| {
+        let Some(column) = batch.column_by_name(field.name()) else {
+            return exec_err!("column `{}` is missing", field.name());
+        };
+        as_type(column, field)
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// A column in another encoding of the same type. Anything else could change a value.
+fn as_type(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef, DataFusionError> {
+    let (from, to) = (column.data_type(), field.data_type());
+    if from == to {
+        return Ok(Arc::clone(column));
+    }
+    let same_values = match (from, to) {
+        (DataType::Timestamp(a, Some(_)), DataType::Timestamp(b, Some(_))) => a == b,
+        (DataType::Dictionary(_, inner), to) => inner.is_string() && to.is_string(),
+        (from, to) => from.is_string() && to.is_string(),
+    };
+    if !same_values {
+        return exec_err!("column `{}` is {from}, not {to}", field.name());
+    }
+    Ok(cast(column, to)?)
+}

@@ -27,14 +27,16 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
-    generator::{Month, MonthSettings},
+    generator::{Expected, Month, MonthSettings},
     period::Period,
-    telemetry::Report,
+    telemetry::Counts,
     view::View,
 };
 use clap::Args;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc, time::Duration};
 use tollgate_connectors::{lake::Lake, nats::server::NatsServer};
 
 /// Arguments of `tollgate demo`.
@@ -59,41 +61,45 @@ pub struct Arguments {
 /// # Errors
 /// The folder is not a demo's, a step fails, or a number is not what was generated.
 pub async fn run(arguments: &Arguments) -> Result<()> {
+    let binary = arguments.nats_server.clone().or_else(NatsServer::find);
+    if binary.is_none() {
+        output::print(
+            "There is no nats-server on PATH, and neither TOLLGATE_NATS_SERVER nor --nats-server names \
+             one: the demo reads its events from a file instead.\n",
+        )?;
+    }
+    tell(arguments, binary).await
+}
+
+async fn tell(arguments: &Arguments, binary: Option<PathBuf>) -> Result<()> {
     let clock = SystemClock;
     let started_us = clock.now_us();
     let period = last_month(started_us)?;
     let folder = folder::prepare(&arguments.dir)?;
-    let server = start_server(arguments, &folder).await?;
-    let settings = folder.write(server.as_ref().map(NatsServer::url))?;
+    let server = match binary {
+        Some(binary) => Some(start_server(&binary, &folder).await?),
+        None => None,
+    };
+    let url = server.as_ref().map(|server| server.url().to_owned());
+    let settings = folder.write(url.as_deref())?;
+    let catalog = Arc::new(Catalog::load(&settings).await?);
+
     let mut month = Month::new(month_settings(arguments, &period));
     output::print(&format!("\nA month of usage: {period}, seed {}\n", arguments.seed))?;
-    let sent = feed::send(&mut month, &settings, arguments.events).await?;
-    output::print(&format!("{sent}\n"))?;
-
-    let metering_us = clock.now_us();
-    let catalog = Arc::new(Catalog::load(&settings).await?);
-    let report = meter(&settings, &catalog).await?;
-    let metered_us = clock.now_us() - metering_us;
+    output::print(&format!("{}\n", feed::send(&mut month, &settings, arguments.events).await?))?;
+    let counts = meter(&settings, &catalog).await?;
     if let Some(server) = server {
         server.stop().await?;
     }
-    output::print(&show::metered(&report, metered_us))?;
-
     let lake = Lake::open(&settings.lake.url, &settings.base).await?;
     let view = View::open(catalog, &lake).await?;
-    show::windows(&view).await?;
-    show::set_aside(&view).await?;
-    check::counts(month.expected(), &report.counts)?;
-    check::totals(month.expected(), &view).await?;
-    output::print("\nEvery count and every customer's totals are what was generated.\n")?;
-
-    let drafts = billing::draft(&view, &settings.billing, &period).await?;
-    let issued = billing::issue(&view, &lake, drafts, &period, &clock).await?;
-    output::print(&show::invoices(&issued, &period)?)?;
-    output::print("\nAudit: every meter computed again from events\n")?;
+    compare(month.expected(), &counts, &view).await?;
+    bill(&view, &lake, &settings, &period).await?;
     audit_all(&view).await?;
+
     let elapsed_us = clock.now_us() - started_us;
-    output::print(&show::the_end(&folder, &period, elapsed_us, arguments.events))
+    output::print(&show::the_end(&folder, &period, elapsed_us, arguments.events))?;
+    url.map_or(Ok(()), |url| output::print(&show::the_stream(&folder, &url)))
 }
 
 /// The last calendar month that is over, UTC.
@@ -115,31 +121,43 @@ fn month_settings(arguments: &Arguments, period: &Period) -> MonthSettings {
     }
 }
 
-/// Starts the nats-server that was given or can be found; without one, says so.
-async fn start_server(arguments: &Arguments, folder: &folder::Folder) -> Result<Option<NatsServer>> {
-    let Some(binary) = arguments.nats_server.clone().or_else(NatsServer::find) else {
-        output::print(
-            "There is no nats-server on PATH, and neither TOLLGATE_NATS_SERVER nor --nats-server names \
-             one: the demo reads its events from a file instead.\n",
-        )?;
-        return Ok(None);
-    };
-    let server = NatsServer::start(&binary, &folder.nats(), None).await?;
+async fn start_server(binary: &Path, folder: &folder::Folder) -> Result<NatsServer> {
+    let server = NatsServer::start(binary, &folder.nats(), None).await?;
     output::print(&format!("nats-server: {} at {}\n", binary.display(), server.url()))?;
-    Ok(Some(server))
+    Ok(server)
 }
 
 /// Meters until the end of what was sent.
-async fn meter(settings: &Settings, catalog: &Catalog) -> Result<Report> {
+async fn meter(settings: &Settings, catalog: &Catalog) -> Result<Counts> {
+    let started_us = SystemClock.now_us();
     let stop = stop_on_signal()?;
-    supervise(settings, catalog, true, stop.clone())
+    let report = supervise(settings, catalog, true, stop.clone())
         .await?
         .filter(|_| !*stop.borrow())
-        .ok_or_else(|| Error::Usage("the demo was stopped before it had metered everything".into()))
+        .ok_or_else(|| Error::Usage("the demo was stopped before it had metered everything".into()))?;
+    output::print(&show::metered(&report, SystemClock.now_us() - started_us))?;
+    Ok(report.counts)
+}
+
+/// Shows what became of the events, and fails unless it is what was generated.
+async fn compare(expected: &Expected, counts: &Counts, view: &View) -> Result<()> {
+    show::windows(view).await?;
+    show::set_aside(view).await?;
+    check::counts(expected, counts)?;
+    check::totals(expected, view).await?;
+    output::print("\nEvery count and every customer's totals are what was generated.\n")
+}
+
+/// As `tollgate invoice --finalize` does.
+async fn bill(view: &View, lake: &Lake, settings: &Settings, period: &Period) -> Result<()> {
+    let drafts = billing::draft(view, &settings.billing, period).await?;
+    let issued = billing::issue(view, lake, drafts, period, &SystemClock).await?;
+    output::print(&show::invoices(&issued, period)?)
 }
 
 /// As `tollgate audit` does.
 async fn audit_all(view: &View) -> Result<()> {
+    output::print("\nAudit: every meter computed again from events\n")?;
     let findings = audit(view).await?;
     findings.iter().try_for_each(print_finding)?;
     match findings.iter().map(Finding::count).sum() {
@@ -169,6 +187,21 @@ mod tests {
         assert_eq!(month_before("2026-11-01T00:00:00Z"), "2026-10");
         assert_eq!(month_before("2026-10-31T23:59:59.999999Z"), "2026-09");
         assert_eq!(month_before("2027-01-15T00:00:00Z"), "2026-12");
+    }
+
+    /// From a file, so that the test needs nothing that is not here.
+    #[tokio::test]
+    async fn a_small_month_ends_in_invoices_that_the_audit_confirms() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("demo");
+        let arguments = Arguments { nats_server: None, dir: dir.clone(), seed: 3, events: 3_000 };
+        tell(&arguments, None).await.unwrap();
+        let settings = Settings::load(&dir.join("tollgate.toml"), |_| None).unwrap();
+        let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await.unwrap();
+        let view = View::open(Arc::new(Catalog::load(&settings).await.unwrap()), &lake).await.unwrap();
+        let (_, rows) = show::rows(&view, "SELECT DISTINCT customer FROM invoices").await.unwrap();
+        let customers: usize = rows.iter().map(arrow::array::RecordBatch::num_rows).sum();
+        assert!((35..=40).contains(&customers), "{customers}");
     }
 
     #[test]

@@ -117,6 +117,17 @@ pub(super) fn the_end(folder: &Folder, period: &Period, elapsed_us: i64, events:
     )
 }
 
+/// How to go on with the stream, whose server has stopped.
+pub(super) fn the_stream(folder: &Folder, url: &str) -> String {
+    let port = url.rsplit(':').next().unwrap_or_default();
+    format!(
+        "The stream is still there: to send more, start\n  \
+         nats-server -js -sd {} -a 127.0.0.1 -p {port}\n\
+         and then `tollgate publish` and `tollgate run` with the same --config.\n",
+        folder.nats().display()
+    )
+}
+
 fn per_second(events: u64, elapsed_us: i64) -> u128 {
     u128::from(events) * 1_000_000 / u128::from(elapsed_us.unsigned_abs().max(1))
 }

@@ -57,7 +57,7 @@ use crate::{Error, Message, Result};
 use arrow::array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use columns::check_head;
-pub use identity::Identity;
+use identity::Identity;
 use run::Run;
 use shape::Shape;
 use std::borrow::Cow;

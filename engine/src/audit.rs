@@ -55,10 +55,20 @@ async fn audit_meter(view: &View, index: usize) -> Result<Finding> {
         let columns = totals.fields().iter().map(|field| field.name().as_str());
         std::iter::once("window_start").chain(columns)
     };
-    let columns = || names().map(|name| Expr::Column(Column::from_name(name))).collect::<Vec<_>>();
-    let recomputed = context.sql(&query).await.and_then(|frame| frame.select(columns()));
+    let columns = || {
+        names()
+            .map(|name| Expr::Column(Column::from_name(name)))
+            .collect::<Vec<_>>()
+    };
+    let recomputed = context
+        .sql(&query)
+        .await
+        .and_then(|frame| frame.select(columns()));
     let recomputed = recomputed.map_err(query_error(doing))?;
-    let stored = context.table("stored_windows").await.and_then(|frame| frame.select(columns()));
+    let stored = context
+        .table("stored_windows")
+        .await
+        .and_then(|frame| frame.select(columns()));
     let stored = stored.map_err(query_error(doing))?;
     let differences = differing(&recomputed, &stored, names().collect())
         .map_err(query_error(doing))?
@@ -66,7 +76,11 @@ async fn audit_meter(view: &View, index: usize) -> Result<Finding> {
         .await
         .map_err(query_error(doing))?;
     let meter = meter.definition().name.clone();
-    Ok(Finding { meter, rows, differences })
+    Ok(Finding {
+        meter,
+        rows,
+        differences,
+    })
 }
 
 /// The rows that only one side has, marked with the side, by window and group.
@@ -76,11 +90,17 @@ fn differing(
     names: Vec<&str>,
 ) -> datafusion::error::Result<DataFrame> {
     let only = |side: &str, these: &DataFrame, those: &DataFrame| {
-        let columns = names.iter().map(|name| Expr::Column(Column::from_name(*name)));
-        let marked = std::iter::once(lit(side).alias("side")).chain(columns).collect::<Vec<_>>();
+        let columns = names
+            .iter()
+            .map(|name| Expr::Column(Column::from_name(*name)));
+        let marked = std::iter::once(lit(side).alias("side"))
+            .chain(columns)
+            .collect::<Vec<_>>();
         these.clone().except(those.clone())?.select(marked)
     };
-    let order = names.iter().map(|name| Expr::Column(Column::from_name(*name)).sort(true, true));
+    let order = names
+        .iter()
+        .map(|name| Expr::Column(Column::from_name(*name)).sort(true, true));
     only("recomputed", recomputed, stored)?
         .union(only("stored", stored, recomputed)?)?
         .sort(order.collect())

@@ -65,22 +65,35 @@ pub fn invoices_schema() -> SchemaRef {
 ///
 /// # Errors
 /// There is no such plan, or a price fails.
-pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> Result<Vec<Invoice>> {
+pub async fn draft(
+    view: &View,
+    settings: &BillingSettings,
+    period: &Period,
+) -> Result<Vec<Invoice>> {
     let plan = plan(view, settings)?;
     let totals = view.all_totals(period).await?;
     let subscription = subscription(&totals, plan, period)?;
     let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
     for name in &plan.prices {
         let price = price_in_force(view, name, period)?;
-        let session =
-            view.period_session(period, &price.query, &totals, subscription.clone()).await?;
+        let session = view
+            .period_session(period, &price.query, &totals, subscription.clone())
+            .await?;
         for charge in rate(&session, price).await? {
-            charges.entry(charge.customer.clone()).or_default().push(charge);
+            charges
+                .entry(charge.customer.clone())
+                .or_default()
+                .push(charge);
         }
     }
     let cut = cut(view)?;
     let assemble = |(customer, charges): (&String, &Vec<Charge>)| {
-        let terms = Terms { customer, plan, period: period.into(), cut: &cut };
+        let terms = Terms {
+            customer,
+            plan,
+            period: period.into(),
+            cut: &cut,
+        };
         Ok(invoice::assemble(&terms, charges)?)
     };
     charges.iter().map(assemble).collect()
@@ -88,24 +101,36 @@ pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> 
 
 fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefinition> {
     let plans = &view.catalog().definitions.plans;
-    plans.iter().find(|plan| plan.name == settings.default_plan).ok_or_else(|| {
-        let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
-        Error::Billing {
-            problem: format!("there is no plan `{}`", settings.default_plan),
-            hint: format!("set billing.default_plan to one of: {}", names.join(", ")),
-        }
-    })
+    plans
+        .iter()
+        .find(|plan| plan.name == settings.default_plan)
+        .ok_or_else(|| {
+            let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
+            Error::Billing {
+                problem: format!("there is no plan `{}`", settings.default_plan),
+                hint: format!("set billing.default_plan to one of: {}", names.join(", ")),
+            }
+        })
 }
 
 /// The version of a price that applies at the start of the period: the latest one already effective.
 fn price_in_force<'a>(view: &'a View, name: &str, period: &Period) -> Result<&'a PriceDefinition> {
     let prices = &view.catalog().definitions.prices;
     let effective = |price: &&PriceDefinition| {
-        price.name == name && price.effective_from.is_none_or(|day| day <= period.first_day())
+        price.name == name
+            && price
+                .effective_from
+                .is_none_or(|day| day <= period.first_day())
     };
-    let latest = prices.iter().filter(effective).max_by_key(|p| (p.effective_from, p.version));
+    let latest = prices
+        .iter()
+        .filter(effective)
+        .max_by_key(|p| (p.effective_from, p.version));
     latest.ok_or_else(|| Error::Billing {
-        problem: format!("no version of price `{name}` is effective on {}", period.first_day()),
+        problem: format!(
+            "no version of price `{name}` is effective on {}",
+            period.first_day()
+        ),
         hint: "give it an earlier effective_from, or take it out of the plan".into(),
     })
 }
@@ -121,7 +146,11 @@ fn cut(view: &View) -> Result<String> {
 }
 
 /// One row for each customer with usage: without accounts, all are on the default plan all the time.
-fn subscription(totals: &[RecordBatch], plan: &PlanDefinition, period: &Period) -> Result<RecordBatch> {
+fn subscription(
+    totals: &[RecordBatch],
+    plan: &PlanDefinition,
+    period: &Period,
+) -> Result<RecordBatch> {
     let mut customers = BTreeSet::new();
     for batch in totals {
         let names = batch["customer"].as_string::<i32>();
@@ -166,9 +195,17 @@ pub async fn issue(
     clock: &dyn Clock,
 ) -> Result<Issued> {
     check_over(view, period, clock)?;
-    let mut invoices = lake.table(table::INVOICES, &invoices_schema(), &[], &BTreeMap::new()).await?;
-    let mut line_items =
-        lake.table(table::LINE_ITEMS, &line_items_schema(), &[], &BTreeMap::new()).await?;
+    let mut invoices = lake
+        .table(table::INVOICES, &invoices_schema(), &[], &BTreeMap::new())
+        .await?;
+    let mut line_items = lake
+        .table(
+            table::LINE_ITEMS,
+            &line_items_schema(),
+            &[],
+            &BTreeMap::new(),
+        )
+        .await?;
     derive_line_items(&invoices, &mut line_items).await?;
     let issued_before = issued_in(&invoices, period).await?;
     let mut outcome = Issued::default();
@@ -241,7 +278,9 @@ fn document_of(invoice: &Invoice) -> Result<String> {
     let lines = line_items_batch(std::slice::from_ref(invoice))?;
     let mut bytes = Vec::new();
     let mut writer = json::LineDelimitedWriter::new(&mut bytes);
-    let written = without_cut(&lines).and_then(|lines| writer.write(&lines)).and_then(|()| writer.finish());
+    let written = without_cut(&lines)
+        .and_then(|lines| writer.write(&lines))
+        .and_then(|()| writer.finish());
     written.map_err(query_error("writing an invoice's document"))?;
     String::from_utf8(bytes).map_err(|_| Error::Stage("JSON writer"))
 }
@@ -254,7 +293,11 @@ fn without_cut(lines: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowEr
 }
 
 /// Numbers and commits invoices; the compare-and-swap on the last number keeps them gapless.
-async fn commit_invoices(table: &mut dyn Table, invoices: &mut [Invoice], now_us: i64) -> Result<()> {
+async fn commit_invoices(
+    table: &mut dyn Table,
+    invoices: &mut [Invoice],
+    now_us: i64,
+) -> Result<()> {
     let last = table.mark(NUMBER_MARK).unwrap_or(0);
     let mut serials = Vec::with_capacity(invoices.len());
     for (serial, invoice) in (last + 1..).zip(invoices.iter_mut()) {
@@ -263,7 +306,10 @@ async fn commit_invoices(table: &mut dyn Table, invoices: &mut [Invoice], now_us
         invoice.status = Status::Final;
         invoice.issued_at_us = Some(now_us);
     }
-    let documents = invoices.iter().map(document_of).collect::<Result<Vec<_>>>()?;
+    let documents = invoices
+        .iter()
+        .map(document_of)
+        .collect::<Result<Vec<_>>>()?;
     let number = serials.last().copied().unwrap_or(last);
     let mut columns = invoices_batch(invoices)?.columns().to_vec();
     columns.push(Arc::new(Int64Array::from(serials)));

@@ -56,8 +56,9 @@ impl Catalog {
         let definitions = Definitions::parse(&read_folder(&folder)?)?;
         let mut meters = Vec::with_capacity(definitions.meters.len());
         for meter in &definitions.meters {
-            let event_type =
-                definitions.event_type(&meter.event_type).ok_or(Error::Stage("definitions"))?;
+            let event_type = definitions
+                .event_type(&meter.event_type)
+                .ok_or(Error::Stage("definitions"))?;
             meters.push(Arc::new(Meter::plan(meter, event_type).await?));
         }
         let mut rate_tables = Vec::with_capacity(definitions.rate_tables.len());
@@ -65,7 +66,11 @@ impl Catalog {
             let bytes = read(&folder.join(&rate_table.location), "reading a rate table")?;
             rate_tables.push(rate_table.read_csv(&bytes)?);
         }
-        Ok(Catalog { definitions, meters, rate_tables })
+        Ok(Catalog {
+            definitions,
+            meters,
+            rate_tables,
+        })
     }
 
     /// The schema of `events`, with what a decoder needs in the fields' metadata.
@@ -75,25 +80,41 @@ impl Catalog {
 
     /// Opens `events` to write, creating it when it is missing.
     pub async fn create_events(&self, lake: &Lake) -> Result<Box<dyn Table>> {
-        Ok(Box::new(lake.table(table::EVENTS, &self.events_schema(), EVENTS_PARTITION, &BTreeMap::new()).await?))
+        Ok(Box::new(
+            lake.table(
+                table::EVENTS,
+                &self.events_schema(),
+                EVENTS_PARTITION,
+                &BTreeMap::new(),
+            )
+            .await?,
+        ))
     }
 
     /// Opens a meter's table to write, creating it when it is missing.
     pub async fn create_meter(&self, lake: &Lake, meter: &Meter) -> Result<Box<dyn Table>> {
         let name = table::meter(&meter.definition().name);
         let schema = metering::table_schema(meter);
-        Ok(Box::new(lake.table(&name, &schema, &[], &configuration(meter)).await?))
+        Ok(Box::new(
+            lake.table(&name, &schema, &[], &configuration(meter))
+                .await?,
+        ))
     }
 
     /// The meter with this name.
     pub fn meter(&self, name: &str) -> Option<&Arc<Meter>> {
-        self.meters.iter().find(|meter| meter.definition().name == name)
+        self.meters
+            .iter()
+            .find(|meter| meter.definition().name == name)
     }
 }
 
 /// What is stored with a meter's table.
 fn configuration(meter: &Meter) -> BTreeMap<String, String> {
-    BTreeMap::from([(FINGERPRINT_KEY.to_owned(), format!("{:016x}", meter.fingerprint()))])
+    BTreeMap::from([(
+        FINGERPRINT_KEY.to_owned(),
+        format!("{:016x}", meter.fingerprint()),
+    )])
 }
 
 /// The folder's `.sql` files by name, so that the order of definition does not depend on the disk.
@@ -125,12 +146,19 @@ fn source_file(path: &Path) -> Result<SourceFile> {
     let name = path.display().to_string();
     let text = String::from_utf8(bytes).map_err(|error| Error::Config {
         file: name.clone(),
-        problem: format!("is not UTF-8 from byte {} on", error.utf8_error().valid_up_to()),
+        problem: format!(
+            "is not UTF-8 from byte {} on",
+            error.utf8_error().valid_up_to()
+        ),
     })?;
     Ok(SourceFile { name, text })
 }
 
 fn read(path: &Path, doing: &'static str) -> Result<Vec<u8>> {
     let file = || path.display().to_string();
-    fs::read(path).map_err(|source| Error::File { file: file(), doing, source })
+    fs::read(path).map_err(|source| Error::File {
+        file: file(),
+        doing,
+        source,
+    })
 }

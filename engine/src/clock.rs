@@ -27,7 +27,10 @@ impl Clock for SystemClock {
         jiff::Timestamp::now().as_microsecond()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that others must use")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that others must use"
+    )]
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }

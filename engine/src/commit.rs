@@ -34,7 +34,9 @@ pub struct Marks {
 impl Marks {
     /// The marks of `shard`.
     pub fn of(shard: &str) -> Self {
-        Marks { shard: shard.to_owned() }
+        Marks {
+            shard: shard.to_owned(),
+        }
     }
 
     /// Last committed sequence, in `events`.
@@ -86,8 +88,11 @@ pub struct Position {
 
 impl Position {
     /// Before the first message.
-    pub const START: Position =
-        Position { sequence: Sequence(0), anchor: None, watermark: EventTime::MIN };
+    pub const START: Position = Position {
+        sequence: Sequence(0),
+        anchor: None,
+        watermark: EventTime::MIN,
+    };
 
     /// Reads the position that `events` was committed with.
     pub fn load(events: &dyn Table, marks: &Marks) -> Result<Self> {
@@ -102,15 +107,27 @@ impl Position {
         let anchor = events
             .mark(&marks.anchor_hash())
             .zip(events.mark(&marks.anchor_time()))
-            .map(|(hash, ingest_time_us)| Anchor { hash, ingest_time_us });
-        let watermark = events.mark(&marks.watermark()).map_or(EventTime::MIN, EventTime);
-        Ok(Position { sequence, anchor, watermark })
+            .map(|(hash, ingest_time_us)| Anchor {
+                hash,
+                ingest_time_us,
+            });
+        let watermark = events
+            .mark(&marks.watermark())
+            .map_or(EventTime::MIN, EventTime);
+        Ok(Position {
+            sequence,
+            anchor,
+            watermark,
+        })
     }
 
     /// The marks that say so, for a commit by the owner with this epoch.
     pub fn marks(&self, marks: &Marks, epoch: i64) -> BTreeMap<String, i64> {
         let mut values = BTreeMap::from([
-            (marks.sequence(), i64::try_from(self.sequence.0).unwrap_or(i64::MAX)),
+            (
+                marks.sequence(),
+                i64::try_from(self.sequence.0).unwrap_or(i64::MAX),
+            ),
             (marks.epoch(), epoch),
         ]);
         if self.watermark != EventTime::MIN {
@@ -142,10 +159,15 @@ pub enum Outcome {
 
 /// Decides what a failed commit was, from the log since our snapshot. Does no I/O.
 pub fn decide(ours: &Attempt, epoch_mark: &str, log: &[LoggedCommit]) -> Outcome {
-    if let Some(landed) = log.iter().find(|c| c.commit_id.as_ref() == Some(&ours.commit_id)) {
+    if let Some(landed) = log
+        .iter()
+        .find(|c| c.commit_id.as_ref() == Some(&ours.commit_id))
+    {
         return Outcome::Committed(landed.version);
     }
-    let stranger = log.iter().find(|c| ours.marks.keys().any(|mark| c.marks.contains_key(mark)));
+    let stranger = log
+        .iter()
+        .find(|c| ours.marks.keys().any(|mark| c.marks.contains_key(mark)));
     match stranger {
         Some(commit) => Outcome::Fenced {
             version: commit.version,
@@ -171,7 +193,10 @@ pub struct Owner {
 impl Owner {
     /// An identity for what this process commits at `sequence`, as the `step`-th of its kind.
     pub fn commit_id(&self, sequence: Sequence, step: u64) -> CommitId {
-        CommitId(format!("e{}-{}-{step}-{}", self.epoch, sequence.0, self.nonce))
+        CommitId(format!(
+            "e{}-{}-{step}-{}",
+            self.epoch, sequence.0, self.nonce
+        ))
     }
 
     fn fenced(&self, theirs: Option<i64>) -> Error {
@@ -233,7 +258,9 @@ pub async fn commit_once(
 /// Refuses a snapshot on which any mark is not the one we set last. A fenced owner that refreshed
 /// would otherwise pass the compare-and-swap.
 pub fn check_marks(table: &dyn Table, ours: &BTreeMap<String, i64>, owner: &Owner) -> Result<()> {
-    let moved = ours.iter().any(|(mark, value)| table.mark(mark) != Some(*value));
+    let moved = ours
+        .iter()
+        .any(|(mark, value)| table.mark(mark) != Some(*value));
     if moved {
         return Err(owner.fenced(table.mark(&owner.marks.epoch())));
     }
@@ -253,7 +280,12 @@ pub async fn acquire(
     let marks = Marks::of(shard);
     let position = Position::load(events, &marks)?;
     let epoch = events.mark(&marks.epoch()).unwrap_or(0) + 1;
-    let owner = Owner { marks, shard: shard.to_owned(), epoch, nonce };
+    let owner = Owner {
+        marks,
+        shard: shard.to_owned(),
+        epoch,
+        nonce,
+    };
     let attempt = Attempt {
         commit_id: owner.commit_id(position.sequence, 0),
         marks: position.marks(&owner.marks, epoch),
@@ -279,6 +311,7 @@ mod tests {
         LoggedCommit {
             version,
             commit_id: Some(CommitId(id.into())),
+            info: BTreeMap::new(),
             marks: marks.iter().map(|(m, v)| ((*m).to_owned(), *v)).collect(),
         }
     }
@@ -286,33 +319,57 @@ mod tests {
     #[test]
     fn a_commit_that_landed_is_found_by_its_id() {
         let log = [logged(7, "ours", &[("s/seq", 20), ("s/epoch", 3)])];
-        assert_eq!(decide(&attempt("ours"), "s/epoch", &log), Outcome::Committed(7));
+        assert_eq!(
+            decide(&attempt("ours"), "s/epoch", &log),
+            Outcome::Committed(7)
+        );
     }
 
     #[test]
     fn the_same_marks_under_another_id_are_another_owner() {
         let log = [logged(7, "theirs", &[("s/seq", 20), ("s/epoch", 3)])];
         let outcome = decide(&attempt("ours"), "s/epoch", &log);
-        assert_eq!(outcome, Outcome::Fenced { version: 7, epoch: Some(3) });
+        assert_eq!(
+            outcome,
+            Outcome::Fenced {
+                version: 7,
+                epoch: Some(3)
+            }
+        );
     }
 
     #[test]
     fn a_take_over_fences_though_the_sequence_did_not_move() {
         let log = [logged(8, "theirs", &[("s/epoch", 4)])];
         let outcome = decide(&attempt("ours"), "s/epoch", &log);
-        assert_eq!(outcome, Outcome::Fenced { version: 8, epoch: Some(4) });
+        assert_eq!(
+            outcome,
+            Outcome::Fenced {
+                version: 8,
+                epoch: Some(4)
+            }
+        );
     }
 
     #[test]
     fn another_shard_and_commits_without_marks_do_not_matter() {
-        let log = [logged(7, "x", &[("other/seq", 5), ("other/epoch", 9)]), logged(8, "y", &[])];
+        let log = [
+            logged(7, "x", &[("other/seq", 5), ("other/epoch", 9)]),
+            logged(8, "y", &[]),
+        ];
         assert_eq!(decide(&attempt("ours"), "s/epoch", &log), Outcome::Retry);
         assert_eq!(decide(&attempt("ours"), "s/epoch", &[]), Outcome::Retry);
     }
 
     #[test]
     fn a_landed_commit_counts_even_when_somebody_took_over_afterwards() {
-        let log = [logged(7, "ours", &[("s/seq", 20)]), logged(8, "theirs", &[("s/epoch", 4)])];
-        assert_eq!(decide(&attempt("ours"), "s/epoch", &log), Outcome::Committed(7));
+        let log = [
+            logged(7, "ours", &[("s/seq", 20)]),
+            logged(8, "theirs", &[("s/epoch", 4)]),
+        ];
+        assert_eq!(
+            decide(&attempt("ours"), "s/epoch", &log),
+            Outcome::Committed(7)
+        );
     }
 }

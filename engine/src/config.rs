@@ -151,13 +151,18 @@ impl Default for SourceSettings {
 
 impl Default for LakeSettings {
     fn default() -> Self {
-        LakeSettings { url: "file://./lake".into() }
+        LakeSettings {
+            url: "file://./lake".into(),
+        }
     }
 }
 
 impl Default for FlushSettings {
     fn default() -> Self {
-        FlushSettings { interval: Period(5_000_000), max_bytes: Size(64_000_000) }
+        FlushSettings {
+            interval: Period(5_000_000),
+            max_bytes: Size(64_000_000),
+        }
     }
 }
 
@@ -173,13 +178,18 @@ impl Default for IngestSettings {
 
 impl Default for DedupeSettings {
     fn default() -> Self {
-        DedupeSettings { horizon: Period(35 * 86_400_000_000) }
+        DedupeSettings {
+            horizon: Period(35 * 86_400_000_000),
+        }
     }
 }
 
 impl Default for BillingSettings {
     fn default() -> Self {
-        BillingSettings { default_plan: "payg".into(), time_zone: "UTC".into() }
+        BillingSettings {
+            default_plan: "payg".into(),
+            time_zone: "UTC".into(),
+        }
     }
 }
 
@@ -190,7 +200,10 @@ impl Settings {
     /// The file cannot be read, is not TOML, has an unknown key, or a value that does not parse; the
     /// message names the file or the variable.
     pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let invalid = |problem: String| Error::Config { file: file.display().to_string(), problem };
+        let invalid = |problem: String| Error::Config {
+            file: file.display().to_string(),
+            problem,
+        };
         let text = fs::read_to_string(file).map_err(|error| {
             invalid(match error.kind() {
                 io::ErrorKind::NotFound => {
@@ -263,7 +276,9 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let (digits, unit) = text.split_at(split);
         let factor = match unit.trim() {
             "" | "B" => 1,
@@ -333,7 +348,9 @@ macro_rules! as_text {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+                String::deserialize(deserializer)?
+                    .parse()
+                    .map_err(D::Error::custom)
             }
         }
     };
@@ -351,7 +368,10 @@ mod tests {
         let file = folder.path().join("tollgate.toml");
         fs::write(&file, text).unwrap();
         Settings::load(&file, |name| {
-            variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
+            variables
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| (*v).to_owned())
         })
     }
 
@@ -367,7 +387,10 @@ mod tests {
     fn a_variable_overrides_the_file() {
         let settings = load(
             "[source]\nurl = 'nats://a:1'\n[flush]\nmax_bytes = '1MB'",
-            &[("TOLLGATE_SOURCE_URL", "nats://b:2"), ("TOLLGATE_FLUSH_MAX_BYTES", "2MiB")],
+            &[
+                ("TOLLGATE_SOURCE_URL", "nats://b:2"),
+                ("TOLLGATE_FLUSH_MAX_BYTES", "2MiB"),
+            ],
         )
         .unwrap();
         assert_eq!(settings.source.url, "nats://b:2");
@@ -376,7 +399,10 @@ mod tests {
 
     #[test]
     fn variables_can_be_lists_and_flags() {
-        let variables = [("TOLLGATE_SOURCE_SUBJECTS", "a.>,b"), ("TOLLGATE_SOURCE_CREATE", "true")];
+        let variables = [
+            ("TOLLGATE_SOURCE_SUBJECTS", "a.>,b"),
+            ("TOLLGATE_SOURCE_CREATE", "true"),
+        ];
         let settings = load("", &variables).unwrap();
         assert_eq!(settings.source.subjects, ["a.>", "b"]);
         assert!(settings.source.create);
@@ -390,8 +416,13 @@ mod tests {
 
     #[test]
     fn a_bad_length_of_time_is_an_error() {
-        let message = load("[flush]\ninterval = 'soon'", &[]).unwrap_err().to_string();
-        assert!(message.contains("`soon` is not a length of time"), "{message}");
+        let message = load("[flush]\ninterval = 'soon'", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`soon` is not a length of time"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -38,24 +38,37 @@ pub struct Dedupe {
 impl Dedupe {
     /// An empty index that remembers keys for `horizon_us` microseconds of ingest time.
     pub fn new(horizon_us: i64) -> Self {
-        Dedupe { seen: HashTable::new(), horizon_us, pruned_at_us: i64::MIN }
+        Dedupe {
+            seen: HashTable::new(),
+            horizon_us,
+            pruned_at_us: i64::MIN,
+        }
     }
 
     /// Judges one event and remembers it when it is new. Call in rising sequence.
     ///
     /// `content` is the event's content hash: it tells a repeat from a conflict.
     pub fn judge(&mut self, key: u128, content: i64, ingest_us: i64) -> Verdict {
-        let entry =
-            self.seen.entry(bucket(key), |seen| seen.key == key, |seen| bucket(seen.key));
+        let entry = self
+            .seen
+            .entry(bucket(key), |seen| seen.key == key, |seen| bucket(seen.key));
         match entry {
             hashbrown::hash_table::Entry::Vacant(vacant) => {
-                vacant.insert(Seen { key, content, ingest_us });
+                vacant.insert(Seen {
+                    key,
+                    content,
+                    ingest_us,
+                });
                 Verdict::New
             }
             hashbrown::hash_table::Entry::Occupied(mut occupied) => {
                 let seen = occupied.get_mut();
                 if ingest_us.saturating_sub(seen.ingest_us) > self.horizon_us {
-                    *seen = Seen { key, content, ingest_us };
+                    *seen = Seen {
+                        key,
+                        content,
+                        ingest_us,
+                    };
                     Verdict::New
                 } else if seen.content == content {
                     Verdict::Repeat
@@ -75,7 +88,8 @@ impl Dedupe {
         }
         self.pruned_at_us = ingest_us;
         let horizon_us = self.horizon_us;
-        self.seen.retain(|seen| ingest_us.saturating_sub(seen.ingest_us) <= horizon_us);
+        self.seen
+            .retain(|seen| ingest_us.saturating_sub(seen.ingest_us) <= horizon_us);
     }
 
     /// How many keys are remembered.
@@ -90,7 +104,10 @@ impl Dedupe {
 }
 
 /// The low half of a key; it is a hash already, so it is not hashed again.
-#[expect(clippy::cast_possible_truncation, reason = "any 64 bits of a hash are a hash")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "any 64 bits of a hash are a hash"
+)]
 fn bucket(key: u128) -> u64 {
     key as u64
 }

@@ -31,7 +31,9 @@ pub enum Error {
         hint: String,
     },
     /// A newer process owns the shard.
-    #[error("shard `{shard}`: fenced, epoch {ours} was taken over by epoch {theirs}; this process stops")]
+    #[error(
+        "shard `{shard}`: fenced, epoch {ours} was taken over by epoch {theirs}; this process stops"
+    )]
     Fenced {
         /// The shard.
         shard: String,
@@ -112,7 +114,9 @@ impl Error {
         match self {
             Error::Config { .. }
             | Error::Usage(_)
-            | Error::Sql(Sql::Definition { .. } | Sql::PlanMeter { .. } | Sql::RateTable { .. }) => 2,
+            | Error::Sql(Sql::Definition { .. } | Sql::PlanMeter { .. } | Sql::RateTable { .. }) => {
+                2
+            }
             _ => 1,
         }
     }
@@ -122,5 +126,8 @@ impl Error {
 pub(crate) fn query_error<E: Into<datafusion::error::DataFusionError>>(
     doing: &'static str,
 ) -> impl FnOnce(E) -> Error {
-    move |error| Error::Query { doing, source: Box::new(error.into()) }
+    move |error| Error::Query {
+        doing,
+        source: Box::new(error.into()),
+    }
 }

@@ -18,7 +18,9 @@ use arrow::{
     },
     buffer::BooleanBuffer,
     compute::filter_record_batch,
-    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType},
+    datatypes::{
+        DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
+    },
     error::ArrowError,
 };
 use std::{
@@ -30,7 +32,9 @@ use tollgate_sql::{definitions::EventType, meter::Meter, schema};
 
 /// The microsecond values of a timestamp column.
 pub(crate) fn micros<'a>(batch: &'a RecordBatch, column: &str) -> &'a [i64] {
-    batch[column].as_primitive::<TimestampMicrosecondType>().values()
+    batch[column]
+        .as_primitive::<TimestampMicrosecondType>()
+        .values()
 }
 
 /// State batches that belong together, merged when they pile up.
@@ -101,7 +105,10 @@ impl States {
 
     /// The start of the last window that has state, or `None`.
     fn last_start(&self) -> Option<EventTime> {
-        let starts = self.batches.iter().flat_map(|batch| micros(batch, "window_start"));
+        let starts = self
+            .batches
+            .iter()
+            .flat_map(|batch| micros(batch, "window_start"));
         starts.max().copied().map(EventTime)
     }
 }
@@ -130,7 +137,10 @@ pub struct Written {
 
 impl Written {
     /// Nothing was written yet.
-    pub const NOTHING: Written = Written { cut: Sequence(0), watermark: EventTime::MIN };
+    pub const NOTHING: Written = Written {
+        cut: Sequence(0),
+        watermark: EventTime::MIN,
+    };
 }
 
 /// The panes one flush adds to a meter's table, still as state, so that finishing them can overlap
@@ -273,16 +283,31 @@ impl Lane {
         if closed.is_empty() && late.is_empty() && behind < Self::BEHIND_MAX {
             return Ok(None);
         }
-        let starts: BTreeSet<i64> =
-            late.iter().flat_map(|batch| micros(batch, "window_start")).copied().collect();
+        let starts: BTreeSet<i64> = late
+            .iter()
+            .flat_map(|batch| micros(batch, "window_start"))
+            .copied()
+            .collect();
         for start in &starts {
             *self.panes.entry(*start).or_default() += 1;
         }
-        let panes = starts.iter().map(|start| (*start, self.panes[start])).collect();
+        let panes = starts
+            .iter()
+            .map(|start| (*start, self.panes[start]))
+            .collect();
         let closings = self.closings.clone();
         self.closings.forget();
-        self.written = Written { cut: position.sequence, watermark: position.watermark };
-        Ok(Some(Pending { lane, closed, late, closings, panes }))
+        self.written = Written {
+            cut: position.sequence,
+            watermark: position.watermark,
+        };
+        Ok(Some(Pending {
+            lane,
+            closed,
+            late,
+            closings,
+            panes,
+        }))
     }
 }
 
@@ -308,7 +333,12 @@ fn relation<'a>(
         Some(nulls) if nulls.null_count() == nulls.len() => return Ok(None),
         Some(nulls) => Some(nulls.inner().clone()),
     };
-    Ok((events.num_rows() > 0).then_some(Relation { events, event_type, meter, rows }))
+    Ok((events.num_rows() > 0).then_some(Relation {
+        events,
+        event_type,
+        meter,
+        rows,
+    }))
 }
 
 impl Relation<'_> {
@@ -356,13 +386,19 @@ pub(crate) fn project(
         .iter()
         .map(|field| {
             let column = structs.column_by_name(field.name());
-            column.or_else(|| events.column_by_name(field.name())).map(Arc::clone).ok_or_else(|| {
-                ArrowError::SchemaError(format!("`events` has no column `{}`", field.name()))
-            })
+            column
+                .or_else(|| events.column_by_name(field.name()))
+                .map(Arc::clone)
+                .ok_or_else(|| {
+                    ArrowError::SchemaError(format!("`events` has no column `{}`", field.name()))
+                })
         })
         .collect::<Result<_, _>>()?;
-    let fields: Vec<Field> =
-        wanted.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let fields: Vec<Field> = wanted
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true))
+        .collect();
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(events.num_rows()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
 }
@@ -383,12 +419,20 @@ impl Metering {
     pub fn new(lanes: Vec<Lane>) -> Self {
         let mut known: Vec<Written> = lanes.iter().map(Lane::written).collect();
         known.sort_by_key(|written| written.cut);
-        Metering { lanes, watermark: Watermark::at(EventTime::MIN), known: known.into() }
+        Metering {
+            lanes,
+            watermark: Watermark::at(EventTime::MIN),
+            known: known.into(),
+        }
     }
 
     /// The sequence up to which every meter has written its panes.
     pub fn lowest_cut(&self) -> Sequence {
-        self.lanes.iter().map(|lane| lane.written.cut).min().unwrap_or_default()
+        self.lanes
+            .iter()
+            .map(|lane| lane.written.cut)
+            .min()
+            .unwrap_or_default()
     }
 
     /// The meters, in order of definition.
@@ -426,7 +470,10 @@ impl Metering {
                 self.watermark.advance(known.watermark);
             }
             let was = self.watermark.now();
-            before.push(self.watermark.observe(sequence, event_times[i], ingest_times[i]));
+            before.push(
+                self.watermark
+                    .observe(sequence, event_times[i], ingest_times[i]),
+            );
             let now = self.watermark.now();
             match moves.last_mut() {
                 Some(last) if last.1 == sequence => last.0 = now,
@@ -434,7 +481,13 @@ impl Metering {
                 _ => {}
             }
         }
-        Counted { events, sequences, event_times, before, moves }
+        Counted {
+            events,
+            sequences,
+            event_times,
+            before,
+            moves,
+        }
     }
 
     /// Takes in events that were committed at or before every cut: those whose window is still open.
@@ -489,8 +542,12 @@ impl Metering {
 
 /// The schema of a meter's table: what [`Meter::finish`] returns, then where each pane comes from.
 pub fn table_schema(meter: &Meter) -> SchemaRef {
-    let mut fields: Vec<Field> =
-        meter.pane_schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut fields: Vec<Field> = meter
+        .pane_schema()
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone())
+        .collect();
     fields.extend([
         Field::new("pane", DataType::Int32, false),
         Field::new("shard", DataType::Utf8, false),
@@ -504,7 +561,12 @@ pub fn table_schema(meter: &Meter) -> SchemaRef {
 impl Pending {
     /// Finishes the states: pane 0 of each window that closed, then the late panes, as rows of the
     /// meter's table.
-    pub async fn panes(&self, meter: &Meter, shard: &str, position: &Position) -> Result<Vec<RecordBatch>> {
+    pub async fn panes(
+        &self,
+        meter: &Meter,
+        shard: &str,
+        position: &Position,
+    ) -> Result<Vec<RecordBatch>> {
         let at = Closing {
             closed_end: EventTime::MIN,
             cut: position.sequence,
@@ -513,7 +575,8 @@ impl Pending {
         let mut panes = Vec::new();
         if !self.closed.is_empty() {
             let rows = meter.finish(&self.closed).await?;
-            let of_row = |end: i64, _start: i64| (0, self.closings.of(EventTime(end)).unwrap_or(at));
+            let of_row =
+                |end: i64, _start: i64| (0, self.closings.of(EventTime(end)).unwrap_or(at));
             panes.push(with_origin(meter, rows, shard, of_row)?);
         }
         if !self.late.is_empty() {
@@ -541,9 +604,19 @@ fn with_origin(
     let cut = |closing: &Closing| i64::try_from(closing.cut.0).unwrap_or(i64::MAX);
     let mut columns = rows.columns().to_vec();
     columns.extend::<[ArrayRef; 5]>([
-        Arc::new(origins.iter().map(|(pane, _)| Some(*pane)).collect::<Int32Array>()),
+        Arc::new(
+            origins
+                .iter()
+                .map(|(pane, _)| Some(*pane))
+                .collect::<Int32Array>(),
+        ),
         Arc::new(StringArray::from(vec![shard; origins.len()])),
-        Arc::new(origins.iter().map(|(_, closing)| Some(cut(closing))).collect::<Int64Array>()),
+        Arc::new(
+            origins
+                .iter()
+                .map(|(_, closing)| Some(cut(closing)))
+                .collect::<Int64Array>(),
+        ),
         Arc::new(Int32Array::from(vec![version; origins.len()])),
         Arc::new(
             origins

@@ -26,14 +26,20 @@ impl Period {
     pub fn month(text: &str, zone: &str) -> Result<Self> {
         let usage = || Error::Usage(format!("`{text}` is not a billing period such as 2026-10"));
         let well_formed = text.len() == 7 && text.as_bytes()[4] == b'-';
-        let first_day: Date =
-            format!("{text}-01").parse().ok().filter(|_| well_formed).ok_or_else(usage)?;
+        let first_day: Date = format!("{text}-01")
+            .parse()
+            .ok()
+            .filter(|_| well_formed)
+            .ok_or_else(usage)?;
         let next = first_day.checked_add(1.month()).map_err(|_| usage())?;
         let zone = TimeZone::get(zone).map_err(|_| Error::Billing {
             problem: format!("billing.time_zone `{zone}` is not a time zone"),
             hint: "use an IANA name such as UTC or Europe/Berlin".into(),
         })?;
-        let start = |day: Date| day.to_zoned_datetime(zone.clone()).map(|at| at.timestamp().as_microsecond());
+        let start = |day: Date| {
+            day.to_zoned_datetime(zone.clone())
+                .map(|at| at.timestamp().as_microsecond())
+        };
         Ok(Period {
             first_day,
             last_day: first_day.last_of_month(),
@@ -55,13 +61,21 @@ impl Period {
 
 impl From<&Period> for tollgate_sql::invoice::Period {
     fn from(period: &Period) -> Self {
-        Self { start_us: period.start_us, end_us: period.end_us }
+        Self {
+            start_us: period.start_us,
+            end_us: period.end_us,
+        }
     }
 }
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}-{:02}", self.first_day.year(), self.first_day.month())
+        write!(
+            f,
+            "{:04}-{:02}",
+            self.first_day.year(),
+            self.first_day.month()
+        )
     }
 }
 
@@ -73,7 +87,10 @@ mod tests {
     fn a_month_begins_at_local_midnight() {
         // 2026-10-01T00:00Z and 2026-11-01T00:00Z.
         let utc = Period::month("2026-10", "UTC").unwrap();
-        assert_eq!((utc.start_us, utc.end_us), (1_790_812_800_000_000, 1_793_491_200_000_000));
+        assert_eq!(
+            (utc.start_us, utc.end_us),
+            (1_790_812_800_000_000, 1_793_491_200_000_000)
+        );
         assert_eq!(utc.days(), 31);
         // Berlin leaves summer time on 25 October: the month has 31 days and one hour.
         let berlin = Period::month("2026-10", "Europe/Berlin").unwrap();
@@ -85,7 +102,12 @@ mod tests {
 
     #[test]
     fn months_meet_without_a_gap() {
-        for zone in ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Chatham"] {
+        for zone in [
+            "UTC",
+            "Europe/Berlin",
+            "America/St_Johns",
+            "Pacific/Chatham",
+        ] {
             for month in 1..12 {
                 let this = Period::month(&format!("2026-{month:02}"), zone).unwrap();
                 let next = Period::month(&format!("2026-{:02}", month + 1), zone).unwrap();
@@ -96,10 +118,20 @@ mod tests {
 
     #[test]
     fn what_is_not_a_month_is_refused() {
-        for text in ["2026", "2026-13", "2026-1", "26-10", "2026-10-01", "october", ""] {
+        for text in [
+            "2026",
+            "2026-13",
+            "2026-1",
+            "26-10",
+            "2026-10-01",
+            "october",
+            "",
+        ] {
             assert!(Period::month(text, "UTC").is_err(), "{text}");
         }
-        let message = Period::month("2026-10", "Mars/Olympus").unwrap_err().to_string();
+        let message = Period::month("2026-10", "Mars/Olympus")
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("Mars/Olympus"), "{message}");
     }
 }

@@ -18,7 +18,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
-use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::Identity};
+use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::event_key};
 use tollgate_sql::{definitions::Definitions, meter::Meter};
 
 /// What the stream shows of the last committed message.
@@ -65,7 +65,10 @@ pub fn check_stream(shard: &str, position: &Position, seen: &Seen) -> Result<()>
     }
     match (position.anchor, seen.anchor) {
         (Some(ours), Some(theirs)) if ours != theirs => Err(broken(
-            format!("message {} is not the message that was committed", committed.0),
+            format!(
+                "message {} is not the message that was committed",
+                committed.0
+            ),
             "the stream was rolled back and its sequences were used again; restore the stream, or \
              start a new lake for it",
         )),
@@ -76,12 +79,15 @@ pub fn check_stream(shard: &str, position: &Position, seen: &Seen) -> Result<()>
 
 /// What a meter's table already holds, from its marks.
 fn written(table: &dyn Table, marks: &Marks) -> Written {
-    let cut = table.mark(&marks.cut()).and_then(|cut| u64::try_from(cut).ok());
+    let cut = table
+        .mark(&marks.cut())
+        .and_then(|cut| u64::try_from(cut).ok());
     let watermark = table.mark(&marks.closed());
     match cut.zip(watermark) {
-        Some((cut, watermark)) => {
-            Written { cut: Sequence(cut), watermark: EventTime(watermark) }
-        }
+        Some((cut, watermark)) => Written {
+            cut: Sequence(cut),
+            watermark: EventTime(watermark),
+        },
         None => Written::NOTHING,
     }
 }
@@ -102,7 +108,12 @@ pub async fn lanes(
         let event_type = definitions
             .event_type(&meter.definition().event_type)
             .ok_or(Error::Stage("definitions"))?;
-        lanes.push(Lane::new(Arc::clone(meter), event_type.clone(), written, panes));
+        lanes.push(Lane::new(
+            Arc::clone(meter),
+            event_type.clone(),
+            written,
+            panes,
+        ));
     }
     Ok(lanes)
 }
@@ -113,10 +124,15 @@ async fn late_panes(table: &dyn Table) -> Result<BTreeMap<i64, i32>> {
         .read_table(table.provider()?)
         .and_then(|frame| frame.filter(col("pane").gt(lit(0))))
         .and_then(|frame| {
-            frame.aggregate(vec![col("window_start")], vec![max(col("pane")).alias("pane")])
+            frame.aggregate(
+                vec![col("window_start")],
+                vec![max(col("pane")).alias("pane")],
+            )
         })
         .map_err(query_error(doing))?;
-    Ok(last_panes(&frame.collect().await.map_err(query_error(doing))?))
+    Ok(last_panes(
+        &frame.collect().await.map_err(query_error(doing))?,
+    ))
 }
 
 /// Rebuilds the open windows of every meter as of the last commit of `events`.
@@ -129,19 +145,30 @@ pub async fn open_windows(
     let doing = "reading committed events back";
     let mut metering = Metering::new(lanes);
     let cut = sequence_literal(metering.lowest_cut());
-    let oldest = metering.lanes().iter().map(|lane| lane.closed_end().0).min();
+    let oldest = metering
+        .lanes()
+        .iter()
+        .map(|lane| lane.closed_end().0)
+        .min();
     let counted = counted(events, shard)?;
     if metering.lowest_cut() > Sequence(0) {
-        let open = oldest.map_or(lit(true), |oldest| col("event_time").gt_eq(micros_literal(oldest)));
-        let before = counted.clone().filter(col("sequence").lt_eq(cut.clone()).and(open));
+        let open = oldest.map_or(lit(true), |oldest| {
+            col("event_time").gt_eq(micros_literal(oldest))
+        });
+        let before = counted
+            .clone()
+            .filter(col("sequence").lt_eq(cut.clone()).and(open));
         let mut stream = stream(before, doing).await?;
         while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
             metering.restore(&batch).await?;
         }
     }
-    let after = counted
-        .filter(col("sequence").gt(cut))
-        .and_then(|f| f.sort(vec![col("sequence").sort(true, false), col("ordinal").sort(true, false)]));
+    let after = counted.filter(col("sequence").gt(cut)).and_then(|f| {
+        f.sort(vec![
+            col("sequence").sort(true, false),
+            col("ordinal").sort(true, false),
+        ])
+    });
     let mut stream = stream(after, doing).await?;
     while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
         metering.apply(&batch).await?;
@@ -152,7 +179,12 @@ pub async fn open_windows(
 }
 
 /// Rebuilds the dedupe index from the counted events within the horizon.
-pub async fn dedupe(events: &dyn Table, shard: &str, position: &Position, horizon_us: i64) -> Result<Dedupe> {
+pub async fn dedupe(
+    events: &dyn Table,
+    shard: &str,
+    position: &Position,
+    horizon_us: i64,
+) -> Result<Dedupe> {
     let doing = "rebuilding the dedupe index";
     let mut dedupe = Dedupe::new(horizon_us);
     let Some(anchor) = position.anchor else {
@@ -164,22 +196,21 @@ pub async fn dedupe(events: &dyn Table, shard: &str, position: &Position, horizo
         .and_then(|frame| {
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
         });
-    let mut identity = Identity::default();
     let mut stream = stream(frame, doing).await?;
     while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
-        remember(&mut dedupe, &mut identity, &batch);
+        remember(&mut dedupe, &batch);
     }
     Ok(dedupe)
 }
 
-fn remember(dedupe: &mut Dedupe, identity: &mut Identity, batch: &RecordBatch) {
+fn remember(dedupe: &mut Dedupe, batch: &RecordBatch) {
     let sources = batch["source"].as_string::<i32>();
     let ids = batch["event_id"].as_string::<i32>();
     let contents = batch["content_hash"].as_primitive::<Int64Type>();
     let ingest_times = batch["ingest_time"].as_primitive::<TimestampMicrosecondType>();
     for row in 0..batch.num_rows() {
         if ids.is_valid(row) && sources.is_valid(row) {
-            let key = identity.pair(sources.value(row), ids.value(row));
+            let key = event_key(sources.value(row), ids.value(row));
             dedupe.judge(key, contents.value(row), ingest_times.value(row));
         }
     }
@@ -187,7 +218,9 @@ fn remember(dedupe: &mut Dedupe, identity: &mut Identity, batch: &RecordBatch) {
 
 /// The counted events of a shard.
 fn counted(events: &dyn Table, shard: &str) -> Result<DataFrame> {
-    let is_counted = col("status").eq(lit("ok")).or(col("status").eq(lit("late")));
+    let is_counted = col("status")
+        .eq(lit("ok"))
+        .or(col("status").eq(lit("late")));
     SessionContext::new()
         .read_table(events.provider()?)
         .and_then(|frame| frame.filter(col("shard").eq(lit(shard)).and(is_counted)))
@@ -198,7 +231,11 @@ async fn stream(
     frame: datafusion::error::Result<DataFrame>,
     doing: &'static str,
 ) -> Result<datafusion::execution::SendableRecordBatchStream> {
-    frame.map_err(query_error(doing))?.execute_stream().await.map_err(query_error(doing))
+    frame
+        .map_err(query_error(doing))?
+        .execute_stream()
+        .await
+        .map_err(query_error(doing))
 }
 
 fn sequence_literal(sequence: Sequence) -> Expr {
@@ -206,19 +243,31 @@ fn sequence_literal(sequence: Sequence) -> Expr {
 }
 
 fn micros_literal(micros: i64) -> Expr {
-    lit(datafusion::common::ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())))
+    lit(datafusion::common::ScalarValue::TimestampMicrosecond(
+        Some(micros),
+        Some("UTC".into()),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ANCHOR: Anchor = Anchor { hash: 42, ingest_time_us: 1_000 };
+    const ANCHOR: Anchor = Anchor {
+        hash: 42,
+        ingest_time_us: 1_000,
+    };
 
     fn check(first: u64, last: u64, anchor: Option<Anchor>) -> Result<()> {
-        let position =
-            Position { sequence: Sequence(10), anchor: Some(ANCHOR), watermark: EventTime(0) };
-        let bounds = Bounds { first: Sequence(first), last: Sequence(last) };
+        let position = Position {
+            sequence: Sequence(10),
+            anchor: Some(ANCHOR),
+            watermark: EventTime(0),
+        };
+        let bounds = Bounds {
+            first: Sequence(first),
+            last: Sequence(last),
+        };
         check_stream("s", &position, &Seen { bounds, anchor })
     }
 
@@ -238,21 +287,39 @@ mod tests {
     #[test]
     fn a_stream_that_ends_before_the_lake_was_rolled_back() {
         let message = check(1, 9, None).unwrap_err().to_string();
-        assert!(message.contains("up to sequence 10, but the stream ends at 9"), "{message}");
+        assert!(
+            message.contains("up to sequence 10, but the stream ends at 9"),
+            "{message}"
+        );
     }
 
     #[test]
     fn a_reused_sequence_is_another_message() {
-        for other in [Anchor { hash: 43, ..ANCHOR }, Anchor { ingest_time_us: 1_001, ..ANCHOR }] {
+        for other in [
+            Anchor { hash: 43, ..ANCHOR },
+            Anchor {
+                ingest_time_us: 1_001,
+                ..ANCHOR
+            },
+        ] {
             let message = check(1, 12, Some(other)).unwrap_err().to_string();
-            assert!(message.contains("message 10 is not the message"), "{message}");
+            assert!(
+                message.contains("message 10 is not the message"),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn a_new_lake_reads_a_stream_only_from_its_first_message() {
-        let bounds = |first| Bounds { first: Sequence(first), last: Sequence(9) };
-        let seen = |first| Seen { bounds: bounds(first), anchor: None };
+        let bounds = |first| Bounds {
+            first: Sequence(first),
+            last: Sequence(9),
+        };
+        let seen = |first| Seen {
+            bounds: bounds(first),
+            anchor: None,
+        };
         assert!(check_stream("s", &Position::START, &seen(1)).is_ok());
         assert!(check_stream("s", &Position::START, &seen(2)).is_err());
     }

@@ -155,11 +155,20 @@ impl Shard {
         stop: watch::Receiver<bool>,
         progress: watch::Sender<Progress>,
     ) -> Result<Self> {
-        let Parts { mut source, decoder, definitions, meters, mut events, mut tables, clock } = parts;
+        let Parts {
+            mut source,
+            decoder,
+            definitions,
+            meters,
+            mut events,
+            mut tables,
+            clock,
+        } = parts;
         let shard = source.shard().to_owned();
         let bounds = source.bounds().await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
-        let (owner, position) = commit::acquire(events.as_mut(), &shard, nonce, clock.as_ref()).await?;
+        let (owner, position) =
+            commit::acquire(events.as_mut(), &shard, nonce, clock.as_ref()).await?;
         let anchor = match position.sequence {
             Sequence(0) => None,
             sequence => source.anchor(sequence).await?,
@@ -193,7 +202,13 @@ impl Shard {
             p.position = position.sequence;
             p.end = bounds.last;
         });
-        let writer = Writer { owner, meters, events, tables, clock: Arc::clone(&clock) };
+        let writer = Writer {
+            owner,
+            meters,
+            events,
+            tables,
+            clock: Arc::clone(&clock),
+        };
         Ok(Shard {
             options,
             clock,
@@ -231,7 +246,9 @@ impl Shard {
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
             self.dedupe.prune(last.ingest_time_us);
-            self.position.anchor = (last.sequence == batch.last).then(|| Anchor::of(last)).or(self.position.anchor);
+            self.position.anchor = (last.sequence == batch.last)
+                .then(|| Anchor::of(last))
+                .or(self.position.anchor);
         }
         self.position.sequence = batch.last;
         self.position.watermark = self.metering.watermark();
@@ -241,7 +258,8 @@ impl Shard {
             late: late.map_or(0, |late| late.count_set_bits() as u64),
             ..judged.counts
         };
-        self.buffer.add(rows, counts, batch.bytes, self.clock.now_us());
+        self.buffer
+            .add(rows, counts, batch.bytes, self.clock.now_us());
         self.report.counts += counts;
         let counts = self.report.counts;
         self.progress.send_modify(|p| {
@@ -252,7 +270,10 @@ impl Shard {
     }
 
     fn is_flush_due(&self) -> bool {
-        let waited_us = self.buffer.since_us.map(|since| self.clock.now_us() - since);
+        let waited_us = self
+            .buffer
+            .since_us
+            .map(|since| self.clock.now_us() - since);
         self.buffer.bytes >= self.options.flush_bytes
             || waited_us.is_some_and(|waited| waited >= self.options.flush_interval_us)
     }
@@ -260,7 +281,10 @@ impl Shard {
     /// An idle shard that is caught up goes by the clock, if that closes a window.
     fn advance_if_idle(&mut self) {
         let now_us = self.clock.now_us();
-        let due = self.metering.closing_watermark().is_some_and(|closing| closing.0 <= now_us);
+        let due = self
+            .metering
+            .closing_watermark()
+            .is_some_and(|closing| closing.0 <= now_us);
         if due && !self.options.until_end {
             self.advance(crate::window::EventTime(now_us));
         }
@@ -274,8 +298,12 @@ impl Shard {
     }
 
     fn advance(&mut self, to: crate::window::EventTime) {
-        let closed_at_us = self.position.anchor.map_or(to.0, |anchor| anchor.ingest_time_us);
-        self.metering.advance(to, self.position.sequence, closed_at_us);
+        let closed_at_us = self
+            .position
+            .anchor
+            .map_or(to.0, |anchor| anchor.ingest_time_us);
+        self.metering
+            .advance(to, self.position.sequence, closed_at_us);
         self.position.watermark = self.metering.watermark();
         self.buffer.since_us.get_or_insert(self.clock.now_us());
     }
@@ -287,7 +315,11 @@ impl Shard {
         if buffer.since_us.is_none() && pending.is_empty() {
             return Ok(());
         }
-        let flush = Flush { buffer, position: self.position, pending };
+        let flush = Flush {
+            buffer,
+            position: self.position,
+            pending,
+        };
         self.writer.wait(&mut self.report).await?;
         self.writer.begin(flush);
         Ok(())
@@ -345,7 +377,10 @@ fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
     let events = &batch.decoded.batch;
     let contents = events["content_hash"].as_primitive::<Int64Type>();
     let ingest_times = events["ingest_time"].as_primitive::<TimestampMicrosecondType>();
-    let mut counts = Counts { events: events.num_rows() as u64, ..Counts::default() };
+    let mut counts = Counts {
+        events: events.num_rows() as u64,
+        ..Counts::default()
+    };
     let mut keep = Vec::with_capacity(events.num_rows());
     let mut is_counted = Vec::with_capacity(events.num_rows());
     let mut conflicts = BTreeMap::new();
@@ -380,7 +415,13 @@ fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
     let rows = select(events, BooleanBuffer::from(keep))?;
     let is_counted = BooleanBuffer::from(is_counted);
     let counted = select(&rows, is_counted.clone())?;
-    Ok(Judged { rows, is_counted, counted, conflicts, counts })
+    Ok(Judged {
+        rows,
+        is_counted,
+        counted,
+        conflicts,
+        counts,
+    })
 }
 
 fn select(batch: &RecordBatch, mask: BooleanBuffer) -> Result<RecordBatch> {
@@ -409,11 +450,17 @@ fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result<RecordBatc
         match judged.conflicts.get(&row) {
             Some(payload) => {
                 status.push(Status::Conflict.as_str());
-                reason.push(Some("this source and id were counted before with other content"));
+                reason.push(Some(
+                    "this source and id were counted before with other content",
+                ));
                 raw.append_value(payload);
             }
             None => {
-                status.push(if is_late { Status::Late.as_str() } else { statuses.value(row) });
+                status.push(if is_late {
+                    Status::Late.as_str()
+                } else {
+                    statuses.value(row)
+                });
                 reason.push(reasons.is_valid(row).then(|| reasons.value(row)));
                 raw.append_option(raws.is_valid(row).then(|| raws.value(row)));
             }
@@ -426,7 +473,10 @@ fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result<RecordBatc
         ("raw", Arc::new(raw.finish())),
     ];
     for (name, column) in replaced {
-        let at = rows.schema().index_of(name).map_err(query_error("marking late events"))?;
+        let at = rows
+            .schema()
+            .index_of(name)
+            .map_err(query_error("marking late events"))?;
         columns[at] = column;
     }
     RecordBatch::try_new(rows.schema(), columns).map_err(query_error("marking late events"))
@@ -445,8 +495,15 @@ struct Reader {
 const IDLE_MS: u64 = 200;
 
 impl Reader {
-    async fn run(mut self, sender: mpsc::Sender<Input>, mut stop: watch::Receiver<bool>) -> Result<()> {
-        let limit = ReadLimit { bytes: self.batch_bytes, wait_ms: IDLE_MS };
+    async fn run(
+        mut self,
+        sender: mpsc::Sender<Input>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let limit = ReadLimit {
+            bytes: self.batch_bytes,
+            wait_ms: IDLE_MS,
+        };
         loop {
             if self.until.is_some_and(|until| self.position >= until) {
                 let _ = sender.send(Input::End).await;
@@ -468,7 +525,9 @@ impl Reader {
     async fn decode(mut self, mut messages: Vec<Message>) -> Result<(Self, Input)> {
         let until = self.until.unwrap_or(Sequence(u64::MAX));
         messages.truncate(messages.partition_point(|message| message.sequence <= until));
-        let mut last = messages.last().map_or(self.position, |message| message.sequence);
+        let mut last = messages
+            .last()
+            .map_or(self.position, |message| message.sequence);
         let mut holes = 0;
         for hole in self.source.holes() {
             last = last.max((*hole.end()).min(until));
@@ -481,7 +540,16 @@ impl Reader {
         let bytes = messages.iter().map(|message| message.payload.len()).sum();
         tokio::task::spawn_blocking(move || {
             let decoded = self.decoder.decode(&messages)?;
-            Ok((self, Input::Batch(Box::new(Batch { decoded, messages, last, holes, bytes }))))
+            Ok((
+                self,
+                Input::Batch(Box::new(Batch {
+                    decoded,
+                    messages,
+                    last,
+                    holes,
+                    bytes,
+                })),
+            ))
         })
         .await
         .map_err(|_| Error::Stage("decoder"))?
@@ -532,7 +600,12 @@ impl Writer {
             elapsed_us,
             "flush committed"
         );
-        Ok(Written { position: flush.position, bytes: staged.bytes, panes, elapsed_us })
+        Ok(Written {
+            position: flush.position,
+            bytes: staged.bytes,
+            panes,
+            elapsed_us,
+        })
     }
 
     async fn commit_events(&mut self, flush: &Flush) -> Result<Staged> {
@@ -559,13 +632,18 @@ impl Writer {
         let meter = &self.meters[pending.lane];
         let table = self.tables[pending.lane].as_mut();
         let panes = pending.panes(meter, &self.owner.shard, position).await?;
-        let commit_id = self.owner.commit_id(position.sequence, table.version().unsigned_abs());
+        let commit_id = self
+            .owner
+            .commit_id(position.sequence, table.version().unsigned_abs());
         let staged = table.stage(&commit_id, &panes).await?;
         let marks: &Marks = &self.owner.marks;
         let attempt = Attempt {
             commit_id,
             marks: BTreeMap::from([
-                (marks.cut(), i64::try_from(position.sequence.0).unwrap_or(i64::MAX)),
+                (
+                    marks.cut(),
+                    i64::try_from(position.sequence.0).unwrap_or(i64::MAX),
+                ),
                 (marks.closed(), position.watermark.0),
                 (marks.epoch(), self.owner.epoch),
             ]),
@@ -610,7 +688,12 @@ impl WriterSlot {
                 let (writer, written) = task.await.map_err(|_| Error::Stage("writer"))?;
                 let written = written?;
                 *self = WriterSlot::Free(writer);
-                report.committed(written.position, written.bytes, written.panes, written.elapsed_us);
+                report.committed(
+                    written.position,
+                    written.bytes,
+                    written.panes,
+                    written.elapsed_us,
+                );
             }
             WriterSlot::Free(writer) => *self = WriterSlot::Free(writer),
             WriterSlot::Lost => return Err(Error::Stage("writer")),

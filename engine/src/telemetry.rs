@@ -1,10 +1,14 @@
 //! What a run counts and measures, with units; tracing setup.
 
-use crate::commit::Position;
+use crate::{
+    commit::Position,
+    error::{Error, Result},
+};
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::ops::AddAssign;
+use std::{io::IsTerminal, ops::AddAssign};
 use tollgate_connectors::Sequence;
+use tracing_subscriber::EnvFilter;
 
 /// How many of what passed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -97,15 +101,25 @@ impl Report {
     }
 }
 
-/// Sends logs to stderr; `filter` is as in `RUST_LOG`, and colour only goes to a terminal.
-pub fn start_logging(filter: &str) {
-    use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+/// Sends logs to stderr; colour only goes to a terminal. `filter` is a level, which then holds for
+/// Tollgate alone, or directives as in `RUST_LOG`.
+///
+/// # Errors
+/// The filter cannot be read.
+pub fn start_logging(filter: &str) -> Result<()> {
+    let is_level = filter.parse::<tracing::Level>().is_ok();
+    let directives = match is_level {
+        // Every crate of ours starts with this; our libraries speak from `warn` on.
+        true => format!("warn,tollgate={filter}"),
+        false => filter.to_owned(),
+    };
+    let filter = EnvFilter::try_new(directives)
+        .map_err(|error| Error::Usage(format!("--log `{filter}`: {error}")))?;
     // A second call in one process keeps the first: tests start many commands.
-    let _ = tracing_subscriber::fmt()
+    let _already_started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
+    Ok(())
 }

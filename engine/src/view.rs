@@ -54,8 +54,14 @@ impl View {
             tables.push(existing_meter(&catalog, lake, meter).await?);
         }
         let events = existing(lake, table::EVENTS).await?;
-        let mut view =
-            View { catalog, events, tables, invoices, line_items, shards: Vec::new() };
+        let mut view = View {
+            catalog,
+            events,
+            tables,
+            invoices,
+            line_items,
+            shards: Vec::new(),
+        };
         view.shards = view.open_windows().await?;
         Ok(view)
     }
@@ -69,11 +75,18 @@ impl View {
         for shard in shard_names(events.as_ref()).await? {
             let marks = Marks::of(&shard);
             let position = Position::load(events.as_ref(), &marks)?;
-            let tables: Vec<Option<&dyn Table>> =
-                self.tables.iter().map(|table| table.as_deref().map(|t| t as &dyn Table)).collect();
-            let lanes =
-                recovery::lanes(&self.catalog.definitions, &self.catalog.meters, &tables, &marks)
-                    .await?;
+            let tables: Vec<Option<&dyn Table>> = self
+                .tables
+                .iter()
+                .map(|table| table.as_deref().map(|t| t as &dyn Table))
+                .collect();
+            let lanes = recovery::lanes(
+                &self.catalog.definitions,
+                &self.catalog.meters,
+                &tables,
+                &marks,
+            )
+            .await?;
             let metering =
                 recovery::open_windows(lanes, events.as_ref(), &shard, &position).await?;
             shards.push((shard, metering));
@@ -88,7 +101,12 @@ impl View {
         };
         self.shards
             .iter()
-            .map(|(shard, _)| Ok((shard.clone(), Position::load(events.as_ref(), &Marks::of(shard))?)))
+            .map(|(shard, _)| {
+                Ok((
+                    shard.clone(),
+                    Position::load(events.as_ref(), &Marks::of(shard))?,
+                ))
+            })
             .collect()
     }
 
@@ -99,14 +117,17 @@ impl View {
 
     /// True when a window of any meter within the period is still open in any shard.
     pub fn has_open_windows(&self, period: &Period) -> bool {
-        self.shards.iter().flat_map(|(_, metering)| metering.lanes()).any(|lane| {
-            lane.unwritten().any(|batch| {
-                micros(batch, "window_start").iter().any(|start| {
-                    let end = lane.windowing().end(EventTime(*start));
-                    *start < period.end_us && end.0 > period.start_us && end > lane.closed_end()
+        self.shards
+            .iter()
+            .flat_map(|(_, metering)| metering.lanes())
+            .any(|lane| {
+                lane.unwritten().any(|batch| {
+                    micros(batch, "window_start").iter().any(|start| {
+                        let end = lane.windowing().end(EventTime(*start));
+                        *start < period.end_us && end.0 > period.start_us && end > lane.closed_end()
+                    })
                 })
             })
-        })
     }
 
     /// A session with every relation that `sql` names: `events`, event types, meters with all their
@@ -156,11 +177,19 @@ impl View {
         Ok(context)
     }
 
-    async fn register_common(&self, context: &SessionContext, wanted: &BTreeSet<String>) -> Result<()> {
+    async fn register_common(
+        &self,
+        context: &SessionContext,
+        wanted: &BTreeSet<String>,
+    ) -> Result<()> {
         let definitions = &self.catalog.definitions;
         if wanted.contains(table::EVENTS) {
             let empty = || schema::usage_events(&definitions.event_types);
-            register(context, table::EVENTS, provider_or(self.events.as_deref(), empty)?)?;
+            register(
+                context,
+                table::EVENTS,
+                provider_or(self.events.as_deref(), empty)?,
+            )?;
         }
         if wanted.contains(table::INVOICES) {
             let provider = provider_or(self.invoices.as_deref(), billing::invoices_schema)?;
@@ -170,10 +199,18 @@ impl View {
             let provider = provider_or(self.line_items.as_deref(), line_items_schema)?;
             register(context, table::LINE_ITEMS, provider)?;
         }
-        for event_type in definitions.event_types.iter().filter(|t| wanted.contains(&t.name)) {
+        for event_type in definitions
+            .event_types
+            .iter()
+            .filter(|t| wanted.contains(&t.name))
+        {
             self.register_event_type(context, event_type)?;
         }
-        for (definition, rows) in definitions.rate_tables.iter().zip(&self.catalog.rate_tables) {
+        for (definition, rows) in definitions
+            .rate_tables
+            .iter()
+            .zip(&self.catalog.rate_tables)
+        {
             if wanted.contains(&definition.name) {
                 register_rows(context, &definition.name, rows.clone())?;
             }
@@ -190,7 +227,10 @@ impl View {
                     .iter()
                     .map(|field| relation_column(event_type, field.name()))
                     .collect();
-                let view = frame.select(columns).map_err(query_error(doing))?.into_view();
+                let view = frame
+                    .select(columns)
+                    .map_err(query_error(doing))?
+                    .into_view();
                 register(context, &event_type.name, view)
             }
             None => {
@@ -211,7 +251,9 @@ impl View {
             return Ok(None);
         }
         let source = provider_as_source(provider);
-        let counted = col("status").eq(lit("ok")).or(col("status").eq(lit("late")));
+        let counted = col("status")
+            .eq(lit("ok"))
+            .or(col("status").eq(lit("late")));
         let of_type = col("type").eq(lit(event_type.cloud_event_type.as_str()));
         let plan = LogicalPlanBuilder::scan(table::EVENTS, source, None)
             .and_then(|plan| plan.filter(of_type.and(counted)))
@@ -233,10 +275,20 @@ impl View {
             .map(|(_, metering)| metering.lanes()[index].closed_end())
             .min()
             .unwrap_or(EventTime::MIN);
-        let is_final: BooleanArray =
-            micros(&rows, "window_end").iter().map(|end| Some(EventTime(*end) <= closed_end)).collect();
-        let is_final = (Field::new("is_final", DataType::Boolean, false), Arc::new(is_final) as ArrayRef);
-        with_customer(meter, &rows, &["window_start", "window_end"], Some(is_final))
+        let is_final: BooleanArray = micros(&rows, "window_end")
+            .iter()
+            .map(|end| Some(EventTime(*end) <= closed_end))
+            .collect();
+        let is_final = (
+            Field::new("is_final", DataType::Boolean, false),
+            Arc::new(is_final) as ArrayRef,
+        );
+        with_customer(
+            meter,
+            &rows,
+            &["window_start", "window_end"],
+            Some(is_final),
+        )
     }
 
     /// The totals of every meter for a period, in order of definition.
@@ -283,10 +335,15 @@ impl View {
             return Ok(Vec::new());
         };
         let doing = "reading a meter's panes";
-        let mut frame = session::context().read_table(table.provider()?).map_err(query_error(doing))?;
+        let mut frame = session::context()
+            .read_table(table.provider()?)
+            .map_err(query_error(doing))?;
         if let Some(inside) = inside {
             let start = col("window_start");
-            let within = start.clone().gt_eq(instant(inside.first_us)).and(start.lt(instant(inside.last_us)));
+            let within = start
+                .clone()
+                .gt_eq(instant(inside.first_us))
+                .and(start.lt(instant(inside.last_us)));
             frame = frame.filter(within).map_err(query_error(doing))?;
         }
         frame.collect().await.map_err(query_error(doing))
@@ -304,8 +361,15 @@ impl View {
             return Ok(Vec::new());
         };
         let time = col("event_time");
-        let within = time.clone().gt_eq(instant(from_us)).and(time.lt(instant(to_us)));
-        let batches = frame.filter(within).map_err(query_error(doing))?.collect().await;
+        let within = time
+            .clone()
+            .gt_eq(instant(from_us))
+            .and(time.lt(instant(to_us)));
+        let batches = frame
+            .filter(within)
+            .map_err(query_error(doing))?
+            .collect()
+            .await;
         let mut states = Vec::new();
         for batch in batches.map_err(query_error(doing))? {
             let rows = project(&batch, &event_type.name, meter.input_schema())
@@ -326,20 +390,34 @@ struct Inside {
 impl Inside {
     fn of(period: &Period, width_us: i64) -> Self {
         let floor = |us| window_start(EventTime(us), width_us).0;
-        let ceil = |us| if floor(us) == us { us } else { floor(us) + width_us };
+        let ceil = |us| {
+            if floor(us) == us {
+                us
+            } else {
+                floor(us) + width_us
+            }
+        };
         let (first_us, last_us) = (ceil(period.start_us), floor(period.end_us));
-        Inside { first_us, last_us, period: (period.start_us, period.end_us) }
+        Inside {
+            first_us,
+            last_us,
+            period: (period.start_us, period.end_us),
+        }
     }
 
     fn edges(&self) -> impl Iterator<Item = (i64, i64)> {
         let (start_us, end_us) = self.period;
-        [(start_us, self.first_us), (self.last_us, end_us)].into_iter().filter(|(from, to)| from < to)
+        [(start_us, self.first_us), (self.last_us, end_us)]
+            .into_iter()
+            .filter(|(from, to)| from < to)
     }
 
     fn select(&self, states: &RecordBatch) -> Result<RecordBatch> {
         let starts = micros(states, "window_start");
-        let mask: BooleanArray =
-            starts.iter().map(|us| Some(*us >= self.first_us && *us < self.last_us)).collect();
+        let mask: BooleanArray = starts
+            .iter()
+            .map(|us| Some(*us >= self.first_us && *us < self.last_us))
+            .collect();
         filter_record_batch(states, &mask).map_err(query_error("selecting a period's windows"))
     }
 }
@@ -360,16 +438,25 @@ fn with_customer(
     };
     let field = |name: &str| rows.schema().field_with_name(name).cloned();
     for name in first {
-        add(field(name).map_err(query_error("reading a meter"))?, Arc::clone(&rows[*name]));
+        add(
+            field(name).map_err(query_error("reading a meter"))?,
+            Arc::clone(&rows[*name]),
+        );
     }
     if let Some((field, column)) = extra {
         add(field, column);
     }
     let subject = field("subject").map_err(query_error("reading a meter"))?;
-    add(subject.clone().with_name("customer"), Arc::clone(&rows["subject"]));
+    add(
+        subject.clone().with_name("customer"),
+        Arc::clone(&rows["subject"]),
+    );
     add(subject, Arc::clone(&rows["subject"]));
     for column in meter.dimensions().iter().chain(meter.measures()) {
-        add(column.as_ref().clone(), Arc::clone(&rows[column.name().as_str()]));
+        add(
+            column.as_ref().clone(),
+            Arc::clone(&rows[column.name().as_str()]),
+        );
     }
     let schema = Arc::new(Schema::new(fields));
     RecordBatch::try_new(schema, columns).map_err(query_error("reading a meter"))
@@ -383,18 +470,26 @@ fn relation_column(event_type: &EventType, name: &str) -> Expr {
 }
 
 fn instant(us: i64) -> Expr {
-    lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())))
+    lit(ScalarValue::TimestampMicrosecond(
+        Some(us),
+        Some("UTC".into()),
+    ))
 }
 
 /// The relations that a statement names, as SQL folds them.
 fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
     let state = context.state();
     let dialect = state.config().options().sql_parser.dialect;
-    let statement =
-        state.sql_to_statement(sql, &dialect).map_err(query_error("reading the query"))?;
-    let references =
-        state.resolve_table_references(&statement).map_err(query_error("reading the query"))?;
-    Ok(references.iter().map(|reference| reference.table().to_owned()).collect())
+    let statement = state
+        .sql_to_statement(sql, &dialect)
+        .map_err(query_error("reading the query"))?;
+    let references = state
+        .resolve_table_references(&statement)
+        .map_err(query_error("reading the query"))?;
+    Ok(references
+        .iter()
+        .map(|reference| reference.table().to_owned())
+        .collect())
 }
 
 /// The shards that have anything in `events`.
@@ -414,7 +509,10 @@ async fn shard_names(events: &dyn Table) -> Result<Vec<String>> {
 }
 
 async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn Table>>> {
-    Ok(lake.existing(name).await?.map(|table| Box::new(table) as Box<dyn Table>))
+    Ok(lake
+        .existing(name)
+        .await?
+        .map(|table| Box::new(table) as Box<dyn Table>))
 }
 
 /// A meter's table, if there is one; it must have been written for this definition.
@@ -423,7 +521,10 @@ async fn existing_meter(
     lake: &Lake,
     meter: &Meter,
 ) -> Result<Option<Box<dyn Table>>> {
-    match lake.existing(&table::meter(&meter.definition().name)).await? {
+    match lake
+        .existing(&table::meter(&meter.definition().name))
+        .await?
+    {
         Some(_) => Ok(Some(catalog.create_meter(lake, meter).await?)),
         None => Ok(None),
     }
@@ -441,7 +542,9 @@ fn provider_or(
 
 fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>> {
     let table = MemTable::try_new(rows.schema(), vec![vec![rows]]);
-    Ok(Arc::new(table.map_err(query_error("registering a relation"))?))
+    Ok(Arc::new(
+        table.map_err(query_error("registering a relation"))?,
+    ))
 }
 
 pub(crate) fn register_rows(context: &SessionContext, name: &str, rows: RecordBatch) -> Result<()> {
@@ -450,7 +553,9 @@ pub(crate) fn register_rows(context: &SessionContext, name: &str, rows: RecordBa
 
 fn register(context: &SessionContext, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
     let reference = datafusion::common::TableReference::bare(name);
-    context.register_table(reference, provider).map_err(query_error("registering a relation"))?;
+    context
+        .register_table(reference, provider)
+        .map_err(query_error("registering a relation"))?;
     Ok(())
 }
 

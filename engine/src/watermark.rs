@@ -20,7 +20,11 @@ pub struct Watermark {
 impl Watermark {
     /// A watermark that has reached `reached` with all messages so far.
     pub fn at(reached: EventTime) -> Self {
-        Watermark { reached, pending: reached, message: None }
+        Watermark {
+            reached,
+            pending: reached,
+            message: None,
+        }
     }
 
     /// The watermark after every message seen so far.
@@ -98,7 +102,11 @@ impl Closings {
         let closed_end = self.windowing.closed_end(watermark);
         if closed_end > self.closed_end {
             self.set_closed_end(closed_end);
-            self.recent.push_back(Closing { closed_end, cut, closed_at_us });
+            self.recent.push_back(Closing {
+                closed_end,
+                cut,
+                closed_at_us,
+            });
         }
     }
 
@@ -115,7 +123,9 @@ impl Closings {
     /// The closing that closed the window ending at `end`, if that happened since the last
     /// [`Closings::forget`].
     pub fn of(&self, end: EventTime) -> Option<Closing> {
-        let at = self.recent.partition_point(|closing| closing.closed_end < end);
+        let at = self
+            .recent
+            .partition_point(|closing| closing.closed_end < end);
         self.recent.get(at).copied()
     }
 
@@ -129,7 +139,10 @@ impl Closings {
 mod tests {
     use super::*;
 
-    const MINUTELY: Windowing = Windowing { width_us: 60, lateness_us: 10 };
+    const MINUTELY: Windowing = Windowing {
+        width_us: 60,
+        lateness_us: 10,
+    };
 
     #[test]
     fn the_earlier_of_event_and_ingest_time_counts() {
@@ -180,6 +193,9 @@ mod tests {
         closings.reach(EventTime(130), Sequence(9), 9);
         assert_eq!(closings.of(EventTime(120)), None);
         closings.reach(EventTime(190), Sequence(10), 10);
-        assert_eq!(closings.of(EventTime(180)).map(|c| c.cut), Some(Sequence(10)));
+        assert_eq!(
+            closings.of(EventTime(180)).map(|c| c.cut),
+            Some(Sequence(10))
+        );
     }
 }

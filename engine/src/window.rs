@@ -21,7 +21,11 @@ pub struct Windowing {
 impl Windowing {
     /// The end of the window that holds `event_time`: the first instant that is no longer in it.
     pub fn end(&self, event_time: EventTime) -> EventTime {
-        EventTime(window_start(event_time, self.width_us).0.saturating_add(self.width_us))
+        EventTime(
+            window_start(event_time, self.width_us)
+                .0
+                .saturating_add(self.width_us),
+        )
     }
 
     /// True when `watermark` has closed the window that ends at `end`.
@@ -44,7 +48,10 @@ impl Windowing {
         if watermark == EventTime::MIN {
             return EventTime::MIN;
         }
-        window_start(EventTime(watermark.0.saturating_sub(self.lateness_us)), self.width_us)
+        window_start(
+            EventTime(watermark.0.saturating_sub(self.lateness_us)),
+            self.width_us,
+        )
     }
 
     /// The least watermark that closes the window that ends at `end`.
@@ -65,14 +72,21 @@ impl Windowing {
 /// assert_eq!(window_start(EventTime(-1), 60), EventTime(-60));
 /// ```
 pub fn window_start(event_time: EventTime, width_us: i64) -> EventTime {
-    EventTime(event_time.0.saturating_sub(event_time.0.rem_euclid(width_us)))
+    EventTime(
+        event_time
+            .0
+            .saturating_sub(event_time.0.rem_euclid(width_us)),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MINUTELY: Windowing = Windowing { width_us: 60, lateness_us: 10 };
+    const MINUTELY: Windowing = Windowing {
+        width_us: 60,
+        lateness_us: 10,
+    };
 
     #[test]
     fn a_boundary_belongs_to_the_later_window() {
@@ -93,7 +107,11 @@ mod tests {
             let closed = MINUTELY.closed_end(EventTime(watermark));
             for end in (-240..240).step_by(60) {
                 let expected = MINUTELY.is_closed(EventTime(end), EventTime(watermark));
-                assert_eq!(EventTime(end) <= closed, expected, "end {end} watermark {watermark}");
+                assert_eq!(
+                    EventTime(end) <= closed,
+                    expected,
+                    "end {end} watermark {watermark}"
+                );
             }
         }
     }

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Room to put the hashed bytes together, used again for each event.
 #[derive(Debug, Default)]
-pub struct Identity {
+pub(super) struct Identity {
     bytes: Vec<u8>,
 }
 
@@ -22,7 +22,7 @@ impl Identity {
 
     /// XXH3-128 of both texts, each after its length in eight bytes, little endian. 0 means none, so
     /// a pair that hashed to it would have the key 1.
-    pub fn pair(&mut self, source: &str, id: &str) -> u128 {
+    pub(super) fn pair(&mut self, source: &str, id: &str) -> u128 {
         self.bytes.clear();
         self.put(source.as_bytes());
         self.put(id.as_bytes());

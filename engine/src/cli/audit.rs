@@ -29,7 +29,10 @@ pub async fn run(settings: &Settings) -> Result<()> {
 /// Stdout cannot be written.
 pub fn print(finding: &Finding) -> Result<()> {
     let count = finding.count();
-    output::print(&format!("meter {}: {} rows, {count} differ\n", finding.meter, finding.rows))?;
+    output::print(&format!(
+        "meter {}: {} rows, {count} differ\n",
+        finding.meter, finding.rows
+    ))?;
     match finding.differences.first() {
         Some(first) if count > 0 => {
             output::print_rows(&first.schema(), &finding.differences, output::Format::Table)

@@ -21,20 +21,35 @@ fn describe(catalog: &Catalog) -> String {
     };
     for event_type in &definitions.event_types {
         let (name, of) = (&event_type.name, &event_type.cloud_event_type);
-        line(format!("event type {name}: `{of}`, {} columns", event_type.columns.len()));
+        line(format!(
+            "event type {name}: `{of}`, {} columns",
+            event_type.columns.len()
+        ));
     }
     for meter in &catalog.meters {
         line(format!("meter {}:", meter.definition().name));
-        meter.describe().lines().for_each(|described| line(format!("    {described}")));
+        meter
+            .describe()
+            .lines()
+            .for_each(|described| line(format!("    {described}")));
     }
     for (table, rows) in definitions.rate_tables.iter().zip(&catalog.rate_tables) {
-        line(format!("rate table {}: {} rows", table.name, rows.num_rows()));
+        line(format!(
+            "rate table {}: {} rows",
+            table.name,
+            rows.num_rows()
+        ));
     }
     for price in &definitions.prices {
         line(format!("price {} in {}", price.name, price.currency));
     }
     for plan in &definitions.plans {
-        line(format!("plan {} in {}: {}", plan.name, plan.currency, plan.prices.join(", ")));
+        line(format!(
+            "plan {} in {}: {}",
+            plan.name,
+            plan.currency,
+            plan.prices.join(", ")
+        ));
     }
     text + "ok\n"
 }

@@ -40,7 +40,13 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Formats of the files.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "csv", requires = "out")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "csv",
+        requires = "out"
+    )]
     pub format: Vec<Export>,
 }
 
@@ -95,7 +101,10 @@ pub fn summary(issued: &Issued) -> String {
     }
     if !changed.is_empty() {
         let customers = changed.join(", ");
-        let _ = write!(text, "; usage has changed since, and is not invoiced yet, for: {customers}");
+        let _ = write!(
+            text,
+            "; usage has changed since, and is not invoiced yet, for: {customers}"
+        );
     }
     text + "\n"
 }
@@ -119,10 +128,17 @@ pub fn listing(invoices: &[Invoice]) -> String {
 
 fn export(folder: &Path, invoices: &[Invoice], formats: &[Export]) -> Result<()> {
     let failed = |doing| {
-        move |source| Error::File { file: folder.display().to_string(), doing, source }
+        move |source| Error::File {
+            file: folder.display().to_string(),
+            doing,
+            source,
+        }
     };
     fs::create_dir_all(folder).map_err(failed("creating the folder"))?;
-    let tables = [("invoices", invoices_batch(invoices)?), ("line_items", line_items_batch(invoices)?)];
+    let tables = [
+        ("invoices", invoices_batch(invoices)?),
+        ("line_items", line_items_batch(invoices)?),
+    ];
     for (name, rows) in &tables {
         for format in formats {
             let (path, bytes) = file(folder, name, rows, *format)?;
@@ -132,7 +148,12 @@ fn export(folder: &Path, invoices: &[Invoice], formats: &[Export]) -> Result<()>
     Ok(())
 }
 
-fn file(folder: &Path, name: &str, rows: &RecordBatch, format: Export) -> Result<(PathBuf, Vec<u8>)> {
+fn file(
+    folder: &Path,
+    name: &str,
+    rows: &RecordBatch,
+    format: Export,
+) -> Result<(PathBuf, Vec<u8>)> {
     let (extension, format) = match format {
         Export::Csv => ("csv", Format::Csv),
         Export::Json => ("json", Format::Json),

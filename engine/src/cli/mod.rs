@@ -1,6 +1,6 @@
 //! The commands, one file each: parse, call, render.
 
-use crate::{catalog::Catalog, config::Settings, error::Result};
+use crate::{catalog::Catalog, config::Settings, error::Result, telemetry::start_logging};
 use clap::{Parser, Subcommand};
 use std::{env, path::PathBuf, sync::Arc};
 use tollgate_connectors::lake::Lake;
@@ -20,11 +20,17 @@ pub mod source;
 #[command(version, about)]
 pub struct Cli {
     /// The configuration file. Every setting can also be given as TOLLGATE_<SECTION>_<KEY>.
-    #[arg(long, global = true, default_value = "tollgate.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "tollgate.toml",
+        value_name = "FILE"
+    )]
     pub config: PathBuf,
     /// What to log to stderr: error, warn, info, debug, or a filter such as tollgate=debug.
-    #[arg(long, global = true, default_value = "warn", env = "TOLLGATE_LOG", value_name = "FILTER")]
-    pub log: String,
+    /// The default is info for `run`, and warn for the others.
+    #[arg(long, global = true, env = "TOLLGATE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -54,6 +60,12 @@ pub enum Command {
 /// # Errors
 /// Whatever the command cannot do; [`crate::Error::exit_code`] says how the process should end.
 pub async fn run(cli: Cli) -> Result<()> {
+    let usual = if matches!(cli.command, Command::Run(_)) {
+        "info"
+    } else {
+        "warn"
+    };
+    start_logging(cli.log.as_deref().unwrap_or(usual))?;
     let settings = || Settings::load(&cli.config, |name| env::var(name).ok());
     match cli.command {
         Command::Demo(arguments) => demo::run(&arguments).await,

@@ -53,10 +53,16 @@ fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Ve
     let mut bytes = Vec::new();
     match format {
         Format::Table => {
-            writeln!(bytes, "{}", arrow::util::pretty::pretty_format_batches(rows)?)?;
+            writeln!(
+                bytes,
+                "{}",
+                arrow::util::pretty::pretty_format_batches(rows)?
+            )?;
         }
         Format::Csv => {
-            let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut bytes);
+            let mut writer = csv::WriterBuilder::new()
+                .with_header(true)
+                .build(&mut bytes);
             rows.iter().try_for_each(|batch| writer.write(batch))?;
         }
         Format::Json => {
@@ -86,9 +92,11 @@ fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Ve
 fn print_bytes(bytes: &[u8]) -> Result<()> {
     match io::stdout().lock().write_all(bytes) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(source) => {
-            Err(Error::File { file: "stdout".into(), doing: "writing the result", source })
-        }
+        Err(source) => Err(Error::File {
+            file: "stdout".into(),
+            doing: "writing the result",
+            source,
+        }),
         Ok(()) => Ok(()),
     }
 }

@@ -71,11 +71,15 @@ async fn publish(
         events += 1;
         bar.inc(1);
         if let Some((subject, payload)) = batches.add(&line) {
-            publisher.publish(&subject, batches.headers(), payload).await?;
+            publisher
+                .publish(&subject, batches.headers(), payload)
+                .await?;
         }
     }
     for (subject, payload) in batches.rest() {
-        publisher.publish(&subject, batches.headers(), payload).await?;
+        publisher
+            .publish(&subject, batches.headers(), payload)
+            .await?;
     }
     Ok((events, publisher.finish().await?))
 }
@@ -94,7 +98,11 @@ const MESSAGE_BYTES_MAX: usize = 900_000;
 
 impl Batches {
     fn new(settings: &Settings, size: NonZeroUsize) -> Self {
-        let first = settings.source.subjects.first().map_or("usage.>", String::as_str);
+        let first = settings
+            .source
+            .subjects
+            .first()
+            .map_or("usage.>", String::as_str);
         let content_type = match size.get() {
             1 => "application/cloudevents+json",
             _ => "application/x-ndjson",
@@ -136,8 +144,12 @@ impl Batches {
     /// What is left at the end.
     fn rest(&mut self) -> Vec<(String, Bytes)> {
         let waiting = std::mem::take(&mut self.waiting);
-        let messages = waiting.into_iter().map(|(subject, (bytes, _))| (subject, bytes.freeze()));
-        messages.filter(|(_, payload)| !payload.is_empty()).collect()
+        let messages = waiting
+            .into_iter()
+            .map(|(subject, (bytes, _))| (subject, bytes.freeze()));
+        messages
+            .filter(|(_, payload)| !payload.is_empty())
+            .collect()
     }
 }
 
@@ -148,7 +160,11 @@ fn subject(prefix: &str, line: &[u8]) -> String {
         #[serde(borrow)]
         r#type: Cow<'a, str>,
     }
-    let is_token = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic() && b != b'*' && b != b'>');
+    let is_token = |t: &str| {
+        !t.is_empty()
+            && t.bytes()
+                .all(|b| b.is_ascii_graphic() && b != b'*' && b != b'>')
+    };
     let is_subject = |t: &str| t.split('.').all(is_token);
     match serde_json::from_slice::<Head<'_>>(line) {
         Ok(head) if is_subject(&head.r#type) => format!("{prefix}.{}", head.r#type),
@@ -181,14 +197,21 @@ fn read_line(lines: &mut dyn BufRead, line: &mut Vec<u8>, path: &Path) -> Result
         let problem = io::Error::other(format!("a line is longer than {LINE_BYTES_MAX} bytes"));
         return Err(file_error(path, problem));
     }
-    while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+    while line
+        .last()
+        .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+    {
         line.pop();
     }
     Ok(read > 0)
 }
 
 fn file_error(path: &Path, source: io::Error) -> Error {
-    Error::File { file: path.display().to_string(), doing: "reading events", source }
+    Error::File {
+        file: path.display().to_string(),
+        doing: "reading events",
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -201,8 +224,18 @@ mod tests {
 
     #[test]
     fn the_subject_is_the_type() {
-        assert_eq!(subject("usage", br#"{"type":"llm.completion","id":"1"}"#), "usage.llm.completion");
-        for line in ["{", "{}", r#"{"type":""}"#, r#"{"type":"a b"}"#, r#"{"type":"a.*"}"#, r#"{"type":"a..b"}"#] {
+        assert_eq!(
+            subject("usage", br#"{"type":"llm.completion","id":"1"}"#),
+            "usage.llm.completion"
+        );
+        for line in [
+            "{",
+            "{}",
+            r#"{"type":""}"#,
+            r#"{"type":"a b"}"#,
+            r#"{"type":"a.*"}"#,
+            r#"{"type":"a..b"}"#,
+        ] {
             assert_eq!(subject("usage", line.as_bytes()), "usage.invalid", "{line}");
         }
     }
@@ -214,8 +247,14 @@ mod tests {
         assert_eq!(batches.add(br#"{"type":"b"}"#), None);
         let (subject, payload) = batches.add(br#"{"type":"a","n":2}"#).unwrap();
         assert_eq!(subject, "usage.a");
-        assert_eq!(payload, "{\"type\":\"a\",\"n\":1}\n{\"type\":\"a\",\"n\":2}");
-        assert_eq!(batches.rest(), [("usage.b".to_owned(), Bytes::from_static(br#"{"type":"b"}"#))]);
+        assert_eq!(
+            payload,
+            "{\"type\":\"a\",\"n\":1}\n{\"type\":\"a\",\"n\":2}"
+        );
+        assert_eq!(
+            batches.rest(),
+            [("usage.b".to_owned(), Bytes::from_static(br#"{"type":"b"}"#))]
+        );
     }
 
     #[test]

@@ -131,7 +131,11 @@ fn options(settings: &Settings, until_end: bool) -> Options {
 /// # Errors
 /// The system does not let us listen for signals.
 pub fn stop_on_signal() -> Result<watch::Receiver<bool>> {
-    let failed = |source| Error::File { file: "signals".into(), doing: "listening", source };
+    let failed = |source| Error::File {
+        file: "signals".into(),
+        doing: "listening",
+        source,
+    };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let (sender, receiver) = watch::channel(false);

@@ -18,7 +18,10 @@ pub fn nats_options(settings: &Settings) -> NatsOptions {
     NatsOptions {
         subjects: source.subjects.clone(),
         create: source.create,
-        auth: Auth { credentials_file, ..Auth::default() },
+        auth: Auth {
+            credentials_file,
+            ..Auth::default()
+        },
         ..NatsOptions::new(&source.url, &source.stream)
     }
 }
@@ -30,8 +33,9 @@ pub fn nats_options(settings: &Settings) -> NatsOptions {
 pub async fn open(settings: &Settings) -> Result<Box<dyn Source>> {
     Ok(match settings.source.kind {
         SourceKind::Nats => Box::new(NatsSource::connect(nats_options(settings)).await?),
-        SourceKind::Files => {
-            Box::new(FileSource::open(settings.resolve(&settings.source.path), None)?)
-        }
+        SourceKind::Files => Box::new(FileSource::open(
+            settings.resolve(&settings.source.path),
+            None,
+        )?),
     })
 }

@@ -21,7 +21,10 @@ pub(super) fn query(definition: &MeterDefinition) -> Result<String> {
         && let Ok(window) = window_start(definition.window_us)
     {
         let alias = Ident::new("window_start");
-        let first = SelectItem::ExprWithAlias { expr: window.clone(), alias };
+        let first = SelectItem::ExprWithAlias {
+            expr: window.clone(),
+            alias,
+        };
         select.projection.insert(0, first);
         if let GroupByExpr::Expressions(keys, _) = &mut select.group_by {
             keys.insert(0, window);
@@ -33,5 +36,7 @@ pub(super) fn query(definition: &MeterDefinition) -> Result<String> {
 /// `date_bin`, not our own floor: the audit must not share a mistake with the meter.
 fn window_start(window_us: i64) -> std::result::Result<Expr, ParserError> {
     let text = format!("date_bin(INTERVAL '{window_us} microseconds', event_time)");
-    Parser::new(&GenericDialect {}).try_with_sql(&text)?.parse_expr()
+    Parser::new(&GenericDialect {})
+        .try_with_sql(&text)?
+        .parse_expr()
 }

@@ -1,4 +1,4 @@
-use super::*;
+use super::{hours::weight, *};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -17,12 +17,17 @@ async fn the_newer_of_two_processes_wins_and_the_older_ends() {
     older.logged("flush committed", 1).await;
     let mut newer = cli.start(&["run"]);
     newer.logged("shard acquired", 1).await;
+    // Taking over is enough: the newer one need not write anything, nor even be awake.
+    newer.signal("STOP").await;
     world.send(&[], &event(2)).await;
 
     let older = older.ended().await;
     assert_eq!(older.code, Some(1), "{older:#?}");
     let error = "error: shard `USAGE`: fenced, epoch 1 was taken over by epoch 2";
     assert!(older.stderr.contains(error), "{older:#?}");
+    let kept = cli.query("SELECT MAX(sequence) FROM events").await;
+    assert_eq!(kept, [["1"]]);
+    newer.signal("CONT").await;
     newer.logged("flush committed", 1).await;
     let newer = newer.terminate().await;
     assert_eq!(newer.code, Some(0), "{newer:#?}");

@@ -18,7 +18,7 @@ use tokio::{
 use tollgate_connectors::nats::server::NatsServer;
 
 /// Long enough that only a hang reaches it.
-const HANG: Duration = Duration::from_secs(300);
+const HANG: Duration = Duration::from_secs(120);
 
 /// Tokens by subject, model and region, and what arrives for it.
 pub(crate) const TOKENS: &str = "
@@ -319,11 +319,16 @@ impl Running {
         self.child.kill().await.unwrap();
     }
 
+    /// Sends it a signal, by name.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().await;
+        assert!(sent.unwrap().success());
+    }
+
     /// Asks it to stop, as an operator would.
     pub(crate) async fn terminate(self) -> Ran {
-        let id = self.child.id().unwrap().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await;
-        assert!(sent.unwrap().success());
+        self.signal("TERM").await;
         self.ended().await
     }
 

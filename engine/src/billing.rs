@@ -10,9 +10,8 @@ use crate::{
     clock::Clock,
     config::BillingSettings,
     error::{Error, Result, query_error},
-    metering::micros,
     period::Period,
-    view::{View, one_batch},
+    view::{View, instant, one_batch},
 };
 use arrow::{
     array::{
@@ -21,7 +20,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
     json,
 };
-use datafusion::prelude::{SessionContext, col, lit};
+use datafusion::prelude::{Expr, SessionContext, col, lit};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -258,30 +257,54 @@ fn check_over(view: &View, period: &Period, clock: &dyn Clock) -> Result<()> {
     Ok(())
 }
 
+/// The invoices issued for a period, of one customer or of all, and their lines: rows of the tables
+/// `invoices` and `line_items` as any reader sees them, in order of number.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn issued(
+    lake: &Lake,
+    period: &Period,
+    customer: Option<&str>,
+) -> Result<(RecordBatch, RecordBatch)> {
+    let mut rows = Vec::new();
+    if let Some(invoices) = lake.existing(table::INVOICES).await? {
+        let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
+        rows = rows_where(&invoices, within(period).and(of)).await?;
+    }
+    let lines = lines_in(&rows)?;
+    let schema = invoice::tables::invoices_schema();
+    let printed: Vec<usize> = (0..schema.fields().len()).collect();
+    let printed = rows.iter().map(|rows| rows.project(&printed));
+    let invoices = printed.collect::<Result<Vec<_>, _>>();
+    let invoices = invoices.map_err(query_error("reading issued invoices"))?;
+    Ok((one_batch(&schema, &invoices)?, lines))
+}
+
 /// The documents of what was issued for a period, by invoice id.
 async fn issued_in(invoices: &dyn Table, period: &Period) -> Result<BTreeMap<String, String>> {
-    let rows = rows_after(invoices, 0).await?;
     let mut issued = BTreeMap::new();
-    for batch in &rows {
+    for batch in rows_where(invoices, within(period)).await? {
         let ids = batch["invoice"].as_string::<i32>();
         let documents = batch["document"].as_string::<i32>();
-        let starts = micros(batch, "period_start");
-        let ends = micros(batch, "period_end");
         for row in 0..batch.num_rows() {
-            if starts[row] == period.start_us && ends[row] == period.end_us {
-                issued.insert(ids.value(row).to_owned(), documents.value(row).to_owned());
-            }
+            issued.insert(ids.value(row).to_owned(), documents.value(row).to_owned());
         }
     }
     Ok(issued)
 }
 
-/// Issued invoices with a serial above `serial`, in order of serial.
-async fn rows_after(invoices: &dyn Table, serial: i64) -> Result<Vec<RecordBatch>> {
+fn within(period: &Period) -> Expr {
+    let start = col("period_start").eq(instant(period.start_us));
+    start.and(col("period_end").eq(instant(period.end_us)))
+}
+
+/// Issued invoices for which something holds, in order of serial.
+async fn rows_where(invoices: &dyn Table, condition: Expr) -> Result<Vec<RecordBatch>> {
     let doing = "reading issued invoices";
     let frame = SessionContext::new()
         .read_table(invoices.provider()?)
-        .and_then(|frame| frame.filter(col("serial").gt(lit(serial))))
+        .and_then(|frame| frame.filter(condition))
         .and_then(|frame| frame.sort(vec![col("serial").sort(true, false)]))
         .map_err(query_error(doing))?;
     frame.collect().await.map_err(query_error(doing))
@@ -341,16 +364,21 @@ async fn derive_line_items(invoices: &dyn Table, line_items: &mut dyn Table) -> 
     if issued == derived {
         return Ok(());
     }
+    let missing = rows_where(invoices, col("serial").gt(lit(derived))).await?;
+    commit(line_items, &[lines_in(&missing)?], issued).await
+}
+
+/// The rows of `line_items` of some issued invoices, from their documents.
+fn lines_in(invoices: &[RecordBatch]) -> Result<RecordBatch> {
     let mut lines = Vec::new();
-    for batch in rows_after(invoices, derived).await? {
+    for batch in invoices {
         let documents = batch["document"].as_string::<i32>();
         let cuts = batch["cut"].as_string::<i32>();
         for row in 0..batch.num_rows() {
             lines.push(lines_of(documents.value(row), cuts.value(row))?);
         }
     }
-    let lines = one_batch(&line_items_schema(), &lines)?;
-    commit(line_items, &[lines], issued).await
+    one_batch(&line_items_schema(), &lines)
 }
 
 /// The rows of `line_items` that a document holds.

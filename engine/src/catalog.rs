@@ -6,7 +6,7 @@ use crate::{
     metering,
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     definitions::{Definitions, SourceFile},
@@ -63,7 +63,7 @@ impl Catalog {
         }
         let mut rate_tables = Vec::with_capacity(definitions.rate_tables.len());
         for rate_table in &definitions.rate_tables {
-            let bytes = read(&folder.join(&rate_table.location), "reading a rate table")?;
+            let bytes = read(&folder.join(&rate_table.location), "the rate table")?;
             rate_tables.push(rate_table.read_csv(&bytes)?);
         }
         Ok(Catalog {
@@ -119,10 +119,9 @@ fn configuration(meter: &Meter) -> BTreeMap<String, String> {
 
 /// The folder's `.sql` files by name, so that the order of definition does not depend on the disk.
 fn read_folder(folder: &Path) -> Result<Vec<SourceFile>> {
-    let failed = |source| Error::File {
+    let failed = |error: io::Error| Error::Config {
         file: folder.display().to_string(),
-        doing: "reading the definitions folder",
-        source,
+        problem: format!("the definitions folder cannot be read: {error}"),
     };
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -142,7 +141,7 @@ fn read_folder(folder: &Path) -> Result<Vec<SourceFile>> {
 }
 
 fn source_file(path: &Path) -> Result<SourceFile> {
-    let bytes = read(path, "reading definitions")?;
+    let bytes = read(path, "the file")?;
     let name = path.display().to_string();
     let text = String::from_utf8(bytes).map_err(|error| Error::Config {
         file: name.clone(),
@@ -154,11 +153,9 @@ fn source_file(path: &Path) -> Result<SourceFile> {
     Ok(SourceFile { name, text })
 }
 
-fn read(path: &Path, doing: &'static str) -> Result<Vec<u8>> {
-    let file = || path.display().to_string();
-    fs::read(path).map_err(|source| Error::File {
-        file: file(),
-        doing,
-        source,
+fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| Error::Config {
+        file: path.display().to_string(),
+        problem: format!("{what} cannot be read: {error}"),
     })
 }

@@ -482,7 +482,8 @@ fn relation_column(event_type: &EventType, name: &str) -> Expr {
     }
 }
 
-fn instant(us: i64) -> Expr {
+/// An instant as a literal; microseconds since the Unix epoch.
+pub(crate) fn instant(us: i64) -> Expr {
     lit(ScalarValue::TimestampMicrosecond(
         Some(us),
         Some("UTC".into()),

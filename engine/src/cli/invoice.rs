@@ -37,7 +37,8 @@ pub struct Arguments {
     /// Only this customer.
     #[arg(long, value_name = "CUSTOMER")]
     pub customer: Option<String>,
-    /// Write `invoices` and `line_items` into this folder, a file for each format.
+    /// Write `invoices` and `line_items` into this folder, a file for each format. With --finalize
+    /// that is all the period's invoices, those issued before too.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Formats of the files.
@@ -78,17 +79,21 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     if let Some(customer) = &arguments.customer {
         drafts.retain(|draft| draft.customer == *customer);
     }
-    let invoices = match arguments.finalize {
-        false => drafts,
+    let tables = match arguments.finalize {
+        false => {
+            output::print(&listing(&drafts))?;
+            (invoices_batch(&drafts)?, line_items_batch(&drafts)?)
+        }
         true => {
             let issued = billing::issue(&view, &lake, drafts, &period, &SystemClock).await?;
             output::print(&summary(&issued))?;
-            issued.issued
+            output::print(&listing(&issued.issued))?;
+            // What was issued before too, or a second run would leave empty files behind.
+            billing::issued(&lake, &period, arguments.customer.as_deref()).await?
         }
     };
-    output::print(&listing(&invoices))?;
     match &arguments.out {
-        Some(folder) => export(folder, &invoices, &arguments.format),
+        Some(folder) => export(folder, &tables, &arguments.format),
         None => Ok(()),
     }
 }
@@ -127,7 +132,12 @@ pub fn listing(invoices: &[Invoice]) -> String {
     text
 }
 
-fn export(folder: &Path, invoices: &[Invoice], formats: &[Export]) -> Result<()> {
+/// Writes `invoices` and `line_items` into a folder.
+fn export(
+    folder: &Path,
+    (invoices, line_items): &(RecordBatch, RecordBatch),
+    formats: &[Export],
+) -> Result<()> {
     let failed = |doing| {
         move |source| Error::File {
             file: folder.display().to_string(),
@@ -136,11 +146,7 @@ fn export(folder: &Path, invoices: &[Invoice], formats: &[Export]) -> Result<()>
         }
     };
     fs::create_dir_all(folder).map_err(failed("creating the folder"))?;
-    let tables = [
-        ("invoices", invoices_batch(invoices)?),
-        ("line_items", line_items_batch(invoices)?),
-    ];
-    for (name, rows) in &tables {
+    for (name, rows) in [("invoices", invoices), ("line_items", line_items)] {
         for format in formats {
             let (path, bytes) = file(folder, name, rows, *format)?;
             fs::write(&path, bytes).map_err(failed("writing an export"))?;

@@ -1,0 +1,23 @@
+//! The whole path with the real binary against a real nats-server: what a newcomer, an accountant and
+//! somebody paged at night will do to it.
+//!
+//! Every test has a server, a folder and a lake of its own ([`world::World`]). What must come out is
+//! worked out here, in integers, or known from the input; never taken from the engine.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail like the tests themselves, and say what they leave out"
+)]
+
+mod bad_input;
+mod crashes;
+mod errors;
+mod fencing;
+mod invoices;
+mod live;
+mod overflow;
+mod readers;
+mod real_data;
+mod real_inputs;
+mod world;

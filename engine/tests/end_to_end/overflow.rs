@@ -1,0 +1,64 @@
+//! Sums beyond 64 bits are exact; sums beyond 38 digits are errors, never wrapped.
+
+use crate::world::World;
+
+const DEFINITIONS: &str = "
+CREATE EVENT TYPE measured (
+    small BIGINT NOT NULL,
+    large DECIMAL(38, 0) NOT NULL
+) WITH (type = 'measured');
+
+CREATE METER smalls WITH (window = '1 hour', lateness = '0 seconds') AS
+SELECT subject, SUM(small) AS total FROM measured GROUP BY subject;
+
+CREATE METER larges WITH (window = '1 hour', lateness = '0 seconds') AS
+SELECT subject, SUM(large) AS total FROM measured GROUP BY subject;
+";
+
+fn event(id: u32, hour: u32, small: &str, large: &str) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"test","type":"measured","subject":"s","time":"2026-01-01T{hour:02}:00:00Z","data":{{"small":{small},"large":{large}}}}}"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sum_of_bigints_beyond_64_bits_is_exact() {
+    let world = World::new(DEFINITIONS).await;
+    for id in 1..=3 {
+        let event = event(
+            id,
+            10,
+            "9223372036854775807",
+            &format!("4{}", "0".repeat(37)),
+        );
+        // Two large ones fit; the third brings it to 12 with 37 zeros, which does not: it is negative.
+        let event = if id == 3 {
+            event.replace("\"large\":4", "\"large\":-4")
+        } else {
+            event
+        };
+        world.send(&[], &event).await;
+    }
+    let cli = world.cli();
+    assert_eq!(cli.run_to_end().await.of("counted"), 3);
+    let totals = cli.query("SELECT total FROM smalls").await;
+    // 3 × (2^63 - 1).
+    assert_eq!(totals, [["27670116110564327421"]]);
+    let totals = cli.query("SELECT total FROM larges").await;
+    assert_eq!(totals, [[format!("4{}", "0".repeat(37))]]);
+    cli.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sum_beyond_38_digits_is_an_error_that_names_meter_and_window() {
+    let world = World::new(DEFINITIONS).await;
+    let nines = "9".repeat(38);
+    world.send(&[], &event(1, 10, "1", &nines)).await;
+    world.send(&[], &event(2, 11, "1", &nines)).await;
+    world.send(&[], &event(3, 11, "1", "1")).await;
+    let ran = world.cli().run(&["run", "--until-end"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let error = "error: meter `larges` failed in the window that starts at 2026-01-01T11:00:00Z";
+    assert!(ran.stderr.contains(error), "{ran:#?}");
+    assert_eq!(ran.stdout, "");
+}

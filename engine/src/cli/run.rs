@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::Catalog,
-    cli::{output, source},
+    cli::{load, output, source},
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
@@ -35,7 +35,7 @@ pub struct Arguments {
 /// # Errors
 /// The first start must succeed. After that, what is only unavailable is tried again with backoff.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
-    let catalog = Catalog::load(settings).await?;
+    let catalog = load(settings).await?;
     let stop = stop_on_signal()?;
     if let Some(report) = supervise(settings, &catalog, arguments.until_end, stop).await? {
         output::print(&summary(&report))?;

@@ -15,7 +15,12 @@ pub struct Customer {
 
 /// Shorthand, so that the list reads as a table.
 const fn customer(name: &'static str, weight: u64, tasks: u64, gpu: u64) -> Customer {
-    Customer { name, weight, tasks, gpu }
+    Customer {
+        name,
+        weight,
+        tasks,
+        gpu,
+    }
 }
 
 /// Everyone, the largest first.
@@ -71,6 +76,10 @@ mod tests {
     fn every_customer_has_its_own_name_and_shares_that_fit() {
         let names: BTreeSet<&str> = CUSTOMERS.iter().map(|customer| customer.name).collect();
         assert_eq!(names.len(), CUSTOMERS.len());
-        assert!(CUSTOMERS.iter().all(|c| c.weight > 0 && c.tasks + c.gpu <= 100));
+        assert!(
+            CUSTOMERS
+                .iter()
+                .all(|c| c.weight > 0 && c.tasks + c.gpu <= 100)
+        );
     }
 }

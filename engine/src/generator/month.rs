@@ -10,14 +10,21 @@ use std::ops::AddAssign;
 
 const HOUR_US: i64 = 3_600_000_000;
 /// An hour's share of a day's usage, UTC: nobody sleeps everywhere, but most customers do.
-const HOUR_WEIGHTS: [u64; 24] =
-    [30, 25, 22, 20, 20, 24, 34, 48, 66, 80, 88, 92, 90, 94, 100, 98, 96, 90, 82, 74, 64, 54, 44, 36];
+const HOUR_WEIGHTS: [u64; 24] = [
+    30, 25, 22, 20, 20, 24, 34, 48, 66, 80, 88, 92, 90, 94, 100, 98, 96, 90, 82, 74, 64, 54, 44, 36,
+];
 /// A day's share of a week's, from Monday, in tenths.
 const DAY_WEIGHTS: [u64; 7] = [10, 10, 10, 10, 9, 5, 4];
 
 const MODELS: [&str; 4] = ["atlas-large", "atlas-small", "nimbus-2", "quill-mini"];
 const REGIONS: [&str; 3] = ["us-west-2", "eu-central-1", "ap-southeast-1"];
-const TASKS: [&str; 5] = ["refund", "order-status", "appointment", "address-change", "contract-review"];
+const TASKS: [&str; 5] = [
+    "refund",
+    "order-status",
+    "appointment",
+    "address-change",
+    "contract-review",
+];
 const OUTCOMES: [&str; 3] = ["resolved", "escalated", "failed"];
 const GPUS: [&str; 3] = ["h100", "a100", "l4"];
 
@@ -128,10 +135,12 @@ impl Expected {
 
     /// What all customers used.
     pub fn total(&self) -> Usage {
-        self.usage.iter().fold(Usage::default(), |mut total, usage| {
-            total += *usage;
-            total
-        })
+        self.usage
+            .iter()
+            .fold(Usage::default(), |mut total, usage| {
+                total += *usage;
+                total
+            })
     }
 }
 
@@ -166,9 +175,21 @@ struct Event {
 
 #[derive(Debug, Clone, Copy)]
 enum Content {
-    Completion { model: &'static str, region: &'static str, input: u64, cached: u64, output: u64 },
-    Task { task: &'static str, outcome: &'static str },
-    Gpu { gpu: &'static str, us: u64 },
+    Completion {
+        model: &'static str,
+        region: &'static str,
+        input: u64,
+        cached: u64,
+        output: u64,
+    },
+    Task {
+        task: &'static str,
+        outcome: &'static str,
+    },
+    Gpu {
+        gpu: &'static str,
+        us: u64,
+    },
 }
 
 /// What the next line is.
@@ -237,7 +258,9 @@ impl Month {
             }
             Line::Unknown => {
                 self.expected.unmatched += 1;
-                return Some(self.single(time_us, |_, id, subject, time| unknown_event(id, subject, time)));
+                return Some(self.single(time_us, |_, id, subject, time| {
+                    unknown_event(id, subject, time)
+                }));
             }
         }
         None
@@ -255,7 +278,10 @@ impl Month {
         }
         if !self.recent.is_empty() && self.random.one_in(CONFLICT_ONE_IN) {
             let event = self.recent[self.random.index(self.recent.len())];
-            return Line::Conflict(Event { content: event.content.altered(), ..event });
+            return Line::Conflict(Event {
+                content: event.content.altered(),
+                ..event
+            });
         }
         let is_late = self.random.one_in(LATE_ONE_IN);
         let event = self.event(time_us);
@@ -322,8 +348,17 @@ impl Month {
         self.times.put(&mut time, time_us);
         let id = self.random.next_u128();
         let subject = CUSTOMERS[customer(&mut self.random)].name;
-        let event = write(&mut self.random, id, subject, &String::from_utf8_lossy(&time));
-        Batch { payload: event.into_bytes(), events: 1, is_single: true }
+        let event = write(
+            &mut self.random,
+            id,
+            subject,
+            &String::from_utf8_lossy(&time),
+        );
+        Batch {
+            payload: event.into_bytes(),
+            events: 1,
+            is_single: true,
+        }
     }
 }
 
@@ -333,7 +368,9 @@ impl Iterator for Month {
     fn next(&mut self) -> Option<Batch> {
         loop {
             let is_full = self.pending.events >= self.settings.batch as u64;
-            if (is_full || self.hours.is_new()) && let Some(batch) = self.take_pending() {
+            if (is_full || self.hours.is_new())
+                && let Some(batch) = self.take_pending()
+            {
                 return Some(batch);
             }
             let Some(time_us) = self.hours.next_us(&mut self.random) else {
@@ -348,7 +385,11 @@ impl Iterator for Month {
 
 impl Batch {
     fn empty() -> Self {
-        Batch { payload: Vec::new(), events: 0, is_single: false }
+        Batch {
+            payload: Vec::new(),
+            events: 0,
+            is_single: false,
+        }
     }
 }
 
@@ -365,7 +406,9 @@ struct Hours {
 impl Hours {
     fn new(settings: &MonthSettings) -> Self {
         let hours = (settings.end_us - settings.start_us) / HOUR_US;
-        let weights: Vec<u64> = (0..hours.max(1)).map(|hour| weight(settings.start_us + hour * HOUR_US)).collect();
+        let weights: Vec<u64> = (0..hours.max(1))
+            .map(|hour| weight(settings.start_us + hour * HOUR_US))
+            .collect();
         let total: u64 = weights.iter().sum();
         let mut sum = 0;
         let mut ends = Vec::with_capacity(weights.len());
@@ -374,7 +417,12 @@ impl Hours {
             let end = u128::from(settings.events) * u128::from(sum) / u128::from(total);
             ends.push(u64::try_from(end).expect("a share is at most the whole"));
         }
-        Hours { start_us: settings.start_us, ends, hour: 0, made: 0 }
+        Hours {
+            start_us: settings.start_us,
+            ends,
+            hour: 0,
+            made: 0,
+        }
     }
 
     /// True when the next line belongs to another hour than the last.
@@ -388,7 +436,10 @@ impl Hours {
             self.hour += 1;
         }
         let end = *self.ends.get(self.hour)?;
-        let start = self.hour.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let start = self
+            .hour
+            .checked_sub(1)
+            .map_or(0, |before| self.ends[before]);
         let gap_us = HOUR_US.unsigned_abs() / (end - start);
         let within_us = gap_us * (self.made - start) + random.below(gap_us);
         self.made += 1;
@@ -438,7 +489,11 @@ impl Content {
     fn completion(random: &mut Random) -> Self {
         let input = random.skewed(7, 14);
         // Two prompts of five begin with something that was read before.
-        let cached = if random.below(5) < 2 { random.below(input) } else { 0 };
+        let cached = if random.below(5) < 2 {
+            random.below(input)
+        } else {
+            0
+        };
         Content::Completion {
             model: one_of(random, &MODELS),
             region: one_of(random, &REGIONS),
@@ -454,39 +509,72 @@ impl Content {
             72..91 => OUTCOMES[1],
             _ => OUTCOMES[2],
         };
-        Content::Task { task: one_of(random, &TASKS), outcome }
+        Content::Task {
+            task: one_of(random, &TASKS),
+            outcome,
+        }
     }
 
     /// From a second to about 17 minutes.
     fn gpu(random: &mut Random) -> Self {
-        Content::Gpu { gpu: one_of(random, &GPUS), us: 1_000_000 + random.skewed(20, 30) }
+        Content::Gpu {
+            gpu: one_of(random, &GPUS),
+            us: 1_000_000 + random.skewed(20, 30),
+        }
     }
 
     fn usage(&self) -> Usage {
         match *self {
-            Content::Completion { input, cached, output, .. } => Usage {
+            Content::Completion {
+                input,
+                cached,
+                output,
+                ..
+            } => Usage {
                 calls: 1,
                 input_tokens: input,
                 cached_tokens: cached,
                 output_tokens: output,
                 ..Usage::default()
             },
-            Content::Task { outcome, .. } => {
-                Usage { attempts: 1, resolved: u64::from(outcome == OUTCOMES[0]), ..Usage::default() }
-            }
-            Content::Gpu { us, .. } => Usage { gpu_us: us, ..Usage::default() },
+            Content::Task { outcome, .. } => Usage {
+                attempts: 1,
+                resolved: u64::from(outcome == OUTCOMES[0]),
+                ..Usage::default()
+            },
+            Content::Gpu { us, .. } => Usage {
+                gpu_us: us,
+                ..Usage::default()
+            },
         }
     }
 
     /// The same with something else in it.
     fn altered(self) -> Self {
         match self {
-            Content::Completion { model, region, input, cached, output } => {
-                Content::Completion { model, region, input, cached, output: output + 1 }
-            }
+            Content::Completion {
+                model,
+                region,
+                input,
+                cached,
+                output,
+            } => Content::Completion {
+                model,
+                region,
+                input,
+                cached,
+                output: output + 1,
+            },
             Content::Task { task, outcome } => {
-                let other = if outcome == OUTCOMES[0] { OUTCOMES[1] } else { OUTCOMES[0] };
-                Content::Task { task, outcome: other }
+                let other = if outcome == OUTCOMES[0] {
+                    OUTCOMES[1]
+                } else {
+                    OUTCOMES[0]
+                };
+                Content::Task {
+                    task,
+                    outcome: other,
+                }
             }
             Content::Gpu { gpu, us } => Content::Gpu { gpu, us: us + 1 },
         }
@@ -502,7 +590,13 @@ impl Content {
 
     fn write(&self, out: &mut Vec<u8>) {
         match *self {
-            Content::Completion { model, region, input, cached, output } => {
+            Content::Completion {
+                model,
+                region,
+                input,
+                cached,
+                output,
+            } => {
                 put_text(out, r#"{"model":""#, model);
                 put_text(out, r#"","region":""#, region);
                 put_text(out, r#"","input_tokens":"#, "");
@@ -533,7 +627,11 @@ impl Event {
     fn write(&self, times: &mut Times, out: &mut Vec<u8>) {
         put_text(out, r#"{"specversion":"1.0","id":""#, "");
         put_hex(out, self.id);
-        put_text(out, r#"","source":"demo","type":""#, self.content.type_name());
+        put_text(
+            out,
+            r#"","source":"demo","type":""#,
+            self.content.type_name(),
+        );
         put_text(out, r#"","subject":""#, CUSTOMERS[self.customer].name);
         put_text(out, r#"","time":""#, "");
         times.put(out, self.time_us);

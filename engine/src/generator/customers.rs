@@ -1,5 +1,7 @@
 //! Who uses what in the demo's month. All names are made up.
 
+use super::random::Random;
+
 /// A customer of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Customer {
@@ -66,6 +68,29 @@ pub const CUSTOMERS: [Customer; 40] = [
     customer("cinder-cone", 3, 0, 0),
     customer("globelight", 1, 50, 0),
 ];
+
+/// The place of a customer in [`CUSTOMERS`], as often as its weight says.
+pub(super) fn pick(random: &mut Random) -> usize {
+    const WEIGHT: u64 = {
+        let (mut sum, mut n) = (0, 0);
+        while n < CUSTOMERS.len() {
+            sum += CUSTOMERS[n].weight;
+            n += 1;
+        }
+        sum
+    };
+    let mut left = random.below(WEIGHT);
+    CUSTOMERS
+        .iter()
+        .position(|customer| match left.checked_sub(customer.weight) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        })
+        .expect("the number is below the sum of the weights")
+}
 
 #[cfg(test)]
 mod tests {

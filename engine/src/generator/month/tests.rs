@@ -1,4 +1,4 @@
-use super::*;
+use super::{hours::weight, *};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -133,9 +133,14 @@ fn late(batches: &[Batch]) -> u64 {
     late
 }
 
+/// With enough events that some miss their window by minutes only.
 #[test]
 fn the_same_events_are_late_when_every_line_is_a_message() {
-    let (batches, expected) = month(OCTOBER);
+    let (batches, expected) = month(MonthSettings {
+        events: 250_000,
+        ..OCTOBER
+    });
+    assert_eq!(late(&batches), expected.late);
     let split: Vec<Batch> = batches
         .iter()
         .flat_map(|batch| {

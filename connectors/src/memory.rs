@@ -225,12 +225,13 @@ impl Table for MemoryTable {
 
     async fn commit(&mut self, attempt: &Attempt, staged: &Staged) -> Result<Version> {
         let mut shared = locked(&self.shared);
-        for (at, (commit, _)) in shared.commits.iter().enumerate().skip(self.version) {
-            if commit.commit_id.as_ref() == Some(&attempt.commit_id) {
-                let version = commit.version;
-                self.version = at + 1;
-                return Ok(version);
-            }
+        // Over the whole log: the handle may have moved on while the answer was lost.
+        let ours = |commit: &LoggedCommit| commit.commit_id.as_ref() == Some(&attempt.commit_id);
+        if let Some(at) = shared.commits.iter().position(|(commit, _)| ours(commit)) {
+            self.version = self.version.max(at + 1);
+            return Ok(shared.commits[at].0.version);
+        }
+        for (commit, _) in &shared.commits[self.version..] {
             if attempt
                 .marks
                 .keys()

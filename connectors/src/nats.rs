@@ -292,7 +292,8 @@ impl NatsSource {
         }
         match contiguity::explain(&state.deleted, state.bounds.first, next, after) {
             Explained::Deleted(tail) => self.accept_hole(tail),
-            Explained::Not if quiet >= QUIET_LONG => {
+            // At the end there is nothing to miss.
+            Explained::Not if self.end > self.position && quiet >= QUIET_LONG => {
                 warn!(
                     stream = self.options.stream,
                     position = self.position.0,

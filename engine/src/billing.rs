@@ -85,7 +85,7 @@ pub async fn draft(
                 .push(charge);
         }
     }
-    let cut = cut(view)?;
+    let cut = cut(view).await?;
     let assemble = |(customer, charges): (&String, &Vec<Charge>)| {
         let terms = Terms {
             customer,
@@ -154,9 +154,10 @@ fn price_in_force<'a>(view: &'a View, name: &str, period: &Period) -> Result<&'a
 }
 
 /// The position of each shard, as JSON, by shard.
-fn cut(view: &View) -> Result<String> {
+async fn cut(view: &View) -> Result<String> {
     let cuts: BTreeMap<String, u64> = view
-        .cuts()?
+        .cuts()
+        .await?
         .into_iter()
         .map(|(shard, position)| (shard, position.sequence.0))
         .collect();
@@ -208,7 +209,7 @@ pub async fn issue(
     period: &Period,
     clock: &dyn Clock,
 ) -> Result<Issued> {
-    check_over(view, period, clock)?;
+    check_over(view, period, clock).await?;
     let mut invoices = lake
         .table(table::INVOICES, &invoices_schema(), &[], &BTreeMap::new())
         .await?;
@@ -221,6 +222,7 @@ pub async fn issue(
         )
         .await?;
     derive_line_items(&invoices, &mut line_items).await?;
+    check_overlap(&invoices, &drafts, period).await?;
     let issued_before = issued_in(&invoices, period).await?;
     let mut outcome = Issued::default();
     for draft in drafts {
@@ -241,20 +243,23 @@ pub async fn issue(
     Ok(outcome)
 }
 
-fn check_over(view: &View, period: &Period, clock: &dyn Clock) -> Result<()> {
+async fn check_over(view: &View, period: &Period, clock: &dyn Clock) -> Result<()> {
     if clock.now_us() < period.end_us {
         return Err(Error::Billing {
             problem: format!("billing period {period} has not ended"),
             hint: "leave out --finalize for a draft".into(),
         });
     }
-    if view.has_open_windows(period) {
-        return Err(Error::Billing {
-            problem: format!("billing period {period} has windows that are still open"),
-            hint: "wait until they close, or close them with `tollgate run --until-end`".into(),
-        });
+    match view.unfinished_shard(period).await? {
+        None => Ok(()),
+        Some(shard) => Err(Error::Billing {
+            problem: format!(
+                "shard `{shard}` was not read to its end since billing period {period} ended, or has \
+                 windows of it that are still open"
+            ),
+            hint: "let `tollgate run` catch up, or run `tollgate run --until-end`".into(),
+        }),
     }
-    Ok(())
 }
 
 /// The invoices issued for a period, of one customer or of all, and their lines: rows of the tables
@@ -279,6 +284,38 @@ pub async fn issued(
     let invoices = printed.collect::<Result<Vec<_>, _>>();
     let invoices = invoices.map_err(query_error("reading issued invoices"))?;
     Ok((one_batch(&schema, &invoices)?, lines))
+}
+
+/// Refuses to bill a customer again for time that an issued invoice covers under another plan or in
+/// another time zone.
+async fn check_overlap(invoices: &dyn Table, drafts: &[Invoice], period: &Period) -> Result<()> {
+    let starts_before = col("period_start").lt(instant(period.end_us));
+    let overlaps = starts_before.and(col("period_end").gt(instant(period.start_us)));
+    let ids: BTreeMap<&str, &str> = drafts
+        .iter()
+        .map(|draft| (draft.customer.as_str(), draft.id.as_str()))
+        .collect();
+    for batch in rows_where(invoices, overlaps).await? {
+        let column = |name| batch[name].as_string::<i32>();
+        let (issued, customers, numbers) =
+            (column("invoice"), column("customer"), column("number"));
+        for row in 0..batch.num_rows() {
+            let customer = customers.value(row);
+            if ids.get(customer).is_some_and(|id| *id != issued.value(row)) {
+                let number = numbers.value(row);
+                return Err(Error::Billing {
+                    problem: format!(
+                        "customer `{customer}` has invoice {number}, which covers a part of {period} \
+                         under another plan or in another time zone"
+                    ),
+                    hint:
+                        "issue with the billing.default_plan and billing.time_zone of that invoice"
+                            .into(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The documents of what was issued for a period, by invoice id.

@@ -40,6 +40,10 @@ pub mod table {
     }
 }
 
+/// Configuration key of a meter's table: the lateness its windows were closed with. Another one would
+/// close other windows at the same watermark, so that events fall between panes or into two.
+const LATENESS_KEY: &str = "tollgate.lateness_us";
+
 /// Configuration key of a meter's table: which definition its panes were made by.
 const FINGERPRINT_KEY: &str = "tollgate.fingerprint";
 
@@ -111,10 +115,14 @@ impl Catalog {
 
 /// What is stored with a meter's table.
 fn configuration(meter: &Meter) -> BTreeMap<String, String> {
-    BTreeMap::from([(
-        FINGERPRINT_KEY.to_owned(),
-        format!("{:016x}", meter.fingerprint()),
-    )])
+    let lateness_us = meter.definition().lateness_us;
+    BTreeMap::from([
+        (
+            FINGERPRINT_KEY.to_owned(),
+            format!("{:016x}", meter.fingerprint()),
+        ),
+        (LATENESS_KEY.to_owned(), lateness_us.to_string()),
+    ])
 }
 
 /// The folder's `.sql` files by name, so that the order of definition does not depend on the disk.

@@ -39,6 +39,11 @@ impl Marks {
         }
     }
 
+    /// The shard's name.
+    pub fn shard(&self) -> &str {
+        &self.shard
+    }
+
     /// Last committed sequence, in `events`.
     pub fn sequence(&self) -> String {
         format!("{}/seq", self.shard)
@@ -54,7 +59,13 @@ impl Marks {
         format!("{}/watermark", self.shard)
     }
 
-    /// Hash of the message with that sequence, in `events`.
+    /// Sequence of the last message that was read, in `events`: below the last committed sequence when
+    /// holes follow it.
+    pub fn anchor_sequence(&self) -> String {
+        format!("{}/anchor_seq", self.shard)
+    }
+
+    /// Hash of that message, in `events`.
     pub fn anchor_hash(&self) -> String {
         format!("{}/anchor_hash", self.shard)
     }
@@ -62,6 +73,12 @@ impl Marks {
     /// Server timestamp of that message in microseconds, in `events`.
     pub fn anchor_time(&self) -> String {
         format!("{}/anchor_time", self.shard)
+    }
+
+    /// When the shard was last caught up, in microseconds, in `events`: everything that the stream had
+    /// stored by then is committed.
+    pub fn caught_up(&self) -> String {
+        format!("{}/caught_up", self.shard)
     }
 
     /// The sequence up to which a meter has written its panes, in the meter's table.
@@ -80,10 +97,12 @@ impl Marks {
 pub struct Position {
     /// The last message that is in the lake, or explained.
     pub sequence: Sequence,
-    /// What that message looked like; `None` before the first.
-    pub anchor: Option<Anchor>,
+    /// The last message that was read, and what it looked like; `None` before the first.
+    pub anchor: Option<(Sequence, Anchor)>,
     /// The watermark after it.
     pub watermark: EventTime,
+    /// Everything that the stream had stored by this time, in microseconds, is included.
+    pub caught_up_us: Option<i64>,
 }
 
 impl Position {
@@ -92,17 +111,29 @@ impl Position {
         sequence: Sequence(0),
         anchor: None,
         watermark: EventTime::MIN,
+        caught_up_us: None,
     };
+
+    /// When the stream stored the last message, in microseconds; 0 before the first.
+    pub fn ingest_time_us(&self) -> i64 {
+        self.anchor.map_or(0, |(_, anchor)| anchor.ingest_time_us)
+    }
 
     /// Reads the position that `events` was committed with.
     pub fn load(events: &dyn Table, marks: &Marks) -> Result<Self> {
-        let sequence = match events.mark(&marks.sequence()) {
-            None => return Ok(Position::START),
-            Some(sequence) => Sequence(u64::try_from(sequence).map_err(|_| Error::Shard {
-                shard: marks.shard.clone(),
-                problem: format!("the lake says its last sequence is {sequence}"),
-                hint: "the `events` table was written by something else; restore it".into(),
-            })?),
+        let number = |mark: String| match events.mark(&mark) {
+            None => Ok(None),
+            Some(value) => match u64::try_from(value) {
+                Ok(value) => Ok(Some(Sequence(value))),
+                Err(_) => Err(Error::Shard {
+                    shard: marks.shard.clone(),
+                    problem: format!("the lake says `{mark}` is {value}"),
+                    hint: "the `events` table was written by something else; restore it".into(),
+                }),
+            },
+        };
+        let Some(sequence) = number(marks.sequence())? else {
+            return Ok(Position::START);
         };
         let anchor = events
             .mark(&marks.anchor_hash())
@@ -111,32 +142,31 @@ impl Position {
                 hash,
                 ingest_time_us,
             });
-        let watermark = events
-            .mark(&marks.watermark())
-            .map_or(EventTime::MIN, EventTime);
+        let watermark = events.mark(&marks.watermark());
         Ok(Position {
             sequence,
-            anchor,
-            watermark,
+            anchor: number(marks.anchor_sequence())?.zip(anchor),
+            watermark: watermark.map_or(EventTime::MIN, EventTime),
+            caught_up_us: events.mark(&marks.caught_up()),
         })
     }
 
     /// The marks that say so, for a commit by the owner with this epoch.
     pub fn marks(&self, marks: &Marks, epoch: i64) -> BTreeMap<String, i64> {
+        let number = |sequence: Sequence| i64::try_from(sequence.0).unwrap_or(i64::MAX);
         let mut values = BTreeMap::from([
-            (
-                marks.sequence(),
-                i64::try_from(self.sequence.0).unwrap_or(i64::MAX),
-            ),
+            (marks.sequence(), number(self.sequence)),
             (marks.epoch(), epoch),
         ]);
         if self.watermark != EventTime::MIN {
             values.insert(marks.watermark(), self.watermark.0);
         }
-        if let Some(anchor) = self.anchor {
+        if let Some((sequence, anchor)) = self.anchor {
+            values.insert(marks.anchor_sequence(), number(sequence));
             values.insert(marks.anchor_hash(), anchor.hash);
             values.insert(marks.anchor_time(), anchor.ingest_time_us);
         }
+        values.extend(self.caught_up_us.map(|at| (marks.caught_up(), at)));
         values
     }
 }
@@ -199,7 +229,8 @@ impl Owner {
         ))
     }
 
-    fn fenced(&self, theirs: Option<i64>) -> Error {
+    /// The error that says so.
+    pub(crate) fn fenced(&self, theirs: Option<i64>) -> Error {
         Error::Fenced {
             shard: self.shard.clone(),
             ours: self.epoch,

@@ -79,6 +79,13 @@ impl Dedupe {
         }
     }
 
+    /// Forgets a key whose event turned out not to count.
+    pub fn forget(&mut self, key: u128) {
+        if let Ok(seen) = self.seen.find_entry(bucket(key), |seen| seen.key == key) {
+            seen.remove();
+        }
+    }
+
     /// Drops keys that no later message can meet within the horizon. Changes no verdict: `judge`
     /// looks at the age itself. Does something at most once per day of ingest time.
     pub fn prune(&mut self, ingest_us: i64) {
@@ -123,6 +130,15 @@ mod tests {
         assert_eq!(dedupe.judge(1, 7, 1), Verdict::Repeat);
         assert_eq!(dedupe.judge(1, 8, 2), Verdict::Conflict);
         assert_eq!(dedupe.judge(1, 7, 3), Verdict::Repeat);
+    }
+
+    #[test]
+    fn a_forgotten_key_is_new_again() {
+        let mut dedupe = Dedupe::new(100);
+        dedupe.judge(1, 7, 0);
+        dedupe.forget(1);
+        dedupe.forget(2);
+        assert_eq!(dedupe.judge(1, 8, 1), Verdict::New);
     }
 
     #[test]

@@ -103,13 +103,22 @@ impl States {
         Ok(taken)
     }
 
+    /// The start of the first window that has state, or `None`.
+    fn first_start(&self) -> Option<EventTime> {
+        self.starts().min()
+    }
+
     /// The start of the last window that has state, or `None`.
     fn last_start(&self) -> Option<EventTime> {
+        self.starts().max()
+    }
+
+    fn starts(&self) -> impl Iterator<Item = EventTime> {
         let starts = self
             .batches
             .iter()
             .flat_map(|batch| micros(batch, "window_start"));
-        starts.max().copied().map(EventTime)
+        starts.copied().map(EventTime)
     }
 }
 
@@ -153,6 +162,15 @@ pub struct Pending {
     late: Vec<RecordBatch>,
     closings: Closings,
     panes: BTreeMap<i64, i32>,
+}
+
+/// What one lane makes of one micro-batch.
+#[derive(Debug, Default)]
+struct Measured {
+    open: Option<RecordBatch>,
+    late: Option<RecordBatch>,
+    /// The events that were late for this meter.
+    late_rows: Option<BooleanBuffer>,
 }
 
 /// One micro-batch of counted events, with what is the same for every meter worked out once.
@@ -215,38 +233,59 @@ impl Lane {
         self.closings.closed_end()
     }
 
+    /// True when a window that overlaps `[start, end)`, in microseconds, has usage and is not closed.
+    pub fn has_open_windows(&self, start_us: i64, end_us: i64) -> bool {
+        self.open.starts().any(|start| {
+            let end = self.windowing.end(start);
+            start.0 < end_us && end.0 > start_us && end > self.closed_end()
+        })
+    }
+
     /// All state that is not in the table yet.
     pub fn unwritten(&self) -> impl Iterator<Item = &RecordBatch> {
         self.open.batches().iter().chain(self.late.batches())
     }
 
-    /// Meters one micro-batch. Returns which events are late for this meter, if any is.
-    async fn apply(&mut self, counted: &Counted<'_>) -> Result<Option<BooleanBuffer>> {
+    /// Measures one micro-batch; moves nothing but the closings.
+    async fn measure(&mut self, counted: &Counted<'_>) -> Result<Measured> {
         for (watermark, sequence, ingest_us) in &counted.moves {
             if *watermark >= self.closings.next() {
                 self.closings.reach(*watermark, *sequence, *ingest_us);
             }
         }
         let Some(rows) = relation(counted.events, &self.event_type, &self.meter)? else {
-            return Ok(None);
+            return Ok(Measured::default());
         };
         let covered = self.covered(counted);
         let late = self.late_rows(counted);
         if covered.is_none() && late.is_none() {
-            let state = self.meter.partial(rows.all()?).await?;
-            self.open.push(&self.meter, state).await?;
-            return Ok(None);
+            let open = Some(self.meter.partial(rows.all()?).await?);
+            return Ok(Measured {
+                open,
+                ..Measured::default()
+            });
         }
-        let length = counted.events.num_rows();
-        let none = BooleanBuffer::new_unset(length);
+        let none = BooleanBuffer::new_unset(counted.events.num_rows());
         let covered = covered.unwrap_or_else(|| none.clone());
         let late = &late.unwrap_or(none) & &!&covered;
         let open = &!&covered & &!&late;
-        let state = self.meter.partial(rows.only(open)?).await?;
-        self.open.push(&self.meter, state).await?;
-        let state = self.meter.partial(rows.only(late.clone())?).await?;
-        self.late.push(&self.meter, state).await?;
-        Ok((late.count_set_bits() > 0).then(|| rows.within(late)))
+        let late = rows.within(late);
+        Ok(Measured {
+            open: Some(self.meter.partial(rows.only(open)?).await?),
+            late: Some(self.meter.partial(rows.only(late.clone())?).await?),
+            late_rows: (late.count_set_bits() > 0).then_some(late),
+        })
+    }
+
+    /// Adds what was measured to the state.
+    async fn keep(&mut self, measured: Measured) -> Result<()> {
+        if let Some(open) = measured.open {
+            self.open.push(&self.meter, open).await?;
+        }
+        if let Some(late) = measured.late {
+            self.late.push(&self.meter, late).await?;
+        }
+        Ok(())
     }
 
     /// Events that are in the table already: up to the cut, in windows closed at the cut.
@@ -447,15 +486,71 @@ impl Metering {
 
     /// Meters a micro-batch of counted events, in rising sequence, in the schema of `events`.
     /// Returns which of them were late for any meter; `None` when none was.
+    ///
+    /// # Errors
+    /// A meter cannot measure the batch; then nothing has changed, and [`Metering::unmeasurable`]
+    /// says which events are to blame.
     pub async fn apply(&mut self, events: &RecordBatch) -> Result<Option<BooleanBuffer>> {
-        let counted = self.count(events);
-        let mut late: Option<BooleanBuffer> = None;
-        for lane in &mut self.lanes {
-            if let Some(rows) = lane.apply(&counted).await? {
-                late = Some(late.map_or(rows.clone(), |others| &others | &rows));
+        let watermark = self.watermark;
+        let known = self.known.clone();
+        let closings: Vec<Closings> = self.lanes.iter().map(|l| l.closings.clone()).collect();
+        match self.measure(events).await {
+            Ok(measured) => self.keep(measured).await,
+            Err(error) => {
+                self.watermark = watermark;
+                self.known = known;
+                for (lane, closings) in self.lanes.iter_mut().zip(closings) {
+                    lane.closings = closings;
+                }
+                Err(error)
             }
         }
+    }
+
+    async fn measure(&mut self, events: &RecordBatch) -> Result<Vec<Measured>> {
+        let counted = self.count(events);
+        let mut measured = Vec::with_capacity(self.lanes.len());
+        for lane in &mut self.lanes {
+            measured.push(lane.measure(&counted).await?);
+        }
+        Ok(measured)
+    }
+
+    async fn keep(&mut self, measured: Vec<Measured>) -> Result<Option<BooleanBuffer>> {
+        let mut late: Option<BooleanBuffer> = None;
+        for (lane, mut measured) in self.lanes.iter_mut().zip(measured) {
+            if let Some(rows) = measured.late_rows.take() {
+                late = Some(late.map_or(rows.clone(), |others| &others | &rows));
+            }
+            lane.keep(measured).await?;
+        }
         Ok(late)
+    }
+
+    /// The events of a batch that some meter cannot measure each by itself, with the reason: an
+    /// expression fails on it, such as a product of more than 38 digits.
+    pub async fn unmeasurable(&self, events: &RecordBatch) -> Result<BTreeMap<usize, String>> {
+        let mut found = BTreeMap::new();
+        for lane in &self.lanes {
+            let mut parts = vec![(0, events.num_rows())];
+            while let Some((from, length)) = parts.pop() {
+                let part = events.slice(from, length);
+                let Some(rows) = relation(&part, &lane.event_type, &lane.meter)? else {
+                    continue;
+                };
+                match lane.meter.partial(rows.all()?).await {
+                    Ok(_) => {}
+                    Err(error) if length == 1 => {
+                        found.entry(from).or_insert_with(|| reason(&error));
+                    }
+                    Err(_) => {
+                        let half = length / 2;
+                        parts.extend([(from, half), (from + half, length - half)]);
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn count<'a>(&mut self, events: &'a RecordBatch) -> Counted<'a> {
@@ -467,7 +562,10 @@ impl Metering {
         for i in 0..sequences.len() {
             let sequence = Sequence(sequences[i].unsigned_abs());
             while let Some(known) = self.known.pop_front_if(|known| known.cut < sequence) {
+                // What closed there closes here too, with the last message before it.
+                let closed_at_us = ingest_times[i.saturating_sub(1)];
                 self.watermark.advance(known.watermark);
+                moves.push((self.watermark.now(), known.cut, closed_at_us));
             }
             let was = self.watermark.now();
             before.push(
@@ -502,9 +600,18 @@ impl Metering {
             moves: Vec::new(),
         };
         for lane in &mut self.lanes {
-            lane.apply(&counted).await?;
+            let measured = lane.measure(&counted).await?;
+            lane.keep(measured).await?;
         }
         Ok(())
+    }
+
+    /// True when something is closed or late that is in no table yet.
+    pub fn has_pending(&self) -> bool {
+        self.lanes.iter().any(|lane| {
+            let first = lane.open.first_start();
+            !lane.late.is_empty() || first.is_some_and(|start| start < lane.closed_end())
+        })
     }
 
     /// Moves the watermark without an event, closing windows at `position`'s message.
@@ -517,6 +624,18 @@ impl Metering {
         for lane in &mut self.lanes {
             lane.closings.reach(now, cut, closed_at_us);
         }
+    }
+
+    /// True when `watermark` would close a window that has usage.
+    pub fn would_close(&self, watermark: EventTime) -> bool {
+        self.lanes.iter().any(|lane| {
+            let closed_end = lane.windowing.closed_end(watermark);
+            let mut open = lane
+                .open
+                .starts()
+                .filter(|start| *start >= lane.closed_end());
+            closed_end > lane.closed_end() && open.any(|start| start < closed_end)
+        })
     }
 
     /// The least watermark that closes every open window; `None` when none is open.
@@ -570,7 +689,7 @@ impl Pending {
         let at = Closing {
             closed_end: EventTime::MIN,
             cut: position.sequence,
-            closed_at_us: position.anchor.map_or(0, |anchor| anchor.ingest_time_us),
+            closed_at_us: position.ingest_time_us(),
         };
         let mut panes = Vec::new();
         if !self.closed.is_empty() {
@@ -627,6 +746,17 @@ fn with_origin(
         ),
     ]);
     RecordBatch::try_new(table_schema(meter), columns).map_err(query_error("writing panes"))
+}
+
+/// An error and what caused it, in one line.
+fn reason(error: &tollgate_sql::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// The number of the last late pane of each window start, from rows `window_start, pane`.

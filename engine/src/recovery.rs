@@ -26,7 +26,7 @@ use tollgate_sql::{definitions::Definitions, meter::Meter};
 pub struct Seen {
     /// What the stream holds now.
     pub bounds: Bounds,
-    /// The anchor of message S, if the stream still has one.
+    /// The anchor of the last message that was read, if the stream still has it.
     pub anchor: Option<Anchor>,
 }
 
@@ -64,10 +64,10 @@ pub fn check_stream(shard: &str, position: &Position, seen: &Seen) -> Result<()>
         ));
     }
     match (position.anchor, seen.anchor) {
-        (Some(ours), Some(theirs)) if ours != theirs => Err(broken(
+        (Some((sequence, ours)), Some(theirs)) if ours != theirs => Err(broken(
             format!(
                 "message {} is not the message that was committed",
-                committed.0
+                sequence.0
             ),
             "the stream was rolled back and its sequences were used again; restore the stream, or \
              start a new lake for it",
@@ -102,7 +102,10 @@ pub async fn lanes(
     let mut lanes = Vec::with_capacity(meters.len());
     for (meter, table) in meters.iter().zip(tables) {
         let (written, panes) = match table {
-            Some(table) => (written(*table, marks), late_panes(*table).await?),
+            Some(table) => (
+                written(*table, marks),
+                late_panes(*table, marks.shard()).await?,
+            ),
             None => (Written::NOTHING, BTreeMap::new()),
         };
         let event_type = definitions
@@ -118,11 +121,11 @@ pub async fn lanes(
     Ok(lanes)
 }
 
-async fn late_panes(table: &dyn Table) -> Result<BTreeMap<i64, i32>> {
+async fn late_panes(table: &dyn Table, shard: &str) -> Result<BTreeMap<i64, i32>> {
     let doing = "reading the numbers of late panes";
     let frame = SessionContext::new()
         .read_table(table.provider()?)
-        .and_then(|frame| frame.filter(col("pane").gt(lit(0))))
+        .and_then(|frame| frame.filter(col("pane").gt(lit(0)).and(col("shard").eq(lit(shard)))))
         .and_then(|frame| {
             frame.aggregate(
                 vec![col("window_start")],
@@ -173,7 +176,7 @@ pub async fn open_windows(
     while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
         metering.apply(&batch).await?;
     }
-    let closed_at_us = position.anchor.map_or(0, |anchor| anchor.ingest_time_us);
+    let closed_at_us = position.ingest_time_us();
     metering.advance(position.watermark, position.sequence, closed_at_us);
     Ok(metering)
 }
@@ -187,12 +190,12 @@ pub async fn dedupe(
 ) -> Result<Dedupe> {
     let doing = "rebuilding the dedupe index";
     let mut dedupe = Dedupe::new(horizon_us);
-    let Some(anchor) = position.anchor else {
-        return Ok(dedupe);
-    };
-    let since = micros_literal(anchor.ingest_time_us.saturating_sub(horizon_us));
+    // Without a message there is no time to count back from: then every key is remembered.
+    let since = position.anchor.map_or(i64::MIN, |(_, anchor)| {
+        anchor.ingest_time_us.saturating_sub(horizon_us)
+    });
     let frame = counted(events, shard)?
-        .filter(col("ingest_time").gt_eq(since))
+        .filter(col("ingest_time").gt_eq(micros_literal(since)))
         .and_then(|frame| {
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
         });
@@ -261,8 +264,9 @@ mod tests {
     fn check(first: u64, last: u64, anchor: Option<Anchor>) -> Result<()> {
         let position = Position {
             sequence: Sequence(10),
-            anchor: Some(ANCHOR),
+            anchor: Some((Sequence(10), ANCHOR)),
             watermark: EventTime(0),
+            caught_up_us: None,
         };
         let bounds = Bounds {
             first: Sequence(first),

@@ -24,8 +24,8 @@ use crate::{
     telemetry::{Counts, Progress, Report},
     window::EventTime,
 };
-use arrow::array::RecordBatch;
-use judge::{judge, with_late};
+use arrow::{array::RecordBatch, buffer::BooleanBuffer};
+use judge::{Judged, judge, with_late};
 use reader::{Batch, Input, Reader};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{
@@ -86,6 +86,10 @@ pub struct Shard {
     progress: watch::Sender<Progress>,
 }
 
+/// An idle shard records that it is caught up this often, in microseconds: on the quarter hours, where
+/// the billing periods of every time zone begin.
+const CAUGHT_UP_EVERY_US: i64 = 900_000_000;
+
 /// What waits for the next flush.
 #[derive(Debug, Default)]
 struct Buffer {
@@ -145,13 +149,14 @@ impl Shard {
             clock,
         } = parts;
         let shard = source.shard().to_owned();
+        let asked_us = clock.now_us();
         let bounds = source.bounds().await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let (owner, position) =
             commit::acquire(events.as_mut(), &shard, nonce, clock.as_ref()).await?;
-        let anchor = match position.sequence {
-            Sequence(0) => None,
-            sequence => source.anchor(sequence).await?,
+        let anchor = match position.anchor {
+            None => None,
+            Some((sequence, _)) => source.anchor(sequence).await?,
         };
         recovery::check_stream(&shard, &position, &Seen { bounds, anchor })?;
         for table in &mut tables {
@@ -177,6 +182,8 @@ impl Shard {
             position: position.sequence,
             until: options.until_end.then_some(bounds.last),
             batch_bytes: options.batch_bytes,
+            clock: Arc::clone(&clock),
+            asked_us,
         };
         progress.send_modify(|p| {
             p.position = position.sequence;
@@ -189,6 +196,12 @@ impl Shard {
             tables,
             clock: Arc::clone(&clock),
         };
+        // Panes that a crash kept from being written, or a new meter's, do not wait for an event.
+        let since_us = metering.has_pending().then(|| clock.now_us());
+        let buffer = Buffer {
+            since_us,
+            ..Buffer::default()
+        };
         Ok(Shard {
             options,
             clock,
@@ -197,7 +210,7 @@ impl Shard {
             dedupe,
             metering,
             position,
-            buffer: Buffer::default(),
+            buffer,
             writer: WriterSlot::Free(Box::new(writer)),
             report: Report::new(&shard),
             progress,
@@ -209,8 +222,11 @@ impl Shard {
         while let Some(input) = self.input.recv().await {
             match input {
                 Input::Batch(batch) => self.process(*batch).await?,
-                Input::Idle => self.advance_if_idle(),
-                Input::End => return Ok(true),
+                Input::Idle { caught_up_us } => self.idle(caught_up_us),
+                Input::End { asked_us } => {
+                    self.caught_up(asked_us);
+                    return Ok(true);
+                }
             }
             self.writer.collect(&mut self.report).await?;
             if self.is_flush_due() {
@@ -221,14 +237,12 @@ impl Shard {
     }
 
     async fn process(&mut self, batch: Batch) -> Result<()> {
-        let judged = judge(&mut self.dedupe, &batch)?;
-        let late = self.metering.apply(&judged.counted).await?;
+        let mut judged = judge(&mut self.dedupe, &batch)?;
+        let late = self.meter(&mut judged, &batch).await?;
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
             self.dedupe.prune(last.ingest_time_us);
-            self.position.anchor = (last.sequence == batch.last)
-                .then(|| Anchor::of(last))
-                .or(self.position.anchor);
+            self.position.anchor = Some((last.sequence, Anchor::of(last)));
         }
         self.position.sequence = batch.last;
         self.position.watermark = self.metering.watermark();
@@ -249,6 +263,21 @@ impl Shard {
         Ok(())
     }
 
+    /// Meters what counts. An event that a meter cannot measure by itself is set aside, so that one
+    /// publisher cannot stop everyone's metering.
+    async fn meter(&mut self, judged: &mut Judged, batch: &Batch) -> Result<Option<BooleanBuffer>> {
+        let error = match self.metering.apply(&judged.counted).await {
+            Err(error @ Error::Sql(tollgate_sql::Error::Measure { .. })) => error,
+            applied => return applied,
+        };
+        let unmeasurable = self.metering.unmeasurable(&judged.counted).await?;
+        if unmeasurable.is_empty() {
+            return Err(error);
+        }
+        judged.reject(unmeasurable, batch, &mut self.dedupe)?;
+        self.metering.apply(&judged.counted).await
+    }
+
     fn is_flush_due(&self) -> bool {
         let waited_us = self
             .buffer
@@ -258,16 +287,25 @@ impl Shard {
             || waited_us.is_some_and(|waited| waited >= self.options.flush_interval_us)
     }
 
-    /// An idle shard that is caught up goes by the clock, if that closes a window.
-    fn advance_if_idle(&mut self) {
-        let now_us = self.clock.now_us();
-        let due = self
-            .metering
-            .closing_watermark()
-            .is_some_and(|closing| closing.0 <= now_us);
-        if due && !self.options.until_end {
+    /// Nothing came for a while. If that is known to be the stream's end, the shard goes by the clock,
+    /// where that closes a window; and says every now and then that nothing is missing.
+    fn idle(&mut self, caught_up_us: Option<i64>) {
+        let Some(now_us) = caught_up_us else {
+            return;
+        };
+        if self.metering.would_close(EventTime(now_us)) {
             self.advance(EventTime(now_us));
         }
+        let quarter = |us: i64| us.div_euclid(CAUGHT_UP_EVERY_US);
+        if self.position.caught_up_us.map(quarter) != Some(quarter(now_us)) {
+            self.caught_up(now_us);
+        }
+    }
+
+    /// Everything that the source had stored by `asked_us` is read: to be said in the next commit.
+    fn caught_up(&mut self, asked_us: i64) {
+        self.position.caught_up_us = self.position.caught_up_us.max(Some(asked_us));
+        self.buffer.since_us.get_or_insert(self.clock.now_us());
     }
 
     /// The input has ended: closes every window that is open, and no later one.
@@ -281,7 +319,7 @@ impl Shard {
         let closed_at_us = self
             .position
             .anchor
-            .map_or(to.0, |anchor| anchor.ingest_time_us);
+            .map_or(to.0, |(_, anchor)| anchor.ingest_time_us);
         self.metering
             .advance(to, self.position.sequence, closed_at_us);
         self.position.watermark = self.metering.watermark();
@@ -326,14 +364,30 @@ async fn reader_result(reader: &mut JoinHandle<Result<()>>) -> Result<()> {
     }
 }
 
+/// How often an older owner's last commit may come between.
+const TAKE_OVER_TRIES: u32 = 10;
+
 /// Commits the owner's epoch to a meter's table, so that no older owner can write panes any more.
 async fn take_over(table: &mut dyn Table, owner: &Owner, clock: &dyn Clock) -> Result<()> {
-    table.refresh().await?;
-    let attempt = Attempt {
-        commit_id: owner.commit_id(Sequence(0), 0),
-        marks: BTreeMap::from([(owner.marks.epoch(), owner.epoch)]),
-        info: BTreeMap::new(),
-    };
-    commit::commit_once(table, &attempt, &Staged::default(), owner, clock).await?;
-    Ok(())
+    for step in 0..TAKE_OVER_TRIES {
+        table.refresh().await?;
+        if table
+            .mark(&owner.marks.epoch())
+            .is_some_and(|epoch| epoch > owner.epoch)
+        {
+            break;
+        }
+        let attempt = Attempt {
+            commit_id: owner.commit_id(Sequence(0), u64::from(step)),
+            marks: BTreeMap::from([(owner.marks.epoch(), owner.epoch)]),
+            info: BTreeMap::new(),
+        };
+        match commit::commit_once(table, &attempt, &Staged::default(), owner, clock).await {
+            // The owner before us may have been writing panes just then: they are in, and it is out.
+            Err(Error::Fenced { .. }) => {}
+            done => return done.map(|_| ()),
+        }
+    }
+    let theirs = table.mark(&owner.marks.epoch()).unwrap_or(owner.epoch);
+    Err(owner.fenced(Some(theirs)))
 }

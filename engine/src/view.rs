@@ -9,7 +9,7 @@ use crate::{
     catalog::{Catalog, table},
     commit::{Marks, Position},
     error::{Error, Result, query_error},
-    metering::{Metering, micros, project},
+    metering::{Lane, Metering, micros, project},
     period::Period,
     recovery,
     window::{EventTime, window_start},
@@ -28,6 +28,7 @@ use datafusion::{
     prelude::{DataFrame, Expr, SessionContext, col, lit},
 };
 use std::{collections::BTreeSet, sync::Arc};
+use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     definitions::EventType, invoice::tables::line_items_schema, meter::Meter, schema, session,
@@ -41,7 +42,9 @@ pub struct View {
     tables: Vec<Option<Box<dyn Table>>>,
     invoices: Option<Box<dyn Table>>,
     line_items: Option<Box<dyn Table>>,
-    shards: Vec<(String, Metering)>,
+    /// The open windows of each shard, metered again when somebody asks for them: what a meter cannot
+    /// measure must not hide the events.
+    shards: OnceCell<Vec<(String, Metering)>>,
 }
 
 impl View {
@@ -54,16 +57,14 @@ impl View {
             tables.push(existing_meter(&catalog, lake, meter).await?);
         }
         let events = existing(lake, table::EVENTS).await?;
-        let mut view = View {
+        Ok(View {
             catalog,
             events,
             tables,
             invoices,
             line_items,
-            shards: Vec::new(),
-        };
-        view.shards = view.open_windows().await?;
-        Ok(view)
+            shards: OnceCell::new(),
+        })
     }
 
     /// A view of a lake that holds nothing.
@@ -75,8 +76,13 @@ impl View {
             tables,
             invoices: None,
             line_items: None,
-            shards: Vec::new(),
+            shards: OnceCell::new(),
         }
+    }
+
+    async fn shards(&self) -> Result<&[(String, Metering)]> {
+        let shards = self.shards.get_or_try_init(|| self.open_windows());
+        Ok(shards.await?.as_slice())
     }
 
     /// The open windows of every shard that has events.
@@ -108,19 +114,15 @@ impl View {
     }
 
     /// The position of each shard: what this view is a cut of.
-    pub fn cuts(&self) -> Result<Vec<(String, Position)>> {
+    pub async fn cuts(&self) -> Result<Vec<(String, Position)>> {
         let Some(events) = &self.events else {
             return Ok(Vec::new());
         };
-        self.shards
-            .iter()
-            .map(|(shard, _)| {
-                Ok((
-                    shard.clone(),
-                    Position::load(events.as_ref(), &Marks::of(shard))?,
-                ))
-            })
-            .collect()
+        let load = |(shard, _): &(String, Metering)| {
+            let position = Position::load(events.as_ref(), &Marks::of(shard))?;
+            Ok((shard.clone(), position))
+        };
+        self.shards().await?.iter().map(load).collect()
     }
 
     /// The definitions that this view was opened with.
@@ -128,19 +130,21 @@ impl View {
         &self.catalog
     }
 
-    /// True when a window of any meter within the period is still open in any shard.
-    pub fn has_open_windows(&self, period: &Period) -> bool {
-        self.shards
-            .iter()
-            .flat_map(|(_, metering)| metering.lanes())
-            .any(|lane| {
-                lane.unwritten().any(|batch| {
-                    micros(batch, "window_start").iter().any(|start| {
-                        let end = lane.windowing().end(EventTime(*start));
-                        *start < period.end_us && end.0 > period.start_us && end > lane.closed_end()
-                    })
-                })
-            })
+    /// A shard in which more usage of the period may still be on its way: a window of it is open, or
+    /// the shard was not read to its end since the period ended. `None` when there is none.
+    pub async fn unfinished_shard(&self, period: &Period) -> Result<Option<String>> {
+        for ((shard, position), (_, metering)) in
+            self.cuts().await?.iter().zip(self.shards().await?)
+        {
+            let closed = |lane: &Lane| lane.closed_end().0 >= period.end_us;
+            let caught_up = position.caught_up_us.is_some_and(|at| at >= period.end_us);
+            let open = |lane: &Lane| lane.has_open_windows(period.start_us, period.end_us);
+            let lanes = metering.lanes();
+            if !(lanes.iter().all(closed) || caught_up && !lanes.iter().any(open)) {
+                return Ok(Some(shard.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// A session with every relation that `sql` names: `events`, event types, meters with all their
@@ -283,7 +287,8 @@ impl View {
         let states = self.states(index, period).await?;
         let rows = meter.finish(&states).await?;
         let closed_end = self
-            .shards
+            .shards()
+            .await?
             .iter()
             .map(|(_, metering)| metering.lanes()[index].closed_end())
             .min()
@@ -329,7 +334,7 @@ impl View {
         for pane in self.panes(index, inside.as_ref()).await? {
             states.push(meter.states_of(&pane)?);
         }
-        for (_, metering) in &self.shards {
+        for (_, metering) in self.shards().await? {
             for batch in metering.lanes()[index].unwritten() {
                 states.push(match &inside {
                     Some(inside) => inside.select(batch)?,

@@ -23,9 +23,18 @@ pub(super) struct Judged {
     is_counted: BooleanBuffer,
     /// Those alone.
     pub(super) counted: RecordBatch,
-    /// Rows of `rows` with an id that was seen with other content, and their payloads.
-    conflicts: BTreeMap<usize, Vec<u8>>,
+    /// Which rows of the batch are in `rows`.
+    kept: BooleanBuffer,
+    /// Rows of `rows` that are set aside here, beside those that the decoder did.
+    aside: BTreeMap<usize, Aside>,
     pub(super) counts: Counts,
+}
+
+/// Why a row is kept without being counted.
+struct Aside {
+    status: Status,
+    reason: String,
+    raw: Vec<u8>,
 }
 
 /// Drops repeats and finds conflicts. Only an event that counts claims its id, so one that was
@@ -40,7 +49,7 @@ pub(super) fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
     };
     let mut keep = Vec::with_capacity(events.num_rows());
     let mut is_counted = Vec::with_capacity(events.num_rows());
-    let mut conflicts = BTreeMap::new();
+    let mut aside = BTreeMap::new();
     for row in 0..events.num_rows() {
         let verdict = match batch.decoded.statuses[row] {
             Status::Ok => Some(dedupe.judge(
@@ -59,8 +68,11 @@ pub(super) fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
         };
         if verdict == Some(Verdict::Conflict) {
             counts.conflicts += 1;
-            let raw = batch.decoded.raw(&batch.messages, row).unwrap_or_default();
-            conflicts.insert(is_counted.len(), raw.into_owned());
+            let reason = "this source and id were counted before with other content".to_owned();
+            aside.insert(
+                is_counted.len(),
+                set_aside(batch, row, Status::Conflict, reason),
+            );
         }
         counts.repeats += u64::from(verdict == Some(Verdict::Repeat));
         counts.counted += u64::from(verdict == Some(Verdict::New));
@@ -69,14 +81,16 @@ pub(super) fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
             is_counted.push(verdict == Some(Verdict::New));
         }
     }
-    let rows = select(events, BooleanBuffer::from(keep))?;
+    let kept = BooleanBuffer::from(keep);
+    let rows = select(events, kept.clone())?;
     let is_counted = BooleanBuffer::from(is_counted);
     let counted = select(&rows, is_counted.clone())?;
     Ok(Judged {
         rows,
         is_counted,
         counted,
-        conflicts,
+        kept,
+        aside,
         counts,
     })
 }
@@ -88,9 +102,46 @@ fn select(batch: &RecordBatch, mask: BooleanBuffer) -> Result<RecordBatch> {
     filter_record_batch(batch, &BooleanArray::from(mask)).map_err(query_error("selecting events"))
 }
 
-/// Writes `late` and `conflict` into the status column, and a conflict's reason and payload.
+fn set_aside(batch: &Batch, row: usize, status: Status, reason: String) -> Aside {
+    let raw = batch.decoded.raw(&batch.messages, row).unwrap_or_default();
+    Aside {
+        status,
+        reason,
+        raw: raw.into_owned(),
+    }
+}
+
+impl Judged {
+    /// Sets counted events aside that no meter can measure, by their place in `counted`. They give
+    /// their ids back, so that they may be corrected and sent again.
+    pub(super) fn reject(
+        &mut self,
+        unmeasurable: BTreeMap<usize, String>,
+        batch: &Batch,
+        dedupe: &mut Dedupe,
+    ) -> Result<()> {
+        let counted: Vec<usize> = self.is_counted.set_indices().collect();
+        let kept: Vec<usize> = self.kept.set_indices().collect();
+        for (place, reason) in unmeasurable {
+            let row = counted[place];
+            dedupe.forget(batch.decoded.keys[kept[row]]);
+            let aside = set_aside(batch, kept[row], Status::Rejected, reason);
+            self.aside.insert(row, aside);
+            self.counts.counted -= 1;
+            self.counts.rejected += 1;
+        }
+        let is_aside = |row| self.aside.contains_key(&row);
+        self.is_counted = BooleanBuffer::collect_bool(self.is_counted.len(), |row| {
+            self.is_counted.value(row) && !is_aside(row)
+        });
+        self.counted = select(&self.rows, self.is_counted.clone())?;
+        Ok(())
+    }
+}
+
+/// Writes `late`, and what was set aside, into the columns `status`, `reason` and `raw`.
 pub(super) fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result<RecordBatch> {
-    if late.is_none() && judged.conflicts.is_empty() {
+    if late.is_none() && judged.aside.is_empty() {
         return Ok(judged.rows.clone());
     }
     let rows = &judged.rows;
@@ -104,13 +155,11 @@ pub(super) fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result
     for row in 0..rows.num_rows() {
         let is_late = judged.is_counted.value(row) && late.is_some_and(|late| late.value(counted));
         counted += usize::from(judged.is_counted.value(row));
-        match judged.conflicts.get(&row) {
-            Some(payload) => {
-                status.push(Status::Conflict.as_str());
-                reason.push(Some(
-                    "this source and id were counted before with other content",
-                ));
-                raw.append_value(payload);
+        match judged.aside.get(&row) {
+            Some(aside) => {
+                status.push(aside.status.as_str());
+                reason.push(Some(aside.reason.as_str()));
+                raw.append_value(&aside.raw);
             }
             None => {
                 status.push(if is_late {

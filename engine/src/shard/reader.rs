@@ -1,6 +1,10 @@
 //! Reads and decodes ahead of the shard.
 
-use crate::error::{Error, Result};
+use crate::{
+    clock::Clock,
+    error::{Error, Result},
+};
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tollgate_connectors::{
     Message, ReadLimit, Sequence, Source,
@@ -11,10 +15,14 @@ use tollgate_connectors::{
 #[derive(Debug)]
 pub(super) enum Input {
     Batch(Box<Batch>),
-    /// Nothing came for a while: the shard is caught up.
-    Idle,
-    /// The source's end, as it was at the start, is reached.
-    End,
+    /// Nothing came for a while. When the source was asked and has nothing more, the time before that.
+    Idle {
+        caught_up_us: Option<i64>,
+    },
+    /// The source's end, as it was at the time given, is reached.
+    End {
+        asked_us: i64,
+    },
 }
 
 #[derive(Debug)]
@@ -34,7 +42,13 @@ pub(super) struct Reader {
     pub(super) position: Sequence,
     pub(super) until: Option<Sequence>,
     pub(super) batch_bytes: usize,
+    pub(super) clock: Arc<dyn Clock>,
+    /// When the source's bounds were last asked for, in microseconds.
+    pub(super) asked_us: i64,
 }
+
+/// An idle source is asked at most this often whether there is nothing more, in microseconds.
+const ASK_EVERY_US: i64 = 1_000_000;
 
 /// How long a read waits for the first message before the shard counts as idle.
 const IDLE_MS: u64 = 200;
@@ -51,7 +65,11 @@ impl Reader {
         };
         loop {
             if self.until.is_some_and(|until| self.position >= until) {
-                let _ = sender.send(Input::End).await;
+                let _ = sender
+                    .send(Input::End {
+                        asked_us: self.asked_us,
+                    })
+                    .await;
                 return Ok(());
             }
             let messages = tokio::select! {
@@ -64,6 +82,17 @@ impl Reader {
                 return Ok(());
             }
         }
+    }
+
+    /// Asks whether the source's end is reached; returns the time before it was asked.
+    async fn ask(&mut self) -> Result<Option<i64>> {
+        let now_us = self.clock.now_us();
+        if now_us.saturating_sub(self.asked_us) < ASK_EVERY_US {
+            return Ok(None);
+        }
+        self.asked_us = now_us;
+        let bounds = self.source.bounds().await?;
+        Ok((bounds.last <= self.position).then_some(now_us))
     }
 
     /// Decodes off the async threads; a position past `until` belongs to the next run.
@@ -79,7 +108,8 @@ impl Reader {
             holes += hole.end().0 - hole.start().0 + 1;
         }
         if last == self.position {
-            return Ok((self, Input::Idle));
+            let caught_up_us = self.ask().await?;
+            return Ok((self, Input::Idle { caught_up_us }));
         }
         self.position = last;
         let bytes = messages.iter().map(|message| message.payload.len()).sum();

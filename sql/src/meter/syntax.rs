@@ -231,7 +231,7 @@ fn check_expression(expr: &Expr) -> Check {
         } => refuse(
             expr.span(),
             format!("`{op}`, which loses digits"),
-            "multiply by an exact decimal, such as `x * 0.001` for `x / 1000`, or divide in the price",
+            "multiply by an exact decimal, such as `x * 0.001` for `x / 1000`",
         ),
         _ => Ok(()),
     }

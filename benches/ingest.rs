@@ -84,7 +84,14 @@ async fn main() -> Result<()> {
         let (totals, messages) = publish(&case, server.url()).await?;
         println!(
             "{:<18} {:>9} {:>14} {:>14} {:>9} {:>13} {:>13} {:>10}",
-            case.name, "round", "bare ev/s", "tollgate ev/s", "ratio", "events B/ev", "meter B/ev", "peak RSS"
+            case.name,
+            "round",
+            "bare ev/s",
+            "tollgate ev/s",
+            "ratio",
+            "events B/ev",
+            "meter B/ev",
+            "peak RSS"
         );
         for round in 1..=rounds {
             let measured = measure(&case, folder.path(), server.url(), messages, &totals).await?;
@@ -106,15 +113,28 @@ fn cases() -> Result<Vec<Case>> {
     let bulk = load(number("TOLLGATE_BENCH_EVENTS", 5_000_000)?);
     let single = load(number("TOLLGATE_BENCH_SINGLES", 500_000)?);
     let cases = [
-        Case { name: "ingest/ndjson/100", load: bulk, per_message: 100 },
-        Case { name: "ingest/json/1", load: single, per_message: 1 },
+        Case {
+            name: "ingest/ndjson/100",
+            load: bulk,
+            per_message: 100,
+        },
+        Case {
+            name: "ingest/json/1",
+            load: single,
+            per_message: 1,
+        },
     ];
-    Ok(cases.into_iter().filter(|case| case.load.events > 0).collect())
+    Ok(cases
+        .into_iter()
+        .filter(|case| case.load.events > 0)
+        .collect())
 }
 
 fn number(variable: &str, default: u64) -> Result<u64> {
     match env::var(variable) {
-        Ok(text) => text.parse().map_err(|_| format!("{variable}={text} is not a number").into()),
+        Ok(text) => text
+            .parse()
+            .map_err(|_| format!("{variable}={text} is not a number").into()),
         Err(_) => Ok(default),
     }
 }
@@ -139,7 +159,9 @@ async fn publish(case: &Case, url: &str) -> Result<(Totals, u64)> {
         if workload.write(case.per_message, &mut payload) == 0 {
             break;
         }
-        publisher.publish(SUBJECT, &headers, Bytes::from(payload)).await?;
+        publisher
+            .publish(SUBJECT, &headers, Bytes::from(payload))
+            .await?;
     }
     let messages = publisher.finish().await?.acknowledged;
     println!(
@@ -150,7 +172,13 @@ async fn publish(case: &Case, url: &str) -> Result<(Totals, u64)> {
     Ok((workload.totals(), messages))
 }
 
-async fn measure(case: &Case, folder: &Path, url: &str, messages: u64, totals: &Totals) -> Result<Round> {
+async fn measure(
+    case: &Case,
+    folder: &Path,
+    url: &str,
+    messages: u64,
+    totals: &Totals,
+) -> Result<Round> {
     let bare = read_only(url, messages).await?;
     let home = folder.join("tollgate");
     if home.exists() {
@@ -163,7 +191,12 @@ async fn measure(case: &Case, folder: &Path, url: &str, messages: u64, totals: &
     if case.load.events == 0 {
         return Err("nothing was measured".into());
     }
-    Ok(Round { bare, run, lake, peak_kib })
+    Ok(Round {
+        bare,
+        run,
+        lake,
+        peak_kib,
+    })
 }
 
 /// Reads every message and drops it, as fast as the client can.
@@ -181,10 +214,17 @@ async fn read_only(url: &str, messages: u64) -> Result<Duration> {
             STREAM,
         )
         .await?;
-    let mut stream = consumer.stream().max_messages_per_batch(10_000).messages().await?;
+    let mut stream = consumer
+        .stream()
+        .max_messages_per_batch(10_000)
+        .messages()
+        .await?;
     let (mut read, mut bytes) = (0_u64, 0);
     while read < messages {
-        let message = stream.next().await.ok_or("the bare consumer ended early")??;
+        let message = stream
+            .next()
+            .await
+            .ok_or("the bare consumer ended early")??;
         bytes += message.payload.len();
         read += 1;
     }
@@ -197,21 +237,29 @@ fn write_home(home: &Path, url: &str) -> Result<()> {
     fs::write(home.join("definitions/tokens.sql"), DEFINITIONS)?;
     fs::write(
         home.join("tollgate.toml"),
-        format!("[source]\nurl = \"{url}\"\nstream = \"{STREAM}\"\n[lake]\nurl = \"file://./lake\"\n"),
+        format!(
+            "[source]\nurl = \"{url}\"\nstream = \"{STREAM}\"\n[lake]\nurl = \"file://./lake\"\n"
+        ),
     )?;
     Ok(())
 }
 
 fn tollgate(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-    command.args(arguments).arg("--config").arg(home.join("tollgate.toml")).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(home.join("tollgate.toml"))
+        .stdin(Stdio::null());
     command
 }
 
 /// Runs the binary until the stream's end; returns how long it took and its largest resident set.
 fn meter(home: &Path) -> Result<(Duration, u64)> {
     let started = Instant::now();
-    let mut child = tollgate(home, &["run", "--until-end"]).stdout(Stdio::null()).spawn()?;
+    let mut child = tollgate(home, &["run", "--until-end"])
+        .stdout(Stdio::null())
+        .spawn()?;
     let mut peak_kib = 0;
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -230,7 +278,8 @@ fn meter(home: &Path) -> Result<(Duration, u64)> {
 fn high_water_kib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
+    line.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Asks the lake for its totals.
@@ -238,10 +287,15 @@ fn verify(home: &Path, totals: &Totals) -> Result<()> {
     let output = tollgate(home, &["query", TOTALS, "--format", "csv"]).output()?;
     let text = String::from_utf8(output.stdout)?;
     let found = text.lines().nth(1).unwrap_or_default();
-    let expected = format!("{},{},{}", totals.events, totals.input_tokens, totals.output_tokens);
+    let expected = format!(
+        "{},{},{}",
+        totals.events, totals.input_tokens, totals.output_tokens
+    );
     if found != expected {
         let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("totals differ: {expected} published, `{found}` found {errors}").into());
+        return Err(
+            format!("totals differ: {expected} published, `{found}` found {errors}").into(),
+        );
     }
     Ok(())
 }
@@ -261,7 +315,10 @@ fn parquet_bytes(folder: &Path) -> Result<u64> {
         let path = entry.path();
         if path.is_dir() && entry.file_name() != "_delta_log" {
             bytes += parquet_bytes(&path)?;
-        } else if path.extension().is_some_and(|extension| extension == "parquet") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "parquet")
+        {
             bytes += entry.metadata()?.len();
         }
     }

@@ -49,7 +49,12 @@ const BATCH_ROWS: [usize; 3] = [1_000, 8_192, 65_536];
 /// 2026-01-01.
 const START_US: i64 = 1_767_225_600_000_000;
 const INGEST_US: i64 = START_US + 864_000_000_000;
-const LOAD: Load = Load { seed: 42, events: EVENTS, start_us: START_US, events_per_second: 58 };
+const LOAD: Load = Load {
+    seed: 42,
+    events: EVENTS,
+    start_us: START_US,
+    events_per_second: 58,
+};
 
 const DEFINITIONS: &str = "
 CREATE EVENT TYPE llm_completion (
@@ -70,7 +75,10 @@ struct Timing {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let file = SourceFile { name: "tokens.sql".into(), text: DEFINITIONS.into() };
+    let file = SourceFile {
+        name: "tokens.sql".into(),
+        text: DEFINITIONS.into(),
+    };
     let definitions = Definitions::parse(&[file])?;
     let event_type = &definitions.event_types[0];
     let meter = Arc::new(Meter::plan(&definitions.meters[0], event_type).await?);
@@ -99,7 +107,11 @@ async fn main() -> Result<()> {
 
 fn messages(per_message: usize) -> Vec<Message> {
     let mut workload = Workload::new(LOAD);
-    let content_type = if per_message == 1 { "application/cloudevents+json" } else { "application/x-ndjson" };
+    let content_type = if per_message == 1 {
+        "application/cloudevents+json"
+    } else {
+        "application/x-ndjson"
+    };
     let mut messages = Vec::new();
     loop {
         let mut payload = Vec::with_capacity(300 * per_message);
@@ -160,8 +172,10 @@ fn slices(events: &RecordBatch, rows: usize) -> Vec<RecordBatch> {
 
 /// The meter's partial aggregate alone, over batches of so many rows.
 async fn partial(meter: &Meter, events: &RecordBatch, rows: usize) -> Result<Timing> {
-    let batches: Vec<RecordBatch> =
-        slices(events, rows).iter().map(|slice| input(meter, slice)).collect::<Result<_>>()?;
+    let batches: Vec<RecordBatch> = slices(events, rows)
+        .iter()
+        .map(|slice| input(meter, slice))
+        .collect::<Result<_>>()?;
     let mut best = Duration::MAX;
     for _ in 0..ROUNDS {
         let started = Instant::now();
@@ -170,18 +184,28 @@ async fn partial(meter: &Meter, events: &RecordBatch, rows: usize) -> Result<Tim
         }
         best = best.min(started.elapsed());
     }
-    Ok(Timing { name: format!("partial/tokens/{rows}"), best })
+    Ok(Timing {
+        name: format!("partial/tokens/{rows}"),
+        best,
+    })
 }
 
 /// The columns that the meter reads.
 fn input(meter: &Meter, events: &RecordBatch) -> Result<RecordBatch> {
     let data = events["llm_completion"].as_struct();
     let columns = meter.input_schema().fields().iter().map(|field| {
-        let column = data.column_by_name(field.name()).or_else(|| events.column_by_name(field.name()));
-        column.map(Arc::clone).ok_or_else(|| format!("events has no column {}", field.name()).into())
+        let column = data
+            .column_by_name(field.name())
+            .or_else(|| events.column_by_name(field.name()));
+        column
+            .map(Arc::clone)
+            .ok_or_else(|| format!("events has no column {}", field.name()).into())
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    Ok(RecordBatch::try_new(Arc::clone(meter.input_schema()), columns)?)
+    Ok(RecordBatch::try_new(
+        Arc::clone(meter.input_schema()),
+        columns,
+    )?)
 }
 
 /// All that metering does to a batch: watermark, lateness, partial aggregate, merging what piles up.
@@ -194,7 +218,12 @@ async fn apply(
     let batches = slices(events, rows);
     let mut best = Duration::MAX;
     for _ in 0..ROUNDS {
-        let lane = Lane::new(Arc::clone(meter), event_type.clone(), Written::NOTHING, BTreeMap::new());
+        let lane = Lane::new(
+            Arc::clone(meter),
+            event_type.clone(),
+            Written::NOTHING,
+            BTreeMap::new(),
+        );
         let mut metering = Metering::new(vec![lane]);
         let started = Instant::now();
         for batch in &batches {
@@ -202,7 +231,10 @@ async fn apply(
         }
         best = best.min(started.elapsed());
     }
-    Ok(Timing { name: format!("meter/tokens/{rows}"), best })
+    Ok(Timing {
+        name: format!("meter/tokens/{rows}"),
+        best,
+    })
 }
 
 /// To Parquet in memory, with nothing but compression set.
@@ -211,7 +243,8 @@ fn encode(name: &str, events: &RecordBatch) -> Result<Timing> {
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .build();
     try_best(name, || {
-        let mut writer = ArrowWriter::try_new(Vec::new(), events.schema(), Some(properties.clone()))?;
+        let mut writer =
+            ArrowWriter::try_new(Vec::new(), events.schema(), Some(properties.clone()))?;
         for start in (0..events.num_rows()).step_by(65_536) {
             writer.write(&events.slice(start, 65_536.min(events.num_rows() - start)))?;
         }
@@ -224,15 +257,25 @@ fn encode(name: &str, events: &RecordBatch) -> Result<Timing> {
 async fn stage(schema: &SchemaRef, events: &RecordBatch) -> Result<Timing> {
     let folder = tempfile::tempdir()?;
     let lake = Lake::open("file://./lake", folder.path()).await?;
-    let table = lake.table("events", schema, &["ingest_day"], &BTreeMap::new()).await?;
+    let table = lake
+        .table("events", schema, &["ingest_day"], &BTreeMap::new())
+        .await?;
     let mut best = Duration::MAX;
     for round in 0..ROUNDS {
         let started = Instant::now();
-        let staged = table.stage(&CommitId(format!("round-{round}")), std::slice::from_ref(events)).await?;
+        let staged = table
+            .stage(
+                &CommitId(format!("round-{round}")),
+                std::slice::from_ref(events),
+            )
+            .await?;
         black_box(staged);
         best = best.min(started.elapsed());
     }
-    Ok(Timing { name: "stage/delta-local/500000".into(), best })
+    Ok(Timing {
+        name: "stage/delta-local/500000".into(),
+        best,
+    })
 }
 
 fn best(name: &str, mut work: impl FnMut()) -> Timing {
@@ -241,7 +284,10 @@ fn best(name: &str, mut work: impl FnMut()) -> Timing {
         work();
         started.elapsed()
     });
-    Timing { name: name.into(), best: times.min().unwrap_or_default() }
+    Timing {
+        name: name.into(),
+        best: times.min().unwrap_or_default(),
+    }
 }
 
 fn try_best(name: &str, mut work: impl FnMut() -> Result<()>) -> Result<Timing> {
@@ -255,11 +301,21 @@ fn try_best(name: &str, mut work: impl FnMut() -> Result<()>) -> Result<Timing> 
 }
 
 fn print_table(timings: &[Timing]) {
-    println!("{:<28} {:>12} {:>10}", "stage/variant/size", "events/s", "x generate");
-    let base = timings.first().map_or(1, |timing| timing.best.as_micros().max(1));
+    println!(
+        "{:<28} {:>12} {:>10}",
+        "stage/variant/size", "events/s", "x generate"
+    );
+    let base = timings
+        .first()
+        .map_or(1, |timing| timing.best.as_micros().max(1));
     for Timing { name, best } in timings {
         let micros = best.as_micros().max(1);
         let slower = micros * 100 / base;
-        println!("{name:<28} {:>12} {:>7}.{:02}", u128::from(EVENTS) * 1_000_000 / micros, slower / 100, slower % 100);
+        println!(
+            "{name:<28} {:>12} {:>7}.{:02}",
+            u128::from(EVENTS) * 1_000_000 / micros,
+            slower / 100,
+            slower % 100
+        );
     }
 }

@@ -15,13 +15,15 @@ use std::{fmt::Debug, ops::RangeInclusive};
 
 pub mod error;
 pub mod event;
+pub mod fault;
 pub mod files;
 pub mod lake;
+pub mod memory;
 pub mod nats;
 pub mod store;
 
 pub use error::{Error, ErrorKind, Result};
-pub use lake::{Attempt, CommitId, LoggedCommit, Staged, Table, Version};
+pub use lake::{Attempt, CommitId, LoggedCommit, Staged, StagedFile, Table, Version};
 
 /// JetStream's number for a message, from 1; for a file, the line. 0 means "before the first".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -6,7 +6,7 @@
 //! is mended by deriving what is missing, before anything else is issued.
 
 use crate::{
-    catalog::table,
+    catalog::{Catalog, table},
     clock::Clock,
     config::BillingSettings,
     error::{Error, Result, query_error},
@@ -71,7 +71,7 @@ pub async fn draft(
 ) -> Result<Vec<Invoice>> {
     let plan = plan(view, settings)?;
     let totals = view.all_totals(period).await?;
-    let subscription = subscription(&totals, plan, period)?;
+    let subscription = subscription(&totals, &plan.name, period)?;
     let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
     for name in &plan.prices {
         let price = price_in_force(view, name, period)?;
@@ -96,6 +96,25 @@ pub async fn draft(
         Ok(invoice::assemble(&terms, charges)?)
     };
     charges.iter().map(assemble).collect()
+}
+
+/// Evaluates every price over meters without usage, so that a mistake in one is found before the first
+/// event, not at the end of the month.
+///
+/// # Errors
+/// The first price that cannot be planned, or does not return what a price must.
+pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
+    let view = View::empty(Arc::clone(catalog));
+    let period = Period::month("2026-01", "UTC")?;
+    let totals = view.all_totals(&period).await?;
+    for price in &catalog.definitions.prices {
+        let nobody = subscription(&totals, "", &period)?;
+        let session = view
+            .period_session(&period, &price.query, &totals, nobody)
+            .await?;
+        rate(&session, price).await?;
+    }
+    Ok(())
 }
 
 fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefinition> {
@@ -148,11 +167,7 @@ fn cut(view: &View) -> Result<String> {
 }
 
 /// One row for each customer with usage: without accounts, all are on the default plan all the time.
-fn subscription(
-    totals: &[RecordBatch],
-    plan: &PlanDefinition,
-    period: &Period,
-) -> Result<RecordBatch> {
+fn subscription(totals: &[RecordBatch], plan: &str, period: &Period) -> Result<RecordBatch> {
     let mut customers = BTreeSet::new();
     for batch in totals {
         let names = batch["customer"].as_string::<i32>();
@@ -174,7 +189,7 @@ fn subscription(
     ]);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(customers.into_iter().map(Some).collect::<StringArray>()),
-        Arc::new(StringArray::from(vec![plan.name.as_str(); count])),
+        Arc::new(StringArray::from(vec![plan; count])),
         Arc::new(Int64Array::from(vec![1; count])),
         instants(period.start_us),
         instants(period.end_us),

@@ -114,9 +114,13 @@ impl Error {
         match self {
             Error::Config { .. }
             | Error::Usage(_)
-            | Error::Sql(Sql::Definition { .. } | Sql::PlanMeter { .. } | Sql::RateTable { .. }) => {
-                2
-            }
+            | Error::Sql(
+                Sql::Definition { .. }
+                | Sql::PlanMeter { .. }
+                | Sql::RateTable { .. }
+                | Sql::Price { .. }
+                | Sql::PriceResult { .. },
+            ) => 2,
             _ => 1,
         }
     }

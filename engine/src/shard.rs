@@ -10,31 +10,31 @@
 //! waits until the last one is committed. Any error drops the shard and its memory; starting again
 //! rebuilds everything from the lake.
 
+mod judge;
+mod reader;
+mod writer;
+
 use crate::{
     clock::Clock,
-    commit::{self, Marks, Owner, Position},
-    dedupe::{Dedupe, Verdict},
-    error::{Error, Result, query_error},
-    metering::{Metering, Pending},
+    commit::{self, Owner, Position},
+    dedupe::Dedupe,
+    error::{Error, Result},
+    metering::Metering,
     recovery::{self, Seen},
     telemetry::{Counts, Progress, Report},
+    window::EventTime,
 };
-use arrow::{
-    array::{Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, RecordBatch, StringArray},
-    buffer::BooleanBuffer,
-    compute::filter_record_batch,
-    datatypes::{Int64Type, TimestampMicrosecondType},
-};
+use arrow::array::RecordBatch;
+use judge::{judge, with_late};
+use reader::{Batch, Input, Reader};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-use tollgate_connectors::{
-    Anchor, Attempt, Message, ReadLimit, Sequence, Source, Staged, Table,
-    event::{Decoded, Decoder, Status},
-};
+use tollgate_connectors::{Anchor, Attempt, Sequence, Source, Staged, Table, event::Decoder};
 use tollgate_sql::{definitions::Definitions, meter::Meter};
+use writer::{Flush, Writer, WriterSlot};
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -84,26 +84,6 @@ pub struct Shard {
     writer: WriterSlot,
     report: Report,
     progress: watch::Sender<Progress>,
-}
-
-/// What the reader hands over.
-#[derive(Debug)]
-enum Input {
-    Batch(Box<Batch>),
-    /// Nothing came for a while: the shard is caught up.
-    Idle,
-    /// The source's end, as it was at the start, is reached.
-    End,
-}
-
-#[derive(Debug)]
-struct Batch {
-    decoded: Decoded,
-    messages: Vec<Message>,
-    /// The last sequence that is read or explained.
-    last: Sequence,
-    holes: u64,
-    bytes: usize,
 }
 
 /// What waits for the next flush.
@@ -286,7 +266,7 @@ impl Shard {
             .closing_watermark()
             .is_some_and(|closing| closing.0 <= now_us);
         if due && !self.options.until_end {
-            self.advance(crate::window::EventTime(now_us));
+            self.advance(EventTime(now_us));
         }
     }
 
@@ -297,7 +277,7 @@ impl Shard {
         }
     }
 
-    fn advance(&mut self, to: crate::window::EventTime) {
+    fn advance(&mut self, to: EventTime) {
         let closed_at_us = self
             .position
             .anchor
@@ -356,348 +336,4 @@ async fn take_over(table: &mut dyn Table, owner: &Owner, clock: &dyn Clock) -> R
     };
     commit::commit_once(table, &attempt, &Staged::default(), owner, clock).await?;
     Ok(())
-}
-
-/// A batch after dedupe: no repeats any more.
-struct Judged {
-    /// What is stored.
-    rows: RecordBatch,
-    /// Which of them are counted.
-    is_counted: BooleanBuffer,
-    /// Those alone.
-    counted: RecordBatch,
-    /// Rows of `rows` with an id that was seen with other content, and their payloads.
-    conflicts: BTreeMap<usize, Vec<u8>>,
-    counts: Counts,
-}
-
-/// Drops repeats and finds conflicts. Only an event that counts claims its id, so one that was
-/// rejected may be corrected and sent again.
-fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
-    let events = &batch.decoded.batch;
-    let contents = events["content_hash"].as_primitive::<Int64Type>();
-    let ingest_times = events["ingest_time"].as_primitive::<TimestampMicrosecondType>();
-    let mut counts = Counts {
-        events: events.num_rows() as u64,
-        ..Counts::default()
-    };
-    let mut keep = Vec::with_capacity(events.num_rows());
-    let mut is_counted = Vec::with_capacity(events.num_rows());
-    let mut conflicts = BTreeMap::new();
-    for row in 0..events.num_rows() {
-        let verdict = match batch.decoded.statuses[row] {
-            Status::Ok => Some(dedupe.judge(
-                batch.decoded.keys[row],
-                contents.value(row),
-                ingest_times.value(row),
-            )),
-            Status::Unmatched => {
-                counts.unmatched += 1;
-                None
-            }
-            Status::Rejected | Status::Late | Status::Conflict => {
-                counts.rejected += 1;
-                None
-            }
-        };
-        if verdict == Some(Verdict::Conflict) {
-            counts.conflicts += 1;
-            let raw = batch.decoded.raw(&batch.messages, row).unwrap_or_default();
-            conflicts.insert(is_counted.len(), raw.into_owned());
-        }
-        counts.repeats += u64::from(verdict == Some(Verdict::Repeat));
-        counts.counted += u64::from(verdict == Some(Verdict::New));
-        keep.push(verdict != Some(Verdict::Repeat));
-        if verdict != Some(Verdict::Repeat) {
-            is_counted.push(verdict == Some(Verdict::New));
-        }
-    }
-    let rows = select(events, BooleanBuffer::from(keep))?;
-    let is_counted = BooleanBuffer::from(is_counted);
-    let counted = select(&rows, is_counted.clone())?;
-    Ok(Judged {
-        rows,
-        is_counted,
-        counted,
-        conflicts,
-        counts,
-    })
-}
-
-fn select(batch: &RecordBatch, mask: BooleanBuffer) -> Result<RecordBatch> {
-    if mask.count_set_bits() == batch.num_rows() {
-        return Ok(batch.clone());
-    }
-    filter_record_batch(batch, &BooleanArray::from(mask)).map_err(query_error("selecting events"))
-}
-
-/// Writes `late` and `conflict` into the status column, and a conflict's reason and payload.
-fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result<RecordBatch> {
-    if late.is_none() && judged.conflicts.is_empty() {
-        return Ok(judged.rows.clone());
-    }
-    let rows = &judged.rows;
-    let statuses = rows["status"].as_string::<i32>();
-    let reasons = rows["reason"].as_string::<i32>();
-    let raws = rows["raw"].as_binary::<i32>();
-    let mut counted = 0;
-    let mut status = Vec::with_capacity(rows.num_rows());
-    let mut reason = Vec::with_capacity(rows.num_rows());
-    let mut raw = BinaryBuilder::new();
-    for row in 0..rows.num_rows() {
-        let is_late = judged.is_counted.value(row) && late.is_some_and(|late| late.value(counted));
-        counted += usize::from(judged.is_counted.value(row));
-        match judged.conflicts.get(&row) {
-            Some(payload) => {
-                status.push(Status::Conflict.as_str());
-                reason.push(Some(
-                    "this source and id were counted before with other content",
-                ));
-                raw.append_value(payload);
-            }
-            None => {
-                status.push(if is_late {
-                    Status::Late.as_str()
-                } else {
-                    statuses.value(row)
-                });
-                reason.push(reasons.is_valid(row).then(|| reasons.value(row)));
-                raw.append_option(raws.is_valid(row).then(|| raws.value(row)));
-            }
-        }
-    }
-    let mut columns = rows.columns().to_vec();
-    let replaced: [(&str, ArrayRef); 3] = [
-        ("status", Arc::new(StringArray::from(status))),
-        ("reason", Arc::new(StringArray::from(reason))),
-        ("raw", Arc::new(raw.finish())),
-    ];
-    for (name, column) in replaced {
-        let at = rows
-            .schema()
-            .index_of(name)
-            .map_err(query_error("marking late events"))?;
-        columns[at] = column;
-    }
-    RecordBatch::try_new(rows.schema(), columns).map_err(query_error("marking late events"))
-}
-
-/// Reads and decodes ahead of the shard.
-struct Reader {
-    source: Box<dyn Source>,
-    decoder: Decoder,
-    position: Sequence,
-    until: Option<Sequence>,
-    batch_bytes: usize,
-}
-
-/// How long a read waits for the first message before the shard counts as idle.
-const IDLE_MS: u64 = 200;
-
-impl Reader {
-    async fn run(
-        mut self,
-        sender: mpsc::Sender<Input>,
-        mut stop: watch::Receiver<bool>,
-    ) -> Result<()> {
-        let limit = ReadLimit {
-            bytes: self.batch_bytes,
-            wait_ms: IDLE_MS,
-        };
-        loop {
-            if self.until.is_some_and(|until| self.position >= until) {
-                let _ = sender.send(Input::End).await;
-                return Ok(());
-            }
-            let messages = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                messages = self.source.read(limit) => messages?,
-            };
-            let (reader, input) = self.decode(messages).await?;
-            self = reader;
-            if sender.send(input).await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Decodes off the async threads; a position past `until` belongs to the next run.
-    async fn decode(mut self, mut messages: Vec<Message>) -> Result<(Self, Input)> {
-        let until = self.until.unwrap_or(Sequence(u64::MAX));
-        messages.truncate(messages.partition_point(|message| message.sequence <= until));
-        let mut last = messages
-            .last()
-            .map_or(self.position, |message| message.sequence);
-        let mut holes = 0;
-        for hole in self.source.holes() {
-            last = last.max((*hole.end()).min(until));
-            holes += hole.end().0 - hole.start().0 + 1;
-        }
-        if last == self.position {
-            return Ok((self, Input::Idle));
-        }
-        self.position = last;
-        let bytes = messages.iter().map(|message| message.payload.len()).sum();
-        tokio::task::spawn_blocking(move || {
-            let decoded = self.decoder.decode(&messages)?;
-            Ok((
-                self,
-                Input::Batch(Box::new(Batch {
-                    decoded,
-                    messages,
-                    last,
-                    holes,
-                    bytes,
-                })),
-            ))
-        })
-        .await
-        .map_err(|_| Error::Stage("decoder"))?
-    }
-}
-
-/// Everything one commit of `events`, and the panes it closes, is made from.
-#[derive(Debug)]
-struct Flush {
-    buffer: Buffer,
-    position: Position,
-    pending: Vec<Pending>,
-}
-
-/// Owns the tables and writes one flush at a time.
-#[derive(Debug)]
-struct Writer {
-    owner: Owner,
-    meters: Vec<Arc<Meter>>,
-    events: Box<dyn Table>,
-    tables: Vec<Box<dyn Table>>,
-    clock: Arc<dyn Clock>,
-}
-
-/// What one flush wrote.
-#[derive(Debug)]
-struct Written {
-    position: Position,
-    bytes: u64,
-    panes: u64,
-    elapsed_us: i64,
-}
-
-impl Writer {
-    async fn write(&mut self, flush: Flush) -> Result<Written> {
-        let started_us = self.clock.now_us();
-        let staged = self.commit_events(&flush).await?;
-        let mut panes = 0;
-        for pending in &flush.pending {
-            panes += self.commit_panes(pending, &flush.position).await?;
-        }
-        let elapsed_us = self.clock.now_us() - started_us;
-        tracing::info!(
-            sequence = flush.position.sequence.0,
-            events = flush.buffer.counts.counted,
-            bytes = staged.bytes,
-            panes,
-            elapsed_us,
-            "flush committed"
-        );
-        Ok(Written {
-            position: flush.position,
-            bytes: staged.bytes,
-            panes,
-            elapsed_us,
-        })
-    }
-
-    async fn commit_events(&mut self, flush: &Flush) -> Result<Staged> {
-        let position = &flush.position;
-        let step = self.events.version().unsigned_abs();
-        let commit_id = self.owner.commit_id(position.sequence, step);
-        let staged = self.events.stage(&commit_id, &flush.buffer.batches).await?;
-        let info = serde_json::json!({
-            "sequence": position.sequence.0,
-            "watermark_us": position.watermark.0,
-            "counts": flush.buffer.counts,
-        });
-        let attempt = Attempt {
-            commit_id,
-            marks: position.marks(&self.owner.marks, self.owner.epoch),
-            info: BTreeMap::from([("flush".to_owned(), info)]),
-        };
-        let clock = self.clock.as_ref();
-        commit::commit_once(self.events.as_mut(), &attempt, &staged, &self.owner, clock).await?;
-        Ok(staged)
-    }
-
-    async fn commit_panes(&mut self, pending: &Pending, position: &Position) -> Result<u64> {
-        let meter = &self.meters[pending.lane];
-        let table = self.tables[pending.lane].as_mut();
-        let panes = pending.panes(meter, &self.owner.shard, position).await?;
-        let commit_id = self
-            .owner
-            .commit_id(position.sequence, table.version().unsigned_abs());
-        let staged = table.stage(&commit_id, &panes).await?;
-        let marks: &Marks = &self.owner.marks;
-        let attempt = Attempt {
-            commit_id,
-            marks: BTreeMap::from([
-                (
-                    marks.cut(),
-                    i64::try_from(position.sequence.0).unwrap_or(i64::MAX),
-                ),
-                (marks.closed(), position.watermark.0),
-                (marks.epoch(), self.owner.epoch),
-            ]),
-            info: BTreeMap::new(),
-        };
-        commit::commit_once(table, &attempt, &staged, &self.owner, self.clock.as_ref()).await?;
-        Ok(staged.rows)
-    }
-}
-
-/// The writer, at rest or at work.
-#[derive(Debug)]
-enum WriterSlot {
-    Free(Box<Writer>),
-    Busy(JoinHandle<(Box<Writer>, Result<Written>)>),
-    Lost,
-}
-
-impl WriterSlot {
-    fn begin(&mut self, flush: Flush) {
-        *self = match std::mem::replace(self, WriterSlot::Lost) {
-            WriterSlot::Free(mut writer) => WriterSlot::Busy(tokio::spawn(async move {
-                let written = writer.write(flush).await;
-                (writer, written)
-            })),
-            other => other,
-        };
-    }
-
-    /// Takes the result of a finished flush without waiting.
-    async fn collect(&mut self, report: &mut Report) -> Result<()> {
-        match self {
-            WriterSlot::Busy(task) if task.is_finished() => self.wait(report).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits until the writer is free.
-    async fn wait(&mut self, report: &mut Report) -> Result<()> {
-        match std::mem::replace(self, WriterSlot::Lost) {
-            WriterSlot::Busy(task) => {
-                let (writer, written) = task.await.map_err(|_| Error::Stage("writer"))?;
-                let written = written?;
-                *self = WriterSlot::Free(writer);
-                report.committed(
-                    written.position,
-                    written.bytes,
-                    written.panes,
-                    written.elapsed_us,
-                );
-            }
-            WriterSlot::Free(writer) => *self = WriterSlot::Free(writer),
-            WriterSlot::Lost => return Err(Error::Stage("writer")),
-        }
-        Ok(())
-    }
 }

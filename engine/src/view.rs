@@ -66,6 +66,19 @@ impl View {
         Ok(view)
     }
 
+    /// A view of a lake that holds nothing.
+    pub fn empty(catalog: Arc<Catalog>) -> Self {
+        let tables = catalog.meters.iter().map(|_| None).collect();
+        View {
+            catalog,
+            events: None,
+            tables,
+            invoices: None,
+            line_items: None,
+            shards: Vec::new(),
+        }
+    }
+
     /// The open windows of every shard that has events.
     async fn open_windows(&self) -> Result<Vec<(String, Metering)>> {
         let Some(events) = &self.events else {

@@ -1,6 +1,11 @@
 //! `tollgate check`: validates configuration and definitions, and shows each meter's plan.
 
-use crate::{catalog::Catalog, cli::output, config::Settings, error::Result};
+use crate::{
+    catalog::Catalog,
+    cli::{load, output},
+    config::Settings,
+    error::Result,
+};
 use std::fmt::Write;
 
 /// Prints what the definitions say, one by one, then `ok`.
@@ -8,7 +13,7 @@ use std::fmt::Write;
 /// # Errors
 /// The first problem, with its place and a hint.
 pub async fn run(settings: &Settings) -> Result<()> {
-    let catalog = Catalog::load(settings).await?;
+    let catalog = load(settings).await?;
     output::print(&describe(&catalog))
 }
 

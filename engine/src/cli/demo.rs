@@ -36,7 +36,9 @@ use clap::Args;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use std::{
     path::{Path, PathBuf},
-    sync::Arc, time::Duration};
+    sync::Arc,
+    time::Duration,
+};
 use tollgate_connectors::{lake::Lake, nats::server::NatsServer};
 
 /// Arguments of `tollgate demo`.
@@ -85,8 +87,14 @@ async fn tell(arguments: &Arguments, binary: Option<PathBuf>) -> Result<()> {
     let catalog = Arc::new(Catalog::load(&settings).await?);
 
     let mut month = Month::new(month_settings(arguments, &period));
-    output::print(&format!("\nA month of usage: {period}, seed {}\n", arguments.seed))?;
-    output::print(&format!("{}\n", feed::send(&mut month, &settings, arguments.events).await?))?;
+    output::print(&format!(
+        "\nA month of usage: {period}, seed {}\n",
+        arguments.seed
+    ))?;
+    output::print(&format!(
+        "{}\n",
+        feed::send(&mut month, &settings, arguments.events).await?
+    ))?;
     let counts = meter(&settings, &catalog).await?;
     if let Some(server) = server {
         server.stop().await?;
@@ -98,8 +106,15 @@ async fn tell(arguments: &Arguments, binary: Option<PathBuf>) -> Result<()> {
     audit_all(&view).await?;
 
     let elapsed_us = clock.now_us() - started_us;
-    output::print(&show::the_end(&folder, &period, elapsed_us, arguments.events))?;
-    url.map_or(Ok(()), |url| output::print(&show::the_stream(&folder, &url)))
+    output::print(&show::the_end(
+        &folder,
+        &period,
+        elapsed_us,
+        arguments.events,
+    ))?;
+    url.map_or(Ok(()), |url| {
+        output::print(&show::the_stream(&folder, &url))
+    })
 }
 
 /// The last calendar month that is over, UTC.
@@ -123,7 +138,11 @@ fn month_settings(arguments: &Arguments, period: &Period) -> MonthSettings {
 
 async fn start_server(binary: &Path, folder: &folder::Folder) -> Result<NatsServer> {
     let server = NatsServer::start(binary, &folder.nats(), None).await?;
-    output::print(&format!("nats-server: {} at {}\n", binary.display(), server.url()))?;
+    output::print(&format!(
+        "nats-server: {} at {}\n",
+        binary.display(),
+        server.url()
+    ))?;
     Ok(server)
 }
 
@@ -134,7 +153,9 @@ async fn meter(settings: &Settings, catalog: &Catalog) -> Result<Counts> {
     let report = supervise(settings, catalog, true, stop.clone())
         .await?
         .filter(|_| !*stop.borrow())
-        .ok_or_else(|| Error::Usage("the demo was stopped before it had metered everything".into()))?;
+        .ok_or_else(|| {
+            Error::Usage("the demo was stopped before it had metered everything".into())
+        })?;
     output::print(&show::metered(&report, SystemClock.now_us() - started_us))?;
     Ok(report.counts)
 }
@@ -194,12 +215,23 @@ mod tests {
     async fn a_small_month_ends_in_invoices_that_the_audit_confirms() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("demo");
-        let arguments = Arguments { nats_server: None, dir: dir.clone(), seed: 3, events: 3_000 };
+        let arguments = Arguments {
+            nats_server: None,
+            dir: dir.clone(),
+            seed: 3,
+            events: 3_000,
+        };
         tell(&arguments, None).await.unwrap();
         let settings = Settings::load(&dir.join("tollgate.toml"), |_| None).unwrap();
-        let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await.unwrap();
-        let view = View::open(Arc::new(Catalog::load(&settings).await.unwrap()), &lake).await.unwrap();
-        let (_, rows) = show::rows(&view, "SELECT DISTINCT customer FROM invoices").await.unwrap();
+        let lake = Lake::open_to_read(&settings.lake.url, &settings.base)
+            .await
+            .unwrap();
+        let view = View::open(Arc::new(Catalog::load(&settings).await.unwrap()), &lake)
+            .await
+            .unwrap();
+        let (_, rows) = show::rows(&view, "SELECT DISTINCT customer FROM invoices")
+            .await
+            .unwrap();
         let customers: usize = rows.iter().map(arrow::array::RecordBatch::num_rows).sum();
         assert!((35..=40).contains(&customers), "{customers}");
     }

@@ -2,8 +2,10 @@
 
 use crate::{
     billing::{self, Issued},
-    catalog::Catalog,
-    cli::output::{self, Format},
+    cli::{
+        load,
+        output::{self, Format},
+    },
     clock::SystemClock,
     config::Settings,
     error::{Error, Result},
@@ -16,7 +18,6 @@ use std::{
     fmt::Write,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::invoice::{
@@ -68,7 +69,7 @@ pub enum Export {
 /// See [`billing::draft`] and [`billing::issue`].
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let period = Period::month(&arguments.period, &settings.billing.time_zone)?;
-    let catalog = Arc::new(Catalog::load(settings).await?);
+    let catalog = load(settings).await?;
     let lake = match arguments.finalize {
         true => Lake::open(&settings.lake.url, &settings.base).await?,
         false => Lake::open_to_read(&settings.lake.url, &settings.base).await?,

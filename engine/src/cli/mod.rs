@@ -1,6 +1,9 @@
 //! The commands, one file each: parse, call, render.
 
-use crate::{catalog::Catalog, config::Settings, error::Result, telemetry::start_logging};
+use crate::{
+    billing::check_prices, catalog::Catalog, config::Settings, error::Result,
+    telemetry::start_logging,
+};
 use clap::{Parser, Subcommand};
 use std::{env, path::PathBuf, sync::Arc};
 use tollgate_connectors::lake::Lake;
@@ -78,9 +81,16 @@ pub async fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// Reads and checks the definitions, prices included.
+async fn load(settings: &Settings) -> Result<Arc<Catalog>> {
+    let catalog = Arc::new(Catalog::load(settings).await?);
+    check_prices(&catalog).await?;
+    Ok(catalog)
+}
+
 /// Opens the definitions, and the lake without changing it.
 async fn open_to_read(settings: &Settings) -> Result<(Arc<Catalog>, Lake)> {
-    let catalog = Arc::new(Catalog::load(settings).await?);
+    let catalog = load(settings).await?;
     let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
     Ok((catalog, lake))
 }

@@ -12,7 +12,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     num::NonZeroUsize,
@@ -76,7 +75,7 @@ async fn publish(
                 .await?;
         }
     }
-    for (subject, payload) in batches.rest() {
+    if let Some((subject, payload)) = batches.rest() {
         publisher
             .publish(&subject, batches.headers(), payload)
             .await?;
@@ -84,12 +83,16 @@ async fn publish(
     Ok((events, publisher.finish().await?))
 }
 
-/// Groups lines into messages, one subject at a time.
+/// Groups consecutive lines into messages, in the order of the file: events of a rare type that waited
+/// for a batch of their own would arrive late.
 struct Batches {
     prefix: String,
     size: usize,
     headers: Vec<(String, String)>,
-    waiting: BTreeMap<String, (BytesMut, usize)>,
+    waiting: BytesMut,
+    events: usize,
+    /// The subject of all that waits, or `<prefix>.batch` when the types differ.
+    subject: String,
 }
 
 /// A message is sent before it grows past this, whatever `--batch` says: NATS refuses more than 1 MB
@@ -98,11 +101,8 @@ const MESSAGE_BYTES_MAX: usize = 900_000;
 
 impl Batches {
     fn new(settings: &Settings, size: NonZeroUsize) -> Self {
-        let first = settings
-            .source
-            .subjects
-            .first()
-            .map_or("usage.>", String::as_str);
+        let first = settings.source.subjects.first();
+        let first = first.map_or("usage.>", String::as_str);
         let content_type = match size.get() {
             1 => "application/cloudevents+json",
             _ => "application/x-ndjson",
@@ -111,7 +111,9 @@ impl Batches {
             prefix: first.strip_suffix(".>").unwrap_or(first).to_owned(),
             size: size.get(),
             headers: vec![("Content-Type".into(), content_type.into())],
-            waiting: BTreeMap::new(),
+            waiting: BytesMut::new(),
+            events: 0,
+            subject: String::new(),
         }
     }
 
@@ -121,35 +123,34 @@ impl Batches {
 
     /// Adds a line; returns a message when one is full.
     fn add(&mut self, line: &[u8]) -> Option<(String, Bytes)> {
+        let too_large = self.waiting.len() + line.len() > MESSAGE_BYTES_MAX;
+        let full = too_large.then(|| self.rest()).flatten();
         let subject = subject(&self.prefix, line);
-        let (waiting, events) = self.waiting.entry(subject.clone()).or_default();
-        let full = (*events > 0 && waiting.len() + line.len() > MESSAGE_BYTES_MAX)
-            .then(|| waiting.split().freeze());
-        if full.is_some() {
-            *events = 0;
+        if self.events == 0 {
+            self.subject = subject;
+        } else {
+            self.waiting.put_u8(b'\n');
+            if self.subject != subject {
+                self.subject = format!("{}.batch", self.prefix);
+            }
         }
-        if *events > 0 {
-            waiting.put_u8(b'\n');
+        self.waiting.put_slice(line);
+        self.events += 1;
+        match full {
+            // What was just added is one event: with a batch of one nothing ever waits.
+            Some(full) => Some(full),
+            None if self.events >= self.size => self.rest(),
+            None => None,
         }
-        waiting.put_slice(line);
-        *events += 1;
-        let ready = (*events >= self.size).then(|| waiting.split().freeze());
-        if ready.is_some() {
-            *events = 0;
-        }
-        // Both at once would need a batch of one that is also too large to join: it cannot be.
-        full.or(ready).map(|payload| (subject, payload))
     }
 
-    /// What is left at the end.
-    fn rest(&mut self) -> Vec<(String, Bytes)> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let messages = waiting
-            .into_iter()
-            .map(|(subject, (bytes, _))| (subject, bytes.freeze()));
-        messages
-            .filter(|(_, payload)| !payload.is_empty())
-            .collect()
+    /// What waits, as a message.
+    fn rest(&mut self) -> Option<(String, Bytes)> {
+        if self.events == 0 {
+            return None;
+        }
+        self.events = 0;
+        Some((self.subject.clone(), self.waiting.split().freeze()))
     }
 }
 
@@ -241,20 +242,23 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_complete_when_it_has_its_events_and_the_rest_is_not_lost() {
+    fn messages_keep_the_order_of_the_file_and_the_rest_is_not_lost() {
         let mut batches = batches(2);
         assert_eq!(batches.add(br#"{"type":"a","n":1}"#), None);
-        assert_eq!(batches.add(br#"{"type":"b"}"#), None);
         let (subject, payload) = batches.add(br#"{"type":"a","n":2}"#).unwrap();
         assert_eq!(subject, "usage.a");
         assert_eq!(
             payload,
             "{\"type\":\"a\",\"n\":1}\n{\"type\":\"a\",\"n\":2}"
         );
-        assert_eq!(
-            batches.rest(),
-            [("usage.b".to_owned(), Bytes::from_static(br#"{"type":"b"}"#))]
-        );
+        assert_eq!(batches.add(br#"{"type":"a","n":3}"#), None);
+        let (subject, payload) = batches.add(br#"{"type":"b"}"#).unwrap();
+        assert_eq!(subject, "usage.batch");
+        assert_eq!(payload, "{\"type\":\"a\",\"n\":3}\n{\"type\":\"b\"}");
+        assert_eq!(batches.rest(), None);
+        assert_eq!(batches.add(br#"{"type":"b"}"#), None);
+        let rest = Bytes::from_static(br#"{"type":"b"}"#);
+        assert_eq!(batches.rest(), Some(("usage.b".to_owned(), rest)));
     }
 
     #[test]
@@ -265,6 +269,6 @@ mod tests {
         assert_eq!(batches.add(line.as_bytes()), None);
         let (_, payload) = batches.add(line.as_bytes()).unwrap();
         assert_eq!(payload.len(), 2 * line.len() + 1);
-        assert_eq!(batches.rest()[0].1.len(), line.len());
+        assert_eq!(batches.rest().unwrap().1.len(), line.len());
     }
 }

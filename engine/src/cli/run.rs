@@ -2,9 +2,9 @@
 
 use crate::{
     catalog::Catalog,
-    cli::{output, source},
+    cli::{load, output, source},
     clock::{Clock, SystemClock},
-    config::Settings,
+    config::{Settings, SourceKind},
     error::{Error, Result},
     shard::{self, Options, Parts},
     telemetry::{Progress, Report},
@@ -25,7 +25,7 @@ use tollgate_connectors::{
 /// Flags of `tollgate run`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Stop at the stream's present end, with every window closed.
+    /// Stop at the stream's present end, with every window closed. A file is always read so.
     #[arg(long)]
     pub until_end: bool,
 }
@@ -35,7 +35,7 @@ pub struct Arguments {
 /// # Errors
 /// The first start must succeed. After that, what is only unavailable is tried again with backoff.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
-    let catalog = Catalog::load(settings).await?;
+    let catalog = load(settings).await?;
     let stop = stop_on_signal()?;
     if let Some(report) = supervise(settings, &catalog, arguments.until_end, stop).await? {
         output::print(&summary(&report))?;
@@ -122,7 +122,8 @@ fn options(settings: &Settings, until_end: bool) -> Options {
         flush_interval_us: settings.flush.interval.0,
         flush_bytes: settings.flush.max_bytes.0,
         horizon_us: settings.dedupe.horizon.0,
-        until_end,
+        // A file has an end, and nothing more will come.
+        until_end: until_end || settings.source.kind == SourceKind::Files,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who uses what in the demo's month. All names are made up.
 
+use super::random::Random;
+
 /// A customer of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Customer {
@@ -15,7 +17,12 @@ pub struct Customer {
 
 /// Shorthand, so that the list reads as a table.
 const fn customer(name: &'static str, weight: u64, tasks: u64, gpu: u64) -> Customer {
-    Customer { name, weight, tasks, gpu }
+    Customer {
+        name,
+        weight,
+        tasks,
+        gpu,
+    }
 }
 
 /// Everyone, the largest first.
@@ -62,6 +69,29 @@ pub const CUSTOMERS: [Customer; 40] = [
     customer("globelight", 1, 50, 0),
 ];
 
+/// The place of a customer in [`CUSTOMERS`], as often as its weight says.
+pub(super) fn pick(random: &mut Random) -> usize {
+    const WEIGHT: u64 = {
+        let (mut sum, mut n) = (0, 0);
+        while n < CUSTOMERS.len() {
+            sum += CUSTOMERS[n].weight;
+            n += 1;
+        }
+        sum
+    };
+    let mut left = random.below(WEIGHT);
+    CUSTOMERS
+        .iter()
+        .position(|customer| match left.checked_sub(customer.weight) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        })
+        .expect("the number is below the sum of the weights")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +101,10 @@ mod tests {
     fn every_customer_has_its_own_name_and_shares_that_fit() {
         let names: BTreeSet<&str> = CUSTOMERS.iter().map(|customer| customer.name).collect();
         assert_eq!(names.len(), CUSTOMERS.len());
-        assert!(CUSTOMERS.iter().all(|c| c.weight > 0 && c.tasks + c.gpu <= 100));
+        assert!(
+            CUSTOMERS
+                .iter()
+                .all(|c| c.weight > 0 && c.tasks + c.gpu <= 100)
+        );
     }
 }

@@ -38,7 +38,10 @@ impl Fault {
         let tokens = "llm.completion";
         let gpu = "gpu.usage";
         match self {
-            Fault::BrokenJson => (tokens, r#"{"model":"atlas-large","region":"us-west-2","input_to"#),
+            Fault::BrokenJson => (
+                tokens,
+                r#"{"model":"atlas-large","region":"us-west-2","input_to"#,
+            ),
             Fault::TooLarge => (
                 tokens,
                 r#"{"model":"atlas-large","region":"us-west-2","input_tokens":9223372036854775808,"cached_tokens":0,"output_tokens":9}"#,
@@ -47,9 +50,10 @@ impl Fault {
                 tokens,
                 r#"{"model":"atlas-large","region":"us-west-2","input_tokens":"many","cached_tokens":0,"output_tokens":9}"#,
             ),
-            Fault::Missing => {
-                (tokens, r#"{"model":"atlas-large","region":"us-west-2","input_tokens":120,"cached_tokens":0}"#)
-            }
+            Fault::Missing => (
+                tokens,
+                r#"{"model":"atlas-large","region":"us-west-2","input_tokens":120,"cached_tokens":0}"#,
+            ),
             Fault::Fraction => (
                 tokens,
                 r#"{"model":"atlas-large","region":"us-west-2","input_tokens":120,"cached_tokens":0,"output_tokens":12.5}"#,
@@ -99,6 +103,9 @@ mod tests {
             assert_eq!(parsed.is_err(), fault == Fault::BrokenJson, "{event}");
         }
         let unknown = unknown_event(1, "acme", "2026-10-01T00:00:00.000000Z");
-        assert!(serde_json::from_str::<serde_json::Value>(&unknown).is_ok(), "{unknown}");
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&unknown).is_ok(),
+            "{unknown}"
+        );
     }
 }

@@ -71,7 +71,10 @@ pub(super) struct Times {
 
 impl Times {
     pub(super) fn new() -> Self {
-        Times { day: 0, text: b"1970-01-01".to_vec() }
+        Times {
+            day: 0,
+            text: b"1970-01-01".to_vec(),
+        }
     }
 
     /// Appends an instant given in microseconds since the Unix epoch. An instant that no calendar
@@ -85,7 +88,11 @@ impl Times {
         let us = time_us.rem_euclid(DAY_US).unsigned_abs();
         let (seconds, us) = (us / 1_000_000, us % 1_000_000);
         out.extend_from_slice(&self.text);
-        for (mark, part) in [(b'T', seconds / 3_600), (b':', seconds / 60 % 60), (b':', seconds % 60)] {
+        for (mark, part) in [
+            (b'T', seconds / 3_600),
+            (b':', seconds / 60 % 60),
+            (b':', seconds % 60),
+        ] {
             out.push(mark);
             out.extend_from_slice(&pair(part));
         }
@@ -96,8 +103,15 @@ impl Times {
 
     fn turn_to(&mut self, day: i64) {
         let midnight = jiff::Timestamp::from_second(day.saturating_mul(86_400));
-        let limit = if day < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
-        let date = midnight.unwrap_or(limit).to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
+        let limit = if day < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        };
+        let date = midnight
+            .unwrap_or(limit)
+            .to_zoned_datetime(jiff::tz::TimeZone::UTC)
+            .date();
         self.text = date.to_string().into_bytes();
         self.day = day;
     }
@@ -129,7 +143,10 @@ mod tests {
 
     #[test]
     fn hex_has_thirty_two_digits() {
-        assert_eq!(text(|out| put_hex(out, 0xa4bc)), "0000000000000000000000000000a4bc");
+        assert_eq!(
+            text(|out| put_hex(out, 0xa4bc)),
+            "0000000000000000000000000000a4bc"
+        );
         assert_eq!(text(|out| put_hex(out, u128::MAX)), "f".repeat(32));
     }
 
@@ -139,7 +156,10 @@ mod tests {
         let mut at = |us| text(|out| times.put(out, us));
         assert_eq!(at(0), "1970-01-01T00:00:00.000000Z");
         // 2026-07-31 is day 20,665 after the epoch.
-        assert_eq!(at(20_665 * DAY_US + 86_100_000_001), "2026-07-31T23:55:00.000001Z");
+        assert_eq!(
+            at(20_665 * DAY_US + 86_100_000_001),
+            "2026-07-31T23:55:00.000001Z"
+        );
         assert_eq!(at(20_665 * DAY_US - 1), "2026-07-30T23:59:59.999999Z");
         assert_eq!(at(-1), "1969-12-31T23:59:59.999999Z");
     }

@@ -161,9 +161,13 @@ impl Workload {
     pub fn totals_by_subject_and_model(load: Load) -> BTreeMap<(String, String), Totals> {
         let mut by_number: BTreeMap<(u64, u64), Totals> = BTreeMap::new();
         for event in Workload::new(load) {
-            by_number.entry((event.subject, event.model)).or_default().add(&event);
+            by_number
+                .entry((event.subject, event.model))
+                .or_default()
+                .add(&event);
         }
-        let named = |((subject, model), totals)| ((subject_name(subject), model_name(model)), totals);
+        let named =
+            |((subject, model), totals)| ((subject_name(subject), model_name(model)), totals);
         by_number.into_iter().map(named).collect()
     }
 
@@ -197,11 +201,18 @@ impl Workload {
 
     #[inline]
     fn time_us(&mut self) -> i64 {
-        let elapsed_us = u128::from(self.made) * 1_000_000 / u128::from(self.load.events_per_second.max(1));
+        let elapsed_us =
+            u128::from(self.made) * 1_000_000 / u128::from(self.load.events_per_second.max(1));
         let elapsed_us = i64::try_from(elapsed_us).unwrap_or(i64::MAX);
-        let late_us = if self.random.one_in(LATE_ONE_IN) { LATE_US } else { 0 };
+        let late_us = if self.random.one_in(LATE_ONE_IN) {
+            LATE_US
+        } else {
+            0
+        };
         let behind_us = self.random.below(DISORDER_US + 1).cast_signed() + late_us;
-        self.load.start_us.saturating_add((elapsed_us - behind_us).max(0))
+        self.load
+            .start_us
+            .saturating_add((elapsed_us - behind_us).max(0))
     }
 
     #[inline]
@@ -225,7 +236,10 @@ impl Iterator for Workload {
         }
         let event = if !self.recent.is_empty() && self.random.one_in(REPEAT_ONE_IN) {
             let repeated = self.recent[self.random.index(self.recent.len())];
-            Completion { is_repeat: true, ..repeated }
+            Completion {
+                is_repeat: true,
+                ..repeated
+            }
         } else {
             let fresh = self.fresh();
             self.remember(fresh);
@@ -286,14 +300,24 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    const LOAD: Load = Load { seed: 42, events: 20_000, start_us: 1_785_542_100_000_000, events_per_second: 100 };
+    const LOAD: Load = Load {
+        seed: 42,
+        events: 20_000,
+        start_us: 1_785_542_100_000_000,
+        events_per_second: 100,
+    };
 
     fn lines(load: Load, per_message: usize) -> Vec<String> {
         let mut workload = Workload::new(load);
         let mut lines = Vec::new();
         let mut payload = Vec::new();
         while workload.write(per_message, &mut payload) > 0 {
-            lines.extend(String::from_utf8(std::mem::take(&mut payload)).unwrap().lines().map(str::to_owned));
+            lines.extend(
+                String::from_utf8(std::mem::take(&mut payload))
+                    .unwrap()
+                    .lines()
+                    .map(str::to_owned),
+            );
         }
         lines
     }
@@ -351,15 +375,25 @@ mod tests {
 
     #[test]
     fn half_a_percent_repeats_and_a_thousandth_is_five_minutes_late() {
-        let load = Load { events: 200_000, events_per_second: 100, ..LOAD };
+        let load = Load {
+            events: 200_000,
+            events_per_second: 100,
+            ..LOAD
+        };
         let mut late = 0;
-        for (event, n) in Workload::new(load).zip(0_i64..).filter(|(event, _)| !event.is_repeat) {
+        for (event, n) in Workload::new(load)
+            .zip(0_i64..)
+            .filter(|(event, _)| !event.is_repeat)
+        {
             let due_us = load.start_us + n * 10_000;
             let behind_us = due_us - event.time_us;
             let is_late = (LATE_US..=LATE_US + 5_000_000).contains(&behind_us);
             late += u32::from(is_late);
             let is_first = event.time_us == load.start_us;
-            assert!(is_late || is_first || (0..=5_000_000).contains(&behind_us), "{behind_us}");
+            assert!(
+                is_late || is_first || (0..=5_000_000).contains(&behind_us),
+                "{behind_us}"
+            );
         }
         let totals = Workload::new(load).fold(Totals::default(), |mut totals, event| {
             totals.add(&event);
@@ -371,7 +405,10 @@ mod tests {
 
     #[test]
     fn subjects_are_skewed_and_have_three_models_each() {
-        let load = Load { events: 200_000, ..LOAD };
+        let load = Load {
+            events: 200_000,
+            ..LOAD
+        };
         let mut events: BTreeMap<u64, u64> = BTreeMap::new();
         let mut models: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
         for event in Workload::new(load) {

@@ -289,6 +289,28 @@ fn fit(digits: i256, scale: u16) -> Option<Exact> {
     }
 }
 
+/// [`rust_decimal::Decimal`] is what Rust services hold amounts in: 28 digits always fit.
+impl From<rust_decimal::Decimal> for Exact {
+    fn from(value: rust_decimal::Decimal) -> Self {
+        let scale = u8::try_from(value.scale()).expect("a Decimal has at most 28 fraction digits");
+        Self {
+            digits: value.mantissa(),
+            scale,
+        }
+    }
+}
+
+/// The other way, for numbers of up to 28 digits; a longer one is refused, never rounded.
+impl TryFrom<Exact> for rust_decimal::Decimal {
+    type Error = MoneyError;
+
+    fn try_from(value: Exact) -> Result<Self, MoneyError> {
+        let value = value.without_trailing_zeros();
+        Self::try_from_i128_with_scale(value.digits, u32::from(value.scale))
+            .map_err(|_| value.unfit(value.scale))
+    }
+}
+
 impl From<i64> for Exact {
     fn from(whole: i64) -> Self {
         Self {

@@ -263,3 +263,13 @@ proptest! {
         prop_assert_eq!(negated.digits, -rounded.digits);
     }
 }
+
+#[test]
+fn a_rust_decimal_comes_and_goes_without_rounding() {
+    let cent = rust_decimal::Decimal::new(-1_050, 3);
+    let exact = Exact::from(cent);
+    assert_eq!(exact, Exact::new(-105, 2).unwrap());
+    assert_eq!(rust_decimal::Decimal::try_from(exact), Ok(cent));
+    let longer = Exact::new(10_i128.pow(37) + 1, 0).unwrap();
+    assert!(rust_decimal::Decimal::try_from(longer).is_err());
+}

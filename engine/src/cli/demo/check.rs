@@ -28,8 +28,13 @@ pub(super) fn counts(expected: &Expected, found: &Counts) -> Result<()> {
         ("unmatched", expected.unmatched, found.unmatched),
         ("conflicts", expected.conflicts, found.conflicts),
     ];
-    let differences = pairs.into_iter().filter(|(_, expected, found)| expected != found);
-    verdict(differences.map(|(what, expected, found)| format!("{what}: {expected} generated, {found} found")))
+    let differences = pairs
+        .into_iter()
+        .filter(|(_, expected, found)| expected != found);
+    verdict(
+        differences
+            .map(|(what, expected, found)| format!("{what}: {expected} generated, {found} found")),
+    )
 }
 
 /// Compares what each customer used.
@@ -41,19 +46,32 @@ pub(super) async fn totals(expected: &Expected, view: &View) -> Result<()> {
     let mut differences = Vec::new();
     for (customer, usage) in CUSTOMERS.iter().zip(&expected.usage) {
         let expected = texts(usage);
-        let found = found.remove(customer.name).unwrap_or_else(|| texts(&Usage::default()));
+        let found = found
+            .remove(customer.name)
+            .unwrap_or_else(|| texts(&Usage::default()));
         if expected != found {
-            differences.push(format!("{}: {expected:?} generated, {found:?} found", customer.name));
+            differences.push(format!(
+                "{}: {expected:?} generated, {found:?} found",
+                customer.name
+            ));
         }
     }
-    differences.extend(found.keys().map(|name| format!("{name}: not generated, but found")));
+    differences.extend(
+        found
+            .keys()
+            .map(|name| format!("{name}: not generated, but found")),
+    );
     verdict(differences)
 }
 
 fn by_customer(batches: &[RecordBatch]) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
     for batch in batches {
-        let columns: Vec<_> = batch.columns().iter().map(|column| column.as_string::<i32>()).collect();
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .map(|column| column.as_string::<i32>())
+            .collect();
         for row in 0..batch.num_rows() {
             let mut values = columns.iter().map(|column| column.value(row).to_owned());
             let customer = values.next().unwrap_or_default();
@@ -65,7 +83,11 @@ fn by_customer(batches: &[RecordBatch]) -> BTreeMap<String, Vec<String>> {
 
 /// In the order of the query's columns.
 fn texts(usage: &Usage) -> Vec<String> {
-    let gpu_seconds = format!("{}.{:06}", usage.gpu_us / 1_000_000, usage.gpu_us % 1_000_000);
+    let gpu_seconds = format!(
+        "{}.{:06}",
+        usage.gpu_us / 1_000_000,
+        usage.gpu_us % 1_000_000
+    );
     let numbers = [
         usage.calls,
         usage.input_tokens,
@@ -74,7 +96,11 @@ fn texts(usage: &Usage) -> Vec<String> {
         usage.attempts,
         usage.resolved,
     ];
-    numbers.iter().map(u64::to_string).chain([gpu_seconds]).collect()
+    numbers
+        .iter()
+        .map(u64::to_string)
+        .chain([gpu_seconds])
+        .collect()
 }
 
 fn verdict(differences: impl IntoIterator<Item = String>) -> Result<()> {
@@ -104,15 +130,28 @@ mod tests {
 
     #[test]
     fn a_count_that_differs_is_named_with_both_numbers() {
-        let found = Counts { events: 10, counted: 8, late: 1, repeats: 2, ..Counts::default() };
+        let found = Counts {
+            events: 10,
+            counted: 8,
+            late: 1,
+            repeats: 2,
+            ..Counts::default()
+        };
         assert!(counts(&expected(8), &found).is_ok());
         let message = counts(&expected(7), &found).unwrap_err().to_string();
-        assert!(message.contains("counted: 7 generated, 8 found"), "{message}");
+        assert!(
+            message.contains("counted: 7 generated, 8 found"),
+            "{message}"
+        );
     }
 
     #[test]
     fn gpu_time_is_compared_to_the_microsecond() {
-        let usage = Usage { gpu_us: 3_000_042, calls: 5, ..Usage::default() };
+        let usage = Usage {
+            gpu_us: 3_000_042,
+            calls: 5,
+            ..Usage::default()
+        };
         assert_eq!(texts(&usage), ["5", "0", "0", "0", "0", "0", "3.000042"]);
     }
 }

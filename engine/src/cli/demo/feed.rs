@@ -23,7 +23,11 @@ pub(super) const EVENTS_PER_MESSAGE: usize = 100;
 #[derive(Debug)]
 pub(super) enum Sent {
     /// To the stream.
-    Messages { events: u64, messages: u64, stream: String },
+    Messages {
+        events: u64,
+        messages: u64,
+        stream: String,
+    },
     /// To a file.
     Lines { events: u64, file: PathBuf },
 }
@@ -31,10 +35,19 @@ pub(super) enum Sent {
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Sent::Messages { events, messages, stream } => {
-                write!(f, "published {events} events in {messages} messages to the stream {stream}, all acknowledged")
+            Sent::Messages {
+                events,
+                messages,
+                stream,
+            } => {
+                write!(
+                    f,
+                    "published {events} events in {messages} messages to the stream {stream}, all acknowledged"
+                )
             }
-            Sent::Lines { events, file } => write!(f, "wrote {events} events to {}", file.display()),
+            Sent::Lines { events, file } => {
+                write!(f, "wrote {events} events to {}", file.display())
+            }
         }
     }
 }
@@ -56,7 +69,9 @@ pub(super) async fn send(month: &mut Month, settings: &Settings, events: u64) ->
 /// Shown on a terminal only.
 fn progress_bar(events: u64) -> ProgressBar {
     let bar = ProgressBar::new(events);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} event {pos}/{len} {wide_bar} {per_sec}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{spinner} event {pos}/{len} {wide_bar} {per_sec}")
+    {
         bar.set_style(style);
     }
     bar
@@ -68,7 +83,9 @@ async fn publish(month: &mut Month, settings: &Settings, bar: &ProgressBar) -> R
         let (subject, content_type) = route(&batch);
         let headers = [("Content-Type".to_owned(), content_type.to_owned())];
         bar.inc(batch.events);
-        publisher.publish(subject, &headers, Bytes::from(batch.payload)).await?;
+        publisher
+            .publish(subject, &headers, Bytes::from(batch.payload))
+            .await?;
     }
     let published = publisher.finish().await?;
     Ok(Sent::Messages {
@@ -98,8 +115,13 @@ fn write(month: &mut Month, settings: &Settings, bar: &ProgressBar) -> Result<Se
     let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
     for batch in month.by_ref() {
         bar.inc(batch.events);
-        file.write_all(&batch.payload).and_then(|()| file.write_all(b"\n")).map_err(failed)?;
+        file.write_all(&batch.payload)
+            .and_then(|()| file.write_all(b"\n"))
+            .map_err(failed)?;
     }
     file.flush().map_err(failed)?;
-    Ok(Sent::Lines { events: month.expected().events, file: path })
+    Ok(Sent::Lines {
+        events: month.expected().events,
+        file: path,
+    })
 }

@@ -11,10 +11,22 @@ use std::{
 
 /// The files of `examples/demo/definitions`, as they are there.
 const DEFINITIONS: [(&str, &str); 4] = [
-    ("events.sql", include_str!("../../../../examples/demo/definitions/events.sql")),
-    ("meters.sql", include_str!("../../../../examples/demo/definitions/meters.sql")),
-    ("prices.sql", include_str!("../../../../examples/demo/definitions/prices.sql")),
-    ("model_rates.csv", include_str!("../../../../examples/demo/definitions/model_rates.csv")),
+    (
+        "events.sql",
+        include_str!("../../../../examples/demo/definitions/events.sql"),
+    ),
+    (
+        "meters.sql",
+        include_str!("../../../../examples/demo/definitions/meters.sql"),
+    ),
+    (
+        "prices.sql",
+        include_str!("../../../../examples/demo/definitions/prices.sql"),
+    ),
+    (
+        "model_rates.csv",
+        include_str!("../../../../examples/demo/definitions/model_rates.csv"),
+    ),
 ];
 
 /// Says that a folder is a demo's own and may be emptied.
@@ -44,7 +56,11 @@ pub(super) fn prepare(path: &Path) -> Result<Folder> {
         )));
     }
     fs::create_dir_all(path).map_err(failed)?;
-    fs::write(path.join(MARKER), "Made by `tollgate demo`, which replaces what is here.\n").map_err(failed)?;
+    fs::write(
+        path.join(MARKER),
+        "Made by `tollgate demo`, which replaces what is here.\n",
+    )
+    .map_err(failed)?;
     for name in [DEFINITIONS_FOLDER, LAKE, NATS] {
         absent_is_fine(fs::remove_dir_all(path.join(name))).map_err(failed)?;
     }
@@ -104,7 +120,9 @@ impl Folder {
 
 fn configuration(url: Option<&str>) -> String {
     let source = match url {
-        Some(url) => format!("kind = \"nats\"\nurl = \"{url}\"\nstream = \"USAGE\"\nsubjects = [\"usage.>\"]\ncreate = true"),
+        Some(url) => format!(
+            "kind = \"nats\"\nurl = \"{url}\"\nstream = \"USAGE\"\nsubjects = [\"usage.>\"]\ncreate = true"
+        ),
         None => format!("kind = \"files\"\npath = \"{EVENTS}\""),
     };
     format!(
@@ -114,7 +132,11 @@ fn configuration(url: Option<&str>) -> String {
 }
 
 fn file_error(path: &Path, doing: &'static str, source: io::Error) -> Error {
-    Error::File { file: path.display().to_string(), doing, source }
+    Error::File {
+        file: path.display().to_string(),
+        doing,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +178,9 @@ mod tests {
         assert!(settings.source.create);
         let settings = ours.write(None).unwrap();
         assert_eq!(settings.source.kind, SourceKind::Files);
-        assert_eq!(settings.resolve(&settings.source.path), folder.path().join(EVENTS));
+        assert_eq!(
+            settings.resolve(&settings.source.path),
+            folder.path().join(EVENTS)
+        );
     }
 }

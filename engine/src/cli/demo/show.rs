@@ -44,12 +44,23 @@ pub(super) async fn set_aside(view: &View) -> Result<()> {
 /// The sum has more digits than money can have.
 pub(super) fn invoices(issued: &Issued, period: &Period) -> Result<String> {
     let mut invoices = issued.issued.clone();
-    invoices.sort_by(|a, b| b.total.minor().cmp(&a.total.minor()).then(a.customer.cmp(&b.customer)));
+    invoices.sort_by(|a, b| {
+        b.total
+            .minor()
+            .cmp(&a.total.minor())
+            .then(a.customer.cmp(&b.customer))
+    });
     let mut text = format!("\nInvoices for {period}: {}", invoice::summary(issued));
     text += "Spend by customer, the largest first\n";
     let shown = invoices.len().min(TOP);
     text += &invoice::listing(&invoices[..shown]);
-    text += &format!("{:<12} {:<32} {:>4} invoices {:>15}\n", "all", "", invoices.len(), total(&invoices)?);
+    text += &format!(
+        "{:<12} {:<32} {:>4} invoices {:>15}\n",
+        "all",
+        "",
+        invoices.len(),
+        total(&invoices)?
+    );
     if let Some(largest) = invoices.first() {
         text += &lines(largest);
     }
@@ -69,10 +80,19 @@ fn total(invoices: &[Invoice]) -> Result<String> {
 
 fn lines(invoice: &Invoice) -> String {
     let number = invoice.number.as_deref().unwrap_or("draft");
-    let mut text = format!("\nInvoice {number} for {}, line by line\n", invoice.customer);
+    let mut text = format!(
+        "\nInvoice {number} for {}, line by line\n",
+        invoice.customer
+    );
     for line in &invoice.lines {
-        let dimensions: Vec<&str> = line.dimensions.iter().filter_map(|(_, value)| value.as_deref()).collect();
-        let quantity = line.quantity.map_or_else(String::new, |quantity| quantity.to_string());
+        let dimensions: Vec<&str> = line
+            .dimensions
+            .iter()
+            .filter_map(|(_, value)| value.as_deref())
+            .collect();
+        let quantity = line
+            .quantity
+            .map_or_else(String::new, |quantity| quantity.to_string());
         text += &format!(
             "  {:<18} {:<14} {quantity:>20} {:>15} {}\n",
             line.price.as_deref().unwrap_or_default(),
@@ -81,7 +101,14 @@ fn lines(invoice: &Invoice) -> String {
             line.amount.currency().code(),
         );
     }
-    text + &format!("  {:<18} {:<14} {:>20} {:>15} {}\n", "total", "", "", invoice.total.amount_text(), invoice.total.currency().code())
+    text + &format!(
+        "  {:<18} {:<14} {:>20} {:>15} {}\n",
+        "total",
+        "",
+        "",
+        invoice.total.amount_text(),
+        invoice.total.currency().code()
+    )
 }
 
 async fn table(view: &View, title: &str, sql: &str) -> Result<()> {

@@ -1,0 +1,140 @@
+//! Dedupe and status: which rows of a batch are stored, and which of them count.
+
+use super::reader::Batch;
+use crate::{
+    dedupe::{Dedupe, Verdict},
+    error::{Result, query_error},
+    telemetry::Counts,
+};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, RecordBatch, StringArray},
+    buffer::BooleanBuffer,
+    compute::filter_record_batch,
+    datatypes::{Int64Type, TimestampMicrosecondType},
+};
+use std::{collections::BTreeMap, sync::Arc};
+use tollgate_connectors::event::Status;
+
+/// A batch after dedupe: no repeats any more.
+pub(super) struct Judged {
+    /// What is stored.
+    pub(super) rows: RecordBatch,
+    /// Which of them are counted.
+    is_counted: BooleanBuffer,
+    /// Those alone.
+    pub(super) counted: RecordBatch,
+    /// Rows of `rows` with an id that was seen with other content, and their payloads.
+    conflicts: BTreeMap<usize, Vec<u8>>,
+    pub(super) counts: Counts,
+}
+
+/// Drops repeats and finds conflicts. Only an event that counts claims its id, so one that was
+/// rejected may be corrected and sent again.
+pub(super) fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
+    let events = &batch.decoded.batch;
+    let contents = events["content_hash"].as_primitive::<Int64Type>();
+    let ingest_times = events["ingest_time"].as_primitive::<TimestampMicrosecondType>();
+    let mut counts = Counts {
+        events: events.num_rows() as u64,
+        ..Counts::default()
+    };
+    let mut keep = Vec::with_capacity(events.num_rows());
+    let mut is_counted = Vec::with_capacity(events.num_rows());
+    let mut conflicts = BTreeMap::new();
+    for row in 0..events.num_rows() {
+        let verdict = match batch.decoded.statuses[row] {
+            Status::Ok => Some(dedupe.judge(
+                batch.decoded.keys[row],
+                contents.value(row),
+                ingest_times.value(row),
+            )),
+            Status::Unmatched => {
+                counts.unmatched += 1;
+                None
+            }
+            Status::Rejected | Status::Late | Status::Conflict => {
+                counts.rejected += 1;
+                None
+            }
+        };
+        if verdict == Some(Verdict::Conflict) {
+            counts.conflicts += 1;
+            let raw = batch.decoded.raw(&batch.messages, row).unwrap_or_default();
+            conflicts.insert(is_counted.len(), raw.into_owned());
+        }
+        counts.repeats += u64::from(verdict == Some(Verdict::Repeat));
+        counts.counted += u64::from(verdict == Some(Verdict::New));
+        keep.push(verdict != Some(Verdict::Repeat));
+        if verdict != Some(Verdict::Repeat) {
+            is_counted.push(verdict == Some(Verdict::New));
+        }
+    }
+    let rows = select(events, BooleanBuffer::from(keep))?;
+    let is_counted = BooleanBuffer::from(is_counted);
+    let counted = select(&rows, is_counted.clone())?;
+    Ok(Judged {
+        rows,
+        is_counted,
+        counted,
+        conflicts,
+        counts,
+    })
+}
+
+fn select(batch: &RecordBatch, mask: BooleanBuffer) -> Result<RecordBatch> {
+    if mask.count_set_bits() == batch.num_rows() {
+        return Ok(batch.clone());
+    }
+    filter_record_batch(batch, &BooleanArray::from(mask)).map_err(query_error("selecting events"))
+}
+
+/// Writes `late` and `conflict` into the status column, and a conflict's reason and payload.
+pub(super) fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result<RecordBatch> {
+    if late.is_none() && judged.conflicts.is_empty() {
+        return Ok(judged.rows.clone());
+    }
+    let rows = &judged.rows;
+    let statuses = rows["status"].as_string::<i32>();
+    let reasons = rows["reason"].as_string::<i32>();
+    let raws = rows["raw"].as_binary::<i32>();
+    let mut counted = 0;
+    let mut status = Vec::with_capacity(rows.num_rows());
+    let mut reason = Vec::with_capacity(rows.num_rows());
+    let mut raw = BinaryBuilder::new();
+    for row in 0..rows.num_rows() {
+        let is_late = judged.is_counted.value(row) && late.is_some_and(|late| late.value(counted));
+        counted += usize::from(judged.is_counted.value(row));
+        match judged.conflicts.get(&row) {
+            Some(payload) => {
+                status.push(Status::Conflict.as_str());
+                reason.push(Some(
+                    "this source and id were counted before with other content",
+                ));
+                raw.append_value(payload);
+            }
+            None => {
+                status.push(if is_late {
+                    Status::Late.as_str()
+                } else {
+                    statuses.value(row)
+                });
+                reason.push(reasons.is_valid(row).then(|| reasons.value(row)));
+                raw.append_option(raws.is_valid(row).then(|| raws.value(row)));
+            }
+        }
+    }
+    let mut columns = rows.columns().to_vec();
+    let replaced: [(&str, ArrayRef); 3] = [
+        ("status", Arc::new(StringArray::from(status))),
+        ("reason", Arc::new(StringArray::from(reason))),
+        ("raw", Arc::new(raw.finish())),
+    ];
+    for (name, column) in replaced {
+        let at = rows
+            .schema()
+            .index_of(name)
+            .map_err(query_error("marking late events"))?;
+        columns[at] = column;
+    }
+    RecordBatch::try_new(rows.schema(), columns).map_err(query_error("marking late events"))
+}

@@ -1,0 +1,160 @@
+//! Writes one flush at a time: `events` first, then the panes it closes.
+
+use super::Buffer;
+use crate::{
+    clock::Clock,
+    commit::{self, Marks, Owner, Position},
+    error::{Error, Result},
+    metering::Pending,
+    telemetry::Report,
+};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::task::JoinHandle;
+use tollgate_connectors::{Attempt, Staged, Table};
+use tollgate_sql::meter::Meter;
+
+/// Everything one commit of `events`, and the panes it closes, is made from.
+#[derive(Debug)]
+pub(super) struct Flush {
+    pub(super) buffer: Buffer,
+    pub(super) position: Position,
+    pub(super) pending: Vec<Pending>,
+}
+
+/// Owns the tables and writes one flush at a time.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) owner: Owner,
+    pub(super) meters: Vec<Arc<Meter>>,
+    pub(super) events: Box<dyn Table>,
+    pub(super) tables: Vec<Box<dyn Table>>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// What one flush wrote.
+#[derive(Debug)]
+pub(super) struct Written {
+    position: Position,
+    bytes: u64,
+    panes: u64,
+    elapsed_us: i64,
+}
+
+impl Writer {
+    async fn write(&mut self, flush: Flush) -> Result<Written> {
+        let started_us = self.clock.now_us();
+        let staged = self.commit_events(&flush).await?;
+        let mut panes = 0;
+        for pending in &flush.pending {
+            panes += self.commit_panes(pending, &flush.position).await?;
+        }
+        let elapsed_us = self.clock.now_us() - started_us;
+        tracing::info!(
+            sequence = flush.position.sequence.0,
+            events = flush.buffer.counts.counted,
+            bytes = staged.bytes,
+            panes,
+            elapsed_us,
+            "flush committed"
+        );
+        Ok(Written {
+            position: flush.position,
+            bytes: staged.bytes,
+            panes,
+            elapsed_us,
+        })
+    }
+
+    async fn commit_events(&mut self, flush: &Flush) -> Result<Staged> {
+        let position = &flush.position;
+        let step = self.events.version().unsigned_abs();
+        let commit_id = self.owner.commit_id(position.sequence, step);
+        let staged = self.events.stage(&commit_id, &flush.buffer.batches).await?;
+        let info = serde_json::json!({
+            "sequence": position.sequence.0,
+            "watermark_us": position.watermark.0,
+            "counts": flush.buffer.counts,
+        });
+        let attempt = Attempt {
+            commit_id,
+            marks: position.marks(&self.owner.marks, self.owner.epoch),
+            info: BTreeMap::from([("flush".to_owned(), info)]),
+        };
+        let clock = self.clock.as_ref();
+        commit::commit_once(self.events.as_mut(), &attempt, &staged, &self.owner, clock).await?;
+        Ok(staged)
+    }
+
+    async fn commit_panes(&mut self, pending: &Pending, position: &Position) -> Result<u64> {
+        let meter = &self.meters[pending.lane];
+        let table = self.tables[pending.lane].as_mut();
+        let panes = pending.panes(meter, &self.owner.shard, position).await?;
+        let commit_id = self
+            .owner
+            .commit_id(position.sequence, table.version().unsigned_abs());
+        let staged = table.stage(&commit_id, &panes).await?;
+        let marks: &Marks = &self.owner.marks;
+        let attempt = Attempt {
+            commit_id,
+            marks: BTreeMap::from([
+                (
+                    marks.cut(),
+                    i64::try_from(position.sequence.0).unwrap_or(i64::MAX),
+                ),
+                (marks.closed(), position.watermark.0),
+                (marks.epoch(), self.owner.epoch),
+            ]),
+            info: BTreeMap::new(),
+        };
+        commit::commit_once(table, &attempt, &staged, &self.owner, self.clock.as_ref()).await?;
+        Ok(staged.rows)
+    }
+}
+
+/// The writer, at rest or at work.
+#[derive(Debug)]
+pub(super) enum WriterSlot {
+    Free(Box<Writer>),
+    Busy(JoinHandle<(Box<Writer>, Result<Written>)>),
+    Lost,
+}
+
+impl WriterSlot {
+    pub(super) fn begin(&mut self, flush: Flush) {
+        *self = match std::mem::replace(self, WriterSlot::Lost) {
+            WriterSlot::Free(mut writer) => WriterSlot::Busy(tokio::spawn(async move {
+                let written = writer.write(flush).await;
+                (writer, written)
+            })),
+            other => other,
+        };
+    }
+
+    /// Takes the result of a finished flush without waiting.
+    pub(super) async fn collect(&mut self, report: &mut Report) -> Result<()> {
+        match self {
+            WriterSlot::Busy(task) if task.is_finished() => self.wait(report).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the writer is free.
+    pub(super) async fn wait(&mut self, report: &mut Report) -> Result<()> {
+        match std::mem::replace(self, WriterSlot::Lost) {
+            WriterSlot::Busy(task) => {
+                let (writer, written) = task.await.map_err(|_| Error::Stage("writer"))?;
+                let written = written?;
+                *self = WriterSlot::Free(writer);
+                report.committed(
+                    written.position,
+                    written.bytes,
+                    written.panes,
+                    written.elapsed_us,
+                );
+            }
+            WriterSlot::Free(writer) => *self = WriterSlot::Free(writer),
+            WriterSlot::Lost => return Err(Error::Stage("writer")),
+        }
+        Ok(())
+    }
+}

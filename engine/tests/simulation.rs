@@ -1,0 +1,481 @@
+//! A shard under a faulty source and a faulty lake: errors before and after the effect, processes that
+//! halt at any call and may wake up again as zombies. Whatever happens, the lake must end with what a
+//! naive recomputation of the log gives, and pane 0 of every window must be the same row as in a run
+//! without faults.
+//!
+//! Each seed is one history. `TOLLGATE_SIMULATION_SEEDS=N` runs more of them, and a failure names its
+//! seed, which `TOLLGATE_SIMULATION_SEED=S` runs alone.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and says what it went through"
+)]
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType},
+    util::pretty::pretty_format_batches,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+};
+use tokio::sync::watch;
+use tollgate::{
+    Error,
+    clock::ManualClock,
+    metering::table_schema,
+    shard::{self, Options, Parts},
+    telemetry::{Progress, Report},
+};
+use tollgate_connectors::{
+    ErrorKind, Message, Sequence, Table,
+    event::{DecodeOptions, Decoder},
+    fault::{Faults, FaultySource, FaultyTable},
+    memory::{MemoryStream, MemoryTable},
+};
+use tollgate_sql::{
+    definitions::{Definitions, SourceFile},
+    meter::Meter,
+    schema,
+};
+
+const SEEDS: u64 = 2_000;
+const MINUTE_US: i64 = 60_000_000;
+/// 2026-10-01T00:00:00Z.
+const START_US: i64 = 1_790_812_800_000_000;
+
+const DEFINITIONS: &str = "
+CREATE EVENT TYPE call (model VARCHAR NOT NULL, tokens BIGINT NOT NULL) WITH (type = 'call');
+CREATE METER by_model WITH (window = '1 minute', lateness = '10 seconds') AS
+SELECT subject, model, SUM(tokens) AS tokens, COUNT(*) AS calls FROM call GROUP BY subject, model;
+CREATE METER by_subject WITH (window = '1 hour') AS
+SELECT subject, SUM(tokens) FILTER (WHERE tokens > 50) AS tokens, COUNT(*) AS calls
+FROM call GROUP BY subject;
+";
+
+#[test]
+fn every_history_ends_with_what_the_log_says() {
+    let number = |name| {
+        env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let seeds = match number("TOLLGATE_SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("TOLLGATE_SIMULATION_SEEDS").unwrap_or(SEEDS),
+    };
+    let setup = runtime().block_on(Setup::new());
+    let mut totals = Totals::default();
+    for seed in seeds {
+        match catch_unwind(AssertUnwindSafe(|| simulate(seed, &setup))) {
+            Ok(one) => totals.add(&one),
+            Err(panic) => {
+                eprintln!("seed {seed} failed; TOLLGATE_SIMULATION_SEED={seed} runs it alone");
+                resume_unwind(panic);
+            }
+        }
+    }
+    println!("{totals:?}");
+}
+
+/// What the histories went through, to see that they went through something.
+#[derive(Debug, Default)]
+struct Totals {
+    runs: u64,
+    halts: u64,
+    errors: u64,
+    zombies: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: &Totals) {
+        self.runs += other.runs;
+        self.halts += other.halts;
+        self.errors += other.errors;
+        self.zombies += other.zombies;
+    }
+}
+
+/// What is the same for every seed.
+struct Setup {
+    definitions: Definitions,
+    meters: Vec<Arc<Meter>>,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let file = SourceFile {
+            name: "simulation.sql".into(),
+            text: DEFINITIONS.into(),
+        };
+        let definitions = Definitions::parse(&[file]).unwrap();
+        let mut meters = Vec::new();
+        for meter in &definitions.meters {
+            let event_type = definitions.event_type(&meter.event_type).unwrap();
+            meters.push(Arc::new(Meter::plan(meter, event_type).await.unwrap()));
+        }
+        Setup {
+            definitions,
+            meters,
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u32) -> i64 {
+        i64::try_from(self.next() % u64::from(limit)).unwrap()
+    }
+
+    fn size(&mut self, limit: u32) -> usize {
+        usize::try_from(self.below(limit)).unwrap()
+    }
+
+    fn one_in(&mut self, n: u32) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// One event as it was meant, beside the bytes that were sent.
+#[derive(Debug, Clone)]
+struct Fact {
+    id: usize,
+    subject: i64,
+    model: i64,
+    tokens: i64,
+    time_us: i64,
+}
+
+impl Fact {
+    fn line(&self) -> String {
+        let time = jiff::Timestamp::from_microsecond(self.time_us).unwrap();
+        let (id, subject, model, tokens) = (self.id, self.subject, self.model, self.tokens);
+        format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"call","subject":"u{subject}","time":"{time}","data":{{"model":"m{model}","tokens":{tokens}}}}}"#
+        )
+    }
+}
+
+/// The log of one seed, and what a naive reading of it counts.
+struct Log {
+    stream: MemoryStream,
+    counted: Vec<Fact>,
+    messages: u64,
+}
+
+fn make_log(random: &mut Random) -> Log {
+    let stream = MemoryStream::default();
+    let mut sent: Vec<Fact> = Vec::new();
+    let mut counted: BTreeMap<usize, Fact> = BTreeMap::new();
+    let messages = 20 + random.next() % 60;
+    let mut clock_us = START_US;
+    for sequence in 1..=messages {
+        clock_us += random.below(20_000_000);
+        let mut lines = Vec::new();
+        for _ in 0..=random.below(4) {
+            lines.push(match random.below(25) {
+                0 => r#"{"specversion":"1.0","id":"broken""#.to_owned(),
+                1 => r#"{"specversion":"1.0","id":"x","source":"s","type":"other","subject":"u","time":"2026-10-01T00:00:00Z","data":{}}"#.to_owned(),
+                _ => {
+                    let fact = next_fact(random, &sent, clock_us);
+                    // First in sequence wins, whatever a later one says.
+                    counted.entry(fact.id).or_insert_with(|| fact.clone());
+                    let line = fact.line();
+                    sent.push(fact);
+                    line
+                }
+            });
+        }
+        stream.append(Message {
+            sequence: Sequence(sequence),
+            ingest_time_us: clock_us,
+            headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
+            payload: lines.join("\n").into(),
+        });
+    }
+    let counted = counted.into_values().collect();
+    Log {
+        stream,
+        counted,
+        messages,
+    }
+}
+
+fn next_fact(random: &mut Random, sent: &[Fact], clock_us: i64) -> Fact {
+    if !sent.is_empty() && random.one_in(6) {
+        let mut again = sent[random.size(u32::try_from(sent.len()).unwrap())].clone();
+        // A repeat, or now and then a conflict.
+        again.tokens += i64::from(random.one_in(5));
+        return again;
+    }
+    let late_us = if random.one_in(8) {
+        400_000_000
+    } else {
+        5_000_000
+    };
+    Fact {
+        id: sent.len(),
+        subject: random.below(3),
+        model: random.below(2),
+        tokens: random.below(100),
+        time_us: clock_us - random.below(late_us),
+    }
+}
+
+/// The tables of one lake.
+struct Lake {
+    events: MemoryTable,
+    panes: Vec<MemoryTable>,
+}
+
+impl Lake {
+    fn new(setup: &Setup) -> Self {
+        let events = schema::usage_events(&setup.definitions.event_types);
+        let meters = setup.meters.iter();
+        let panes = meters.map(|m| MemoryTable::new(&m.definition().name, table_schema(m)));
+        Lake {
+            events: MemoryTable::new("events", events),
+            panes: panes.collect(),
+        }
+    }
+
+    /// A new process over this lake and the log.
+    async fn parts(&self, setup: &Setup, log: &Log, faults: &Arc<Faults>) -> Parts {
+        let schema = self.events.schema();
+        let mut tables = Vec::new();
+        for pane in &self.panes {
+            tables.push(open(pane, faults).await);
+        }
+        let source = FaultySource::new(log.stream.source("sim"), Arc::clone(faults));
+        Parts {
+            source: Box::new(source),
+            decoder: Decoder::new(schema, "sim", DecodeOptions::default()).unwrap(),
+            definitions: setup.definitions.clone(),
+            meters: setup.meters.clone(),
+            events: open(&self.events, faults).await,
+            tables,
+            clock: Arc::new(ManualClock::at(0)),
+        }
+    }
+}
+
+async fn open(table: &MemoryTable, faults: &Arc<Faults>) -> Box<dyn Table> {
+    let mut table = table.clone();
+    table.refresh().await.unwrap();
+    Box::new(FaultyTable::new(table, Arc::clone(faults)))
+}
+
+fn options(random: &mut Random) -> Options {
+    Options {
+        batch_bytes: 1 + random.size(4_000),
+        flush_interval_us: i64::MAX,
+        flush_bytes: 1 + random.size(6_000),
+        horizon_us: i64::MAX,
+        until_end: true,
+    }
+}
+
+/// How one process ended.
+enum End {
+    Finished(Box<Report>),
+    Halted,
+    Failed(Error),
+}
+
+async fn process(parts: Parts, options: Options, faults: &Faults) -> End {
+    let (_stop, stopped) = watch::channel(false);
+    let run = shard::run(
+        parts,
+        options,
+        stopped,
+        watch::Sender::new(Progress::default()),
+    );
+    tokio::select! {
+        ended = run => match ended {
+            Ok(report) => End::Finished(Box::new(report)),
+            Err(error) => End::Failed(error),
+        },
+        () = faults.halted() => End::Halted,
+    }
+}
+
+/// Runs processes over one log, one after the other, until one finishes; then checks the lake.
+fn simulate(seed: u64, setup: &Setup) -> Totals {
+    let mut random = Random(seed);
+    let log = make_log(&mut random);
+    let faulty = Lake::new(setup);
+    let totals = runtime().block_on(survive(&mut random, setup, &log, &faulty));
+    let calm = Lake::new(setup);
+    runtime().block_on(async {
+        let faults = Faults::none();
+        let parts = calm.parts(setup, &log, &faults).await;
+        match process(parts, options(&mut random), &faults).await {
+            End::Finished(report) => assert_eq!(report.position.sequence.0, log.messages),
+            End::Halted => panic!("halted without a fault"),
+            End::Failed(error) => panic!("failed without a fault: {error:?}"),
+        }
+        check_events(&faulty, &log);
+        for (at, meter) in setup.meters.iter().enumerate() {
+            check_meter(meter, &faulty.panes[at], &log).await;
+            let (faulty, calm) = (first_panes(&faulty.panes[at]), first_panes(&calm.panes[at]));
+            assert_eq!(faulty, calm, "pane 0 of {}", meter.definition().name);
+        }
+    });
+    totals
+}
+
+/// Starts one process after another until one gets to the end.
+async fn survive(random: &mut Random, setup: &Setup, log: &Log, lake: &Lake) -> Totals {
+    let mut totals = Totals::default();
+    let mut zombies: Vec<Arc<Faults>> = Vec::new();
+    loop {
+        totals.runs += 1;
+        let faults = match totals.runs {
+            1..=6 => Faults::new(
+                random.next(),
+                6 + random.next() % 20,
+                1 + random.next() % 40,
+            ),
+            _ => Faults::none(),
+        };
+        let parts = lake.parts(setup, log, &faults).await;
+        // Whatever halted may wake up while its successor works.
+        if random.one_in(2) {
+            totals.zombies += zombies.len() as u64;
+            zombies.drain(..).for_each(|zombie| zombie.release());
+        }
+        match process(parts, options(random), &faults).await {
+            End::Finished(_) => break,
+            End::Halted => {
+                totals.halts += 1;
+                zombies.push(faults);
+            }
+            End::Failed(error) => {
+                totals.errors += 1;
+                // A zombie's last commit may fence its successor, which then starts again.
+                let passing = [ErrorKind::Unavailable, ErrorKind::Fenced];
+                assert!(passing.contains(&error.kind()), "{error:?}");
+            }
+        }
+    }
+    // The last owner is done: nothing that wakes up now may change anything.
+    zombies.iter().for_each(|zombie| zombie.release());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    totals
+}
+
+/// Every event that counts is in `events` once, and nothing else counts.
+fn check_events(lake: &Lake, log: &Log) {
+    let mut counted = BTreeSet::new();
+    for batch in lake.events.rows() {
+        let ids = batch["event_id"].as_string::<i32>();
+        let statuses = batch["status"].as_string::<i32>();
+        for row in 0..batch.num_rows() {
+            if matches!(statuses.value(row), "ok" | "late") {
+                let id: usize = ids.value(row).parse().unwrap();
+                assert!(counted.insert(id), "event {id} is counted twice");
+            }
+        }
+    }
+    let expected: BTreeSet<usize> = log.counted.iter().map(|fact| fact.id).collect();
+    assert_eq!(counted, expected);
+}
+
+/// Tokens and calls by window start and group.
+type Measured = BTreeMap<(i64, String), (i128, i64)>;
+
+/// The merge of all panes is what the counted events add up to.
+async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
+    let panes = table.rows();
+    let states: Vec<RecordBatch> = panes
+        .iter()
+        .map(|panes| meter.states_of(panes).unwrap())
+        .collect();
+    let merged = meter.finish(&states).await.unwrap();
+    let starts = merged["window_start"].as_primitive::<TimestampMicrosecondType>();
+    let tokens = merged["tokens"].as_primitive::<Decimal128Type>();
+    let calls = merged["calls"].as_primitive::<Int64Type>();
+    let mut found = Measured::new();
+    for row in 0..merged.num_rows() {
+        let sum = if tokens.is_null(row) {
+            0
+        } else {
+            tokens.value(row)
+        };
+        let key = (starts.value(row), group(&merged, row));
+        assert!(found.insert(key, (sum, calls.value(row))).is_none());
+    }
+    assert_eq!(found, expected(meter, log), "{}", meter.definition().name);
+}
+
+fn group(rows: &RecordBatch, row: usize) -> String {
+    let subject = rows["subject"].as_string::<i32>().value(row).to_owned();
+    match rows.column_by_name("model") {
+        Some(model) => format!("{subject}/{}", model.as_string::<i32>().value(row)),
+        None => subject,
+    }
+}
+
+fn expected(meter: &Meter, log: &Log) -> Measured {
+    let by_model = meter.definition().name == "by_model";
+    let width_us = if by_model { MINUTE_US } else { 60 * MINUTE_US };
+    let mut measured = Measured::new();
+    for fact in &log.counted {
+        let start = fact.time_us - fact.time_us % width_us;
+        let (group, is_summed) = match by_model {
+            true => (format!("u{}/m{}", fact.subject, fact.model), true),
+            false => (format!("u{}", fact.subject), fact.tokens > 50),
+        };
+        let sums = measured.entry((start, group)).or_default();
+        sums.0 += if is_summed {
+            i128::from(fact.tokens)
+        } else {
+            0
+        };
+        sums.1 += 1;
+    }
+    measured
+}
+
+/// The rows of pane 0 as text, sorted; there is one for each window and group.
+fn first_panes(table: &MemoryTable) -> Vec<String> {
+    let mut rows = Vec::new();
+    let mut keys = BTreeSet::new();
+    for batch in table.rows() {
+        let panes = batch["pane"].as_primitive::<Int32Type>();
+        let starts = batch["window_start"].as_primitive::<TimestampMicrosecondType>();
+        for row in (0..batch.num_rows()).filter(|row| panes.value(*row) == 0) {
+            let key = (starts.value(row), group(&batch, row));
+            assert!(keys.insert(key.clone()), "{key:?} was closed twice");
+            rows.push(
+                pretty_format_batches(&[batch.slice(row, 1)])
+                    .unwrap()
+                    .to_string(),
+            );
+        }
+    }
+    rows.sort();
+    rows
+}

@@ -126,7 +126,10 @@ fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefini
             let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
             Error::Billing {
                 problem: format!("there is no plan `{}`", settings.default_plan),
-                hint: format!("set billing.default_plan to one of: {}", names.join(", ")),
+                hint: match names.is_empty() {
+                    true => "define one with CREATE PLAN".into(),
+                    false => format!("set billing.default_plan to one of: {}", names.join(", ")),
+                },
             }
         })
 }

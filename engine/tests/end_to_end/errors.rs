@@ -66,6 +66,17 @@ async fn a_configuration_that_cannot_be_used_is_named() {
         &["tollgate.toml", "`soon` is not a length of time"],
     );
 
+    world.write(
+        "tollgate.toml",
+        "[source]\nkind = \"files\"\npath = \"none.ndjson\"\n",
+    );
+    world.write("none.ndjson", "");
+    world.cli().run_to_end().await;
+    let no_plan = world.cli().run(&["invoice", "--period", "2026-01"]).await;
+    check(&no_plan, 1, &["no plan `payg`", "CREATE PLAN"]);
+    let no_month = world.cli().run(&["invoice", "--period", "January"]).await;
+    check(&no_month, 2, &["`January`", "2026-10"]);
+
     world.write("tollgate.toml", "definitions = \"elsewhere\"\n");
     let folder = world.cli().run(&["check"]).await;
     check(&folder, 2, &["elsewhere"]);

@@ -62,3 +62,21 @@ async fn a_sum_beyond_38_digits_is_an_error_that_names_meter_and_window() {
     assert!(ran.stderr.contains(error), "{ran:#?}");
     assert_eq!(ran.stdout, "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn panes_that_fit_alone_but_not_together_are_an_error_of_whoever_asks() {
+    let world = World::new(DEFINITIONS).await;
+    let cli = world.cli();
+    for id in [1, 2] {
+        world.send(&[], &event(id, 10, "4", &"9".repeat(38))).await;
+        assert_eq!(cli.run_to_end().await.of("counted"), 1);
+    }
+    let error = "error: meter `larges` failed in the window that starts at 2026-01-01T10:00:00Z";
+    for command in [&["query", "SELECT * FROM larges"][..], &["audit"]] {
+        let ran = cli.run(command).await;
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        assert!(ran.stderr.contains(error), "{ran:#?}");
+    }
+    // The other meter is not harmed.
+    assert_eq!(cli.query("SELECT total FROM smalls").await, [["8"]]);
+}

@@ -194,12 +194,13 @@ impl Default for BillingSettings {
 }
 
 impl Settings {
-    /// Reads a configuration file, then the `TOLLGATE_…` variables that `variable` knows.
+    /// Reads a configuration file, then the `TOLLGATE_…` variables among `variables`.
     ///
     /// # Errors
-    /// The file cannot be read, is not TOML, has an unknown key, or a value that does not parse; the
-    /// message names the file or the variable.
-    pub fn load(file: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    /// The file cannot be read, is not TOML, has an unknown key, or a value that does not parse; a
+    /// variable is named after a section and none of its settings; the message names the file or the
+    /// variable.
+    pub fn load(file: &Path, variables: impl Iterator<Item = (String, String)>) -> Result<Self> {
         let invalid = |problem: String| Error::Config {
             file: file.display().to_string(),
             problem,
@@ -214,18 +215,18 @@ impl Settings {
         })?;
         let mut builder = config::Config::builder()
             .add_source(config::File::from_str(&text, config::FileFormat::Toml));
-        for key in keys() {
-            let name = format!("TOLLGATE_{}", key.replace('.', "_").to_uppercase());
-            if let Some(value) = variable(&name) {
-                builder = match key {
-                    "source.subjects" => {
-                        let subjects: Vec<_> = value.split(',').map(str::to_owned).collect();
-                        builder.set_override(key, subjects)
-                    }
-                    _ => builder.set_override(key, value),
+        for (name, value) in variables {
+            let Some(key) = key_of(&name).map_err(&invalid)? else {
+                continue;
+            };
+            builder = match key {
+                "source.subjects" => {
+                    let subjects: Vec<_> = value.split(',').map(str::to_owned).collect();
+                    builder.set_override(key, subjects)
                 }
-                .map_err(|error| invalid(format!("{name}: {error}")))?;
+                _ => builder.set_override(key, value),
             }
+            .map_err(|error| invalid(format!("{name}: {error}")))?;
         }
         let mut settings: Settings = builder
             .build()
@@ -241,6 +242,22 @@ impl Settings {
     /// A path of the configuration, seen from the working directory.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.base.join(path)
+    }
+}
+
+/// The setting that a variable overrides; `None` for a variable that is none of ours.
+fn key_of(name: &str) -> Result<Option<&'static str>, String> {
+    let variable = |key: &str| format!("TOLLGATE_{}", key.replace('.', "_").to_uppercase());
+    if let Some(key) = keys().into_iter().find(|key| variable(key) == name) {
+        return Ok(Some(key));
+    }
+    let section = |key: &&str| {
+        let section = key.split_once('.').map(|(section, _)| variable(section) + "_");
+        section.is_some_and(|section| name.starts_with(&section))
+    };
+    match keys().iter().any(|key| section(&key)) {
+        true => Err(format!("there is no setting for the variable {name}")),
+        false => Ok(None),
     }
 }
 
@@ -367,12 +384,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tollgate.toml");
         fs::write(&file, text).unwrap();
-        Settings::load(&file, |name| {
-            variables
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, v)| (*v).to_owned())
-        })
+        let owned = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        Settings::load(&file, owned)
     }
 
     #[test]
@@ -412,6 +425,13 @@ mod tests {
     fn a_typo_is_an_error_that_names_the_key() {
         let message = load("[source]\nurll = 'x'", &[]).unwrap_err().to_string();
         assert!(message.contains("urll"), "{message}");
+    }
+
+    #[test]
+    fn a_variable_of_a_section_must_be_a_setting_of_it() {
+        let message = load("", &[("TOLLGATE_FLUSH_INTERVALL", "1s")]).unwrap_err().to_string();
+        assert!(message.contains("TOLLGATE_FLUSH_INTERVALL"), "{message}");
+        assert!(load("", &[("TOLLGATE_LOG", "debug"), ("FLUSH_X", "1")]).is_ok());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use datafusion::{
     common::tree_node::{TreeNode, TreeNodeRecursion},
     error::DataFusionError,
     execution::context::SQLOptions,
-    logical_expr::{Expr, LogicalPlan, Volatility},
+    logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility, utils::merge_schema},
     physical_plan::collect,
     prelude::SessionContext,
 };
@@ -68,8 +68,11 @@ pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<V
         .map_err(failed)?;
     check_pure(price, &plan)?;
     // Types are final once rules have run: a session may turn integer arithmetic into decimals.
-    let plan = state.optimize(&plan).map_err(failed)?;
+    let written = plan;
+    let plan = state.optimize(&written).map_err(failed)?;
     let columns = Columns::find(price, plan.schema().as_arrow())?;
+    // As written: optimized away, a float constant has already been turned into a decimal.
+    check_exact(price, &written)?;
     let batches = execute(context, &plan).await.map_err(failed)?;
     let mut charges = Vec::with_capacity(batches.iter().map(|batch| batch.num_rows()).sum());
     for batch in &batches {
@@ -129,6 +132,36 @@ fn check_pure(price: &PriceDefinition, plan: &LogicalPlan) -> Result<()> {
             "use the usage and the period's columns instead of the clock or random numbers",
         )),
     }
+}
+
+/// Refuses a float anywhere on the way: cast back to a decimal, its error would look exact.
+fn check_exact(price: &PriceDefinition, plan: &LogicalPlan) -> Result<()> {
+    match float_in(plan) {
+        None => Ok(()),
+        Some(expr) => Err(refused(
+            price,
+            format!("`{expr}` is a float, which is not exact"),
+            "calculate with DECIMAL; multiply instead of dividing, such as `x * 0.001` for `x / 1000`",
+        )),
+    }
+}
+
+/// The first expression in the plan, sub-queries included, that is a float.
+fn float_in(plan: &LogicalPlan) -> Option<String> {
+    let mut found = None;
+    let walked = plan.apply_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
+        node.apply_expressions(|root| {
+            root.apply(|expr| {
+                // What has no type by itself, such as a wildcard, is no number either.
+                let is_float = expr.get_type(&schema).is_ok_and(|t| t.is_floating());
+                found = found.take().or_else(|| is_float.then(|| expr.to_string()));
+                Ok(stop_when(found.is_some()))
+            })
+        })
+    });
+    // The walk itself cannot fail: its steps only look.
+    walked.ok().and(found)
 }
 
 /// The first function in the plan, sub-queries included, whose answer may change between two runs.

@@ -69,7 +69,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         "warn"
     };
     start_logging(cli.log.as_deref().unwrap_or(usual))?;
-    let settings = || Settings::load(&cli.config, |name| env::var(name).ok());
+    let settings = || Settings::load(&cli.config, variables());
     match cli.command {
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Check => check::run(&settings()?).await,
@@ -81,8 +81,15 @@ pub async fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Reads and checks the definitions, prices included.
+/// The environment, as far as it is text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Reads and checks the definitions, prices included, and what `[billing]` says of them.
 async fn load(settings: &Settings) -> Result<Arc<Catalog>> {
+    // Any month will do: the zone is what is checked.
+    Period::month("2026-01", &settings.billing.time_zone)?;
     let catalog = Arc::new(Catalog::load(settings).await?);
     check_prices(&catalog).await?;
     Ok(catalog)

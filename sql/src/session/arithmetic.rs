@@ -95,8 +95,8 @@ pub(crate) fn is_arithmetic(op: Operator) -> bool {
 fn hint_for(op: Operator) -> &'static str {
     match op {
         Operator::Divide | Operator::IntegerDivide | Operator::Modulo => {
-            "multiply by an exact decimal instead, such as `x * 0.001` for `x / 1000`, or cast to \
-             DOUBLE for an estimate"
+            "multiply by an exact decimal instead, such as `x * 0.001` for `x / 1000`; in a query, \
+             cast to DOUBLE for an estimate"
         }
         _ => "multiply by a power of two instead",
     }

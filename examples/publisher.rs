@@ -105,7 +105,7 @@ async fn main() -> Result<()> {
 
 /// The example's settings, but this server's stream and a lake in the temporary folder.
 fn settings(url: &str, folder: &Path) -> Result<Settings> {
-    let mut settings = Settings::load(Path::new(SETTINGS), |_| None)?;
+    let mut settings = Settings::load(Path::new(SETTINGS), std::iter::empty())?;
     settings.source.url = url.to_owned();
     settings.lake.url = format!("file://{}", folder.join("lake").display());
     Ok(settings)

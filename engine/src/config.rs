@@ -252,10 +252,12 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
         return Ok(Some(key));
     }
     let section = |key: &&str| {
-        let section = key.split_once('.').map(|(section, _)| variable(section) + "_");
+        let section = key
+            .split_once('.')
+            .map(|(section, _)| variable(section) + "_");
         section.is_some_and(|section| name.starts_with(&section))
     };
-    match keys().iter().any(|key| section(&key)) {
+    match keys().iter().any(|key| section(key)) {
         true => Err(format!("there is no setting for the variable {name}")),
         false => Ok(None),
     }
@@ -384,7 +386,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tollgate.toml");
         fs::write(&file, text).unwrap();
-        let owned = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        let owned = variables
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
         Settings::load(&file, owned)
     }
 
@@ -429,7 +433,9 @@ mod tests {
 
     #[test]
     fn a_variable_of_a_section_must_be_a_setting_of_it() {
-        let message = load("", &[("TOLLGATE_FLUSH_INTERVALL", "1s")]).unwrap_err().to_string();
+        let message = load("", &[("TOLLGATE_FLUSH_INTERVALL", "1s")])
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("TOLLGATE_FLUSH_INTERVALL"), "{message}");
         assert!(load("", &[("TOLLGATE_LOG", "debug"), ("FLUSH_X", "1")]).is_ok());
     }

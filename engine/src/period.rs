@@ -32,9 +32,9 @@ impl Period {
             .filter(|_| well_formed)
             .ok_or_else(usage)?;
         let next = first_day.checked_add(1.month()).map_err(|_| usage())?;
-        let zone = TimeZone::get(zone).map_err(|_| Error::Billing {
-            problem: format!("billing.time_zone `{zone}` is not a time zone"),
-            hint: "use an IANA name such as UTC or Europe/Berlin".into(),
+        let zone = TimeZone::get(zone).map_err(|_| Error::Config {
+            file: "billing.time_zone".into(),
+            problem: format!("`{zone}` is not a time zone; use an IANA name such as Europe/Berlin"),
         })?;
         let start = |day: Date| {
             day.to_zoned_datetime(zone.clone())

@@ -222,7 +222,7 @@ mod tests {
             events: 3_000,
         };
         tell(&arguments, None).await.unwrap();
-        let settings = Settings::load(&dir.join("tollgate.toml"), |_| None).unwrap();
+        let settings = Settings::load(&dir.join("tollgate.toml"), std::iter::empty()).unwrap();
         let lake = Lake::open_to_read(&settings.lake.url, &settings.base)
             .await
             .unwrap();

@@ -1,7 +1,7 @@
 //! The commands, one file each: parse, call, render.
 
 use crate::{
-    billing::check_prices, catalog::Catalog, config::Settings, error::Result,
+    billing::check_prices, catalog::Catalog, config::Settings, error::Result, period::Period,
     telemetry::start_logging,
 };
 use clap::{Parser, Subcommand};
@@ -83,7 +83,8 @@ pub async fn run(cli: Cli) -> Result<()> {
 
 /// The environment, as far as it is text.
 fn variables() -> impl Iterator<Item = (String, String)> {
-    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Reads and checks the definitions, prices included, and what `[billing]` says of them.

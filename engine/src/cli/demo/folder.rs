@@ -99,7 +99,7 @@ impl Folder {
         let failed = |source| file_error(&file, "writing the demo's configuration", source);
         fs::write(&file, configuration(url)).map_err(failed)?;
         // Without variables: a TOLLGATE_LAKE_URL in the environment is somebody's real lake.
-        Settings::load(&file, |_| None)
+        Settings::load(&file, std::iter::empty())
     }
 
     /// The configuration file.

@@ -257,7 +257,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
             .map(|(section, _)| variable(section) + "_");
         section.is_some_and(|section| name.starts_with(&section))
     };
-    match keys().iter().any(|key| section(key)) {
+    match keys().iter().any(section) {
         true => Err(format!("there is no setting for the variable {name}")),
         false => Ok(None),
     }

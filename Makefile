@@ -1,5 +1,5 @@
 # `make demo` shows it, `make test` is what every change must pass.
-.PHONY: demo test lint bench tools examples
+.PHONY: demo test lint bench tools examples vectors
 CARGO := cargo
 demo test: export TOLLGATE_NATS_SERVER = $(shell .ci/nats-server)
 
@@ -24,6 +24,11 @@ examples:
 
 bench:
 	$(CARGO) bench --locked --workspace
+
+# Runs the cases of a folder, such as `make vectors DIR=engine/tests/vectors/cases`.
+vectors:
+	@test -n "$(DIR)" || { echo "name a folder with aggregation.jsonl and pricing.jsonl: make vectors DIR=..." >&2; exit 2; }
+	TOLLGATE_VECTORS="$(abspath $(DIR))" $(CARGO) test -q --locked --workspace --test vectors
 
 tools:
 	@.ci/nats-server >/dev/null

@@ -1,0 +1,279 @@
+//! From definitions and events to a session over what was metered: the whole path, in memory.
+
+use crate::case::{Failure, Outcome};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::{DataType, Field, Schema, TimestampMicrosecondType},
+};
+use datafusion::prelude::SessionContext;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::{iter::once, sync::Arc};
+use tokio::sync::watch;
+use tollgate::{
+    clock::ManualClock,
+    metering::table_schema,
+    shard::{self, Options, Parts},
+    telemetry::Progress,
+};
+use tollgate_connectors::{
+    Message, Sequence,
+    event::{DecodeOptions, Decoder},
+    memory::{MemoryStream, MemoryTable},
+};
+use tollgate_sql::{
+    definitions::{Definitions, SourceFile},
+    meter::Meter,
+    money::Exact,
+    schema, session,
+};
+
+/// The one event type of a case.
+pub(crate) const EVENT_TYPE: &str = "reading";
+
+/// One event as a publisher sends it.
+#[derive(Debug)]
+pub(crate) struct Event {
+    /// CloudEvents `id`.
+    pub id: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `time`.
+    pub time: Timestamp,
+    /// When the stream stored it; at its time or with the event before it if nothing says so.
+    pub received: Option<Timestamp>,
+    /// Fields of `data` as JSON text; `None` is left out.
+    pub data: Vec<(String, Option<String>)>,
+}
+
+impl Event {
+    fn payload(&self) -> String {
+        let present = |(name, text): &(String, Option<String>)| {
+            text.as_ref().map(|text| format!("{}:{text}", json(name)))
+        };
+        let data: Vec<String> = self.data.iter().filter_map(present).collect();
+        format!(
+            r#"{{"specversion":"1.0","id":{},"source":{},"type":"{EVENT_TYPE}","subject":"customer","time":"{}","data":{{{}}}}}"#,
+            json(&self.id),
+            json(&self.source),
+            self.time,
+            data.join(",")
+        )
+    }
+}
+
+/// A text as JSON.
+pub(crate) fn json(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// Instants from `from` on (all if `None`), before `to` (all if `None`).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Span {
+    /// Microseconds since the Unix epoch.
+    pub from_us: Option<i64>,
+    /// The same, exclusive.
+    pub to_us: Option<i64>,
+}
+
+impl Span {
+    fn contains(self, us: i64) -> bool {
+        self.from_us.is_none_or(|from| us >= from) && self.to_us.is_none_or(|to| us < to)
+    }
+}
+
+/// What a shard made of the events: their table, and the panes of the one meter, `usage`.
+#[derive(Debug)]
+pub(crate) struct Metered {
+    /// What was measured, and what it costs.
+    pub definitions: Definitions,
+    meter: Arc<Meter>,
+    events: Vec<RecordBatch>,
+    panes: Vec<RecordBatch>,
+}
+
+/// Runs events through a shard until every window is closed.
+///
+/// Definitions have one event type, [`EVENT_TYPE`], and one meter, `usage`.
+pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
+    let file = SourceFile {
+        name: "case.sql".into(),
+        text: sql.into(),
+    };
+    let definitions =
+        Definitions::parse(&[file]).map_err(|error| Failure::Error(format!("{error}\n{sql}")))?;
+    let meter = &definitions.meters[0];
+    let event_type = &definitions.event_types[0];
+    let meter = Meter::plan(meter, event_type).await;
+    let meter = Arc::new(meter.map_err(|error| Failure::Error(format!("{error}\n{sql}")))?);
+    let schema = schema::usage_events(&definitions.event_types);
+    let table = MemoryTable::new("events", Arc::clone(&schema));
+    let panes = MemoryTable::new("usage", table_schema(&meter));
+    let parts = Parts {
+        source: Box::new(stream(events).source("vectors")),
+        decoder: Decoder::new(schema, "vectors", DecodeOptions::default())?,
+        definitions: definitions.clone(),
+        meters: vec![Arc::clone(&meter)],
+        events: Box::new(table.clone()),
+        tables: vec![Box::new(panes.clone())],
+        clock: Arc::new(ManualClock::at(0)),
+    };
+    let (_stop, stopped) = watch::channel(false);
+    let progress = watch::Sender::new(Progress::default());
+    Box::pin(shard::run(parts, OPTIONS, stopped, progress)).await?;
+    let events = table.rows();
+    check_accepted(&events)?;
+    Ok(Metered {
+        definitions,
+        meter,
+        events,
+        panes: panes.rows(),
+    })
+}
+
+const OPTIONS: Options = Options {
+    batch_bytes: 1_000,
+    flush_interval_us: i64::MAX,
+    flush_bytes: 2_000,
+    horizon_us: i64::MAX,
+    until_end: true,
+};
+
+fn stream(events: &[Event]) -> MemoryStream {
+    let stream = MemoryStream::default();
+    let mut clock_us = i64::MIN;
+    for (sequence, event) in (1..).zip(events) {
+        let stored_us = event.received.map(Timestamp::as_microsecond);
+        clock_us = stored_us.unwrap_or_else(|| clock_us.max(event.time.as_microsecond()));
+        stream.append(Message {
+            sequence: Sequence(sequence),
+            ingest_time_us: clock_us,
+            headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
+            payload: event.payload().into(),
+        });
+    }
+    stream
+}
+
+/// An event that was set aside for what it says would be missing from the answer.
+fn check_accepted(events: &[RecordBatch]) -> Outcome<()> {
+    for batch in events {
+        for row in 0..batch.num_rows() {
+            let status = batch["status"].as_string::<i32>().value(row);
+            if status == "rejected" || status == "unmatched" {
+                let reason = batch["reason"].as_string::<i32>().value(row);
+                return Err(Failure::Error(format!("an event is {status}: {reason}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Metered {
+    /// A session over a span: `usage` has its totals and `usage_windows` its windows, both with the
+    /// paying `customer`.
+    pub(crate) async fn session(&self, span: Span) -> Outcome<SessionContext> {
+        let states = self.states(span).await?;
+        let context = session::context();
+        let totals = with_customer(&self.meter.totals(&states).await?)?;
+        context.register_batch("usage", totals)?;
+        let windows = with_customer(&self.meter.finish(&states).await?)?;
+        context.register_batch("usage_windows", windows)?;
+        Ok(context)
+    }
+
+    /// Panes of windows that lie in the span, and the state of its events in windows that do not.
+    async fn states(&self, span: Span) -> Outcome<Vec<RecordBatch>> {
+        let width_us = self.meter.definition().window_us;
+        let is_inside = |start: i64| span.contains(start) && span.contains(start + width_us - 1);
+        let mut states = Vec::new();
+        for pane in &self.panes {
+            let starts = pane["window_start"].as_primitive::<TimestampMicrosecondType>();
+            let inside: BooleanArray = starts
+                .values()
+                .iter()
+                .map(|us| Some(is_inside(*us)))
+                .collect();
+            states.push(self.meter.states_of(&filter_record_batch(pane, &inside)?)?);
+        }
+        for events in &self.events {
+            let times = events["event_time"].as_primitive::<TimestampMicrosecondType>();
+            let statuses = events["status"].as_string::<i32>();
+            let at_edge = |row: usize| {
+                let us = times.value(row);
+                let counted = matches!(statuses.value(row), "ok" | "late");
+                counted && span.contains(us) && !is_inside(us - us.rem_euclid(width_us))
+            };
+            let edge: BooleanArray = (0..events.num_rows())
+                .map(|row| Some(at_edge(row)))
+                .collect();
+            let events = self.relation(&filter_record_batch(events, &edge)?)?;
+            states.push(self.meter.partial(events).await?);
+        }
+        Ok(states)
+    }
+
+    /// The columns of `events` that the meter reads.
+    fn relation(&self, events: &RecordBatch) -> Outcome<RecordBatch> {
+        let data = events[EVENT_TYPE].as_struct();
+        let column = |field: &Arc<Field>| {
+            let found = data.column_by_name(field.name());
+            found
+                .or_else(|| events.column_by_name(field.name()))
+                .cloned()
+        };
+        let schema = self.meter.input_schema();
+        let columns: Option<Vec<ArrayRef>> = schema.fields().iter().map(column).collect();
+        let columns = columns.ok_or("`events` lacks a column of the meter")?;
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+}
+
+/// Every subject is its own customer.
+fn with_customer(rows: &RecordBatch) -> Outcome<RecordBatch> {
+    let schema = rows.schema();
+    let subject = schema.field_with_name("subject")?.clone();
+    let customer = Arc::new(subject.with_name("customer"));
+    let fields: Vec<_> = once(customer)
+        .chain(schema.fields().iter().cloned())
+        .collect();
+    let columns = once(Arc::clone(&rows["subject"])).chain(rows.columns().iter().cloned());
+    Ok(RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        columns.collect(),
+    )?)
+}
+
+/// The rows of a query, as decimal strings, times, texts and nulls.
+pub(crate) async fn query(context: &SessionContext, sql: &str) -> Outcome<Vec<Vec<Value>>> {
+    let frame = context
+        .sql_with_options(sql, session::read_only_options())
+        .await;
+    let frame = frame.map_err(|error| Failure::Error(format!("{error}\n{sql}")))?;
+    let mut rows = Vec::new();
+    for batch in frame.collect().await? {
+        for row in 0..batch.num_rows() {
+            let cells = batch.columns().iter().map(|column| cell(column, row));
+            rows.push(cells.collect::<Outcome<_>>()?);
+        }
+    }
+    Ok(rows)
+}
+
+fn cell(column: &ArrayRef, row: usize) -> Outcome<Value> {
+    if column.is_null(row) {
+        return Ok(Value::Null);
+    }
+    match column.data_type() {
+        DataType::Utf8 => Ok(column.as_string::<i32>().value(row).into()),
+        DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, _) => {
+            let us = column.as_primitive::<TimestampMicrosecondType>().value(row);
+            Ok(Timestamp::from_microsecond(us)?.to_string().into())
+        }
+        _ => match Exact::from_array(column, row)? {
+            Some(number) => Ok(number.to_string().into()),
+            None => Ok(Value::Null),
+        },
+    }
+}

@@ -14,6 +14,7 @@ mod bad_input;
 mod crashes;
 mod errors;
 mod fencing;
+mod guards;
 mod invoices;
 mod live;
 mod overflow;

@@ -217,6 +217,8 @@ async fn read_only(url: &str, messages: u64) -> Result<Duration> {
     let mut stream = consumer
         .stream()
         .max_messages_per_batch(10_000)
+        // The server cuts off a client that has more than 64 MB to read.
+        .max_bytes_per_batch(32 << 20)
         .messages()
         .await?;
     let (mut read, mut bytes) = (0_u64, 0);

@@ -98,7 +98,7 @@ pub struct LoggedCommit {
 ///
 /// * `commit` is atomic: a reader sees all of its files and marks, or none.
 /// * A commit whose marks were moved by someone else after our snapshot is refused with
-///   [`Error::Fenced`](crate::Error::Fenced) or [`Error::Table`](crate::Error::Table), never applied.
+///   [`Error::Fenced`] or [`Error::Table`], never applied.
 /// * Any error of `commit` is ambiguous until [`Table::log_since`] was searched for the commit id.
 /// * `Ok` of `commit` is final: work that follows a landed commit never turns it into an error.
 #[async_trait]

@@ -49,6 +49,10 @@ pub(super) struct Delivered {
     pub(super) expected_place: u64,
 }
 
+/// Payload bytes on their way to us at once. The server cuts off a client that has more than 64 MB to
+/// read, so large messages need a bound of their own; it must stay above one message's size.
+const BATCH_BYTES_MAX: usize = 32 << 20;
+
 impl Subscription {
     /// Creates the consumer and checks that the server took it as it was asked.
     pub(super) async fn start(
@@ -66,6 +70,7 @@ impl Subscription {
         let messages = consumer
             .stream()
             .max_messages_per_batch(options.batch())
+            .max_bytes_per_batch(BATCH_BYTES_MAX)
             .heartbeat(HEARTBEAT)
             .expires(EXPIRES)
             .messages()

@@ -22,7 +22,7 @@ pub mod source;
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Cli {
-    /// The configuration file. Every setting can also be given as TOLLGATE_<SECTION>_<KEY>.
+    /// The configuration file. Every setting can also be given as `TOLLGATE_SECTION_KEY`.
     #[arg(
         long,
         global = true,

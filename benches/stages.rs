@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tollgate::{
-    dedupe::Dedupe,
+    dedupe::{self, Dedupe},
     generator::{Load, Workload},
     metering::{Lane, Metering, Written},
 };
@@ -92,7 +92,7 @@ async fn main() -> Result<()> {
         decode("decode/json/1", &events_schema, &singles)?,
     ];
     let decoded = decode_all(&events_schema, &messages)?;
-    timings.push(dedupe(&decoded));
+    timings.push(judge(&decoded)?);
     for rows in BATCH_ROWS {
         timings.push(partial(&meter, &decoded.batch, rows).await?);
     }
@@ -156,12 +156,17 @@ fn decode_all(schema: &SchemaRef, messages: &[Message]) -> Result<Decoded> {
     Ok(decoder.decode(messages)?)
 }
 
-fn dedupe(decoded: &Decoded) -> Timing {
-    best("dedupe/hash/500000", || {
-        let mut dedupe = Dedupe::new(i64::MAX);
+fn judge(decoded: &Decoded) -> Result<Timing> {
+    try_best("dedupe/hash/500000", || {
+        let mut dedupe = Dedupe::new(dedupe::Options {
+            horizon_us: i64::MAX,
+            memory_bytes: 1 << 30,
+            directory: std::env::temp_dir(),
+        });
         for key in &decoded.keys {
-            black_box(dedupe.judge(*key, 0, INGEST_US));
+            black_box(dedupe.judge(*key, 0, INGEST_US)?);
         }
+        Ok(())
     })
 }
 
@@ -224,7 +229,7 @@ async fn apply(
             Written::NOTHING,
             BTreeMap::new(),
         );
-        let mut metering = Metering::new(vec![lane]);
+        let mut metering = Metering::new(vec![lane], usize::MAX);
         let started = Instant::now();
         for batch in &batches {
             black_box(metering.apply(batch).await?);

@@ -15,6 +15,7 @@ use std::{fmt::Debug, ops::RangeInclusive};
 
 pub mod error;
 pub mod event;
+pub mod failpoint;
 pub mod fault;
 pub mod files;
 pub mod lake;

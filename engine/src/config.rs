@@ -23,6 +23,8 @@ pub struct Settings {
     pub lake: LakeSettings,
     /// When what is new is written.
     pub flush: FlushSettings,
+    /// How much open windows may take.
+    pub windows: WindowsSettings,
     /// What is accepted.
     pub ingest: IngestSettings,
     /// How repeats are recognised.
@@ -88,6 +90,15 @@ pub struct FlushSettings {
     pub max_bytes: Size,
 }
 
+/// `[windows]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WindowsSettings {
+    /// The most that the open windows of all meters may take in memory. Default 1GB. Beyond it the
+    /// largest meter is stopped and the others go on.
+    pub max_bytes: Size,
+}
+
 /// `[ingest]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -105,8 +116,15 @@ pub struct IngestSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct DedupeSettings {
     /// How long an id is remembered, in the stream's time. Default 35 days. Each remembered id costs
-    /// about 50 bytes of memory.
+    /// 32 bytes of disk and 1.3 bytes of memory, once it is no longer among the recent ones.
     pub horizon: Period,
+    /// The most that remembered ids take in memory. Default 1GB: the 3.6 million most recent, and all
+    /// that is needed to find 500 million older ones at full speed. Less is exact too, and reads more
+    /// from disk.
+    pub memory: Size,
+    /// Where older ids are kept while the process runs, relative to the configuration file. Default
+    /// `.tollgate/`. The files have no name and go with the process.
+    pub directory: PathBuf,
 }
 
 /// `[billing]`.
@@ -126,6 +144,7 @@ impl Default for Settings {
             source: SourceSettings::default(),
             lake: LakeSettings::default(),
             flush: FlushSettings::default(),
+            windows: WindowsSettings::default(),
             ingest: IngestSettings::default(),
             dedupe: DedupeSettings::default(),
             billing: BillingSettings::default(),
@@ -166,6 +185,14 @@ impl Default for FlushSettings {
     }
 }
 
+impl Default for WindowsSettings {
+    fn default() -> Self {
+        WindowsSettings {
+            max_bytes: Size(1_000_000_000),
+        }
+    }
+}
+
 impl Default for IngestSettings {
     fn default() -> Self {
         IngestSettings {
@@ -180,6 +207,8 @@ impl Default for DedupeSettings {
     fn default() -> Self {
         DedupeSettings {
             horizon: Period(35 * 86_400_000_000),
+            memory: Size(1_000_000_000),
+            directory: ".tollgate/".into(),
         }
     }
 }
@@ -264,7 +293,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
 }
 
 /// Every setting that a variable can override.
-fn keys() -> [&'static str; 18] {
+fn keys() -> [&'static str; 21] {
     [
         "definitions",
         "source.kind",
@@ -278,10 +307,13 @@ fn keys() -> [&'static str; 18] {
         "lake.url",
         "flush.interval",
         "flush.max_bytes",
+        "windows.max_bytes",
         "ingest.max_future_skew",
         "ingest.max_payload",
         "ingest.max_event",
         "dedupe.horizon",
+        "dedupe.memory",
+        "dedupe.directory",
         "billing.default_plan",
         "billing.time_zone",
     ]

@@ -1,5 +1,6 @@
 //! Everything that can stop the engine, and the exit code it ends in.
 
+use std::sync::Arc;
 use tollgate_connectors::ErrorKind;
 
 /// The result of everything in this crate that can fail.
@@ -72,6 +73,22 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A meter's open windows do not fit into memory.
+    #[error(
+        "meter `{meter}`: its open windows take {bytes} bytes, all may take {bytes_max}\n  hint: group by \
+         fewer dimensions, shorten window or lateness, or raise windows.max_bytes"
+    )]
+    OpenWindows {
+        /// The meter.
+        meter: String,
+        /// What its windows take.
+        bytes: usize,
+        /// `windows.max_bytes`.
+        bytes_max: usize,
+    },
+    /// A meter was given up while the others went on; why.
+    #[error(transparent)]
+    Stopped(Arc<Error>),
     /// A task of the pipeline ended by itself, which is a bug.
     #[error("the {0} stage ended without a reason")]
     Stage(&'static str),
@@ -92,10 +109,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// True when one meter failed on its data, which does not concern the others.
+    pub(crate) fn is_of_meter(&self) -> bool {
+        matches!(self, Error::Sql(tollgate_sql::Error::Measure { .. }))
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Connector(error) => error.kind(),
+            Error::Stopped(error) => error.kind(),
             Error::Fenced { .. } => ErrorKind::Fenced,
             Error::Shard { .. } | Error::Demo { .. } | Error::Stage(_) => ErrorKind::Corrupt,
             Error::Config { .. }
@@ -103,6 +126,7 @@ impl Error {
             | Error::Billing { .. }
             | Error::Audit { .. }
             | Error::File { .. }
+            | Error::OpenWindows { .. }
             | Error::Sql(_)
             | Error::Query { .. } => ErrorKind::Invalid,
         }
@@ -124,6 +148,17 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Names what was being done when Arrow or DataFusion failed.

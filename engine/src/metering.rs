@@ -7,7 +7,7 @@
 
 use crate::{
     commit::Position,
-    error::{Result, query_error},
+    error::{Error, Result, chain, query_error},
     watermark::{Closing, Closings, Watermark},
     window::{EventTime, Windowing},
 };
@@ -17,7 +17,7 @@ use arrow::{
         TimestampMicrosecondArray,
     },
     buffer::BooleanBuffer,
-    compute::filter_record_batch,
+    compute::{concat_batches, filter_record_batch},
     datatypes::{
         DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
     },
@@ -41,13 +41,18 @@ pub(crate) fn micros<'a>(batch: &'a RecordBatch, column: &str) -> &'a [i64] {
 #[derive(Debug, Default, Clone)]
 pub struct States {
     batches: Vec<RecordBatch>,
+    /// How many of the last batches are as they came, and may be small.
+    small: usize,
     rows: usize,
     rows_merged: usize,
+    bytes: usize,
 }
 
 impl States {
     /// Below this many rows, merging costs more than it saves.
     const ROWS_MIN: usize = 131_072;
+    /// So many batches are put together as they are: each alone costs a kilobyte or more.
+    const SMALL_MAX: usize = 128;
 
     /// Adds a state batch, and merges all of them when they have grown fourfold since last time.
     pub async fn push(&mut self, meter: &Meter, batch: RecordBatch) -> Result<()> {
@@ -55,14 +60,33 @@ impl States {
             return Ok(());
         }
         self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
         self.batches.push(batch);
+        self.small += 1;
         if self.rows >= Self::ROWS_MIN.max(4 * self.rows_merged) {
-            let merged = meter.reduce(&self.batches).await?;
-            self.rows = merged.num_rows();
+            self.become_one(meter.reduce(&self.batches).await?, 0);
             self.rows_merged = self.rows;
-            self.batches = vec![merged];
+        } else if self.small == Self::SMALL_MAX {
+            let from = self.batches.len() - self.small;
+            let small = &self.batches[from..];
+            let together = concat_batches(&small[0].schema(), small);
+            self.become_one(together.map_err(query_error("collecting states"))?, from);
         }
         Ok(())
+    }
+
+    /// Puts `batch` in the place of all batches from `from` on.
+    fn become_one(&mut self, batch: RecordBatch, from: usize) {
+        self.batches.truncate(from);
+        self.batches.push(batch);
+        self.small = 0;
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.rows = self.batches.iter().map(RecordBatch::num_rows).sum();
+        let bytes = self.batches.iter().map(RecordBatch::get_array_memory_size);
+        self.bytes = bytes.sum();
     }
 
     /// The batches, in no particular order.
@@ -97,9 +121,10 @@ impl States {
                 kept.push(split(&rest)?);
             }
         }
-        self.rows = kept.iter().map(RecordBatch::num_rows).sum();
-        self.rows_merged = self.rows_merged.min(self.rows);
         self.batches = kept;
+        self.small = 0;
+        self.count();
+        self.rows_merged = self.rows_merged.min(self.rows);
         Ok(taken)
     }
 
@@ -133,6 +158,8 @@ pub struct Lane {
     open: States,
     late: States,
     panes: BTreeMap<i64, i32>,
+    /// Why it measures no more. Its table stays as it is, so nothing wrong is ever written.
+    stopped: Option<Arc<Error>>,
 }
 
 /// What a meter's table already holds: every event up to `cut` whose window `watermark` closes.
@@ -210,6 +237,7 @@ impl Lane {
             open: States::default(),
             late: States::default(),
             panes,
+            stopped: None,
         }
     }
 
@@ -242,8 +270,31 @@ impl Lane {
     }
 
     /// All state that is not in the table yet.
-    pub fn unwritten(&self) -> impl Iterator<Item = &RecordBatch> {
-        self.open.batches().iter().chain(self.late.batches())
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the meter could not measure some of it.
+    pub fn unwritten(&self) -> Result<impl Iterator<Item = &RecordBatch>> {
+        match &self.stopped {
+            Some(error) => Err(Error::Stopped(Arc::clone(error))),
+            None => Ok(self.open.batches().iter().chain(self.late.batches())),
+        }
+    }
+
+    /// Gives this meter up, so that the others and `events` go on. It starts again where its table
+    /// ends when the shard starts again.
+    fn stop(&mut self, error: Error) {
+        tracing::error!(
+            meter = self.meter.definition().name,
+            error = chain(&error),
+            "meter stopped, the others go on"
+        );
+        self.open = States::default();
+        self.late = States::default();
+        self.stopped.get_or_insert(Arc::new(error));
+    }
+
+    fn bytes(&self) -> usize {
+        self.open.bytes + self.late.bytes
     }
 
     /// Measures one micro-batch; moves nothing but the closings.
@@ -258,7 +309,7 @@ impl Lane {
         };
         let covered = self.covered(counted);
         let late = self.late_rows(counted);
-        if covered.is_none() && late.is_none() {
+        if covered.is_none() && late.is_none() && self.stopped.is_none() {
             let open = Some(self.meter.partial(rows.all()?).await?);
             return Ok(Measured {
                 open,
@@ -270,15 +321,33 @@ impl Lane {
         let late = &late.unwrap_or(none) & &!&covered;
         let open = &!&covered & &!&late;
         let late = rows.within(late);
+        let late_rows = (late.count_set_bits() > 0).then(|| late.clone());
+        if self.stopped.is_some() {
+            // Whether an event is late does not depend on what befell the meter.
+            return Ok(Measured {
+                late_rows,
+                ..Measured::default()
+            });
+        }
         Ok(Measured {
             open: Some(self.meter.partial(rows.only(open)?).await?),
-            late: Some(self.meter.partial(rows.only(late.clone())?).await?),
-            late_rows: (late.count_set_bits() > 0).then_some(late),
+            late: Some(self.meter.partial(rows.only(late)?).await?),
+            late_rows,
         })
     }
 
-    /// Adds what was measured to the state.
+    /// Adds what was measured to the state. A sum that overflows only now stops the meter.
     async fn keep(&mut self, measured: Measured) -> Result<()> {
+        match self.push(measured).await {
+            Err(error) if error.is_of_meter() => {
+                self.stop(error);
+                Ok(())
+            }
+            pushed => pushed,
+        }
+    }
+
+    async fn push(&mut self, measured: Measured) -> Result<()> {
         if let Some(open) = measured.open {
             self.open.push(&self.meter, open).await?;
         }
@@ -286,6 +355,29 @@ impl Lane {
             self.late.push(&self.meter, late).await?;
         }
         Ok(())
+    }
+
+    /// The events of a batch that this meter cannot measure each by itself, with the reason.
+    async fn unmeasurable(&self, events: &RecordBatch) -> Result<BTreeMap<usize, String>> {
+        let mut found = BTreeMap::new();
+        let mut parts = vec![(0, events.num_rows())];
+        while let Some((from, length)) = parts.pop() {
+            let part = events.slice(from, length);
+            let Some(rows) = relation(&part, &self.event_type, &self.meter)? else {
+                continue;
+            };
+            match self.meter.partial(rows.all()?).await {
+                Ok(_) => {}
+                Err(error) if length == 1 => {
+                    found.insert(from, chain(&error));
+                }
+                Err(_) => {
+                    let half = length / 2;
+                    parts.extend([(from, half), (from + half, length - half)]);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Events that are in the table already: up to the cut, in windows closed at the cut.
@@ -316,6 +408,9 @@ impl Lane {
     /// Takes out what is closed or late, to be written after the commit of `position`; `None` when
     /// there is nothing to write.
     fn take_pending(&mut self, lane: usize, position: &Position) -> Result<Option<Pending>> {
+        if self.stopped.is_some() {
+            return Ok(None);
+        }
         let closed = self.open.split_off_before(self.closings.closed_end())?;
         let late = std::mem::take(&mut self.late).batches;
         let behind = position.sequence.0.saturating_sub(self.written.cut.0);
@@ -450,18 +545,32 @@ pub struct Metering {
     /// Watermarks that are known for a cut, lowest cut first: in a replay they restore the advances
     /// that no event explains.
     known: VecDeque<Written>,
+    /// The most that all open windows may take.
+    bytes_max: usize,
+}
+
+/// What became of a micro-batch.
+#[derive(Debug)]
+pub enum Applied {
+    /// It was measured; which of its events were late for any meter, `None` when none was.
+    Measured(Option<BooleanBuffer>),
+    /// Nothing has changed: these events, by their place, cannot be measured even alone, for an
+    /// expression fails on them, such as a product of more than 38 digits.
+    Unmeasurable(BTreeMap<usize, String>),
 }
 
 impl Metering {
     /// Starts from what the tables hold; events after the lowest cut must then be applied again, and
-    /// before that the ones in windows that were open there.
-    pub fn new(lanes: Vec<Lane>) -> Self {
+    /// before that the ones in windows that were open there. `bytes_max` bounds what open windows take
+    /// in memory.
+    pub fn new(lanes: Vec<Lane>, bytes_max: usize) -> Self {
         let mut known: Vec<Written> = lanes.iter().map(Lane::written).collect();
         known.sort_by_key(|written| written.cut);
         Metering {
             lanes,
             watermark: Watermark::at(EventTime::MIN),
             known: known.into(),
+            bytes_max,
         }
     }
 
@@ -485,72 +594,87 @@ impl Metering {
     }
 
     /// Meters a micro-batch of counted events, in rising sequence, in the schema of `events`.
-    /// Returns which of them were late for any meter; `None` when none was.
     ///
-    /// # Errors
-    /// A meter cannot measure the batch; then nothing has changed, and [`Metering::unmeasurable`]
-    /// says which events are to blame.
-    pub async fn apply(&mut self, events: &RecordBatch) -> Result<Option<BooleanBuffer>> {
+    /// A meter that cannot measure the batch, though each of its events alone, is stopped.
+    pub async fn apply(&mut self, events: &RecordBatch) -> Result<Applied> {
         let watermark = self.watermark;
         let known = self.known.clone();
         let closings: Vec<Closings> = self.lanes.iter().map(|l| l.closings.clone()).collect();
-        match self.measure(events).await {
-            Ok(measured) => self.keep(measured).await,
-            Err(error) => {
-                self.watermark = watermark;
-                self.known = known;
-                for (lane, closings) in self.lanes.iter_mut().zip(closings) {
-                    lane.closings = closings;
-                }
-                Err(error)
+        let measured = self.measure(events).await?;
+        let mut unmeasurable = BTreeMap::new();
+        for (lane, measured) in self.lanes.iter().zip(&measured) {
+            if measured.is_err() {
+                unmeasurable.extend(lane.unmeasurable(events).await?);
             }
         }
-    }
-
-    async fn measure(&mut self, events: &RecordBatch) -> Result<Vec<Measured>> {
-        let counted = self.count(events);
-        let mut measured = Vec::with_capacity(self.lanes.len());
-        for lane in &mut self.lanes {
-            measured.push(lane.measure(&counted).await?);
+        if !unmeasurable.is_empty() {
+            self.watermark = watermark;
+            self.known = known;
+            for (lane, closings) in self.lanes.iter_mut().zip(closings) {
+                lane.closings = closings;
+            }
+            return Ok(Applied::Unmeasurable(unmeasurable));
         }
-        Ok(measured)
+        self.keep(measured).await.map(Applied::Measured)
     }
 
-    async fn keep(&mut self, measured: Vec<Measured>) -> Result<Option<BooleanBuffer>> {
+    /// Meters committed events again. Whatever a meter cannot measure now stops it: the events are
+    /// counted already.
+    pub async fn apply_committed(&mut self, events: &RecordBatch) -> Result<()> {
+        let measured = self.measure(events).await?;
+        self.keep(measured).await.map(|_late| ())
+    }
+
+    /// What each lane makes of the events; an error within is one of the meter alone.
+    async fn measure(&mut self, events: &RecordBatch) -> Result<Vec<Result<Measured>>> {
+        let counted = self.count(events);
+        measure_each(&mut self.lanes, &counted).await
+    }
+
+    async fn keep(&mut self, measured: Vec<Result<Measured>>) -> Result<Option<BooleanBuffer>> {
         let mut late: Option<BooleanBuffer> = None;
-        for (lane, mut measured) in self.lanes.iter_mut().zip(measured) {
+        for (lane, measured) in self.lanes.iter_mut().zip(measured) {
+            let mut measured = match measured {
+                Ok(measured) => measured,
+                Err(error) => {
+                    lane.stop(error);
+                    continue;
+                }
+            };
             if let Some(rows) = measured.late_rows.take() {
                 late = Some(late.map_or(rows.clone(), |others| &others | &rows));
             }
             lane.keep(measured).await?;
         }
+        self.stop_largest();
         Ok(late)
     }
 
-    /// The events of a batch that some meter cannot measure each by itself, with the reason: an
-    /// expression fails on it, such as a product of more than 38 digits.
-    pub async fn unmeasurable(&self, events: &RecordBatch) -> Result<BTreeMap<usize, String>> {
-        let mut found = BTreeMap::new();
-        for lane in &self.lanes {
-            let mut parts = vec![(0, events.num_rows())];
-            while let Some((from, length)) = parts.pop() {
-                let part = events.slice(from, length);
-                let Some(rows) = relation(&part, &lane.event_type, &lane.meter)? else {
-                    continue;
-                };
-                match lane.meter.partial(rows.all()?).await {
-                    Ok(_) => {}
-                    Err(error) if length == 1 => {
-                        found.entry(from).or_insert_with(|| reason(&error));
-                    }
-                    Err(_) => {
-                        let half = length / 2;
-                        parts.extend([(from, half), (from + half, length - half)]);
-                    }
-                }
-            }
+    /// Stops meters, the largest first, until the others fit into memory.
+    fn stop_largest(&mut self) {
+        while self.lanes.iter().map(Lane::bytes).sum::<usize>() > self.bytes_max {
+            let bytes_max = self.bytes_max;
+            let Some(largest) = self.lanes.iter_mut().max_by_key(|lane| lane.bytes()) else {
+                return;
+            };
+            let error = Error::OpenWindows {
+                meter: largest.meter.definition().name.clone(),
+                bytes: largest.bytes(),
+                bytes_max,
+            };
+            largest.stop(error);
         }
-        Ok(found)
+    }
+
+    /// Gives a meter up that could not finish its panes.
+    pub fn stop(&mut self, lane: usize, error: Error) {
+        self.lanes[lane].stop(error);
+    }
+
+    /// Why meters measure no more, in order of definition.
+    pub fn stopped(&self) -> impl Iterator<Item = Arc<Error>> {
+        let stopped = self.lanes.iter().filter_map(|lane| lane.stopped.as_ref());
+        stopped.map(Arc::clone)
     }
 
     fn count<'a>(&mut self, events: &'a RecordBatch) -> Counted<'a> {
@@ -599,11 +723,8 @@ impl Metering {
             before: vec![EventTime::MIN; events.num_rows()],
             moves: Vec::new(),
         };
-        for lane in &mut self.lanes {
-            let measured = lane.measure(&counted).await?;
-            lane.keep(measured).await?;
-        }
-        Ok(())
+        let measured = measure_each(&mut self.lanes, &counted).await?;
+        self.keep(measured).await.map(|_late| ())
     }
 
     /// True when something is closed or late that is in no table yet.
@@ -657,6 +778,18 @@ impl Metering {
         }
         Ok(pending)
     }
+}
+
+/// What each lane makes of the events. An error within is one of that meter alone.
+async fn measure_each(lanes: &mut [Lane], counted: &Counted<'_>) -> Result<Vec<Result<Measured>>> {
+    let mut all = Vec::with_capacity(lanes.len());
+    for lane in lanes {
+        all.push(match lane.measure(counted).await {
+            Err(error) if !error.is_of_meter() => return Err(error),
+            measured => measured,
+        });
+    }
+    Ok(all)
 }
 
 /// The schema of a meter's table: what [`Meter::finish`] returns, then where each pane comes from.
@@ -746,17 +879,6 @@ fn with_origin(
         ),
     ]);
     RecordBatch::try_new(table_schema(meter), columns).map_err(query_error("writing panes"))
-}
-
-/// An error and what caused it, in one line.
-fn reason(error: &tollgate_sql::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// The number of the last late pane of each window start, from rows `window_start, pane`.

@@ -3,7 +3,7 @@
 
 use crate::{
     commit::{Marks, Position},
-    dedupe::Dedupe,
+    dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
     metering::{Lane, Metering, Written, last_panes},
     window::EventTime,
@@ -13,8 +13,9 @@ use arrow::{
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
 use datafusion::{
+    execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
     functions_aggregate::expr_fn::max,
-    prelude::{DataFrame, Expr, SessionContext, col, lit},
+    prelude::{DataFrame, Expr, SessionConfig, SessionContext, col, lit},
 };
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
@@ -138,15 +139,15 @@ async fn late_panes(table: &dyn Table, shard: &str) -> Result<BTreeMap<i64, i32>
     ))
 }
 
-/// Rebuilds the open windows of every meter as of the last commit of `events`.
+/// Rebuilds the open windows of every meter as of the last commit of `events`, beginning with what
+/// the meters' tables hold.
 pub async fn open_windows(
-    lanes: Vec<Lane>,
+    mut metering: Metering,
     events: &dyn Table,
     shard: &str,
     position: &Position,
 ) -> Result<Metering> {
     let doing = "reading committed events back";
-    let mut metering = Metering::new(lanes);
     let cut = sequence_literal(metering.lowest_cut());
     let oldest = metering
         .lanes()
@@ -174,7 +175,7 @@ pub async fn open_windows(
     });
     let mut stream = stream(after, doing).await?;
     while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
-        metering.apply(&batch).await?;
+        metering.apply_committed(&batch).await?;
     }
     let closed_at_us = position.ingest_time_us();
     metering.advance(position.watermark, position.sequence, closed_at_us);
@@ -186,14 +187,14 @@ pub async fn dedupe(
     events: &dyn Table,
     shard: &str,
     position: &Position,
-    horizon_us: i64,
+    options: dedupe::Options,
 ) -> Result<Dedupe> {
     let doing = "rebuilding the dedupe index";
-    let mut dedupe = Dedupe::new(horizon_us);
     // Without a message there is no time to count back from: then every key is remembered.
     let since = position.anchor.map_or(i64::MIN, |(_, anchor)| {
-        anchor.ingest_time_us.saturating_sub(horizon_us)
+        anchor.ingest_time_us.saturating_sub(options.horizon_us)
     });
+    let mut dedupe = Dedupe::new(options);
     let frame = counted(events, shard)?
         .filter(col("ingest_time").gt_eq(micros_literal(since)))
         .and_then(|frame| {
@@ -201,12 +202,13 @@ pub async fn dedupe(
         });
     let mut stream = stream(frame, doing).await?;
     while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
-        remember(&mut dedupe, &batch);
+        remember(&mut dedupe, &batch)?;
+        dedupe.settle(position.ingest_time_us())?;
     }
     Ok(dedupe)
 }
 
-fn remember(dedupe: &mut Dedupe, batch: &RecordBatch) {
+fn remember(dedupe: &mut Dedupe, batch: &RecordBatch) -> Result<()> {
     let sources = batch["source"].as_string::<i32>();
     let ids = batch["event_id"].as_string::<i32>();
     let contents = batch["content_hash"].as_primitive::<Int64Type>();
@@ -214,9 +216,10 @@ fn remember(dedupe: &mut Dedupe, batch: &RecordBatch) {
     for row in 0..batch.num_rows() {
         if ids.is_valid(row) && sources.is_valid(row) {
             let key = event_key(sources.value(row), ids.value(row));
-            dedupe.judge(key, contents.value(row), ingest_times.value(row));
+            dedupe.judge(key, contents.value(row), ingest_times.value(row))?;
         }
     }
+    Ok(())
 }
 
 /// The counted events of a shard.
@@ -224,10 +227,26 @@ fn counted(events: &dyn Table, shard: &str) -> Result<DataFrame> {
     let is_counted = col("status")
         .eq(lit("ok"))
         .or(col("status").eq(lit("late")));
-    SessionContext::new()
+    let doing = "reading committed events back";
+    session()
+        .map_err(query_error(doing))?
         .read_table(events.provider()?)
         .and_then(|frame| frame.filter(col("shard").eq(lit(shard)).and(is_counted)))
-        .map_err(query_error("reading committed events back"))
+        .map_err(query_error(doing))
+}
+
+/// What sorting committed events may take in memory; the rest goes to disk.
+const SORT_BYTES: usize = 256 << 20;
+
+fn session() -> datafusion::error::Result<SessionContext> {
+    let pool = Arc::new(FairSpillPool::new(SORT_BYTES));
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(pool)
+        .build_arc()?;
+    Ok(SessionContext::new_with_config_rt(
+        SessionConfig::new(),
+        runtime,
+    ))
 }
 
 async fn stream(

@@ -17,9 +17,9 @@ mod writer;
 use crate::{
     clock::Clock,
     commit::{self, Owner, Position},
-    dedupe::Dedupe,
+    dedupe::{self, Dedupe},
     error::{Error, Result},
-    metering::Metering,
+    metering::{Applied, Metering, micros},
     recovery::{self, Seen},
     telemetry::{Counts, Progress, Report},
     window::EventTime,
@@ -56,7 +56,7 @@ pub struct Parts {
 }
 
 /// When to flush and what to remember.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Payload bytes read and handled together.
     pub batch_bytes: usize,
@@ -64,8 +64,10 @@ pub struct Options {
     pub flush_interval_us: i64,
     /// Payload bytes that make a flush due.
     pub flush_bytes: usize,
-    /// Dedupe horizon in microseconds of ingest time.
-    pub horizon_us: i64,
+    /// The most that the open windows of all meters may take in memory.
+    pub windows_bytes: usize,
+    /// How far back event ids are remembered.
+    pub dedupe: dedupe::Options,
     /// Stop at the source's present end, with every window closed.
     pub until_end: bool,
 }
@@ -111,6 +113,7 @@ pub async fn run(
     stop: watch::Receiver<bool>,
     progress: watch::Sender<Progress>,
 ) -> Result<Report> {
+    let until_end = options.until_end;
     let mut shard = Shard::start(parts, options, stop, progress).await?;
     let reached_end = match shard.process_all().await {
         Ok(reached_end) => reached_end,
@@ -119,7 +122,7 @@ pub async fn run(
             return Err(error);
         }
     };
-    if reached_end && options.until_end {
+    if reached_end && until_end {
         shard.close_everything();
     }
     shard.flush().await?;
@@ -127,7 +130,9 @@ pub async fn run(
     if !reached_end {
         reader_result(&mut shard.reader).await?;
     }
+    shard.collect_stopped();
     shard.report.position = shard.position;
+    shard.report.stopped = shard.metering.stopped().collect();
     Ok(shard.report)
 }
 
@@ -164,9 +169,15 @@ impl Shard {
         }
         let known: Vec<Option<&dyn Table>> = tables.iter().map(|t| Some(t.as_ref())).collect();
         let lanes = recovery::lanes(&definitions, &meters, &known, &owner.marks).await?;
-        let metering = recovery::open_windows(lanes, events.as_ref(), &shard, &position).await?;
+        let metering = recovery::open_windows(
+            Metering::new(lanes, options.windows_bytes),
+            events.as_ref(),
+            &shard,
+            &position,
+        )
+        .await?;
         let dedupe =
-            recovery::dedupe(events.as_ref(), &shard, &position, options.horizon_us).await?;
+            recovery::dedupe(events.as_ref(), &shard, &position, options.dedupe.clone()).await?;
         tracing::info!(
             shard,
             epoch = owner.epoch,
@@ -211,7 +222,7 @@ impl Shard {
             metering,
             position,
             buffer,
-            writer: WriterSlot::Free(Box::new(writer)),
+            writer: WriterSlot::new(writer),
             report: Report::new(&shard),
             progress,
         })
@@ -229,6 +240,7 @@ impl Shard {
                 }
             }
             self.writer.collect(&mut self.report).await?;
+            self.collect_stopped();
             if self.is_flush_due() {
                 self.flush().await?;
             }
@@ -241,7 +253,7 @@ impl Shard {
         let late = self.meter(&mut judged, &batch).await?;
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
-            self.dedupe.prune(last.ingest_time_us);
+            self.dedupe.settle(last.ingest_time_us)?;
             self.position.anchor = Some((last.sequence, Anchor::of(last)));
         }
         self.position.sequence = batch.last;
@@ -249,6 +261,7 @@ impl Shard {
         let counts = Counts {
             messages: batch.messages.len() as u64,
             holes: batch.holes,
+            older_than_horizon: self.older_than_horizon(&judged.counted),
             late: late.map_or(0, |late| late.count_set_bits() as u64),
             ..judged.counts
         };
@@ -263,19 +276,34 @@ impl Shard {
         Ok(())
     }
 
+    /// How many events happened so long before they were stored that an earlier copy may be forgotten.
+    fn older_than_horizon(&self, counted: &RecordBatch) -> u64 {
+        let event_times = micros(counted, "event_time");
+        let older = event_times
+            .iter()
+            .zip(micros(counted, "ingest_time"))
+            .filter(|(event_us, ingest_us)| self.dedupe.is_older(**event_us, **ingest_us));
+        older.count() as u64
+    }
+
     /// Meters what counts. An event that a meter cannot measure by itself is set aside, so that one
     /// publisher cannot stop everyone's metering.
     async fn meter(&mut self, judged: &mut Judged, batch: &Batch) -> Result<Option<BooleanBuffer>> {
-        let error = match self.metering.apply(&judged.counted).await {
-            Err(error @ Error::Sql(tollgate_sql::Error::Measure { .. })) => error,
-            applied => return applied,
-        };
-        let unmeasurable = self.metering.unmeasurable(&judged.counted).await?;
-        if unmeasurable.is_empty() {
-            return Err(error);
+        loop {
+            match self.metering.apply(&judged.counted).await? {
+                Applied::Measured(late) => return Ok(late),
+                Applied::Unmeasurable(events) => {
+                    judged.reject(events, batch, &mut self.dedupe)?;
+                }
+            }
         }
-        judged.reject(unmeasurable, batch, &mut self.dedupe)?;
-        self.metering.apply(&judged.counted).await
+    }
+
+    /// Gives up the meters whose panes could not be finished.
+    fn collect_stopped(&mut self) {
+        for (lane, error) in self.writer.take_failed() {
+            self.metering.stop(lane, error);
+        }
     }
 
     fn is_flush_due(&self) -> bool {
@@ -328,6 +356,8 @@ impl Shard {
 
     /// Hands what is new to the writer, waiting for the flush before to finish.
     async fn flush(&mut self) -> Result<()> {
+        self.writer.wait(&mut self.report).await?;
+        self.collect_stopped();
         let pending = self.metering.take_pending(&self.position)?;
         let buffer = std::mem::take(&mut self.buffer);
         if buffer.since_us.is_none() && pending.is_empty() {
@@ -338,7 +368,6 @@ impl Shard {
             position: self.position,
             pending,
         };
-        self.writer.wait(&mut self.report).await?;
         self.writer.begin(flush);
         Ok(())
     }

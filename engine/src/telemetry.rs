@@ -6,7 +6,7 @@ use crate::{
 };
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::{io::IsTerminal, ops::AddAssign};
+use std::{io::IsTerminal, ops::AddAssign, sync::Arc};
 use tollgate_connectors::Sequence;
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +23,9 @@ pub struct Counts {
     pub counted: u64,
     /// Events that count in a later pane.
     pub late: u64,
+    /// Events that count and happened longer before their message than ids are remembered: an earlier
+    /// copy of one would no longer be recognised.
+    pub older_than_horizon: u64,
     /// Events kept with a reason, not counted.
     pub rejected: u64,
     /// Events of a type that is not defined, kept.
@@ -40,6 +43,7 @@ impl AddAssign for Counts {
         self.events += other.events;
         self.counted += other.counted;
         self.late += other.late;
+        self.older_than_horizon += other.older_than_horizon;
         self.rejected += other.rejected;
         self.unmatched += other.unmatched;
         self.conflicts += other.conflicts;
@@ -73,6 +77,8 @@ pub struct Report {
     pub panes: u64,
     /// Where the run ended.
     pub position: Position,
+    /// Why meters were given up on the way, in order of definition.
+    pub stopped: Vec<Arc<Error>>,
     /// Time from the start of a flush to its last commit, in microseconds.
     pub flush_us: Histogram<u64>,
 }
@@ -87,6 +93,7 @@ impl Report {
             bytes: 0,
             panes: 0,
             position: Position::START,
+            stopped: Vec::new(),
             flush_us: Histogram::new(3).expect("three significant digits are allowed"),
         }
     }

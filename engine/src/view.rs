@@ -106,8 +106,13 @@ impl View {
                 &marks,
             )
             .await?;
-            let metering =
-                recovery::open_windows(lanes, events.as_ref(), &shard, &position).await?;
+            let metering = recovery::open_windows(
+                Metering::new(lanes, usize::MAX),
+                events.as_ref(),
+                &shard,
+                &position,
+            )
+            .await?;
             shards.push((shard, metering));
         }
         Ok(shards)
@@ -335,7 +340,7 @@ impl View {
             states.push(meter.states_of(&pane)?);
         }
         for (_, metering) in self.shards().await? {
-            for batch in metering.lanes()[index].unwritten() {
+            for batch in metering.lanes()[index].unwritten()? {
                 states.push(match &inside {
                     Some(inside) => inside.select(batch)?,
                     None => batch.clone(),

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    failpoint,
     store::{Store, path_in},
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
@@ -345,6 +346,7 @@ impl DeltaTable {
         let number = number.map_err(|e| self.log.failed("numbering a version", e))?;
         table.load_version(number).await.map_err(failed)?;
         create_checkpoint(&table, None).await.map_err(failed)?;
+        failpoint::reached(&self.log.table, "checkpointed");
         let loaded = load(&self.log, Some(self.version)).await?;
         let loaded =
             loaded.ok_or_else(|| self.log.failed("loading the table", "its log is gone"))?;

@@ -1,7 +1,10 @@
 //! The Delta log: what a commit says, and which marks stand at a version.
 
 use super::{Attempt, CommitId, LoggedCommit, Staged, StagedFile, Version};
-use crate::error::{Cause, Error, Result};
+use crate::{
+    error::{Cause, Error, Result},
+    failpoint,
+};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     compute::cast,
@@ -59,12 +62,16 @@ impl Log {
     pub(crate) async fn create(&self, version: Version, bytes: Bytes) -> Result<Written> {
         let entry = CommitOrBytes::LogBytes(bytes);
         let number = self.number(version)?;
+        failpoint::reached(&self.table, "committing");
         let created = self
             .store
             .write_commit_entry(number, entry, Uuid::nil())
             .await;
         match created {
-            Ok(()) => Ok(Written::Created),
+            Ok(()) => {
+                failpoint::reached(&self.table, "committed");
+                Ok(Written::Created)
+            }
             Err(TransactionError::VersionAlreadyExists(_)) => Ok(Written::Taken),
             Err(error) => Err(self.failed("the commit", error)),
         }

@@ -5,7 +5,10 @@ use super::{
     encode::{EncodeError, Encoded, Encoder},
     statistics::day_text,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    failpoint,
+};
 use arrow::array::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, PutPayload, path::Path};
@@ -76,6 +79,7 @@ impl DeltaTable {
             .put(&location, PutPayload::from(encoded.bytes))
             .await
             .map_err(failed)?;
+        failpoint::reached(&self.log().table, "uploaded");
         let meta = store.head(&location).await.map_err(failed)?;
         Ok(StagedFile {
             path,

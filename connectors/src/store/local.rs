@@ -4,6 +4,7 @@
 //! linked or renamed to its name, then its folder is synced: a name that exists always has its whole
 //! content behind it, so a commit cannot be seen half.
 
+use crate::failpoint;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::{
@@ -155,6 +156,7 @@ fn write_whole(path: &FilePath, payload: &PutPayload, exclusive: bool) -> io::Re
         .iter()
         .try_for_each(|part| file.write_all(part))
         .and_then(|()| file.sync_all())
+        .inspect(|()| failpoint::reached("disk", "aside"))
         .and_then(|()| match exclusive {
             true => fs::hard_link(&aside, path),
             false => fs::rename(&aside, path),
@@ -164,6 +166,7 @@ fn write_whole(path: &FilePath, payload: &PutPayload, exclusive: bool) -> io::Re
         let _ = fs::remove_file(&aside);
     }
     written?;
+    failpoint::reached("disk", "linked");
     sync_parent(path)?;
     new_folders
         .iter()

@@ -5,7 +5,8 @@ use crate::{
     cli::{load, output, source},
     clock::{Clock, SystemClock},
     config::{Settings, SourceKind},
-    error::{Error, Result},
+    dedupe,
+    error::{Error, Result, chain},
     shard::{self, Options, Parts},
     telemetry::{Progress, Report},
 };
@@ -39,6 +40,9 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let stop = stop_on_signal()?;
     if let Some(report) = supervise(settings, &catalog, arguments.until_end, stop).await? {
         output::print(&summary(&report))?;
+        if let Some(error) = report.stopped.into_iter().next() {
+            return Err(Error::Stopped(error));
+        }
     }
     Ok(())
 }
@@ -121,7 +125,12 @@ fn options(settings: &Settings, until_end: bool) -> Options {
         batch_bytes: settings.source.batch_bytes.0,
         flush_interval_us: settings.flush.interval.0,
         flush_bytes: settings.flush.max_bytes.0,
-        horizon_us: settings.dedupe.horizon.0,
+        windows_bytes: settings.windows.max_bytes.0,
+        dedupe: dedupe::Options {
+            horizon_us: settings.dedupe.horizon.0,
+            memory_bytes: settings.dedupe.memory.0,
+            directory: settings.resolve(&settings.dedupe.directory),
+        },
         // A file has an end, and nothing more will come.
         until_end: until_end || settings.source.kind == SourceKind::Files,
     }
@@ -175,9 +184,13 @@ async fn show(mut progress: watch::Receiver<Progress>) {
 /// What a run did, for people.
 pub fn summary(report: &Report) -> String {
     let counts = &report.counts;
+    let old = match counts.older_than_horizon {
+        0 => String::new(),
+        old => format!(", {old} older than the dedupe horizon"),
+    };
     format!(
         "shard {}: up to sequence {}\n\
-         {:>12} messages\n{:>12} events\n{:>12} counted, {} of them late\n{:>12} repeats\n\
+         {:>12} messages\n{:>12} events\n{:>12} counted, {} of them late{old}\n{:>12} repeats\n\
          {:>12} rejected\n{:>12} unmatched\n{:>12} conflicts\n\
          {:>12} panes in {} flushes, {} bytes of events\n",
         report.shard,
@@ -194,15 +207,4 @@ pub fn summary(report: &Report) -> String {
         report.flushes,
         report.bytes,
     )
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

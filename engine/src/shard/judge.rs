@@ -56,7 +56,7 @@ pub(super) fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
                 batch.decoded.keys[row],
                 contents.value(row),
                 ingest_times.value(row),
-            )),
+            )?),
             Status::Unmatched => {
                 counts.unmatched += 1;
                 None

@@ -38,6 +38,8 @@ pub(super) struct Written {
     bytes: u64,
     panes: u64,
     elapsed_us: i64,
+    /// Lanes whose panes could not be finished. They write no more.
+    failed: Vec<(usize, Error)>,
 }
 
 impl Writer {
@@ -45,8 +47,12 @@ impl Writer {
         let started_us = self.clock.now_us();
         let staged = self.commit_events(&flush).await?;
         let mut panes = 0;
+        let mut failed = Vec::new();
         for pending in &flush.pending {
-            panes += self.commit_panes(pending, &flush.position).await?;
+            match self.commit_panes(pending, &flush.position).await {
+                Err(error) if error.is_of_meter() => failed.push((pending.lane, error)),
+                committed => panes += committed?,
+            }
         }
         let elapsed_us = self.clock.now_us() - started_us;
         tracing::info!(
@@ -62,6 +68,7 @@ impl Writer {
             bytes: staged.bytes,
             panes,
             elapsed_us,
+            failed,
         })
     }
 
@@ -111,18 +118,32 @@ impl Writer {
     }
 }
 
-/// The writer, at rest or at work.
+/// The writer, at rest or at work, and what its last flush could not do.
 #[derive(Debug)]
-pub(super) enum WriterSlot {
+pub(super) struct WriterSlot {
+    state: State,
+    failed: Vec<(usize, Error)>,
+}
+
+#[derive(Debug)]
+enum State {
     Free(Box<Writer>),
     Busy(JoinHandle<(Box<Writer>, Result<Written>)>),
     Lost,
 }
 
 impl WriterSlot {
+    pub(super) fn new(writer: Writer) -> Self {
+        WriterSlot {
+            state: State::Free(Box::new(writer)),
+            failed: Vec::new(),
+        }
+    }
+
+    /// Begins a flush. The one before must have been waited for.
     pub(super) fn begin(&mut self, flush: Flush) {
-        *self = match std::mem::replace(self, WriterSlot::Lost) {
-            WriterSlot::Free(mut writer) => WriterSlot::Busy(tokio::spawn(async move {
+        self.state = match std::mem::replace(&mut self.state, State::Lost) {
+            State::Free(mut writer) => State::Busy(tokio::spawn(async move {
                 let written = writer.write(flush).await;
                 (writer, written)
             })),
@@ -132,19 +153,20 @@ impl WriterSlot {
 
     /// Takes the result of a finished flush without waiting.
     pub(super) async fn collect(&mut self, report: &mut Report) -> Result<()> {
-        match self {
-            WriterSlot::Busy(task) if task.is_finished() => self.wait(report).await,
-            _ => Ok(()),
+        match &self.state {
+            State::Busy(task) if task.is_finished() => self.wait(report).await,
+            State::Busy(_) | State::Free(_) | State::Lost => Ok(()),
         }
     }
 
     /// Waits until the writer is free.
     pub(super) async fn wait(&mut self, report: &mut Report) -> Result<()> {
-        match std::mem::replace(self, WriterSlot::Lost) {
-            WriterSlot::Busy(task) => {
+        match std::mem::replace(&mut self.state, State::Lost) {
+            State::Busy(task) => {
                 let (writer, written) = task.await.map_err(|_| Error::Stage("writer"))?;
                 let written = written?;
-                *self = WriterSlot::Free(writer);
+                self.state = State::Free(writer);
+                self.failed.extend(written.failed);
                 report.committed(
                     written.position,
                     written.bytes,
@@ -152,9 +174,14 @@ impl WriterSlot {
                     written.elapsed_us,
                 );
             }
-            WriterSlot::Free(writer) => *self = WriterSlot::Free(writer),
-            WriterSlot::Lost => return Err(Error::Stage("writer")),
+            State::Free(writer) => self.state = State::Free(writer),
+            State::Lost => return Err(Error::Stage("writer")),
         }
         Ok(())
+    }
+
+    /// Lanes whose panes could not be finished since the last call.
+    pub(super) fn take_failed(&mut self) -> Vec<(usize, Error)> {
+        std::mem::take(&mut self.failed)
     }
 }

@@ -13,6 +13,7 @@
 mod bad_input;
 mod crashes;
 mod errors;
+mod failpoints;
 mod fencing;
 mod guards;
 mod invoices;

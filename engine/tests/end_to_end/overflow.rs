@@ -1,6 +1,6 @@
 //! Sums beyond 64 bits are exact; sums beyond 38 digits are errors, never wrapped.
 
-use crate::world::World;
+use crate::world::{Summary, World};
 
 const DEFINITIONS: &str = "
 CREATE EVENT TYPE measured (
@@ -56,11 +56,65 @@ async fn a_sum_beyond_38_digits_is_an_error_that_names_meter_and_window() {
     world.send(&[], &event(1, 10, "1", &nines)).await;
     world.send(&[], &event(2, 11, "1", &nines)).await;
     world.send(&[], &event(3, 11, "1", "1")).await;
-    let ran = world.cli().run(&["run", "--until-end"]).await;
-    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let cli = world.cli();
     let error = "error: meter `larges` failed in the window that starts at 2026-01-01T11:00:00Z";
+    // Every event counts, and the other meter goes on, also when it is all started again.
+    for (counted, expected) in [(3, "2"), (1, "6")] {
+        let ran = cli.run(&["run", "--until-end"]).await;
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        assert!(ran.stderr.contains(error), "{ran:#?}");
+        assert_eq!(Summary(ran.stdout).of("counted"), counted);
+        let total = "SELECT total FROM smalls WHERE window_start = '2026-01-01T11:00:00Z'";
+        assert_eq!(cli.query(total).await, [[expected]]);
+        world.send(&[], &event(4, 11, "4", "1")).await;
+    }
+    let ran = cli.run(&["query", "SELECT * FROM larges"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
     assert!(ran.stderr.contains(error), "{ran:#?}");
-    assert_eq!(ran.stdout, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_whose_windows_do_not_fit_into_memory_is_stopped_alone() {
+    const TASKS: u64 = 5_000;
+    let world = World::new(
+        "
+CREATE EVENT TYPE task (name VARCHAR NOT NULL) WITH (type = 'task');
+CREATE METER wide WITH (window = '1 day') AS
+SELECT subject, name, COUNT(*) AS tasks FROM task GROUP BY subject, name;
+CREATE METER narrow WITH (window = '1 day') AS
+SELECT subject, COUNT(*) AS tasks FROM task GROUP BY subject;
+",
+    )
+    .await;
+    let lines: Vec<String> = (0..TASKS)
+        .map(|n| {
+            format!(
+                r#"{{"specversion":"1.0","id":"{n}","source":"test","type":"task","subject":"s","time":"2026-01-01T10:00:00Z","data":{{"name":"task {n}"}}}}"#
+            )
+        })
+        .collect();
+    world.write("tasks.ndjson", &lines.join("\n"));
+    let cli = world.cli();
+    cli.publish(&world.path("tasks.ndjson"), 100).await;
+
+    let tight = cli.with("TOLLGATE_WINDOWS_MAX_BYTES", "100KB");
+    let ran = tight.run(&["run", "--until-end"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.stderr
+            .contains("error: meter `wide`: its open windows take"),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.stderr.contains("or raise windows.max_bytes"),
+        "{ran:#?}"
+    );
+    assert_eq!(cli.query("SELECT SUM(tasks) FROM narrow").await, [["5000"]]);
+
+    assert_eq!(cli.run_to_end().await.of("counted"), 0);
+    let wide = "SELECT COUNT(*), SUM(tasks), MIN(tasks), MAX(tasks) FROM wide";
+    assert_eq!(cli.query(wide).await, [["5000", "5000", "1", "1"]]);
+    cli.audit().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use std::{iter::once, sync::Arc};
 use tokio::sync::watch;
 use tollgate::{
     clock::ManualClock,
+    dedupe,
     metering::table_schema,
     shard::{self, Options, Parts},
     telemetry::Progress,
@@ -121,7 +122,7 @@ pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
     };
     let (_stop, stopped) = watch::channel(false);
     let progress = watch::Sender::new(Progress::default());
-    Box::pin(shard::run(parts, OPTIONS, stopped, progress)).await?;
+    Box::pin(shard::run(parts, options(), stopped, progress)).await?;
     let events = table.rows();
     check_accepted(&events)?;
     Ok(Metered {
@@ -132,13 +133,20 @@ pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
     })
 }
 
-const OPTIONS: Options = Options {
-    batch_bytes: 1_000,
-    flush_interval_us: i64::MAX,
-    flush_bytes: 2_000,
-    horizon_us: i64::MAX,
-    until_end: true,
-};
+fn options() -> Options {
+    Options {
+        batch_bytes: 1_000,
+        flush_interval_us: i64::MAX,
+        flush_bytes: 2_000,
+        windows_bytes: usize::MAX,
+        dedupe: dedupe::Options {
+            horizon_us: i64::MAX,
+            memory_bytes: 1_000_000,
+            directory: std::env::temp_dir(),
+        },
+        until_end: true,
+    }
+}
 
 fn stream(events: &[Event]) -> MemoryStream {
     let stream = MemoryStream::default();

@@ -3,6 +3,8 @@
 //! naive recomputation of the log gives, and pane 0 of every window must be the same row as in a run
 //! without faults.
 //!
+//! [`properties`] has what holds of every log without faults.
+//!
 //! Each seed is one history. `TOLLGATE_SIMULATION_SEEDS=N` runs more of them, and a failure names its
 //! seed, which `TOLLGATE_SIMULATION_SEED=S` runs alone.
 
@@ -11,6 +13,8 @@
     clippy::panic,
     reason = "a test fails by panicking, and says what it went through"
 )]
+
+mod properties;
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -27,6 +31,7 @@ use tokio::sync::watch;
 use tollgate::{
     Error,
     clock::ManualClock,
+    dedupe,
     metering::table_schema,
     shard::{self, Options, Parts},
     telemetry::{Progress, Report},
@@ -290,7 +295,13 @@ fn options(random: &mut Random) -> Options {
         batch_bytes: 1 + random.size(4_000),
         flush_interval_us: i64::MAX,
         flush_bytes: 1 + random.size(6_000),
-        horizon_us: i64::MAX,
+        windows_bytes: usize::MAX,
+        dedupe: dedupe::Options {
+            horizon_us: i64::MAX,
+            // From the least there is, where most ids are found on disk, to more than is needed.
+            memory_bytes: random.size(20_000),
+            directory: env::temp_dir(),
+        },
         until_end: true,
     }
 }

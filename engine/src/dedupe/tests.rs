@@ -1,0 +1,172 @@
+//! Verdicts against a plain map, with limits so small that keys go through every stage.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// An index that writes a run of every few keys.
+fn tiny(horizon_us: i64, filter_bytes: usize) -> Dedupe {
+    let limits = Limits {
+        recent_keys: 4,
+        merged_runs: 3,
+        filter_bytes,
+    };
+    Dedupe::with_limits(horizon_us, limits, std::env::temp_dir())
+}
+
+/// One that never leaves memory.
+fn roomy(horizon_us: i64) -> Dedupe {
+    Dedupe::new(Options {
+        horizon_us,
+        memory_bytes: 1 << 20,
+        directory: std::env::temp_dir(),
+    })
+}
+
+impl Dedupe {
+    /// Waits until nothing is on its way to disk.
+    fn rest(&mut self) {
+        self.finish_sealing().unwrap();
+        self.finish_merging().unwrap();
+    }
+}
+
+#[test]
+fn first_in_sequence_wins() {
+    for mut dedupe in [roomy(100), tiny(100, 0)] {
+        assert_eq!(dedupe.judge(1, 7, 0).unwrap(), Verdict::New);
+        assert_eq!(dedupe.judge(1, 7, 1).unwrap(), Verdict::Repeat);
+        assert_eq!(dedupe.judge(1, 8, 2).unwrap(), Verdict::Conflict);
+        assert_eq!(dedupe.judge(1, 7, 3).unwrap(), Verdict::Repeat);
+    }
+}
+
+#[test]
+fn a_forgotten_key_is_new_again() {
+    let mut dedupe = roomy(100);
+    dedupe.judge(1, 7, 0).unwrap();
+    dedupe.forget(1);
+    dedupe.forget(2);
+    assert_eq!(dedupe.judge(1, 8, 1).unwrap(), Verdict::New);
+}
+
+#[test]
+fn keys_that_share_half_of_their_bits_are_two_keys() {
+    let mut dedupe = tiny(1_000, usize::MAX);
+    let keys: Vec<u128> = (0..64)
+        .flat_map(|high| [high << 64 | 1, 1 << 64 | high << 3])
+        .collect();
+    let distinct: std::collections::BTreeSet<u128> = keys.iter().copied().collect();
+    let mut new = 0;
+    for key in &keys {
+        new += usize::from(dedupe.judge(*key, 7, 0).unwrap() == Verdict::New);
+        dedupe.settle(0).unwrap();
+    }
+    assert_eq!(new, distinct.len());
+    dedupe.rest();
+    assert!(
+        keys.iter()
+            .all(|key| dedupe.judge(*key, 7, 1).unwrap() == Verdict::Repeat)
+    );
+}
+
+#[test]
+fn the_horizon_is_inclusive_and_starts_at_the_counted_event() {
+    let mut dedupe = roomy(100);
+    dedupe.judge(1, 7, 0).unwrap();
+    assert_eq!(dedupe.judge(1, 7, 60).unwrap(), Verdict::Repeat);
+    assert_eq!(dedupe.judge(1, 7, 100).unwrap(), Verdict::Repeat);
+    assert_eq!(dedupe.judge(1, 7, 101).unwrap(), Verdict::New);
+    assert_eq!(dedupe.judge(1, 7, 201).unwrap(), Verdict::Repeat);
+}
+
+#[test]
+fn expired_keys_are_dropped_and_no_verdict_changes() {
+    let mut dedupe = roomy(2 * DAY_US);
+    dedupe.judge(1, 7, 0).unwrap();
+    dedupe.judge(2, 7, DAY_US).unwrap();
+    dedupe.settle(2 * DAY_US).unwrap();
+    assert_eq!(dedupe.judge(1, 7, 2 * DAY_US).unwrap(), Verdict::Repeat);
+    dedupe.settle(3 * DAY_US).unwrap();
+    assert_eq!(dedupe.len(), 1);
+    assert_eq!(dedupe.judge(2, 7, 3 * DAY_US).unwrap(), Verdict::Repeat);
+    assert_eq!(dedupe.judge(1, 7, 3 * DAY_US).unwrap(), Verdict::New);
+}
+
+#[test]
+fn runs_are_merged_and_expired_runs_are_dropped() {
+    let mut dedupe = tiny(10 * DAY_US, usize::MAX);
+    for key in 0..400 {
+        dedupe.judge(key, 7, 0).unwrap();
+        dedupe.settle(0).unwrap();
+    }
+    dedupe.rest();
+    assert_eq!(dedupe.len(), 400);
+    assert!(dedupe.runs.iter().any(|run| run.is_merged()));
+    dedupe.settle(11 * DAY_US).unwrap();
+    dedupe.rest();
+    assert!(dedupe.is_empty());
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let limits = Limits {
+        recent_keys: 1,
+        merged_runs: 2,
+        filter_bytes: 0,
+    };
+    let mut dedupe = Dedupe::with_limits(100, limits, file.path().join("keys"));
+    dedupe.judge(1, 7, 0).unwrap();
+    let error = dedupe.settle(0).unwrap_err().to_string();
+    assert!(
+        error.contains(&file.path().display().to_string()),
+        "{error}"
+    );
+}
+
+/// Microseconds between two events: none, a few, or days.
+fn gaps() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        Just(0),
+        1_i64..1_000,
+        (0_i64..3).prop_map(|days| days * DAY_US)
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    /// Any keys, contents and gaps, any filters, and any moments at which the disk is slow or fast.
+    #[test]
+    fn every_verdict_is_the_plain_map_s(
+        events in prop::collection::vec((0_u128..40, 0_i64..3, gaps(), any::<bool>(), any::<bool>()), 1..400),
+        filter_bytes in prop_oneof![Just(0), Just(200), Just(usize::MAX)],
+    ) {
+        const HORIZON_US: i64 = 3 * DAY_US;
+        let mut dedupe = tiny(HORIZON_US, filter_bytes);
+        let mut counted: HashMap<u128, (i64, i64)> = HashMap::new();
+        let mut now_us = 0;
+        for (key, content, gap_us, is_batch_end, is_slow) in events {
+            now_us += gap_us;
+            let expected = match counted.get(&key) {
+                Some((at_us, _)) if now_us - at_us > HORIZON_US => Verdict::New,
+                Some((_, first)) if *first == content => Verdict::Repeat,
+                Some(_) => Verdict::Conflict,
+                None => Verdict::New,
+            };
+            if expected == Verdict::New {
+                counted.insert(key, (now_us, content));
+            }
+            prop_assert_eq!(dedupe.judge(key << 70 | key, content, now_us).unwrap(), expected);
+            if is_batch_end {
+                dedupe.settle(now_us).unwrap();
+            }
+            if !is_slow {
+                dedupe.rest();
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@
 
 mod files;
 mod nats;
+mod risks;
 
 use tollgate_connectors::{Message, ReadLimit, Sequence, Source};
 

@@ -5,6 +5,7 @@
     reason = "helpers of tests may fail like the tests themselves"
 )]
 
+mod contract;
 mod files;
 mod nats;
 mod risks;

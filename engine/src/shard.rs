@@ -198,6 +198,7 @@ impl Shard {
             batch_bytes: options.batch_bytes,
             clock: Arc::clone(&clock),
             asked_us,
+            end_asked_us: bounds.asked_us.unwrap_or(asked_us),
         };
         progress.send_modify(|p| {
             p.position = position.sequence;

@@ -259,9 +259,6 @@ impl NatsSource {
     async fn check_identity(&mut self) -> Result<()> {
         let bounds = self.bounds().await?;
         let next = Sequence(self.position.0.saturating_add(1));
-        if self.position > bounds.last {
-            return Err(self.rewound(self.position));
-        }
         if next < bounds.first {
             return Err(self.gap(next, bounds.first));
         }
@@ -276,6 +273,14 @@ impl NatsSource {
         }
     }
 
+    /// Refuses a stream that ends before what was read from it, though nobody cut us off.
+    fn check_end(&self) -> Result<()> {
+        if self.end < self.position {
+            return Err(self.rewound(self.position));
+        }
+        Ok(())
+    }
+
     /// Nothing came: was the tail deleted, or did we miss something?
     async fn look_around(&mut self) -> Result<()> {
         let quiet = self
@@ -288,6 +293,7 @@ impl NatsSource {
         }
         let state = stream::state(&self.context, &self.options).await?;
         self.end = state.bounds.last;
+        self.check_end()?;
         let (next, after) = (
             Sequence(self.position.0.saturating_add(1)),
             Sequence(self.end.0.saturating_add(1)),
@@ -378,6 +384,7 @@ impl Source for NatsSource {
             self.say(&found);
         }
         self.end = opened.bounds.last;
+        self.check_end()?;
         Ok(opened.bounds)
     }
 

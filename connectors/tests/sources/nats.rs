@@ -473,6 +473,35 @@ async fn a_stream_that_was_made_anew_while_reading_is_not_read_on() {
 }
 
 #[tokio::test]
+async fn a_stream_that_ends_before_what_was_read_is_noticed_by_whoever_asks_for_its_end() {
+    let fixture = Fixture::start().await;
+    fixture.publish(1, 5).await;
+    let mut source = fixture.source().await;
+    read_until(&mut source, 5).await;
+    fixture
+        .jetstream()
+        .await
+        .delete_stream("USAGE")
+        .await
+        .unwrap();
+    fixture.publish(1, 3).await;
+    let error = source.bounds().await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Rewound {
+                sequence: Sequence(5),
+                ..
+            }
+        ),
+        "{error}"
+    );
+    // Whoever starts over reads what is there.
+    source.seek(Sequence(0)).await.unwrap();
+    assert_eq!(source.bounds().await.unwrap().last, Sequence(3));
+}
+
+#[tokio::test]
 async fn a_store_that_lost_its_last_messages_is_not_read_on() {
     let mut fixture = Fixture::start().await;
     fixture.publish(1, 5).await;

@@ -299,7 +299,7 @@ pub fn check_marks(table: &dyn Table, ours: &BTreeMap<String, i64>, owner: &Owne
 }
 
 /// How often the owner before us may commit just when we take over.
-pub(crate) const TAKE_OVER_TRIES: u32 = 10;
+pub(crate) const TAKE_OVER_TRIES: u32 = 100;
 
 /// Takes the shard over: commits the next epoch and nothing else.
 ///

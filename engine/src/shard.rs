@@ -201,6 +201,7 @@ impl Shard {
             end_asked_us: bounds.asked_us.unwrap_or(asked_us),
         };
         progress.send_modify(|p| {
+            p.epoch = owner.epoch;
             p.position = position.sequence;
             p.end = bounds.last;
         });

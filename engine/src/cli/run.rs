@@ -4,6 +4,7 @@ use crate::{
     catalog::Catalog,
     cli::{load, output, source},
     clock::{Clock, SystemClock},
+    commit::Marks,
     config::{Settings, SourceKind},
     dedupe,
     error::{Error, Result, chain},
@@ -72,6 +73,7 @@ pub async fn supervise(
         let result = match open(settings, catalog, &clock).await {
             Ok(parts) => {
                 was_opened = true;
+                still_ours(&parts, progress.borrow().epoch)?;
                 let options = options(settings, until_end);
                 shard::run(parts, options, stop.clone(), progress.clone()).await
             }
@@ -92,6 +94,20 @@ pub async fn supervise(
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
             () = clock.sleep(wait) => {}
         }
+    }
+}
+
+/// Refuses to take back a shard that another process took over while this one, its last owner as `epoch`,
+/// waited. Two processes would do that to each other for ever.
+fn still_ours(parts: &Parts, epoch: i64) -> Result<()> {
+    let shard = parts.source.shard().to_owned();
+    match parts.events.mark(&Marks::of(&shard).epoch()) {
+        Some(theirs) if epoch > 0 && theirs > epoch => Err(Error::Fenced {
+            shard,
+            ours: epoch,
+            theirs,
+        }),
+        _ => Ok(()),
     }
 }
 

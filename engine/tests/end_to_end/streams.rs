@@ -194,7 +194,7 @@ async fn a_stream_that_may_drop_unread_events_is_refused_and_says_how_to_mend_it
     jetstream.create_stream(config.clone()).await.unwrap();
     let says = [
         "discard is old with max_msgs 5, it must be new",
-        "nats stream edit USAGE --discard new; or, if this may lose events, [source] accept = [\"discard_old\"]",
+        "nats stream edit USAGE --discard new; or, to run the risk, accept = [\"discard_old\"] in [source]",
     ];
     check(&run(&cli).await, &says);
     assert!(!world.path("lake").exists() || holes(&world.path("lake")) == 0);

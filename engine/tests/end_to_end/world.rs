@@ -417,6 +417,21 @@ impl Running {
         self.ended().await
     }
 
+    /// Wakes it up, and again if it was too early, until it has ended by itself.
+    pub(crate) async fn wake(mut self) -> Ran {
+        let waking = async {
+            while timeout(Duration::from_millis(100), self.child.wait())
+                .await
+                .is_err()
+            {
+                self.signal("CONT").await;
+            }
+        };
+        let woken = timeout(HANG, waking).await;
+        woken.unwrap_or_else(|_| panic!("it never ends:\n{}", self.log.borrow().clone()));
+        self.ended().await
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(mut self) -> Ran {
         let status = timeout(HANG, self.child.wait()).await;

@@ -32,4 +32,5 @@ vectors:
 
 tools:
 	@.ci/nats-server >/dev/null
+	@.ci/nats-server-2.9 >/dev/null || echo "the test with the oldest server is skipped"
 	@.ci/readers >/dev/null || echo "no outside readers here: the tests that use them are skipped"

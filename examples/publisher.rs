@@ -144,8 +144,9 @@ async fn publish(source: &SourceSettings) -> Result<()> {
     Ok(())
 }
 
-/// A stream that Tollgate can read exactly once: everything is kept within its limits, on disk, and a
-/// full stream refuses the publisher instead of forgetting what was not yet metered.
+/// A stream that Tollgate can read exactly once: everything is kept within its limits, on disk, nobody
+/// can take anything out, and a full stream refuses the publisher instead of forgetting what was not yet
+/// metered.
 fn stream(source: &SourceSettings) -> Config {
     Config {
         name: source.stream.clone(),
@@ -153,6 +154,8 @@ fn stream(source: &SourceSettings) -> Config {
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
         discard: DiscardPolicy::New,
+        deny_delete: true,
+        deny_purge: true,
         ..Config::default()
     }
 }

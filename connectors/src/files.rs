@@ -100,6 +100,7 @@ impl Source for FileSource {
         Ok(Bounds {
             first: Sequence(1),
             last,
+            asked_us: None,
         })
     }
 

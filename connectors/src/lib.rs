@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::{fmt::Debug, ops::RangeInclusive};
 
+pub mod contract;
 pub mod error;
 pub mod event;
 pub mod failpoint;
@@ -72,6 +73,9 @@ pub struct Bounds {
     pub first: Sequence,
     /// The last sequence ever stored; 0 when none was.
     pub last: Sequence,
+    /// A time on the source's own clock, in microseconds since the Unix epoch: all that was stored
+    /// before it is within these bounds. `None` when the source has no clock.
+    pub asked_us: Option<i64>,
 }
 
 /// How much to read at once. Reading returns at the first limit reached, or when nothing more is

@@ -62,6 +62,7 @@ impl Source for MemorySource {
         Ok(Bounds {
             first: Sequence(first),
             last: Sequence(last),
+            asked_us: None,
         })
     }
 

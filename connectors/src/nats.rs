@@ -1,7 +1,7 @@
 //! A [`Source`] over a JetStream pull consumer, and what goes with it.
 //!
 //! ```text
-//!  connect ──▶ stream::open (retention, storage)      Publisher ──▶ JetStream ──▶ NatsSource
+//!  connect ──▶ stream::open (risk::find: its settings) Publisher ──▶ JetStream ──▶ NatsSource
 //!                  │                                                    │
 //!                  ▼                                                    ▼
 //!  subscription: ephemeral, AckNone, from `position + 1` ──▶ contiguity::judge ──▶ messages, holes
@@ -14,13 +14,14 @@
 mod connect;
 mod contiguity;
 mod publisher;
+mod risk;
 pub mod server;
 mod stream;
 mod subscription;
 
 pub use connect::{Auth, NatsOptions, Tls, connect};
 pub use publisher::{Published, Publisher};
-pub use stream::open as open_stream;
+pub use risk::Risk;
 
 use crate::{Anchor, Bounds, Message, ReadLimit, Result, Sequence, Source, error::Error};
 use async_nats::{
@@ -28,6 +29,7 @@ use async_nats::{
 };
 use async_trait::async_trait;
 use contiguity::{Explained, Verdict};
+use risk::Finding;
 use std::{fmt, ops::RangeInclusive, time::Duration};
 use subscription::{Arrived, Delivered, Subscription};
 use tokio::time::{Instant, interval, timeout_at};
@@ -63,6 +65,8 @@ pub struct NatsSource {
     holes: Vec<RangeInclusive<Sequence>>,
     fault: Option<MessagesError>,
     faults: u32,
+    /// What was already said of the stream's settings.
+    said: Vec<String>,
 }
 
 impl fmt::Debug for NatsSource {
@@ -101,6 +105,7 @@ impl NatsSource {
             holes: Vec::new(),
             fault: None,
             faults: 0,
+            said: Vec::new(),
         }
     }
 
@@ -254,9 +259,6 @@ impl NatsSource {
     async fn check_identity(&mut self) -> Result<()> {
         let bounds = self.bounds().await?;
         let next = Sequence(self.position.0.saturating_add(1));
-        if self.position > bounds.last {
-            return Err(self.rewound(self.position));
-        }
         if next < bounds.first {
             return Err(self.gap(next, bounds.first));
         }
@@ -271,6 +273,14 @@ impl NatsSource {
         }
     }
 
+    /// Refuses a stream that ends before what was read from it, though nobody cut us off.
+    fn check_end(&self) -> Result<()> {
+        if self.end < self.position {
+            return Err(self.rewound(self.position));
+        }
+        Ok(())
+    }
+
     /// Nothing came: was the tail deleted, or did we miss something?
     async fn look_around(&mut self) -> Result<()> {
         let quiet = self
@@ -283,6 +293,7 @@ impl NatsSource {
         }
         let state = stream::state(&self.context, &self.options).await?;
         self.end = state.bounds.last;
+        self.check_end()?;
         let (next, after) = (
             Sequence(self.position.0.saturating_add(1)),
             Sequence(self.end.0.saturating_add(1)),
@@ -321,6 +332,26 @@ impl NatsSource {
         Ok(())
     }
 
+    /// Warns of one setting, once.
+    fn say(&mut self, found: &Finding) {
+        if self.said.contains(&found.problem) {
+            return;
+        }
+        let (stream, hint) = (
+            &self.options.stream,
+            risk::advice(&self.options.stream, &[found]),
+        );
+        let problem = &found.problem;
+        match found.risk {
+            Some(risk) => warn!(stream, %risk, problem, hint, "risk to lose events was accepted"),
+            None => warn!(
+                stream,
+                problem, hint, "stream was found less safe than it can be"
+            ),
+        }
+        self.said.push(found.problem.clone());
+    }
+
     fn failed(&self, doing: &'static str, source: crate::error::Cause) -> Error {
         stream::failed(&self.options, doing, source)
     }
@@ -348,10 +379,13 @@ impl Source for NatsSource {
     }
 
     async fn bounds(&mut self) -> Result<Bounds> {
-        let info = stream::open(&self.context, &self.options).await?;
-        let bounds = stream::bounds(&info.state);
-        self.end = bounds.last;
-        Ok(bounds)
+        let opened = stream::open(&self.context, &self.options).await?;
+        for found in opened.findings {
+            self.say(&found);
+        }
+        self.end = opened.bounds.last;
+        self.check_end()?;
+        Ok(opened.bounds)
     }
 
     async fn anchor(&mut self, sequence: Sequence) -> Result<Option<Anchor>> {
@@ -375,7 +409,7 @@ impl Source for NatsSource {
             if self.ready.is_empty() {
                 self.advance(deadline).await?;
             }
-            if !self.ready.is_empty() || Instant::now() >= deadline {
+            if !self.ready.is_empty() || !self.holes.is_empty() || Instant::now() >= deadline {
                 break;
             }
         }

@@ -298,11 +298,30 @@ pub fn check_marks(table: &dyn Table, ours: &BTreeMap<String, i64>, owner: &Owne
     Ok(())
 }
 
+/// How often the owner before us may commit just when we take over.
+pub(crate) const TAKE_OVER_TRIES: u32 = 100;
+
 /// Takes the shard over: commits the next epoch and nothing else.
 ///
 /// # Errors
 /// [`Error::Fenced`] when another process took over in the same moment.
 pub async fn acquire(
+    events: &mut dyn Table,
+    shard: &str,
+    nonce: String,
+    clock: &dyn Clock,
+) -> Result<(Owner, Position)> {
+    for _ in 1..TAKE_OVER_TRIES {
+        match acquire_once(events, shard, nonce.clone(), clock).await {
+            // The owner before us was at work: its commit is in, and now it is out.
+            Err(Error::Fenced { ours, theirs, .. }) if theirs < ours => events.refresh().await?,
+            acquired => return acquired,
+        }
+    }
+    acquire_once(events, shard, nonce, clock).await
+}
+
+async fn acquire_once(
     events: &mut dyn Table,
     shard: &str,
     nonce: String,
@@ -329,6 +348,10 @@ pub async fn acquire(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+    use arrow::datatypes::Schema;
+    use std::sync::Arc;
+    use tollgate_connectors::memory::MemoryTable;
 
     fn attempt(id: &str) -> Attempt {
         Attempt {
@@ -402,5 +425,38 @@ mod tests {
             decide(&attempt("ours"), "s/epoch", &log),
             Outcome::Committed(7)
         );
+    }
+
+    #[tokio::test]
+    async fn a_take_over_wins_though_the_owner_before_commits_just_then() {
+        let clock = ManualClock::default();
+        let schema = Arc::new(Schema::empty());
+        let mut theirs = MemoryTable::new("events", schema);
+        let (older, position) = acquire(&mut theirs, "s", "old".into(), &clock)
+            .await
+            .unwrap();
+        let mut ours = theirs.clone();
+        let flushed = Position {
+            sequence: Sequence(5),
+            ..position
+        };
+        let attempt = Attempt {
+            commit_id: older.commit_id(flushed.sequence, 1),
+            marks: flushed.marks(&older.marks, older.epoch),
+            info: BTreeMap::new(),
+        };
+        let nothing = Staged::default();
+        commit_once(&mut theirs, &attempt, &nothing, &older, &clock)
+            .await
+            .unwrap();
+
+        let (newer, position) = acquire(&mut ours, "s", "new".into(), &clock).await.unwrap();
+        assert_eq!((newer.epoch, position.sequence), (2, Sequence(5)));
+        let again = Attempt {
+            commit_id: older.commit_id(flushed.sequence, 2),
+            ..attempt
+        };
+        let error = commit_once(&mut theirs, &again, &nothing, &older, &clock).await;
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Fenced);
     }
 }

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
+use tollgate_connectors::nats::Risk;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +51,13 @@ pub struct SourceSettings {
     pub subjects: Vec<String>,
     /// Creates the stream when it is missing. Default false: a missing stream is an error.
     pub create: bool,
+    /// Ways in which the stream's settings may lose events before they are read, by name: `memory`,
+    /// `discard_old`, `max_age`, `max_msgs_per_subject`, `msg_ttl`, `rollup`, `mirror`,
+    /// `persist_async`. Default none: such a stream is refused.
+    pub accept: Vec<Risk>,
+    /// The least `max_age` of the stream. Default 7 days. Less lets a shorter stop of Tollgate lose
+    /// events; more asks for a larger stream.
+    pub max_age_min: Period,
     /// A NATS credentials file (`.creds`). Default none.
     pub credentials: String,
     /// For `files`: an NDJSON file, plain or gzipped, relative to the configuration file.
@@ -161,6 +169,8 @@ impl Default for SourceSettings {
             stream: "USAGE".into(),
             subjects: vec!["usage.>".into()],
             create: false,
+            accept: Vec::new(),
+            max_age_min: Period(7 * 86_400_000_000),
             credentials: String::new(),
             path: PathBuf::new(),
             batch_bytes: Size(8_000_000),
@@ -249,9 +259,10 @@ impl Settings {
                 continue;
             };
             builder = match key {
-                "source.subjects" => {
-                    let subjects: Vec<_> = value.split(',').map(str::to_owned).collect();
-                    builder.set_override(key, subjects)
+                "source.subjects" | "source.accept" => {
+                    let values = value.split(',').filter(|value| !value.is_empty());
+                    let values: Vec<_> = values.map(str::to_owned).collect();
+                    builder.set_override(key, values)
                 }
                 _ => builder.set_override(key, value),
             }
@@ -293,7 +304,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
 }
 
 /// Every setting that a variable can override.
-fn keys() -> [&'static str; 21] {
+fn keys() -> [&'static str; 23] {
     [
         "definitions",
         "source.kind",
@@ -301,6 +312,8 @@ fn keys() -> [&'static str; 21] {
         "source.stream",
         "source.subjects",
         "source.create",
+        "source.accept",
+        "source.max_age_min",
         "source.credentials",
         "source.path",
         "source.batch_bytes",
@@ -451,10 +464,26 @@ mod tests {
         let variables = [
             ("TOLLGATE_SOURCE_SUBJECTS", "a.>,b"),
             ("TOLLGATE_SOURCE_CREATE", "true"),
+            ("TOLLGATE_SOURCE_ACCEPT", "discard_old,max_age"),
         ];
         let settings = load("", &variables).unwrap();
         assert_eq!(settings.source.subjects, ["a.>", "b"]);
         assert!(settings.source.create);
+        assert_eq!(settings.source.accept, [Risk::DiscardOld, Risk::MaxAge]);
+        let none = load(
+            "[source]\naccept = ['mirror']",
+            &[("TOLLGATE_SOURCE_ACCEPT", "")],
+        );
+        assert!(none.unwrap().source.accept.is_empty());
+    }
+
+    #[test]
+    fn a_risk_that_is_none_is_an_error_that_names_it() {
+        let message = load("[source]\naccept = ['everything']", &[])
+            .unwrap_err()
+            .to_string();
+        let says = "`everything` is not a risk; there are memory, discard_old";
+        assert!(message.contains(says), "{message}");
     }
 
     #[test]

@@ -290,6 +290,7 @@ mod tests {
         let bounds = Bounds {
             first: Sequence(first),
             last: Sequence(last),
+            asked_us: None,
         };
         check_stream("s", &position, &Seen { bounds, anchor })
     }
@@ -338,6 +339,7 @@ mod tests {
         let bounds = |first| Bounds {
             first: Sequence(first),
             last: Sequence(9),
+            asked_us: None,
         };
         let seen = |first| Seen {
             bounds: bounds(first),

@@ -154,11 +154,14 @@ impl Shard {
             clock,
         } = parts;
         let shard = source.shard().to_owned();
-        let asked_us = clock.now_us();
-        let bounds = source.bounds().await?;
+        // A source that cannot be read takes no shard over.
+        source.bounds().await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let (owner, position) =
             commit::acquire(events.as_mut(), &shard, nonce, clock.as_ref()).await?;
+        let asked_us = clock.now_us();
+        // Only now: the owner before us may have committed more until we were in.
+        let bounds = source.bounds().await?;
         let anchor = match position.anchor {
             None => None,
             Some((sequence, _)) => source.anchor(sequence).await?,
@@ -195,8 +198,10 @@ impl Shard {
             batch_bytes: options.batch_bytes,
             clock: Arc::clone(&clock),
             asked_us,
+            end_asked_us: bounds.asked_us.unwrap_or(asked_us),
         };
         progress.send_modify(|p| {
+            p.epoch = owner.epoch;
             p.position = position.sequence;
             p.end = bounds.last;
         });
@@ -393,12 +398,9 @@ async fn reader_result(reader: &mut JoinHandle<Result<()>>) -> Result<()> {
     }
 }
 
-/// How often an older owner's last commit may come between.
-const TAKE_OVER_TRIES: u32 = 10;
-
 /// Commits the owner's epoch to a meter's table, so that no older owner can write panes any more.
 async fn take_over(table: &mut dyn Table, owner: &Owner, clock: &dyn Clock) -> Result<()> {
-    for step in 0..TAKE_OVER_TRIES {
+    for step in 0..commit::TAKE_OVER_TRIES {
         table.refresh().await?;
         if table
             .mark(&owner.marks.epoch())

@@ -54,6 +54,8 @@ impl AddAssign for Counts {
 /// Where a run is, for whoever watches it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
+    /// The owner's number; 0 before the shard was owned.
+    pub epoch: i64,
     /// The last message handled.
     pub position: Sequence,
     /// The source's end when the run started.

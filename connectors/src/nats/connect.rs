@@ -1,6 +1,6 @@
 //! Connecting: addresses, credentials, TLS.
 
-use super::stream::unsuitable;
+use super::{risk::Risk, stream::unsuitable};
 use crate::{
     Result,
     error::{Cause, Error},
@@ -30,11 +30,13 @@ pub struct NatsOptions {
     pub stream: String,
     /// What the stream captures, if it is created.
     pub subjects: Vec<String>,
-    /// Create the stream when it is missing: limits retention, file storage, full means refused.
+    /// Create the stream when it is missing: limits retention, file storage, full means refused, and
+    /// nothing can be deleted or purged.
     pub create: bool,
-    /// Accept (and create) a stream that lives in memory. A restart of the server loses it, so this is
-    /// for tests.
-    pub allow_memory_storage: bool,
+    /// Read a stream although its settings can lose events in these ways before they are read.
+    pub accept: Vec<Risk>,
+    /// How long the stream must keep an event. Less means that a shorter stop loses events.
+    pub max_age_min: Duration,
     /// How to prove who we are.
     pub auth: Auth,
     /// Whom to trust, and our own certificate.
@@ -105,14 +107,16 @@ const BATCH_MESSAGES_MAX: usize = 40_000;
 
 impl NatsOptions {
     /// The stream `stream` at `url`, everything else at its default: no credentials, the stream must
-    /// exist, batches of 10,000 messages, 10 seconds for an answer.
+    /// exist, no risk is accepted, events are kept for 7 days, batches of 10,000 messages, 10 seconds
+    /// for an answer.
     pub fn new(url: impl Into<String>, stream: impl Into<String>) -> Self {
         NatsOptions {
             url: url.into(),
             stream: stream.into(),
             subjects: Vec::new(),
             create: false,
-            allow_memory_storage: false,
+            accept: Vec::new(),
+            max_age_min: Duration::from_secs(7 * 86_400),
             auth: Auth::default(),
             tls: Tls::default(),
             batch_messages: 10_000,

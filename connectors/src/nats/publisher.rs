@@ -90,7 +90,8 @@ impl Publisher {
     /// Connects and checks that the stream is there, or creates it if asked to.
     ///
     /// # Errors
-    /// As [`connect()`](super::connect()) and [`open_stream`](super::open_stream).
+    /// As [`connect()`](super::connect()); [`Error::Unsuitable`] when the stream is missing, or its
+    /// settings can lose events before they are read.
     pub async fn connect(options: NatsOptions) -> Result<Self> {
         let client = connect(&options).await?;
         let publisher = Self::with_client(client, options);

@@ -56,7 +56,7 @@ impl NatsServer {
         std::fs::create_dir_all(dir).map_err(|e| wrong(dir, "cannot be used as a store", e))?;
         let log = dir.join("nats-server.log");
         let mut child = spawn(binary, dir, &log, port)?;
-        match listening(&mut child, dir).await {
+        match listening(&mut child, &ports_name(binary), dir).await {
             Ok(url) => {
                 let port =
                     port_of(&url).ok_or_else(|| wrong(dir, "no port is known", invalid(&url)))?;
@@ -143,11 +143,11 @@ fn spawn(binary: &Path, dir: &Path, log: &Path, port: Option<u16>) -> Result<Chi
 }
 
 /// Waits for the ports file, which the server writes once it listens, and for its greeting.
-async fn listening(child: &mut Child, dir: &Path) -> io::Result<String> {
+async fn listening(child: &mut Child, name: &str, dir: &Path) -> io::Result<String> {
     let id = child
         .id()
         .ok_or_else(|| io::Error::other("it ended at once"))?;
-    let ports_file = dir.join(format!("nats-server_{id}.ports"));
+    let ports_file = dir.join(format!("{name}_{id}.ports"));
     let deadline = Instant::now() + START_MAX;
     let mut look = interval(LOOK_EVERY);
     while Instant::now() < deadline {
@@ -162,6 +162,12 @@ async fn listening(child: &mut Child, dir: &Path) -> io::Result<String> {
         }
     }
     Err(io::ErrorKind::TimedOut.into())
+}
+
+/// What a ports file's name begins with: the server's own, which need not be `nats-server`.
+fn ports_name(binary: &Path) -> String {
+    let name = binary.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// `None` while the file is missing or only half written.

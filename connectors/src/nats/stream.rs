@@ -1,17 +1,23 @@
 //! The stream: its settings, what it holds, what was deleted.
 
-use super::{NatsOptions, connect};
+use super::{
+    NatsOptions, connect,
+    risk::{self, Finding},
+};
 use crate::{
     Anchor, Bounds, Message, Result, Sequence,
     error::{Cause, Error},
 };
 use async_nats::jetstream::{
     self, ErrorCode,
-    context::{GetStreamErrorKind, RequestErrorKind},
+    context::{RequestError, RequestErrorKind},
+    response::Response,
     stream::{
         Config, DiscardPolicy, Info, RawMessageErrorKind, RetentionPolicy, State, StorageType,
     },
 };
+use serde::Deserialize;
+use std::time::{Duration, Instant};
 
 /// What a stream holds, with every sequence deleted from within it.
 #[derive(Debug)]
@@ -21,37 +27,78 @@ pub(super) struct StreamState {
     pub(super) deleted: Vec<u64>,
 }
 
+/// A stream that may be read.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) bounds: Bounds,
+    /// What could be safer: risks that were accepted, and what loses nothing by itself.
+    pub(super) findings: Vec<Finding>,
+}
+
+/// A stream as the server describes it.
+#[derive(Debug, Deserialize)]
+struct Described {
+    #[serde(flatten)]
+    info: Info,
+    /// The server's clock when it answered; servers before 2.10 do not say.
+    ts: Option<String>,
+}
+
 /// The stream, checked; created first when it is missing and `create` is set.
 ///
 /// # Errors
-/// [`Error::Unsuitable`] names the setting that makes exact reading impossible, or says that the
-/// stream is missing; [`Error::Unreachable`] when nobody answers.
-pub async fn open(context: &jetstream::Context, options: &NatsOptions) -> Result<Info> {
-    let info = match context.get_stream(&options.stream).await {
-        Ok(stream) => stream.cached_info().clone(),
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                create(context, options).await?
-            }
-            GetStreamErrorKind::JetStream(e) => return Err(refused(options, &e)),
-            GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
-                return Err(unsuitable(
-                    options,
-                    "this is not a stream's name".into(),
-                    "a name has no spaces, dots, `*`, `>`, and is not empty".into(),
-                ));
-            }
-            GetStreamErrorKind::Request => {
-                return Err(connect::unreachable(
-                    options,
-                    "JetStream",
-                    no_answer(error.into()),
-                ));
-            }
-        },
+/// [`Error::Unsuitable`] names the settings that can lose events, or says that the stream is missing;
+/// [`Error::Unreachable`] when nobody answers.
+pub(super) async fn open(context: &jetstream::Context, options: &NatsOptions) -> Result<Opened> {
+    let asked = Instant::now();
+    let described = match describe(context, options).await? {
+        Some(described) => described,
+        None => {
+            create(context, options).await?;
+            let described = describe(context, options).await?;
+            described.ok_or_else(|| missing(options))?
+        }
     };
-    check(options, &info.config)?;
-    Ok(info)
+    let findings = check(options, &described.info.config)?;
+    Ok(Opened {
+        bounds: Bounds {
+            asked_us: asked_us(described.ts.as_deref(), asked.elapsed()),
+            ..bounds(&described.info.state)
+        },
+        findings,
+    })
+}
+
+/// What the server says of the stream; `None` when there is none of this name.
+async fn describe(
+    context: &jetstream::Context,
+    options: &NatsOptions,
+) -> Result<Option<Described>> {
+    if context.get_stream_no_info(&options.stream).await.is_err() {
+        return Err(unsuitable(
+            options,
+            "this is not a stream's name".into(),
+            "a name has no spaces, dots, `*`, `>`, and is not empty".into(),
+        ));
+    }
+    let subject = format!("STREAM.INFO.{}", options.stream);
+    let answer: Response<Described> = context
+        .request(subject, &())
+        .await
+        .map_err(|error| connect::unreachable(options, "JetStream", no_answer(error)))?;
+    match answer {
+        Response::Ok(described) => Ok(Some(described)),
+        Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+        Response::Err { error } => Err(refused(options, &error)),
+    }
+}
+
+/// A time on the server's clock, in microseconds, before which everything was stored that its answer
+/// does not show. The server looks at its clock last, so what the whole request took is taken off.
+fn asked_us(ts: Option<&str>, took: Duration) -> Option<i64> {
+    let answered: jiff::Timestamp = ts?.parse().ok()?;
+    let took = i64::try_from(took.as_micros()).ok()?.checked_add(1)?;
+    answered.as_microsecond().checked_sub(took)
 }
 
 /// The first and last sequences.
@@ -65,6 +112,7 @@ pub(super) fn bounds(state: &State) -> Bounds {
     Bounds {
         first: Sequence(first),
         last: Sequence(last),
+        asked_us: None,
     }
 }
 
@@ -151,28 +199,47 @@ pub(super) fn unsuitable(options: &NatsOptions, problem: String, hint: String) -
     }
 }
 
-/// Refuses what would make sequences go away by design.
-fn check(options: &NatsOptions, config: &Config) -> Result<()> {
-    if config.retention != RetentionPolicy::Limits {
-        return Err(unsuitable(
-            options,
-            format!("retention is {:?}, it must be Limits", config.retention),
-            "retention cannot be changed from or to work-queue: make a new stream with limits \
-             retention, and let the old one feed it as a source"
+/// Refuses what can lose events before they are read; returns what else there is to say.
+fn check(options: &NatsOptions, config: &Config) -> Result<Vec<Finding>> {
+    let how = match config.retention {
+        RetentionPolicy::Limits => None,
+        RetentionPolicy::Interest => Some(format!(
+            "nats stream edit {} --retention limits (nats-server 2.10 or later)",
+            options.stream
+        )),
+        RetentionPolicy::WorkQueue => Some(
+            "this cannot be edited: make a new stream with limits retention, and let the old one \
+             feed it as a source"
                 .into(),
-        ));
+        ),
+    };
+    if let Some(how) = how {
+        let problem = format!("retention is {:?}, it must be Limits", config.retention);
+        return Err(unsuitable(options, problem, how));
     }
-    if config.storage != StorageType::File && !options.allow_memory_storage {
-        return Err(unsuitable(
-            options,
-            "storage is Memory, it must be File: a restart would lose events".into(),
-            "make a new stream with file storage".into(),
-        ));
+    let findings = risk::find(config, options.max_age_min);
+    let is_refused = |found: &&Finding| {
+        found
+            .risk
+            .is_some_and(|risk| !options.accept.contains(&risk))
+    };
+    let refused: Vec<&Finding> = findings.iter().filter(is_refused).collect();
+    if refused.is_empty() {
+        return Ok(findings);
     }
-    Ok(())
+    let problems: Vec<&str> = refused.iter().map(|found| found.problem.as_str()).collect();
+    let names = refused.iter().filter_map(|found| found.risk);
+    let names = options.accept.iter().copied().chain(names);
+    let names: Vec<String> = names.map(|risk| format!("\"{risk}\"")).collect();
+    let hint = format!(
+        "{}; or, to run the risk, accept = [{}] in [source]",
+        risk::advice(&options.stream, &refused),
+        names.join(", ")
+    );
+    Err(unsuitable(options, problems.join("; "), hint))
 }
 
-async fn create(context: &jetstream::Context, options: &NatsOptions) -> Result<Info> {
+async fn create(context: &jetstream::Context, options: &NatsOptions) -> Result<()> {
     if !options.create {
         return Err(missing(options));
     }
@@ -180,20 +247,18 @@ async fn create(context: &jetstream::Context, options: &NatsOptions) -> Result<I
         name: options.stream.clone(),
         subjects: options.subjects.clone(),
         retention: RetentionPolicy::Limits,
-        storage: if options.allow_memory_storage {
-            StorageType::Memory
-        } else {
-            StorageType::File
-        },
+        storage: StorageType::File,
         // Full means refused and seen by the publisher, rather than forgotten and seen by nobody.
         discard: DiscardPolicy::New,
+        deny_delete: true,
+        deny_purge: true,
         allow_direct: true,
         num_replicas: 1,
         ..Config::default()
     };
     let created = context.create_stream(config).await;
-    let stream = created.map_err(|e| failed(options, "creating the stream", e.into()))?;
-    Ok(stream.cached_info().clone())
+    created.map_err(|e| failed(options, "creating the stream", e.into()))?;
+    Ok(())
 }
 
 fn missing(options: &NatsOptions) -> Error {
@@ -206,7 +271,7 @@ fn missing(options: &NatsOptions) -> Error {
         "there is no such stream".into(),
         format!(
             "set `create = true`, or: nats stream add {} --subjects '{subjects}' --storage file \
-             --retention limits --discard new --defaults",
+             --retention limits --discard new --deny-delete --deny-purge --defaults",
             options.stream
         ),
     )
@@ -228,21 +293,19 @@ fn refused(options: &NatsOptions, error: &jetstream::Error) -> Error {
 }
 
 /// Nobody answering on the JetStream subjects usually means that JetStream is off.
-fn no_answer(error: Cause) -> Cause {
-    let silent = error
-        .source()
-        .and_then(|e| e.downcast_ref::<jetstream::context::RequestError>())
-        .is_some_and(|e| e.kind() == RequestErrorKind::NoResponders);
-    if silent {
-        "no responders: is JetStream on (nats-server -js)?".into()
-    } else {
-        error
+fn no_answer(error: RequestError) -> Cause {
+    match error.kind() {
+        RequestErrorKind::NoResponders => {
+            "no responders: is JetStream on (nats-server -js)?".into()
+        }
+        _ => error.into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nats::Risk;
 
     #[test]
     fn a_time_before_the_epoch_is_cut_towards_the_past() {
@@ -253,29 +316,59 @@ mod tests {
     }
 
     #[test]
-    fn only_limits_retention_on_disk_is_accepted() {
+    fn only_limits_retention_is_accepted() {
         let options = NatsOptions::new("nats://localhost", "USAGE");
-        let good = Config::default();
-        assert!(check(&options, &good).is_ok());
-
-        let queue = Config {
-            retention: RetentionPolicy::WorkQueue,
+        let config = |retention| Config {
+            retention,
             ..Config::default()
         };
-        let message = check(&options, &queue).unwrap_err().to_string();
-        assert!(message.contains("retention is WorkQueue"), "{message}");
+        assert!(check(&options, &config(RetentionPolicy::Limits)).is_ok());
+        for (other, says) in [
+            (RetentionPolicy::WorkQueue, "retention is WorkQueue"),
+            (RetentionPolicy::Interest, "--retention limits"),
+        ] {
+            let message = check(&options, &config(other)).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
+    }
 
-        let memory = Config {
-            storage: StorageType::Memory,
+    #[test]
+    fn a_risk_is_refused_by_all_its_names_until_it_is_accepted() {
+        let mut options = NatsOptions::new("nats://localhost", "USAGE");
+        let config = Config {
+            max_bytes: 1_000,
+            allow_rollup: true,
             ..Config::default()
         };
-        let message = check(&options, &memory).unwrap_err().to_string();
-        assert!(message.contains("storage is Memory"), "{message}");
-        let allowed = NatsOptions {
-            allow_memory_storage: true,
-            ..options
-        };
-        assert!(check(&allowed, &memory).is_ok());
+        let message = check(&options, &config).unwrap_err().to_string();
+        for says in [
+            "discard is old with max_bytes 1000",
+            "; allow_rollup_hdrs is true",
+            "nats stream edit USAGE --discard new --no-allow-rollup",
+            r#"to run the risk, accept = ["discard_old", "rollup"] in [source]"#,
+        ] {
+            assert!(message.contains(says), "{message}");
+        }
+        options.accept = vec![Risk::Rollup];
+        let message = check(&options, &config).unwrap_err().to_string();
+        assert!(
+            message.ends_with(r#"accept = ["rollup", "discard_old"] in [source]"#),
+            "{message}"
+        );
+        options.accept.push(Risk::DiscardOld);
+        let findings = check(&options, &config).unwrap();
+        let risks: Vec<_> = findings.iter().filter_map(|found| found.risk).collect();
+        assert_eq!(risks, [Risk::DiscardOld, Risk::Rollup]);
+    }
+
+    #[test]
+    fn the_time_of_an_answer_is_before_the_request_was_seen() {
+        let took = Duration::from_micros(300);
+        let asked = asked_us(Some("2026-10-01T00:00:00.000500999Z"), took);
+        // 2026-10-01 is 1,790,812,800 s; 500 µs − 300 µs, and one for what was cut off.
+        assert_eq!(asked, Some(1_790_812_800_000_199));
+        assert_eq!(asked_us(None, took), None);
+        assert_eq!(asked_us(Some("soon"), took), None);
     }
 
     #[test]
@@ -286,7 +379,7 @@ mod tests {
             missing(&options).to_string(),
             "stream `USAGE`: there is no such stream\n  hint: set `create = true`, or: nats stream \
              add USAGE --subjects 'usage.>' --storage file --retention limits --discard new \
-             --defaults"
+             --deny-delete --deny-purge --defaults"
         );
     }
 }

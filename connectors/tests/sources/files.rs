@@ -67,7 +67,8 @@ async fn plain_and_gzipped_lines_are_the_same_messages() {
             bounds,
             Bounds {
                 first: Sequence(1),
-                last: Sequence(3)
+                last: Sequence(3),
+                asked_us: None,
             }
         );
         let all = read_until(&mut source, 3).await;
@@ -109,7 +110,8 @@ async fn an_empty_file_has_no_lines() {
         bounds,
         Bounds {
             first: Sequence(1),
-            last: Sequence(0)
+            last: Sequence(0),
+            asked_us: None,
         }
     );
     assert!(source.read(LIMIT).await.unwrap().is_empty());

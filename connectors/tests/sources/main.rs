@@ -5,8 +5,10 @@
     reason = "helpers of tests may fail like the tests themselves"
 )]
 
+mod contract;
 mod files;
 mod nats;
+mod risks;
 
 use tollgate_connectors::{Message, ReadLimit, Sequence, Source};
 

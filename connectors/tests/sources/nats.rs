@@ -10,8 +10,8 @@ use std::{
 };
 use tempfile::TempDir;
 use tollgate_connectors::{
-    Anchor, Bounds, Error, ErrorKind, ReadLimit, Sequence, Source,
-    nats::{NatsOptions, NatsSource, Publisher, connect, server::NatsServer},
+    Anchor, Error, ErrorKind, ReadLimit, Sequence, Source,
+    nats::{NatsOptions, NatsSource, Publisher, Risk, connect, server::NatsServer},
 };
 
 const NO_WAIT: ReadLimit = ReadLimit {
@@ -20,9 +20,11 @@ const NO_WAIT: ReadLimit = ReadLimit {
 };
 
 /// A server of its own for each test, so that they may break it.
-struct Fixture {
+pub(super) struct Fixture {
     server: Option<NatsServer>,
     dir: TempDir,
+    /// What its readers and publishers accept of the stream.
+    pub(super) accept: Vec<Risk>,
 }
 
 fn binary() -> PathBuf {
@@ -34,7 +36,7 @@ fn binary() -> PathBuf {
 }
 
 impl Fixture {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let dir = TempDir::new().unwrap();
         let server = NatsServer::start(&binary(), dir.path(), None)
             .await
@@ -42,30 +44,42 @@ impl Fixture {
         Fixture {
             server: Some(server),
             dir,
+            accept: Vec::new(),
         }
     }
 
-    fn options(&self) -> NatsOptions {
+    pub(super) fn options(&self) -> NatsOptions {
         let mut options = NatsOptions::new(self.server.as_ref().unwrap().url(), "USAGE");
         options.subjects = vec!["usage.>".into()];
         options.create = true;
+        options.accept.clone_from(&self.accept);
         options
     }
 
-    async fn source(&self) -> NatsSource {
+    pub(super) async fn source(&self) -> NatsSource {
         NatsSource::connect(self.options()).await.unwrap()
     }
 
-    async fn jetstream(&self) -> jetstream::Context {
+    pub(super) async fn jetstream(&self) -> jetstream::Context {
         jetstream::new(connect(&self.options()).await.unwrap())
     }
 
-    async fn stream(&self) -> jetstream::stream::Stream {
+    /// Makes the stream otherwise than we would.
+    pub(super) async fn make(&self, config: Config) {
+        let config = Config {
+            name: "USAGE".into(),
+            subjects: vec!["usage.>".into()],
+            ..config
+        };
+        self.jetstream().await.create_stream(config).await.unwrap();
+    }
+
+    pub(super) async fn stream(&self) -> jetstream::stream::Stream {
         self.jetstream().await.get_stream("USAGE").await.unwrap()
     }
 
     /// Publishes `from..=to`, each message's payload being its number.
-    async fn publish(&self, from: u64, to: u64) {
+    pub(super) async fn publish(&self, from: u64, to: u64) {
         let mut publisher = Publisher::connect(self.options()).await.unwrap();
         for number in from..=to {
             let payload = number.to_string().into();
@@ -122,13 +136,7 @@ async fn every_message_comes_in_order_from_the_start_and_from_the_middle() {
     let mut source = fixture.source().await;
     assert_eq!(source.shard(), "USAGE");
     let bounds = source.bounds().await.unwrap();
-    assert_eq!(
-        bounds,
-        Bounds {
-            first: Sequence(1),
-            last: Sequence(10)
-        }
-    );
+    assert_eq!((bounds.first, bounds.last), (Sequence(1), Sequence(10)));
 
     let all = read_until(&mut source, 10).await;
     assert_eq!(sequences(&all), (1..=10).collect::<Vec<_>>());
@@ -148,13 +156,7 @@ async fn an_empty_stream_has_bounds_and_no_messages() {
     let fixture = Fixture::start().await;
     let mut source = fixture.source().await;
     let bounds = source.bounds().await.unwrap();
-    assert_eq!(
-        bounds,
-        Bounds {
-            first: Sequence(1),
-            last: Sequence(0)
-        }
-    );
+    assert_eq!((bounds.first, bounds.last), (Sequence(1), Sequence(0)));
     assert!(source.read(NO_WAIT).await.unwrap().is_empty());
     fixture.publish(1, 1).await;
     assert_eq!(sequences(&read_until(&mut source, 1).await), [1]);
@@ -226,6 +228,7 @@ async fn a_read_that_is_dropped_loses_nothing() {
 #[tokio::test]
 async fn deleted_messages_in_the_middle_are_an_explained_hole() {
     let fixture = Fixture::start().await;
+    fixture.make(Config::default()).await;
     fixture.publish(1, 10).await;
     let stream = fixture.stream().await;
     for sequence in [4, 5, 8] {
@@ -245,6 +248,7 @@ async fn deleted_messages_in_the_middle_are_an_explained_hole() {
 #[tokio::test]
 async fn a_deleted_tail_is_explained_so_that_the_end_is_reached() {
     let fixture = Fixture::start().await;
+    fixture.make(Config::default()).await;
     fixture.publish(1, 5).await;
     let stream = fixture.stream().await;
     for sequence in [4, 5] {
@@ -267,17 +271,12 @@ async fn a_deleted_tail_is_explained_so_that_the_end_is_reached() {
 #[tokio::test]
 async fn a_purge_before_the_position_was_reached_is_a_gap() {
     let fixture = Fixture::start().await;
+    fixture.make(Config::default()).await;
     fixture.publish(1, 10).await;
     fixture.stream().await.purge().sequence(6).await.unwrap();
     let mut source = fixture.source().await;
     let bounds = source.bounds().await.unwrap();
-    assert_eq!(
-        bounds,
-        Bounds {
-            first: Sequence(6),
-            last: Sequence(10)
-        }
-    );
+    assert_eq!((bounds.first, bounds.last), (Sequence(6), Sequence(10)));
     let error = read_error(&mut source).await;
     let Error::Gap { expected, got, .. } = &error else {
         panic!("{error}");
@@ -294,6 +293,7 @@ async fn a_purge_before_the_position_was_reached_is_a_gap() {
 #[tokio::test]
 async fn a_purge_while_reading_is_a_gap_and_nothing_after_it_is_returned() {
     let fixture = Fixture::start().await;
+    fixture.make(Config::default()).await;
     fixture.publish(1, 3).await;
     let mut source = fixture.source().await;
     assert_eq!(sequences(&read_until(&mut source, 3).await), [1, 2, 3]);
@@ -309,19 +309,14 @@ async fn a_purge_while_reading_is_a_gap_and_nothing_after_it_is_returned() {
 
 #[tokio::test]
 async fn a_limit_that_overran_the_reader_is_a_gap() {
-    let fixture = Fixture::start().await;
-    let config = Config {
-        name: "USAGE".into(),
-        subjects: vec!["usage.>".into()],
-        max_messages: 5,
-        ..Config::default()
-    };
+    let mut fixture = Fixture::start().await;
+    fixture.accept = vec![Risk::DiscardOld];
     fixture
-        .jetstream()
-        .await
-        .create_stream(config)
-        .await
-        .unwrap();
+        .make(Config {
+            max_messages: 5,
+            ..Config::default()
+        })
+        .await;
     fixture.publish(1, 8).await;
     let mut source = fixture.source().await;
     let error = read_error(&mut source).await;
@@ -341,18 +336,12 @@ async fn a_limit_that_overran_the_reader_is_a_gap() {
 #[tokio::test]
 async fn a_work_queue_stream_is_refused_with_its_setting() {
     let fixture = Fixture::start().await;
-    let config = Config {
-        name: "USAGE".into(),
-        subjects: vec!["usage.>".into()],
-        retention: RetentionPolicy::WorkQueue,
-        ..Config::default()
-    };
     fixture
-        .jetstream()
-        .await
-        .create_stream(config)
-        .await
-        .unwrap();
+        .make(Config {
+            retention: RetentionPolicy::WorkQueue,
+            ..Config::default()
+        })
+        .await;
     let error = fixture.source().await.bounds().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(
@@ -484,6 +473,35 @@ async fn a_stream_that_was_made_anew_while_reading_is_not_read_on() {
 }
 
 #[tokio::test]
+async fn a_stream_that_ends_before_what_was_read_is_noticed_by_whoever_asks_for_its_end() {
+    let fixture = Fixture::start().await;
+    fixture.publish(1, 5).await;
+    let mut source = fixture.source().await;
+    read_until(&mut source, 5).await;
+    fixture
+        .jetstream()
+        .await
+        .delete_stream("USAGE")
+        .await
+        .unwrap();
+    fixture.publish(1, 3).await;
+    let error = source.bounds().await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Rewound {
+                sequence: Sequence(5),
+                ..
+            }
+        ),
+        "{error}"
+    );
+    // Whoever starts over reads what is there.
+    source.seek(Sequence(0)).await.unwrap();
+    assert_eq!(source.bounds().await.unwrap().last, Sequence(3));
+}
+
+#[tokio::test]
 async fn a_store_that_lost_its_last_messages_is_not_read_on() {
     let mut fixture = Fixture::start().await;
     fixture.publish(1, 5).await;
@@ -518,6 +536,7 @@ async fn a_store_that_lost_its_last_messages_is_not_read_on() {
 #[tokio::test]
 async fn the_anchor_of_a_stored_message_equals_that_of_the_message_read() {
     let fixture = Fixture::start().await;
+    fixture.make(Config::default()).await;
     fixture.publish(1, 20).await;
     let mut source = fixture.source().await;
     for message in read_until(&mut source, 20).await {

@@ -4,11 +4,12 @@ use crate::{
     catalog::Catalog,
     cli::{load, output, source},
     clock::{Clock, SystemClock},
+    commit::Marks,
     config::{Settings, SourceKind},
     dedupe,
     error::{Error, Result, chain},
     shard::{self, Options, Parts},
-    telemetry::{Progress, Report},
+    telemetry::{Counts, Progress, Report},
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -47,11 +48,12 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Runs the shard, again after each passing fault; waits 1 s, then twice as long each time, at most
-/// 30 s. Returns what the last run of the shard did, or `None` when it was stopped while waiting.
+/// Runs the shard, again after each passing fault, waiting longer each time ([`Retry`]). Returns what the
+/// last run of the shard did, or `None` when it was stopped while waiting.
 ///
 /// # Errors
-/// Any error before the shard first ran, and any that retrying cannot mend.
+/// Any error that retrying cannot mend. Before everything was opened once, any error at all, but that a
+/// run without end waits for a NATS server that cannot be reached yet.
 pub async fn supervise(
     settings: &Settings,
     catalog: &Catalog,
@@ -61,13 +63,17 @@ pub async fn supervise(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let progress = watch::Sender::new(Progress::default());
     tokio::spawn(show(progress.subscribe()));
-    let mut wait = Duration::from_secs(1);
-    let mut opened = open(settings, catalog, &clock).await;
-    let mut has_run = false;
+    let mut acquired = progress.subscribe();
+    let mut retry = Retry::default();
+    let mut was_opened = false;
     loop {
-        let result = match opened {
+        let began_us = clock.now_us();
+        progress.send_modify(|p| p.counts = Counts::default());
+        acquired.mark_unchanged();
+        let result = match open(settings, catalog, &clock).await {
             Ok(parts) => {
-                has_run = true;
+                was_opened = true;
+                still_ours(&parts, progress.borrow().epoch)?;
                 let options = options(settings, until_end);
                 shard::run(parts, options, stop.clone(), progress.clone()).await
             }
@@ -75,16 +81,90 @@ pub async fn supervise(
         };
         let error = match result {
             Ok(report) => return Ok(Some(report)),
-            Err(error) if has_run && error.kind() == ErrorKind::Unavailable => error,
+            Err(error) if may_pass(&error, was_opened, until_end) => error,
             Err(error) => return Err(error),
         };
-        tracing::warn!(error = %chain(&error), wait_s = wait.as_secs(), "shard stopped, will start again");
+        let end = Ended {
+            was_acquired: acquired.has_changed().unwrap_or(false),
+            messages: progress.borrow().counts.messages,
+            ran_us: clock.now_us().saturating_sub(began_us),
+        };
+        let wait = retry.after(chain(&error), end);
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
             () = clock.sleep(wait) => {}
         }
-        wait = (wait * 2).min(Duration::from_secs(30));
-        opened = open(settings, catalog, &clock).await;
+    }
+}
+
+/// Refuses to take back a shard that another process took over while this one, its last owner as `epoch`,
+/// waited. Two processes would do that to each other for ever.
+fn still_ours(parts: &Parts, epoch: i64) -> Result<()> {
+    let shard = parts.source.shard().to_owned();
+    match parts.events.mark(&Marks::of(&shard).epoch()) {
+        Some(theirs) if epoch > 0 && theirs > epoch => Err(Error::Fenced {
+            shard,
+            ours: epoch,
+            theirs,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether to try again: a fault that may pass, once everything was there. A server that is not up yet is
+/// waited for too, unless the run is a job with an end, whose caller wants to know at once.
+fn may_pass(error: &Error, was_opened: bool, until_end: bool) -> bool {
+    let is_unreachable = matches!(
+        error,
+        Error::Connector(tollgate_connectors::Error::Unreachable { .. })
+    );
+    error.kind() == ErrorKind::Unavailable && (was_opened || (is_unreachable && !until_end))
+}
+
+/// How a run of the shard ended that an error stopped.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    /// It got as far as owning the shard.
+    was_acquired: bool,
+    /// How many messages it read.
+    messages: u64,
+    /// How long it took, from opening everything on.
+    ran_us: i64,
+}
+
+impl Ended {
+    /// Whether it was at work: its next fault is a new story.
+    fn was_well(&self) -> bool {
+        self.messages > 0 || self.ran_us >= 60_000_000
+    }
+}
+
+/// How long to wait before the shard starts again: 1 s, then twice as long each time, at most 30 s, until
+/// it was at work again.
+#[derive(Debug, Default)]
+struct Retry {
+    waited: Option<Duration>,
+    /// The last error that was said.
+    said: Option<String>,
+}
+
+impl Retry {
+    /// The wait after an error. Says the error if it is news: another one than before, or one that
+    /// stopped a shard that had been acquired.
+    fn after(&mut self, error: String, end: Ended) -> Duration {
+        let last = self.waited.filter(|_| !end.was_well());
+        let wait = last.map_or(Duration::from_secs(1), |last| {
+            (last * 2).min(Duration::from_secs(30))
+        });
+        self.waited = Some(wait);
+        let wait_s = wait.as_secs();
+        if end.was_acquired || self.said.as_ref() != Some(&error) {
+            tracing::warn!(error, wait_s, "shard stopped, will start again");
+            self.said = Some(error);
+        } else {
+            tracing::debug!(wait_s, "shard could not start yet");
+        }
+        wait
     }
 }
 
@@ -207,4 +287,45 @@ pub fn summary(report: &Report) -> String {
         report.flushes,
         report.bytes,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tollgate_connectors::Error as Edge;
+
+    #[test]
+    fn the_wait_doubles_up_to_half_a_minute_and_starts_over_when_the_shard_was_at_work() {
+        let mut retry = Retry::default();
+        let mut wait = |messages, ran_us| {
+            let end = Ended {
+                was_acquired: true,
+                messages,
+                ran_us,
+            };
+            retry.after("down".into(), end).as_secs()
+        };
+        let waits: Vec<u64> = (0..7).map(|_| wait(0, 0)).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(wait(0, 59_999_999), 30);
+        assert_eq!([wait(0, 60_000_000), wait(0, 0)], [1, 2]);
+        assert_eq!([wait(1, 0), wait(0, 0)], [1, 2]);
+    }
+
+    #[test]
+    fn only_a_server_that_is_not_there_yet_is_waited_for_at_the_start() {
+        let down = Error::from(Edge::Unreachable {
+            what: "NATS",
+            url: "nats://host".into(),
+            source: "refused".into(),
+        });
+        let lake = Error::from(Edge::Table {
+            table: "events".into(),
+            doing: "reading",
+            source: "odd".into(),
+        });
+        assert!(may_pass(&down, false, false) && !may_pass(&down, false, true));
+        assert!(may_pass(&lake, true, true) && !may_pass(&lake, false, false));
+        assert!(!may_pass(&Error::Stage("reader"), true, false));
+    }
 }

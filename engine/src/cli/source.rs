@@ -18,6 +18,8 @@ pub fn nats_options(settings: &Settings) -> NatsOptions {
     NatsOptions {
         subjects: source.subjects.clone(),
         create: source.create,
+        accept: source.accept.clone(),
+        max_age_min: source.max_age_min.duration(),
         auth: Auth {
             credentials_file,
             ..Auth::default()

@@ -43,8 +43,10 @@ pub(super) struct Reader {
     pub(super) until: Option<Sequence>,
     pub(super) batch_bytes: usize,
     pub(super) clock: Arc<dyn Clock>,
-    /// When the source's bounds were last asked for, in microseconds.
+    /// When the source's bounds were last asked for, by our clock, in microseconds.
     pub(super) asked_us: i64,
+    /// When `until` was asked for, by the source's clock if it has one, in microseconds.
+    pub(super) end_asked_us: i64,
 }
 
 /// An idle source is asked at most this often whether there is nothing more, in microseconds.
@@ -65,11 +67,8 @@ impl Reader {
         };
         loop {
             if self.until.is_some_and(|until| self.position >= until) {
-                let _ = sender
-                    .send(Input::End {
-                        asked_us: self.asked_us,
-                    })
-                    .await;
+                let asked_us = self.end_asked_us;
+                let _ = sender.send(Input::End { asked_us }).await;
                 return Ok(());
             }
             let messages = tokio::select! {
@@ -84,7 +83,8 @@ impl Reader {
         }
     }
 
-    /// Asks whether the source's end is reached; returns the time before it was asked.
+    /// Asks whether the source's end is reached; returns the time before it was asked, by the source's
+    /// clock if it has one: ours may be wrong, and closes windows.
     async fn ask(&mut self) -> Result<Option<i64>> {
         let now_us = self.clock.now_us();
         if now_us.saturating_sub(self.asked_us) < ASK_EVERY_US {
@@ -92,7 +92,8 @@ impl Reader {
         }
         self.asked_us = now_us;
         let bounds = self.source.bounds().await?;
-        Ok((bounds.last <= self.position).then_some(now_us))
+        let asked_us = bounds.asked_us.unwrap_or(now_us);
+        Ok((bounds.last <= self.position).then_some(asked_us))
     }
 
     /// Decodes off the async threads; a position past `until` belongs to the next run.
@@ -128,5 +129,89 @@ impl Reader {
         })
         .await
         .map_err(|_| Error::Stage("decoder"))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use async_trait::async_trait;
+    use std::ops::RangeInclusive;
+    use tollgate_connectors::{Anchor, Bounds, event::DecodeOptions};
+    use tollgate_sql::schema;
+
+    /// A source at its end, whose clock shows a time of its own.
+    #[derive(Debug)]
+    struct Quiet(Option<i64>);
+
+    #[async_trait]
+    impl Source for Quiet {
+        fn shard(&self) -> &str {
+            "quiet"
+        }
+
+        async fn bounds(&mut self) -> tollgate_connectors::Result<Bounds> {
+            Ok(Bounds {
+                first: Sequence(1),
+                last: Sequence(7),
+                asked_us: self.0,
+            })
+        }
+
+        async fn anchor(&mut self, _: Sequence) -> tollgate_connectors::Result<Option<Anchor>> {
+            Ok(None)
+        }
+
+        async fn seek(&mut self, _: Sequence) -> tollgate_connectors::Result<()> {
+            Ok(())
+        }
+
+        async fn read(&mut self, _: ReadLimit) -> tollgate_connectors::Result<Vec<Message>> {
+            Ok(Vec::new())
+        }
+
+        fn holes(&mut self) -> Vec<RangeInclusive<Sequence>> {
+            Vec::new()
+        }
+    }
+
+    fn reader(source: Quiet, clock: &Arc<ManualClock>, position: u64) -> Reader {
+        let options = DecodeOptions::default();
+        Reader {
+            source: Box::new(source),
+            decoder: Decoder::new(schema::usage_events(&[]), "quiet", options).unwrap(),
+            position: Sequence(position),
+            until: None,
+            batch_bytes: 1,
+            clock: Arc::clone(clock) as Arc<dyn Clock>,
+            asked_us: 0,
+            end_asked_us: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn idleness_goes_by_the_clock_of_the_source() {
+        let clock = Arc::new(ManualClock::at(5_000_000));
+        let asked = |source, position| {
+            let mut reader = reader(source, &clock, position);
+            async move { reader.ask().await.unwrap() }
+        };
+        assert_eq!(asked(Quiet(Some(1_234)), 7).await, Some(1_234));
+        assert_eq!(asked(Quiet(None), 7).await, Some(5_000_000));
+        // There is more to read, whatever the time is.
+        assert_eq!(asked(Quiet(Some(1_234)), 6).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_source_is_asked_once_a_second_by_our_clock() {
+        let clock = Arc::new(ManualClock::at(5_000_000));
+        // Its clock is a day ahead, which must not keep us from asking again.
+        let mut reader = reader(Quiet(Some(86_400_000_000)), &clock, 7);
+        assert!(reader.ask().await.unwrap().is_some());
+        clock.advance(ASK_EVERY_US - 1);
+        assert!(reader.ask().await.unwrap().is_none());
+        clock.advance(1);
+        assert!(reader.ask().await.unwrap().is_some());
     }
 }

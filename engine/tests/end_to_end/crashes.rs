@@ -122,7 +122,7 @@ async fn finish(cli: &Cli, expected: &[Vec<String>]) {
 }
 
 /// How many files with this extension there are below a folder.
-fn files(folder: &Path, extension: &str) -> usize {
+pub(crate) fn files(folder: &Path, extension: &str) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return 0;
     };

@@ -40,26 +40,79 @@ GROUP BY subject, model, region;
 
 /// Where everything happens. The server ends with it.
 pub(crate) struct World {
-    server: NatsServer,
+    binary: PathBuf,
+    server: Option<NatsServer>,
     dir: TempDir,
 }
 
 impl World {
     /// Starts a server and writes a configuration whose stream `USAGE` is created when it is missing.
     pub(crate) async fn new(definitions: &str) -> Self {
-        let dir = TempDir::new().unwrap();
-        let server = NatsServer::start(&nats_binary(), &dir.path().join("nats"), None).await;
-        let world = World {
-            server: server.unwrap(),
-            dir,
+        Self::with_server(nats_binary(), definitions).await
+    }
+
+    /// The same with another nats-server.
+    pub(crate) async fn with_server(binary: PathBuf, definitions: &str) -> Self {
+        let mut world = World {
+            binary,
+            server: None,
+            dir: TempDir::new().unwrap(),
         };
         world.write("definitions/all.sql", definitions);
-        let url = world.server.url();
-        world.write(
+        world.start_server(None).await;
+        world
+    }
+
+    fn server(&self) -> &NatsServer {
+        self.server.as_ref().unwrap()
+    }
+
+    /// The server's port, process id and address.
+    pub(crate) fn port(&self) -> u16 {
+        self.server().port()
+    }
+
+    pub(crate) fn server_id(&self) -> u32 {
+        self.server().id().unwrap()
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.server().url()
+    }
+
+    /// Starts the server over its store, at some port or any, and writes that into the configuration.
+    pub(crate) async fn start_server(&mut self, port: Option<u16>) {
+        let server = NatsServer::start(&self.binary, &self.path("nats"), port).await;
+        let server = server.unwrap();
+        let url = server.url();
+        self.write(
             "tollgate.toml",
             &format!("[source]\nurl = \"{url}\"\ncreate = true\n"),
         );
-        world
+        self.server = Some(server);
+    }
+
+    /// Stops the server in good order; returns its port.
+    pub(crate) async fn stop_server(&mut self) -> u16 {
+        let port = self.port();
+        self.server.take().unwrap().stop().await.unwrap();
+        port
+    }
+
+    /// Kills the server; returns its port.
+    pub(crate) async fn kill_server(&mut self) -> u16 {
+        let port = self.port();
+        self.server.take().unwrap().kill().await.unwrap();
+        port
+    }
+
+    /// Copies a folder; what was there before goes away.
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        let to = self.path(to);
+        if to.exists() {
+            std::fs::remove_dir_all(&to).unwrap();
+        }
+        copy_folder(&self.path(from), &to);
     }
 
     /// A path in the world's folder.
@@ -84,7 +137,7 @@ impl World {
 
     /// The server's JetStream, for what no command of ours does.
     pub(crate) async fn jetstream(&self) -> jetstream::Context {
-        jetstream::new(async_nats::connect(self.server.url()).await.unwrap())
+        jetstream::new(async_nats::connect(self.url()).await.unwrap())
     }
 
     /// Publishes one message as it is and awaits its acknowledgement; creates the stream before.
@@ -105,8 +158,29 @@ impl World {
     }
 }
 
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// Sends a process a signal, by name.
+pub(crate) async fn signal(id: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &id.to_string()])
+        .status()
+        .await;
+    assert!(sent.unwrap().success());
+}
+
 /// The nats-server to use.
-fn nats_binary() -> PathBuf {
+pub(crate) fn nats_binary() -> PathBuf {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/nats-server");
     let found = NatsServer::find().or_else(|| ours.is_file().then_some(ours));
     found.unwrap_or_else(|| {
@@ -299,6 +373,12 @@ impl Running {
         assert!(seen, "no {times} × `{phrase}` in:\n{log}");
     }
 
+    /// Waits until a phrase is logged once more.
+    pub(crate) async fn logged_again(&mut self, phrase: &str) {
+        let times = self.log().matches(phrase).count();
+        self.logged(phrase, times + 1).await;
+    }
+
     /// Waits until something outside can be seen; looks as often as it can without hogging a core.
     pub(crate) async fn seen(&mut self, what: &str, mut is_there: impl FnMut() -> bool) {
         let look = async {
@@ -314,8 +394,10 @@ impl Running {
             .unwrap_or_else(|_| panic!("never saw {what}"));
     }
 
-    /// Ends it as a power cut would.
+    /// Ends it as a power cut would; it must not have ended before by itself.
     pub(crate) async fn kill(mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert_eq!(ended, None, "it ended by itself:\n{}", self.log());
         self.child.kill().await.unwrap();
     }
 
@@ -326,14 +408,32 @@ impl Running {
 
     /// Sends it a signal, by name.
     pub(crate) async fn signal(&self, name: &str) {
-        let id = self.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status().await;
-        assert!(sent.unwrap().success());
+        signal(self.id(), name).await;
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.borrow().clone()
     }
 
     /// Asks it to stop, as an operator would.
     pub(crate) async fn terminate(self) -> Ran {
         self.signal("TERM").await;
+        self.ended().await
+    }
+
+    /// Wakes it up, and again if it was too early, until it has ended by itself.
+    pub(crate) async fn wake(mut self) -> Ran {
+        let waking = async {
+            while timeout(Duration::from_millis(100), self.child.wait())
+                .await
+                .is_err()
+            {
+                self.signal("CONT").await;
+            }
+        };
+        let woken = timeout(HANG, waking).await;
+        woken.unwrap_or_else(|_| panic!("it never ends:\n{}", self.log.borrow().clone()));
         self.ended().await
     }
 

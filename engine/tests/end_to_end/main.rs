@@ -18,6 +18,7 @@ mod fencing;
 mod guards;
 mod invoices;
 mod live;
+mod maintenance;
 mod overflow;
 mod readers;
 mod real_data;

@@ -1,7 +1,7 @@
 //! Readers that are not ours find the same sums in our tables.
 
 use crate::world::{TOKENS, World};
-use std::env;
+use std::{env, ffi::OsStr};
 use tokio::process::Command;
 use tollgate::generator::{Load, Workload};
 
@@ -50,12 +50,28 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
     world.cli().publish(&world.path("events.ndjson"), 100).await;
     let summary = world
         .cli()
-        .with("TOLLGATE_FLUSH_MAX_BYTES", "1MB")
+        .with("TOLLGATE_SOURCE_BATCH_BYTES", "200kB")
+        .with("TOLLGATE_FLUSH_MAX_BYTES", "200kB")
         .run_to_end()
         .await;
     assert_eq!(summary.of("rejected"), 1);
 
+    let totals = workload.totals();
+    let sums = format!(
+        "{} {} {}\n",
+        totals.events, totals.input_tokens, totals.output_tokens
+    );
+    let expected = format!("deltalake {sums}deltalake {sums}duckdb {sums}duckdb {sums}");
     world.write("read.py", SCRIPT);
+    assert_eq!(read(&world, &python).await, expected);
+    // They find the same in merged files.
+    let said = world.cli().succeed(&["maintain"]).await;
+    assert!(!said.starts_with("events: 0 files"), "{said}");
+    assert_eq!(read(&world, &python).await, expected);
+}
+
+/// What the script prints.
+async fn read(world: &World, python: &OsStr) -> String {
     let ran = Command::new(python)
         .arg(world.path("read.py"))
         .arg(world.path("lake"))
@@ -64,11 +80,5 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
         .unwrap();
     let stderr = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{stderr}");
-    let totals = workload.totals();
-    let sums = format!(
-        "{} {} {}\n",
-        totals.events, totals.input_tokens, totals.output_tokens
-    );
-    let expected = format!("deltalake {sums}deltalake {sums}duckdb {sums}duckdb {sums}");
-    assert_eq!(String::from_utf8(ran.stdout).unwrap(), expected);
+    String::from_utf8(ran.stdout).unwrap()
 }

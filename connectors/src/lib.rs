@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::{fmt::Debug, ops::RangeInclusive};
 
+pub mod contract;
 pub mod error;
 pub mod event;
 pub mod failpoint;

@@ -23,4 +23,5 @@ mod overflow;
 mod readers;
 mod real_data;
 mod real_inputs;
+mod storage;
 mod world;

@@ -21,7 +21,10 @@ use super::{
     log::{FOLDER, VACUUMED},
     statistics::{FileStatistics, day_number},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    failpoint,
+};
 use arrow::{
     array::RecordBatch,
     datatypes::{Schema, SchemaRef},
@@ -229,6 +232,7 @@ impl DeltaTable {
         let paths = paths.into_iter().map(|path| Ok(Path::from(path)));
         let mut deleted = store.delete_stream(stream::iter(paths).boxed());
         while let Some(result) = deleted.next().await {
+            failpoint::reached(&self.log().table, "deleted");
             match result {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(self.log().failed("deleting files", error)),

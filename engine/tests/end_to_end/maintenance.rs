@@ -2,6 +2,7 @@
 
 use crate::world::{Cli, TOKENS, World};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
@@ -50,6 +51,12 @@ async fn files(world: &World, table: &str) -> (i64, Vec<String>) {
     (table.version(), paths.collect())
 }
 
+/// Makes a file old.
+fn age(path: &Path) {
+    let file = File::options().append(true).open(path).unwrap();
+    file.set_modified(UNIX_EPOCH).unwrap();
+}
+
 /// Every file below a folder.
 fn stored(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -82,16 +89,7 @@ async fn merged_tables_hold_the_same_rows() {
     );
     assert_eq!(files(&world, "events").await, (version, before.clone()));
 
-    // Killed when the first file that replaces others is there, most likely before it does.
     let events = world.path("lake/events");
-    let is_merged = |path: &PathBuf| path.to_str().unwrap().contains("part-0-merge-");
-    let mut killed = cli.start(&["maintain"]);
-    killed
-        .seen("a merged file", || stored(&events).iter().any(is_merged))
-        .await;
-    killed.kill().await;
-    assert_eq!(cli.query(ROWS).await, rows);
-
     let said = cli.succeed(&["maintain"]).await;
     assert!(said.contains("\nmeters/tokens: "), "{said}");
     let (_, after) = files(&world, "events").await;
@@ -111,8 +109,7 @@ async fn merged_tables_hold_the_same_rows() {
     assert!(before.iter().all(|path| events.join(path).exists()));
     let orphan = events.join("ingest_day=2025-10-10/part-0-orphan.parquet");
     fs::copy(events.join(&before[0]), &orphan).unwrap();
-    let file = File::options().append(true).open(&orphan).unwrap();
-    file.set_modified(UNIX_EPOCH).unwrap();
+    age(&orphan);
     let said = cli.succeed(&["maintain", "--table", "events"]).await;
     assert!(
         said.starts_with("events: ") && said.lines().count() == 1,
@@ -129,6 +126,66 @@ async fn merged_tables_hold_the_same_rows() {
         unknown.stderr.contains("there are: events, meters/tokens"),
         "{unknown:#?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_step_of_maintenance_changes_nothing() {
+    let world = World::new(TOKENS).await;
+    let (first, _) = source(&world, "first", 1, 1);
+    let (second, _) = source(&world, "second", 2, 2);
+    first.run_to_end().await;
+    second.run_to_end().await;
+    let rows = world.cli().query(ROWS).await;
+    let by_model = world.cli().query(BY_MODEL).await;
+    // Everything is old, and one file was never committed: there is something to do of every kind.
+    let lake = world.path("lake");
+    let (_, paths) = files(&world, "events").await;
+    let orphan = "events/ingest_day=2025-10-10/part-0-orphan.parquet";
+    fs::copy(lake.join("events").join(&paths[0]), lake.join(orphan)).unwrap();
+    stored(&lake).iter().for_each(|path| age(path));
+
+    let trace = world.path("steps");
+    let traced = copied(&world, "traced");
+    let traced = traced.with("TOLLGATE_FAILPOINT_TRACE", trace.to_str().unwrap());
+    traced.succeed(&["maintain"]).await;
+    let mut steps: BTreeMap<String, usize> = BTreeMap::new();
+    for step in fs::read_to_string(&trace).unwrap().lines() {
+        *steps.entry(step.to_owned()).or_default() += 1;
+    }
+    for step in ["uploaded", "committing", "committed", "deleted"] {
+        assert!(steps.contains_key(&format!("events/{step}")), "{steps:?}");
+    }
+    let crashes = steps.iter().flat_map(|(step, passes)| {
+        let passes = BTreeSet::from([1, passes.div_ceil(2), *passes]);
+        passes.into_iter().map(move |pass| format!("{step}:{pass}"))
+    });
+    for (number, crash) in crashes.enumerate() {
+        let cli = copied(&world, &format!("crashed-{number}"));
+        let crashed = cli.with("TOLLGATE_FAILPOINT", &crash);
+        assert_eq!(crashed.run(&["maintain"]).await.code, None, "{crash}");
+        assert_eq!(cli.query(ROWS).await, rows, "{crash}");
+        cli.succeed(&["maintain"]).await;
+        assert_eq!(cli.query(ROWS).await, rows, "{crash}");
+        assert_eq!(cli.query(BY_MODEL).await, by_model, "{crash}");
+        assert!(
+            !world
+                .path(&format!("crashed-{number}"))
+                .join(orphan)
+                .exists()
+        );
+    }
+}
+
+/// Commands on a copy of the lake, whose files are as old.
+fn copied(world: &World, name: &str) -> Cli {
+    let lake = world.path("lake");
+    for path in stored(&lake) {
+        let copy = world.path(name).join(path.strip_prefix(&lake).unwrap());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(path, &copy).unwrap();
+        age(&copy);
+    }
+    world.cli().lake(name)
 }
 
 #[tokio::test(flavor = "multi_thread")]

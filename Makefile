@@ -7,7 +7,8 @@ demo:
 	$(CARGO) run -q --locked -p tollgate -- demo
 
 test: tools lint
-	TOLLGATE_READERS="$$(.ci/readers || true)" $(CARGO) test --locked --workspace
+	TOLLGATE_READERS="$$(.ci/readers || true)" TOLLGATE_MOTO="$$(.ci/moto || true)" \
+	    $(CARGO) test --locked --workspace
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --workspace
 	$(MAKE) examples
 
@@ -34,3 +35,4 @@ tools:
 	@.ci/nats-server >/dev/null
 	@.ci/nats-server-2.9 >/dev/null || echo "the test with the oldest server is skipped"
 	@.ci/readers >/dev/null || echo "no outside readers here: the tests that use them are skipped"
+	@.ci/moto >/dev/null || echo "no S3 server here: the tests that use it are skipped"

@@ -1,6 +1,8 @@
 //! The tests that every implementation of a seam passes, whatever is behind it.
 //!
 //! They are part of the library, without a feature, so that the one build which makes the binary also
-//! serves the tests; whoever writes another [`Source`](crate::Source) runs them from its tests.
+//! serves the tests; whoever writes another [`Source`](crate::Source) or [`Table`](crate::Table) runs
+//! them from its tests.
 
 pub mod source;
+pub mod table;

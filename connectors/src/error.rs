@@ -81,6 +81,18 @@ pub enum Error {
         /// Why, if a library reported it.
         source: Option<Cause>,
     },
+    /// Nothing more can be written to a local disk.
+    #[error(
+        "the disk is full: {path} could not be written\n  hint: make room there, or move the lake to a \
+         larger disk and set its url, then start again; what was committed is safe, the rest is read \
+         again from the source"
+    )]
+    DiskFull {
+        /// The file that found no room.
+        path: String,
+        /// Why, as the system says it.
+        source: Cause,
+    },
     /// A table exists with another schema or for other definitions.
     #[error("table `{table}`: {problem}\n  hint: {hint}")]
     OtherTable {
@@ -142,6 +154,7 @@ impl Error {
             Error::Unsuitable { .. }
             | Error::File { .. }
             | Error::Store { .. }
+            | Error::DiskFull { .. }
             | Error::OtherTable { .. } => ErrorKind::Invalid,
             Error::Fenced { .. } => ErrorKind::Fenced,
             Error::Gap { .. } | Error::Rewound { .. } | Error::Data { .. } => ErrorKind::Corrupt,

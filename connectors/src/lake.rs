@@ -21,10 +21,12 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use std::{collections::BTreeMap, fmt::Debug, path::Path, sync::Arc};
 
+mod change;
 mod delta;
 mod encode;
 mod load;
 mod log;
+pub mod maintenance;
 mod provider;
 mod schema;
 mod stage;
@@ -138,6 +140,11 @@ impl Lake {
     pub async fn open(url: &str, base: &Path) -> Result<Self> {
         let store = Store::open(url, base, Access::Write).await?;
         Ok(Lake { store })
+    }
+
+    /// The tables of a store that was opened apart.
+    pub fn of(store: Store) -> Self {
+        Lake { store }
     }
 
     /// Opens a lake only to read: creates nothing, so the place may be read-only.

@@ -23,6 +23,7 @@ use url::Url;
 mod local;
 
 use local::Durable;
+pub(crate) use local::Full;
 
 /// What is wanted of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +59,25 @@ impl Store {
     /// [`Error::Store`] says what is wrong with the URL or the place and what to do about it;
     /// [`Error::Unreachable`] when the store did not answer.
     pub async fn open(url: &str, base: &FilePath, access: Access) -> Result<Self> {
+        let variables = std::env::vars_os();
+        let text = variables.filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::open_with(url, base, access, text.collect()).await
+    }
+
+    /// As [`Store::open`], with these variables in the place of the environment's.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn open_with(
+        url: &str,
+        base: &FilePath,
+        access: Access,
+        variables: Vec<(String, String)>,
+    ) -> Result<Self> {
         let url = resolve(url, base, access)?;
-        let root = build(&url)?;
+        let root = build(&url, variables)?;
         let store = Store { root, url };
         if access == Access::Write {
             store.probe().await?;
@@ -152,6 +170,10 @@ async fn create(store: &dyn ObjectStore, name: &Path) -> object_store::Result<()
 /// Says what to do about an answer of the store.
 fn explain_failure(url: String, source: object_store::Error, local: bool) -> Error {
     use object_store::Error as Cause;
+    if let Some(path) = Full::behind(&source) {
+        let source = Box::new(source);
+        return Error::DiskFull { path, source };
+    }
     let problem = match &source {
         Cause::PermissionDenied { .. } if local => {
             "the folder is not writable; change its owner or mode, or set another lake url"
@@ -240,17 +262,13 @@ fn local_folder(path: &FilePath, written: &str, access: Access) -> Result<Url> {
 }
 
 /// Builds the client for the whole storage system.
-fn build(url: &Url) -> Result<Arc<dyn ObjectStore>> {
+fn build(url: &Url, variables: Vec<(String, String)>) -> Result<Arc<dyn ObjectStore>> {
     if url.scheme() == "file" {
         return Ok(Arc::new(Durable::new()));
     }
-    let settings = std::env::vars_os().filter_map(|(name, value)| {
-        let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-        let ours = ["AWS_", "GOOGLE_", "AZURE_"];
-        ours.iter()
-            .any(|p| name.starts_with(p))
-            .then_some((name, value))
-    });
+    let theirs = ["AWS_", "GOOGLE_", "AZURE_"];
+    let is_theirs = |(name, _): &(String, String)| theirs.iter().any(|p| name.starts_with(p));
+    let settings = variables.into_iter().filter(is_theirs);
     object_store::parse_url_opts(url, settings)
         .map(|(store, _)| Arc::from(store))
         .map_err(|source| Error::Store {
@@ -300,6 +318,7 @@ fn folder_error(written: &str, what: &str, path: &FilePath, source: std::io::Err
         std::io::ErrorKind::PermissionDenied => {
             "; change its owner or mode, or set another lake url"
         }
+        std::io::ErrorKind::StorageFull => "; the disk is full: make room, or set another lake url",
         _ => "; correct the lake url",
     };
     Error::Store {

@@ -32,6 +32,8 @@ pub struct Settings {
     pub dedupe: DedupeSettings,
     /// How customers are billed.
     pub billing: BillingSettings,
+    /// How the tables are kept small and quick.
+    pub maintenance: MaintenanceSettings,
     /// The folder that relative paths start from: the configuration file's. Not a setting.
     #[serde(skip)]
     pub base: PathBuf,
@@ -145,6 +147,27 @@ pub struct BillingSettings {
     pub time_zone: String,
 }
 
+/// `[maintenance]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaintenanceSettings {
+    /// Whether `tollgate run` maintains the tables that it writes. Default true. Without it, files and
+    /// log grow until somebody calls `tollgate maintain`.
+    pub enabled: bool,
+    /// Time between two rounds. Default 10 minutes. Shorter keeps fewer small files and reads the
+    /// tables' logs more often.
+    pub interval: Period,
+    /// Files are merged to about this size. Default 128MB. Larger ones are fewer to open; one file and
+    /// one row group are in memory while they are written.
+    pub file_bytes: Size,
+    /// A file that no longer belongs to the table is deleted after this time, from 1 hour to 7 days.
+    /// Default 7 days. Shorter saves room, and ends queries that take longer than this.
+    pub vacuum_after: Period,
+    /// The log before a checkpoint is deleted when the checkpoint is older than this, from 1 hour on.
+    /// Default 7 days. Shorter saves room; older versions of a table can no longer be read.
+    pub log_after: Period,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -156,6 +179,7 @@ impl Default for Settings {
             ingest: IngestSettings::default(),
             dedupe: DedupeSettings::default(),
             billing: BillingSettings::default(),
+            maintenance: MaintenanceSettings::default(),
             base: PathBuf::from("."),
         }
     }
@@ -232,6 +256,18 @@ impl Default for BillingSettings {
     }
 }
 
+impl Default for MaintenanceSettings {
+    fn default() -> Self {
+        MaintenanceSettings {
+            enabled: true,
+            interval: Period(600_000_000),
+            file_bytes: Size(128_000_000),
+            vacuum_after: Period(7 * 86_400_000_000),
+            log_after: Period(7 * 86_400_000_000),
+        }
+    }
+}
+
 impl Settings {
     /// Reads a configuration file, then the `TOLLGATE_…` variables among `variables`.
     ///
@@ -304,7 +340,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
 }
 
 /// Every setting that a variable can override.
-fn keys() -> [&'static str; 23] {
+fn keys() -> [&'static str; 28] {
     [
         "definitions",
         "source.kind",
@@ -329,6 +365,11 @@ fn keys() -> [&'static str; 23] {
         "dedupe.directory",
         "billing.default_plan",
         "billing.time_zone",
+        "maintenance.enabled",
+        "maintenance.interval",
+        "maintenance.file_bytes",
+        "maintenance.vacuum_after",
+        "maintenance.log_after",
     ]
 }
 

@@ -26,6 +26,7 @@ pub mod config;
 pub mod dedupe;
 pub mod error;
 pub mod generator;
+pub mod maintenance;
 pub mod metering;
 pub mod period;
 pub mod recovery;

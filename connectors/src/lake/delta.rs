@@ -2,32 +2,28 @@
 
 use super::{
     Attempt, CommitId, LoggedCommit, Staged, StagedFile, Table, Version,
+    change::Change,
     encode::Encoder,
     load::{Loaded, creation, load, log_of, redefinition},
-    log::{Commit, Log, Written, entry},
+    log::Log,
     provider::Snapshot,
     schema::{self, Fit, Stored, Wanted},
 };
 use crate::{
     error::{Error, Result},
-    failpoint,
     store::{Store, path_in},
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use deltalake::{DeltaTableError, checkpoints::create_checkpoint};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 use url::Url;
 
-/// Commits to wait after a checkpoint failed.
-const CHECKPOINT_RETRY_COMMITS: Version = 10;
-/// How often a commit gives way to commits of others before it is reported as failed.
+mod commit;
+
+/// How often opening gives way to others who create or widen the table at the same time.
 const TRIES: usize = 100;
+
 /// A Delta table and the snapshot of it that is loaded.
 ///
 /// The snapshot is the list of data files, the marks and the columns at one version. A commit applies
@@ -45,6 +41,8 @@ pub struct DeltaTable {
     checkpoint_due: Version,
     /// The last commit that landed through here, so that repeating it is harmless.
     last: Option<(CommitId, Version)>,
+    /// The last commit that was tried: it may have landed without an answer.
+    tried: Option<CommitId>,
     /// Set when the log contradicts what is in memory: nothing is committed from then on.
     fenced: Option<Version>,
 }
@@ -86,19 +84,7 @@ impl Table for DeltaTable {
     }
 
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
-        let url = self.url();
-        let files = Arc::clone(&self.files);
-        let folder = path_in(url)?;
-        Snapshot::new(
-            self.store.root(),
-            url,
-            folder,
-            &self.schema,
-            &self.partition,
-            files,
-        )
-        .map(|snapshot| Arc::new(snapshot) as Arc<dyn TableProvider>)
-        .map_err(|e| self.log.failed("preparing a query", e))
+        self.provider_of(Arc::clone(&self.files))
     }
 
     async fn stage(&self, commit_id: &CommitId, batches: &[RecordBatch]) -> Result<Staged> {
@@ -113,10 +99,7 @@ impl Table for DeltaTable {
         {
             return Ok(*version);
         }
-        let version = self.land(attempt, staged).await?;
-        self.last = Some((attempt.commit_id.clone(), version));
-        self.maintain().await;
-        Ok(version)
+        self.make(attempt, &Change::Append(&staged.files)).await
     }
 
     async fn log_since(&self) -> Result<Vec<LoggedCommit>> {
@@ -176,6 +159,25 @@ impl DeltaTable {
         self.log.store.root_url()
     }
 
+    /// Some files of this table for SQL.
+    pub(crate) fn provider_of(
+        &self,
+        files: Arc<Vec<Arc<StagedFile>>>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let url = self.url();
+        let folder = path_in(url)?;
+        Snapshot::new(
+            self.store.root(),
+            url,
+            folder,
+            &self.schema,
+            &self.partition,
+            files,
+        )
+        .map(|snapshot| Arc::new(snapshot) as Arc<dyn TableProvider>)
+        .map_err(|e| self.log.failed("preparing a query", e))
+    }
+
     /// The data files of the loaded snapshot.
     pub fn files(&self) -> &[Arc<StagedFile>] {
         &self.files
@@ -207,6 +209,7 @@ impl DeltaTable {
             marks: loaded.marks,
             files: Arc::new(loaded.files),
             last: None,
+            tried: None,
             fenced: None,
         }
     }
@@ -243,140 +246,6 @@ impl DeltaTable {
             &stored.configuration,
         )?;
         theirs.compare(&self.log.table, &ours).map(drop)
-    }
-
-    /// Creates the next version that is free, giving way to commits that do not concern us.
-    async fn land(&mut self, attempt: &Attempt, staged: &Staged) -> Result<Version> {
-        if let Some(version) = self.fenced {
-            return Err(self.fenced_at(version));
-        }
-        self.check_base().await?;
-        let bytes = entry(attempt, staged, &self.partition, self.version)
-            .map_err(|e| self.log.failed("writing the commit down", e))?;
-        for _ in 0..TRIES {
-            let version = self.version + 1;
-            if self.log.create(version, bytes.clone()).await? == Written::Created {
-                self.apply(ours(version, attempt, staged));
-                return Ok(version);
-            }
-            let winner = self.log.read(version).await?.ok_or_else(|| {
-                self.log
-                    .failed("reading the log", format!("version {version} is gone"))
-            })?;
-            if winner.logged.commit_id.as_ref() == Some(&attempt.commit_id) {
-                // An earlier try landed and its answer was lost.
-                self.apply(winner);
-                return Ok(version);
-            }
-            if attempt
-                .marks
-                .keys()
-                .any(|id| winner.logged.marks.contains_key(id))
-            {
-                return Err(self.fenced_at(version));
-            }
-            self.give_way(winner).await?;
-        }
-        Err(self
-            .log
-            .failed("the commit", "others kept committing first"))
-    }
-
-    /// Takes in a commit of someone else that does not concern our marks.
-    async fn give_way(&mut self, winner: Commit) -> Result<()> {
-        if !winner.redefined {
-            self.apply(winner);
-            return Ok(());
-        }
-        let version = winner.logged.version;
-        let loaded = load(&self.log, Some(version)).await?;
-        let loaded =
-            loaded.ok_or_else(|| self.log.failed("loading the table", "its log is gone"))?;
-        self.adopt(loaded)
-    }
-
-    fn apply(&mut self, commit: Commit) {
-        self.version = commit.logged.version;
-        self.marks.extend(commit.logged.marks);
-        let files = Arc::make_mut(&mut self.files);
-        if !commit.removed.is_empty() {
-            let removed: BTreeSet<String> = commit.removed.into_iter().collect();
-            files.retain(|file| !removed.contains(&file.path));
-        }
-        files.extend(commit.added.into_iter().map(Arc::new));
-    }
-
-    /// The version we stand on must still be in the log: once it was cleaned up, the number after
-    /// it may be free again, and a commit there would be lost.
-    async fn check_base(&self) -> Result<()> {
-        match self.log.has(self.version).await? {
-            true => Ok(()),
-            false => Err(Error::Data {
-                table: self.log.table.clone(),
-                problem: format!(
-                    "version {} is no longer in its log; this process slept too long, restart it",
-                    self.version
-                ),
-            }),
-        }
-    }
-
-    /// Writes a checkpoint when one is due. Whatever happens here, the commit before it stands.
-    async fn maintain(&mut self) {
-        if self.version < self.checkpoint_due {
-            return;
-        }
-        if let Err(error) = self.checkpoint().await {
-            self.checkpoint_due = self.version + CHECKPOINT_RETRY_COMMITS;
-            tracing::warn!(
-                table = self.log.table,
-                version = self.version,
-                error = &error as &dyn std::error::Error,
-                "checkpoint failed"
-            );
-        }
-    }
-
-    /// Writes a checkpoint of the loaded version and loads that same version from it. The version is
-    /// pinned, so nothing of a newer owner can slip in.
-    async fn checkpoint(&mut self) -> Result<()> {
-        let failed = |e: DeltaTableError| self.log.failed("writing a checkpoint", e);
-        let mut table = deltalake::DeltaTable::new(Arc::clone(&self.log.store));
-        let number = u64::try_from(self.version);
-        let number = number.map_err(|e| self.log.failed("numbering a version", e))?;
-        table.load_version(number).await.map_err(failed)?;
-        create_checkpoint(&table, None).await.map_err(failed)?;
-        failpoint::reached(&self.log.table, "checkpointed");
-        let loaded = load(&self.log, Some(self.version)).await?;
-        let loaded =
-            loaded.ok_or_else(|| self.log.failed("loading the table", "its log is gone"))?;
-        if loaded.marks != self.marks || loaded.files.len() != self.files.len() {
-            self.fenced = Some(self.version);
-            return Err(self.fenced_at(self.version));
-        }
-        self.adopt(loaded)
-    }
-
-    fn fenced_at(&self, version: Version) -> Error {
-        Error::Fenced {
-            table: self.log.table.clone(),
-            version,
-        }
-    }
-}
-
-/// What our own commit changes.
-fn ours(version: Version, attempt: &Attempt, staged: &Staged) -> Commit {
-    Commit {
-        logged: LoggedCommit {
-            version,
-            commit_id: Some(attempt.commit_id.clone()),
-            marks: attempt.marks.clone(),
-            info: attempt.info.clone(),
-        },
-        added: staged.files.clone(),
-        removed: Vec::new(),
-        redefined: false,
     }
 }
 

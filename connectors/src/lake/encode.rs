@@ -94,22 +94,29 @@ impl Encoder {
         day: Option<i32>,
         batches: &[RecordBatch],
     ) -> Result<Encoded, EncodeError> {
+        let mut file = self.begin(day)?;
+        batches.iter().try_for_each(|batch| file.write(batch))?;
+        file.finish()
+    }
+
+    /// Begins a file of one day.
+    pub(crate) fn begin(&self, day: Option<i32>) -> Result<FileEncoder, EncodeError> {
         // The Arrow schema would only repeat what the Parquet types already say.
         let options = ArrowWriterOptions::new()
             .with_properties(properties(&self.file)?)
             .with_skip_arrow_metadata(true);
         let schema = Arc::clone(&self.file);
-        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
-        for batch in batches {
-            writer.write(batch)?;
-        }
-        let metadata = writer.finish()?;
-        Ok(Encoded {
+        Ok(FileEncoder {
+            writer: ArrowWriter::try_new_with_options(Vec::new(), schema, options)?,
+            schema: Arc::clone(&self.file),
             day,
-            rows: batches.iter().map(|b| b.num_rows() as u64).sum(),
-            bytes: std::mem::take(writer.inner_mut()).into(),
-            statistics: statistics::of_file(&metadata, &self.file),
+            rows: 0,
         })
+    }
+
+    /// Rows of the table as they are in its files.
+    pub(crate) fn in_file(&self, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
+        self.without_partition(&self.align(batch)?)
     }
 
     /// The batch with exactly the table's columns, in its order; missing nullable ones are NULL.
@@ -162,6 +169,32 @@ impl Encoder {
         let columns = self.file.fields().iter();
         let indices = columns.filter_map(|f| self.table.index_of(f.name()).ok());
         Ok(batch.project(&indices.collect::<Vec<_>>())?)
+    }
+}
+
+/// A file in the making.
+pub(crate) struct FileEncoder {
+    writer: ArrowWriter<Vec<u8>>,
+    schema: SchemaRef,
+    day: Option<i32>,
+    rows: u64,
+}
+
+impl FileEncoder {
+    /// Appends rows that have the file's columns. CPU-bound: keep it off the async threads.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), EncodeError> {
+        self.rows += batch.num_rows() as u64;
+        Ok(self.writer.write(batch)?)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<Encoded, EncodeError> {
+        let metadata = self.writer.finish()?;
+        Ok(Encoded {
+            day: self.day,
+            rows: self.rows,
+            bytes: std::mem::take(self.writer.inner_mut()).into(),
+            statistics: statistics::of_file(&metadata, &self.schema),
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! The Delta log: what a commit says, and which marks stand at a version.
 
-use super::{Attempt, CommitId, LoggedCommit, Staged, StagedFile, Version};
+use super::{CommitId, LoggedCommit, StagedFile, Version};
 use crate::{
     error::{Cause, Error, Result},
     failpoint,
+    store::Full,
 };
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -12,24 +13,23 @@ use arrow::{
 };
 use bytes::Bytes;
 use deltalake::{
-    kernel::{
-        Action, Add, Transaction,
-        transaction::{CommitData, TransactionError},
-    },
+    kernel::{Action, Add, transaction::TransactionError},
     logstore::{CommitOrBytes, LogStoreRef, get_actions},
-    protocol::{DeltaOperation, SaveMode},
 };
 use futures::TryStreamExt;
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// The commitInfo key of our commit id.
-const COMMIT_ID: &str = "tollgate.commitId";
+pub(crate) const COMMIT_ID: &str = "tollgate.commitId";
 /// What every commitInfo key of ours starts with.
-const OURS: &str = "tollgate.";
-const FOLDER: &str = "_delta_log";
+pub(crate) const OURS: &str = "tollgate.";
+pub(crate) const FOLDER: &str = "_delta_log";
+/// No unreferenced file that was written before this, in milliseconds since the Unix epoch, may be
+/// committed any more: it is deleted, or about to be.
+pub(crate) const VACUUMED: &str = "vacuumed_before_ms";
 
 /// The log of one table.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ impl Log {
             .map_err(|e| self.failed("listing the log", e))?
         {
             let name = file.location.filename().unwrap_or_default();
-            if is_version(name) || checkpoint_version(name).is_some() {
+            if log_version(name).is_some() || checkpoint_version(name).is_some() {
                 return Ok(true);
             }
         }
@@ -136,14 +136,12 @@ impl Log {
     }
 
     async fn checkpoint_before(&self, version: Version) -> Result<Option<Checkpoint>> {
-        let store = self.store.object_store(None);
+        let from = match self.last_checkpoint().await {
+            Some(last) if last <= version => last,
+            _ => 0,
+        };
         let mut files: BTreeMap<Version, Vec<Path>> = BTreeMap::new();
-        let mut listed = store.list(Some(&Path::from(FOLDER)));
-        while let Some(file) = listed
-            .try_next()
-            .await
-            .map_err(|e| self.failed("listing the log", e))?
-        {
+        for file in self.list(from).await? {
             if let Some(number) = file.location.filename().and_then(checkpoint_version) {
                 files.entry(number).or_default().push(file.location);
             }
@@ -156,6 +154,27 @@ impl Log {
             version: *version,
             parts: parts.clone(),
         }))
+    }
+
+    /// The log's files of version `from` and later.
+    pub(crate) async fn list(&self, from: Version) -> Result<Vec<ObjectMeta>> {
+        let store = self.store.object_store(None);
+        // What a version's files are called sorts after its number alone.
+        let before = Path::from(format!("{FOLDER}/{from:020}"));
+        let listed = store.list_with_offset(Some(&Path::from(FOLDER)), &before);
+        let files: Vec<ObjectMeta> = listed
+            .try_collect()
+            .await
+            .map_err(|e| self.failed("listing the log", e))?;
+        Ok(files)
+    }
+
+    /// What the newest checkpoint is said to be: it saves listing the log before it.
+    async fn last_checkpoint(&self) -> Option<Version> {
+        let path = Path::from(format!("{FOLDER}/_last_checkpoint"));
+        let file = self.store.object_store(None).get(&path).await.ok()?;
+        let hint: serde_json::Value = serde_json::from_slice(&file.bytes().await.ok()?).ok()?;
+        hint.get("version")?.as_i64()
     }
 
     async fn marks_of(&self, checkpoint: &Checkpoint) -> Result<BTreeMap<String, i64>> {
@@ -175,10 +194,14 @@ impl Log {
 
     /// An error of this table.
     pub(crate) fn failed(&self, doing: &'static str, source: impl Into<Cause>) -> Error {
-        Error::Table {
-            table: self.table.clone(),
-            doing,
-            source: source.into(),
+        let source = source.into();
+        match Full::behind(source.as_ref()) {
+            Some(path) => Error::DiskFull { path, source },
+            None => Error::Table {
+                table: self.table.clone(),
+                doing,
+                source,
+            },
         }
     }
 
@@ -231,50 +254,6 @@ impl Commit {
     }
 }
 
-/// The bytes of the log entry for an attempt.
-pub(crate) fn entry(
-    attempt: &Attempt,
-    staged: &Staged,
-    partition: &[String],
-    read: Version,
-) -> Result<Bytes, Cause> {
-    let operation = DeltaOperation::Write {
-        mode: SaveMode::Append,
-        partition_by: (!partition.is_empty()).then(|| partition.to_vec()),
-        predicate: None,
-    };
-    let mut info: HashMap<String, serde_json::Value> = attempt
-        .info
-        .iter()
-        .map(|(key, value)| (format!("{OURS}{key}"), value.clone()))
-        .collect();
-    info.insert(COMMIT_ID.to_owned(), attempt.commit_id.0.clone().into());
-    info.insert("isBlindAppend".to_owned(), true.into());
-    info.insert("readVersion".to_owned(), read.into());
-    let actions = staged
-        .files
-        .iter()
-        .map(|file| to_add(file).map(Action::Add));
-    let marks = attempt
-        .marks
-        .iter()
-        .map(|(id, value)| Transaction::new(id, *value));
-    let actions = actions.collect::<Result<_, _>>()?;
-    Ok(CommitData::new(actions, operation, info, marks.collect()).get_bytes()?)
-}
-
-fn to_add(file: &StagedFile) -> Result<Add, Cause> {
-    Ok(Add {
-        path: file.path.clone(),
-        partition_values: file.partition.clone().into_iter().collect(),
-        size: file.bytes.try_into()?,
-        modification_time: file.modified_ms,
-        data_change: true,
-        stats: file.statistics.as_ref().map(|s| s.to_string()),
-        ..Add::default()
-    })
-}
-
 fn from_add(add: Add) -> StagedFile {
     StagedFile {
         path: add.path,
@@ -293,13 +272,14 @@ struct Checkpoint {
 }
 
 /// `<20 digits>.json`.
-fn is_version(name: &str) -> bool {
-    let number = name.strip_suffix(".json").unwrap_or_default();
-    number.len() == 20 && number.bytes().all(|b| b.is_ascii_digit())
+pub(crate) fn log_version(name: &str) -> Option<Version> {
+    let number = name.strip_suffix(".json")?;
+    let is_ours = number.len() == 20 && number.bytes().all(|b| b.is_ascii_digit());
+    is_ours.then(|| number.parse().ok()).flatten()
 }
 
 /// The version in `<20 digits>.checkpoint….parquet`.
-fn checkpoint_version(name: &str) -> Option<Version> {
+pub(crate) fn checkpoint_version(name: &str) -> Option<Version> {
     let (number, rest) = name.split_at_checked(20)?;
     let ours = rest.starts_with(".checkpoint.") && rest.ends_with("parquet");
     ours.then(|| number.parse().ok()).flatten()
@@ -307,14 +287,20 @@ fn checkpoint_version(name: &str) -> Option<Version> {
 
 /// One file alone, or as many parts as each part's name says.
 fn is_complete(parts: &[Path]) -> bool {
-    let total = parts.first().and_then(Path::filename).and_then(|name| {
+    let name = parts.first().and_then(Path::filename);
+    is_complete_checkpoint(name, parts.len())
+}
+
+/// Whether so many parts, one of them of this name, are a whole checkpoint.
+pub(crate) fn is_complete_checkpoint(name: Option<&str>, parts: usize) -> bool {
+    let total = name.and_then(|name| {
         let fields: Vec<&str> = name.split('.').collect();
         match fields.as_slice() {
             [_, "checkpoint", _, total, "parquet"] => total.parse::<usize>().ok(),
             _ => Some(1),
         }
     });
-    total == Some(parts.len())
+    total == Some(parts)
 }
 
 /// The marks in a checkpoint file: the `txn` column, and nothing else of it, is decoded.

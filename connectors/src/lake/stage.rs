@@ -55,7 +55,7 @@ impl DeltaTable {
         Ok((rows, file))
     }
 
-    async fn upload(
+    pub(crate) async fn upload(
         &self,
         commit_id: &CommitId,
         number: usize,
@@ -111,9 +111,14 @@ impl DeltaTable {
         let encoder = self.encoder().clone();
         let done = tokio::task::spawn_blocking(move || work(&encoder)).await;
         let done = done.map_err(|e| self.log().failed("encoding rows", e))?;
-        done.map_err(|error| Error::Data {
+        done.map_err(|error| self.unencodable(&error))
+    }
+
+    /// Rows that do not fit the table.
+    pub(crate) fn unencodable(&self, error: &EncodeError) -> Error {
+        Error::Data {
             table: self.log().table.clone(),
             problem: error.to_string(),
-        })
+        }
     }
 }

@@ -147,6 +147,28 @@ impl MultipartUpload for DurableUpload {
     }
 }
 
+/// No room for a file.
+#[derive(Debug, thiserror::Error)]
+#[error("no room for {path}")]
+pub(crate) struct Full {
+    path: String,
+    source: io::Error,
+}
+
+impl Full {
+    /// The file that found no room, if that is what is behind an error.
+    pub(crate) fn behind(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(full) = error.downcast_ref::<Full>() {
+                return Some(full.path.clone());
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
 /// Writes a file under a name that appears only when all of it is on disk. `exclusive`: fails with
 /// `AlreadyExists` if the name is taken; else it replaces what was there.
 fn write_whole(path: &FilePath, payload: &PutPayload, exclusive: bool) -> io::Result<()> {
@@ -223,6 +245,16 @@ fn sync_parent(path: &FilePath) -> io::Result<()> {
 fn explain(path: &FilePath, error: io::Error) -> Error {
     let path = path.display().to_string();
     let kind = error.kind();
+    if matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        let source = Box::new(Full {
+            path,
+            source: error,
+        });
+        return Error::Generic {
+            store: "local disk",
+            source,
+        };
+    }
     let source = Box::new(error);
     match kind {
         ErrorKind::AlreadyExists => Error::AlreadyExists { path, source },

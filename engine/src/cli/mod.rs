@@ -12,6 +12,7 @@ pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod invoice;
+pub mod maintain;
 pub mod output;
 pub mod publish;
 pub mod query;
@@ -56,6 +57,8 @@ pub enum Command {
     Invoice(invoice::Arguments),
     /// Recomputes every meter from events and compares.
     Audit,
+    /// Merges small files of the tables, and deletes files and log that nobody needs any more.
+    Maintain(maintain::Arguments),
 }
 
 /// Runs one command.
@@ -78,6 +81,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Query(arguments) => query::run(&settings()?, &arguments).await,
         Command::Invoice(arguments) => invoice::run(&settings()?, &arguments).await,
         Command::Audit => audit::run(&settings()?).await,
+        Command::Maintain(arguments) => maintain::run(&settings()?, &arguments).await,
     }
 }
 

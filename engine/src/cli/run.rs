@@ -8,6 +8,7 @@ use crate::{
     config::{Settings, SourceKind},
     dedupe,
     error::{Error, Result, chain},
+    maintenance::Upkeep,
     shard::{self, Options, Parts},
     telemetry::{Counts, Progress, Report},
 };
@@ -17,6 +18,7 @@ use std::{io::IsTerminal, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
 };
 use tollgate_connectors::{
     ErrorKind,
@@ -38,8 +40,16 @@ pub struct Arguments {
 /// The first start must succeed. After that, what is only unavailable is tried again with backoff.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let catalog = load(settings).await?;
+    let upkeep = Upkeep::new(settings, &catalog)?;
     let stop = stop_on_signal()?;
-    if let Some(report) = supervise(settings, &catalog, arguments.until_end, stop).await? {
+    // A crash in the middle of it does no harm, so it is simply ended with the run.
+    let upkeep = settings
+        .maintenance
+        .enabled
+        .then(|| tokio::spawn(upkeep.keep_up(Arc::new(SystemClock))));
+    let report = supervise(settings, &catalog, arguments.until_end, stop).await;
+    upkeep.iter().for_each(JoinHandle::abort);
+    if let Some(report) = report? {
         output::print(&summary(&report))?;
         if let Some(error) = report.stopped.into_iter().next() {
             return Err(Error::Stopped(error));

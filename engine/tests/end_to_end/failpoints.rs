@@ -3,10 +3,7 @@
 
 use crate::world::{Cli, World};
 use futures::{StreamExt, stream};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
 const DEFINITIONS: &str = "
 CREATE EVENT TYPE task (cost DECIMAL(18, 6) NOT NULL) WITH (type = 'task');
@@ -132,60 +129,6 @@ async fn a_crash_at_any_durable_step_changes_nothing() {
     stream::iter(crashes)
         .for_each_concurrent(2, |crash| crash_and_go_on(&cli, crash, &invoices))
         .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_hangs_with_uploaded_files_wakes_up_fenced() {
-    let world = World::new(DEFINITIONS).await;
-    let lines: Vec<String> = (0..EVENTS).map(event).collect();
-    world.write("events.ndjson", &lines.join("\n"));
-    let cli = world
-        .cli()
-        .with("TOLLGATE_SOURCE_BATCH_BYTES", "3KB")
-        .with("TOLLGATE_FLUSH_MAX_BYTES", "3KB");
-    cli.publish(&world.path("events.ndjson"), 1).await;
-
-    // Both of `events` and of a meter: files that nobody has committed yet.
-    for (lake, step) in [
-        ("of-events", "events/uploaded:3:stop"),
-        ("of-a-meter", "meters/costs/uploaded:2:stop"),
-    ] {
-        let cli = cli.lake(lake);
-        let mut zombie = cli.with("TOLLGATE_FAILPOINT", step).start(RUN);
-        let status = format!("/proc/{}/status", zombie.id());
-        let is_suspended = || {
-            std::fs::read_to_string(&status)
-                .unwrap()
-                .contains("\tT (stopped)")
-        };
-        zombie.seen("the process to hang", is_suspended).await;
-        cli.run_to_end().await;
-        let commits = commits(&world.path(lake));
-
-        zombie.signal("CONT").await;
-        let zombie = zombie.ended().await;
-        assert_eq!(zombie.code, Some(1), "{step}: {zombie:#?}");
-        let error = "error: shard `USAGE`: fenced, epoch 1 was taken over by epoch 2";
-        assert!(zombie.stderr.contains(error), "{step}: {zombie:#?}");
-        assert_eq!(self::commits(&world.path(lake)), commits, "{step}");
-        assert_eq!(cli.query(TOTALS).await, expected());
-        cli.audit().await;
-    }
-}
-
-/// Every commit in the logs of a lake, by path.
-fn commits(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(commits(&path)),
-            false if path.extension().is_some_and(|e| e == "json") => found.push(path),
-            false => {}
-        }
-    }
-    found.sort();
-    found
 }
 
 /// Gives both commands until both succeed; the crash happens in one of them.

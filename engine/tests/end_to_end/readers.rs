@@ -1,7 +1,7 @@
 //! Readers that are not ours find the same sums in our tables.
 
 use crate::world::{TOKENS, World};
-use std::env;
+use std::{env, ffi::OsStr};
 use tokio::process::Command;
 use tollgate::generator::{Load, Workload};
 
@@ -68,7 +68,8 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
     world.cli().publish(&world.path("events.ndjson"), 100).await;
     let summary = world
         .cli()
-        .with("TOLLGATE_FLUSH_MAX_BYTES", "1MB")
+        .with("TOLLGATE_SOURCE_BATCH_BYTES", "200kB")
+        .with("TOLLGATE_FLUSH_MAX_BYTES", "200kB")
         .run_to_end()
         .await;
     assert_eq!(summary.of("rejected"), 1);
@@ -85,5 +86,11 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
         totals.events, totals.input_tokens, totals.output_tokens
     );
     let [delta, duck] = ["deltalake", "duckdb"].map(|tool| format!("{tool} {sums}"));
-    assert_eq!(rows, [delta.clone(), delta, duck.clone(), duck]);
+    let expected = [delta.clone(), delta, duck.clone(), duck];
+    assert_eq!(rows, expected);
+    // They find the same in merged files.
+    let said = world.cli().succeed(&["maintain"]).await;
+    assert!(!said.starts_with("events: 0 files"), "{said}");
+    let merged = outside(&world, "lake", &[events, panes]).await;
+    assert_eq!(merged.unwrap_or_default(), expected);
 }

@@ -1,7 +1,7 @@
 //! Readers that are not ours find the same sums in our tables.
 
 use crate::world::{TOKENS, World};
-use std::{env, ffi::OsStr};
+use std::env;
 use tokio::process::Command;
 use tollgate::generator::{Load, Workload};
 

@@ -266,13 +266,7 @@ pub fn event_key(source: &str, event_id: &str) -> u128 {
 
 /// The input of one batch must fit the offsets of one column.
 fn check_size(messages: &[Message]) -> Result<()> {
-    let headers = |m: &Message| {
-        m.headers
-            .iter()
-            .map(|(n, v)| n.len() + v.len())
-            .sum::<usize>()
-    };
-    let bytes: usize = messages.iter().map(|m| m.payload.len() + headers(m)).sum();
+    let bytes: usize = messages.iter().map(Message::bytes).sum();
     if bytes > MAX_BATCH_BYTES {
         return Err(unfit(format!(
             "{bytes} bytes of messages in one batch, above {MAX_BATCH_BYTES}"

@@ -31,6 +31,14 @@ pub use lake::{Attempt, CommitId, LoggedCommit, Staged, StagedFile, Table, Versi
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Sequence(pub u64);
 
+impl Sequence {
+    /// The same as the signed number that Delta and Arrow keep. No stream comes near the 2^63 where the
+    /// two differ; what is beyond is the largest there is.
+    pub fn signed(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+}
+
 /// One message as the source stored it, payload untouched.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -43,6 +51,17 @@ pub struct Message {
     pub headers: Vec<(String, String)>,
     /// The payload as it came.
     pub payload: Bytes,
+}
+
+impl Message {
+    /// About what it takes in memory: payload, headers, and what holds them.
+    pub fn bytes(&self) -> usize {
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>());
+        size_of::<Message>() + self.payload.len() + headers.sum::<usize>()
+    }
 }
 
 /// What makes a message recognisable: if sequence S no longer has this anchor, the stream was lost
@@ -82,7 +101,7 @@ pub struct Bounds {
 /// there right now.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadLimit {
-    /// Payload bytes, checked after each message, so one large message always passes.
+    /// Bytes of messages ([`Message::bytes`]), checked after each, so one large message always passes.
     pub bytes: usize,
     /// How long to wait for the first message, in milliseconds.
     pub wait_ms: u64,

@@ -100,7 +100,7 @@ impl Source for MemorySource {
                 }
                 break;
             }
-            bytes += message.payload.len();
+            bytes += message.bytes();
             self.position = *sequence;
             read.push(message.clone());
         }

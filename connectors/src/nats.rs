@@ -130,7 +130,7 @@ impl NatsSource {
     /// one by one, and without the moment a fast reader would get a handful at a time.
     async fn fill(&mut self, bytes: usize) -> Result<()> {
         let until = Instant::now() + LINGER;
-        let mut taken: usize = self.ready.iter().map(|m| m.payload.len()).sum();
+        let mut taken: usize = self.ready.iter().map(Message::bytes).sum();
         while taken < bytes {
             let Some(subscription) = &mut self.subscription else {
                 break;
@@ -145,7 +145,7 @@ impl NatsSource {
             let before = self.ready.len();
             self.take(arrived)?;
             match self.ready.get(before) {
-                Some(message) => taken = taken.saturating_add(message.payload.len()),
+                Some(message) => taken = taken.saturating_add(message.bytes()),
                 None => break,
             }
         }

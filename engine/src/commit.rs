@@ -153,16 +153,15 @@ impl Position {
 
     /// The marks that say so, for a commit by the owner with this epoch.
     pub fn marks(&self, marks: &Marks, epoch: i64) -> BTreeMap<String, i64> {
-        let number = |sequence: Sequence| i64::try_from(sequence.0).unwrap_or(i64::MAX);
         let mut values = BTreeMap::from([
-            (marks.sequence(), number(self.sequence)),
+            (marks.sequence(), self.sequence.signed()),
             (marks.epoch(), epoch),
         ]);
         if self.watermark != EventTime::MIN {
             values.insert(marks.watermark(), self.watermark.0);
         }
         if let Some((sequence, anchor)) = self.anchor {
-            values.insert(marks.anchor_sequence(), number(sequence));
+            values.insert(marks.anchor_sequence(), sequence.signed());
             values.insert(marks.anchor_hash(), anchor.hash);
             values.insert(marks.anchor_time(), anchor.ingest_time_us);
         }

@@ -64,7 +64,7 @@ pub struct SourceSettings {
     pub credentials: String,
     /// For `files`: an NDJSON file, plain or gzipped, relative to the configuration file.
     pub path: PathBuf,
-    /// Payload bytes handled together. Default 8 MB. More is faster up to a point and costs memory;
+    /// Bytes of messages handled together. Default 8 MB. More is faster up to a point and costs memory;
     /// less lowers the time until an event is visible under load.
     pub batch_bytes: Size,
 }
@@ -95,7 +95,7 @@ pub struct FlushSettings {
     /// How long an event may wait in memory before it is committed. Default 5s. Shorter makes results
     /// visible sooner and writes more, smaller files.
     pub interval: Period,
-    /// Commits sooner when this many payload bytes are waiting. Default 64MB. More makes larger
+    /// Commits sooner when this many bytes of decoded events are waiting. Default 64MB. More makes larger
     /// files and takes more memory.
     pub max_bytes: Size,
 }

@@ -6,6 +6,7 @@ use crate::{
     dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
     metering::{Lane, Metering, Written, last_panes},
+    view::instant,
     window::EventTime,
 };
 use arrow::{
@@ -15,7 +16,7 @@ use arrow::{
 use datafusion::{
     execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
     functions_aggregate::expr_fn::max,
-    prelude::{DataFrame, Expr, SessionConfig, SessionContext, col, lit},
+    prelude::{DataFrame, SessionConfig, SessionContext, col, lit},
 };
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
@@ -148,7 +149,7 @@ pub async fn open_windows(
     position: &Position,
 ) -> Result<Metering> {
     let doing = "reading committed events back";
-    let cut = sequence_literal(metering.lowest_cut());
+    let cut = lit(metering.lowest_cut().signed());
     let oldest = metering
         .lanes()
         .iter()
@@ -156,9 +157,7 @@ pub async fn open_windows(
         .min();
     let counted = counted(events, shard)?;
     if metering.lowest_cut() > Sequence(0) {
-        let open = oldest.map_or(lit(true), |oldest| {
-            col("event_time").gt_eq(micros_literal(oldest))
-        });
+        let open = oldest.map_or(lit(true), |oldest| col("event_time").gt_eq(instant(oldest)));
         let before = counted
             .clone()
             .filter(col("sequence").lt_eq(cut.clone()).and(open));
@@ -196,7 +195,7 @@ pub async fn dedupe(
     });
     let mut dedupe = Dedupe::new(options);
     let frame = counted(events, shard)?
-        .filter(col("ingest_time").gt_eq(micros_literal(since)))
+        .filter(col("ingest_time").gt_eq(instant(since)))
         .and_then(|frame| {
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
         });
@@ -258,17 +257,6 @@ async fn stream(
         .execute_stream()
         .await
         .map_err(query_error(doing))
-}
-
-fn sequence_literal(sequence: Sequence) -> Expr {
-    lit(i64::try_from(sequence.0).unwrap_or(i64::MAX))
-}
-
-fn micros_literal(micros: i64) -> Expr {
-    lit(datafusion::common::ScalarValue::TimestampMicrosecond(
-        Some(micros),
-        Some("UTC".into()),
-    ))
 }
 
 #[cfg(test)]

@@ -58,11 +58,11 @@ pub struct Parts {
 /// When to flush and what to remember.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Payload bytes read and handled together.
+    /// Bytes of messages read and handled together.
     pub batch_bytes: usize,
     /// Longest wait of an event in memory, in microseconds.
     pub flush_interval_us: i64,
-    /// Payload bytes that make a flush due.
+    /// Bytes of decoded events that make a flush due.
     pub flush_bytes: usize,
     /// The most that the open windows of all meters may take in memory.
     pub windows_bytes: usize,
@@ -270,8 +270,7 @@ impl Shard {
             late: late.map_or(0, |late| late.count_set_bits() as u64),
             ..judged.counts
         };
-        self.buffer
-            .add(rows, counts, batch.bytes, self.clock.now_us());
+        self.buffer.add(rows, counts, self.clock.now_us());
         self.report.counts += counts;
         let counts = self.report.counts;
         self.progress.send_modify(|p| {
@@ -379,12 +378,12 @@ impl Shard {
 }
 
 impl Buffer {
-    fn add(&mut self, rows: RecordBatch, counts: Counts, bytes: usize, now_us: i64) {
+    fn add(&mut self, rows: RecordBatch, counts: Counts, now_us: i64) {
         if rows.num_rows() > 0 {
+            self.bytes += rows.get_array_memory_size();
             self.batches.push(rows);
         }
         self.counts += counts;
-        self.bytes += bytes;
         self.since_us.get_or_insert(now_us);
     }
 }

@@ -32,7 +32,6 @@ pub(super) struct Batch {
     /// The last sequence that is read or explained.
     pub(super) last: Sequence,
     pub(super) holes: u64,
-    pub(super) bytes: usize,
 }
 
 /// Reads and decodes ahead of the shard.
@@ -113,7 +112,6 @@ impl Reader {
             return Ok((self, Input::Idle { caught_up_us }));
         }
         self.position = last;
-        let bytes = messages.iter().map(|message| message.payload.len()).sum();
         tokio::task::spawn_blocking(move || {
             let decoded = self.decoder.decode(&messages)?;
             Ok((
@@ -123,7 +121,6 @@ impl Reader {
                     messages,
                     last,
                     holes,
-                    bytes,
                 })),
             ))
         })

@@ -104,10 +104,7 @@ impl Writer {
         let attempt = Attempt {
             commit_id,
             marks: BTreeMap::from([
-                (
-                    marks.cut(),
-                    i64::try_from(position.sequence.0).unwrap_or(i64::MAX),
-                ),
+                (marks.cut(), position.sequence.signed()),
                 (marks.closed(), position.watermark.0),
                 (marks.epoch(), self.owner.epoch),
             ]),

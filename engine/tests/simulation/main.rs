@@ -294,7 +294,7 @@ fn options(random: &mut Random) -> Options {
     Options {
         batch_bytes: 1 + random.size(4_000),
         flush_interval_us: i64::MAX,
-        flush_bytes: 1 + random.size(6_000),
+        flush_bytes: 1 + random.size(100_000),
         windows_bytes: usize::MAX,
         dedupe: dedupe::Options {
             horizon_us: i64::MAX,

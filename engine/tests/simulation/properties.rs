@@ -32,7 +32,7 @@ struct Reading {
 
 fn reading() -> impl Strategy<Value = Reading> {
     let ends = prop::collection::vec((0_u64..100, any::<bool>()), 0..4);
-    (1_usize..4_000, 1_usize..6_000, 0_usize..20_000, ends).prop_map(
+    (1_usize..4_000, 1_usize..100_000, 0_usize..20_000, ends).prop_map(
         |(batch_bytes, flush_bytes, memory_bytes, ends)| Reading {
             batch_bytes,
             flush_bytes,

@@ -1,0 +1,309 @@
+//! One meter's windows: what is open, what is late, and what its table holds.
+
+use super::{Pending, States, micros, relation::relation};
+use crate::{
+    commit::Position,
+    error::{Error, Result, chain},
+    watermark::Closings,
+    window::{EventTime, Windowing},
+};
+use arrow::{array::RecordBatch, buffer::BooleanBuffer};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tollgate_connectors::Sequence;
+use tollgate_sql::{definitions::EventType, meter::Meter};
+
+/// One meter's windows.
+#[derive(Debug)]
+pub struct Lane {
+    pub(super) meter: Arc<Meter>,
+    event_type: EventType,
+    pub(super) windowing: Windowing,
+    pub(super) written: Written,
+    pub(super) closings: Closings,
+    pub(super) open: States,
+    pub(super) late: States,
+    panes: BTreeMap<i64, i32>,
+    /// Why it measures no more. Its table stays as it is, so nothing wrong is ever written.
+    pub(super) stopped: Option<Arc<Error>>,
+}
+
+/// What a meter's table already holds: every event up to `cut` whose window `watermark` closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The sequence up to which panes were written.
+    pub cut: Sequence,
+    /// The watermark at that cut.
+    pub watermark: EventTime,
+}
+
+impl Written {
+    /// Nothing was written yet.
+    pub const NOTHING: Written = Written {
+        cut: Sequence(0),
+        watermark: EventTime::MIN,
+    };
+}
+
+/// What one lane makes of one micro-batch.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    open: Option<RecordBatch>,
+    late: Option<RecordBatch>,
+    /// The events that were late for this meter.
+    pub(super) late_rows: Option<BooleanBuffer>,
+}
+
+/// One micro-batch of counted events, with what is the same for every meter worked out once.
+pub(super) struct Counted<'a> {
+    pub(super) events: &'a RecordBatch,
+    pub(super) sequences: &'a [i64],
+    pub(super) event_times: &'a [i64],
+    /// The watermark before each event's message.
+    pub(super) before: Vec<EventTime>,
+    /// The messages that moved the watermark: watermark after it, sequence, ingest time.
+    pub(super) moves: Vec<(EventTime, Sequence, i64)>,
+}
+
+impl Lane {
+    /// A meter that has nothing to write for this many messages says so in a commit of its own, so
+    /// that recovery need not read them again.
+    const BEHIND_MAX: u64 = 1_000_000;
+
+    /// A lane that goes on from what the meter's table holds. `panes` has the number of the last
+    /// late pane of each window start that has any.
+    pub fn new(
+        meter: Arc<Meter>,
+        event_type: EventType,
+        written: Written,
+        panes: BTreeMap<i64, i32>,
+    ) -> Self {
+        let windowing = Windowing {
+            width_us: meter.definition().window_us,
+            lateness_us: meter.definition().lateness_us,
+        };
+        Lane {
+            meter,
+            event_type,
+            windowing,
+            written,
+            closings: Closings::new(windowing, written.watermark),
+            open: States::default(),
+            late: States::default(),
+            panes,
+            stopped: None,
+        }
+    }
+
+    /// The meter.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// How the meter cuts time.
+    pub fn windowing(&self) -> Windowing {
+        self.windowing
+    }
+
+    /// What its table holds.
+    pub fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Windows that end here or before are closed.
+    pub fn closed_end(&self) -> EventTime {
+        self.closings.closed_end()
+    }
+
+    /// True when a window that overlaps `[start, end)`, in microseconds, has usage and is not closed.
+    pub fn has_open_windows(&self, start_us: i64, end_us: i64) -> bool {
+        self.open.starts().any(|start| {
+            let end = self.windowing.end(start);
+            start.0 < end_us && end.0 > start_us && end > self.closed_end()
+        })
+    }
+
+    /// All state that is not in the table yet.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the meter could not measure some of it.
+    pub fn unwritten(&self) -> Result<impl Iterator<Item = &RecordBatch>> {
+        match &self.stopped {
+            Some(error) => Err(Error::Stopped(Arc::clone(error))),
+            None => Ok(self.open.batches().iter().chain(self.late.batches())),
+        }
+    }
+
+    /// Gives this meter up, so that the others and `events` go on. It starts again where its table
+    /// ends when the shard starts again.
+    pub(super) fn stop(&mut self, error: Error) {
+        tracing::error!(
+            meter = self.meter.definition().name,
+            error = chain(&error),
+            "meter stopped, the others go on"
+        );
+        self.open = States::default();
+        self.late = States::default();
+        self.stopped.get_or_insert(Arc::new(error));
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.open.bytes + self.late.bytes
+    }
+
+    /// Measures one micro-batch; moves nothing but the closings.
+    pub(super) async fn measure(&mut self, counted: &Counted<'_>) -> Result<Measured> {
+        for (watermark, sequence, ingest_us) in &counted.moves {
+            if *watermark >= self.closings.next() {
+                self.closings.reach(*watermark, *sequence, *ingest_us);
+            }
+        }
+        let Some(rows) = relation(counted.events, &self.event_type, &self.meter)? else {
+            return Ok(Measured::default());
+        };
+        let covered = self.covered(counted);
+        let late = self.late_rows(counted);
+        if covered.is_none() && late.is_none() && self.stopped.is_none() {
+            let open = Some(self.meter.partial(rows.all()?).await?);
+            return Ok(Measured {
+                open,
+                ..Measured::default()
+            });
+        }
+        let none = BooleanBuffer::new_unset(counted.events.num_rows());
+        let covered = covered.unwrap_or_else(|| none.clone());
+        let late = &late.unwrap_or(none) & &!&covered;
+        let open = &!&covered & &!&late;
+        let late = rows.within(late);
+        let late_rows = (late.count_set_bits() > 0).then(|| late.clone());
+        if self.stopped.is_some() {
+            // Whether an event is late does not depend on what befell the meter.
+            return Ok(Measured {
+                late_rows,
+                ..Measured::default()
+            });
+        }
+        Ok(Measured {
+            open: Some(self.meter.partial(rows.only(open)?).await?),
+            late: Some(self.meter.partial(rows.only(late)?).await?),
+            late_rows,
+        })
+    }
+
+    /// Adds what was measured to the state. A sum that overflows only now stops the meter.
+    pub(super) async fn keep(&mut self, measured: Measured) -> Result<()> {
+        match self.push(measured).await {
+            Err(error) if error.is_of_meter() => {
+                self.stop(error);
+                Ok(())
+            }
+            pushed => pushed,
+        }
+    }
+
+    async fn push(&mut self, measured: Measured) -> Result<()> {
+        if let Some(open) = measured.open {
+            self.open.push(&self.meter, open).await?;
+        }
+        if let Some(late) = measured.late {
+            self.late.push(&self.meter, late).await?;
+        }
+        Ok(())
+    }
+
+    /// The events of a batch that this meter cannot measure each by itself, with the reason.
+    pub(super) async fn unmeasurable(
+        &self,
+        events: &RecordBatch,
+    ) -> Result<BTreeMap<usize, String>> {
+        let mut found = BTreeMap::new();
+        let mut parts = vec![(0, events.num_rows())];
+        while let Some((from, length)) = parts.pop() {
+            let part = events.slice(from, length);
+            let Some(rows) = relation(&part, &self.event_type, &self.meter)? else {
+                continue;
+            };
+            match self.meter.partial(rows.all()?).await {
+                Ok(_) => {}
+                Err(error) if length == 1 => {
+                    found.insert(from, chain(&error));
+                }
+                Err(_) => {
+                    let half = length / 2;
+                    parts.extend([(from, half), (from + half, length - half)]);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Events that are in the table already: up to the cut, in windows closed at the cut.
+    fn covered(&self, counted: &Counted<'_>) -> Option<BooleanBuffer> {
+        let cut = self.written.cut.signed();
+        if counted.sequences.first().is_none_or(|first| *first > cut) {
+            return None;
+        }
+        let closed = self.windowing.closed_end(self.written.watermark).0;
+        Some(BooleanBuffer::collect_bool(counted.sequences.len(), |i| {
+            counted.sequences[i] <= cut && counted.event_times[i] < closed
+        }))
+    }
+
+    /// Events whose window had closed before their message.
+    fn late_rows(&self, counted: &Counted<'_>) -> Option<BooleanBuffer> {
+        let closed = self.closings.closed_end().0;
+        if counted.event_times.iter().all(|time| *time >= closed) {
+            return None;
+        }
+        let late = BooleanBuffer::collect_bool(counted.event_times.len(), |i| {
+            counted.event_times[i] < closed
+                && counted.event_times[i] < self.windowing.closed_end(counted.before[i]).0
+        });
+        (late.count_set_bits() > 0).then_some(late)
+    }
+
+    /// Takes out what is closed or late, to be written after the commit of `position`; `None` when
+    /// there is nothing to write.
+    pub(super) fn take_pending(
+        &mut self,
+        lane: usize,
+        position: &Position,
+    ) -> Result<Option<Pending>> {
+        if self.stopped.is_some() {
+            return Ok(None);
+        }
+        let closed = self.open.split_off_before(self.closings.closed_end())?;
+        let late = std::mem::take(&mut self.late).into_batches();
+        let behind = position.sequence.0.saturating_sub(self.written.cut.0);
+        if closed.is_empty() && late.is_empty() && behind < Self::BEHIND_MAX {
+            return Ok(None);
+        }
+        let starts: BTreeSet<i64> = late
+            .iter()
+            .flat_map(|batch| micros(batch, "window_start"))
+            .copied()
+            .collect();
+        for start in &starts {
+            *self.panes.entry(*start).or_default() += 1;
+        }
+        let panes = starts
+            .iter()
+            .map(|start| (*start, self.panes[start]))
+            .collect();
+        let closings = self.closings.clone();
+        self.closings.forget();
+        self.written = Written {
+            cut: position.sequence,
+            watermark: position.watermark,
+        };
+        Ok(Some(Pending {
+            lane,
+            closed,
+            late,
+            closings,
+            panes,
+        }))
+    }
+}

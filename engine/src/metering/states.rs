@@ -1,0 +1,128 @@
+//! State batches of one meter that wait to be merged.
+
+use super::micros;
+use crate::{
+    error::{Result, query_error},
+    window::EventTime,
+};
+use arrow::{
+    array::{BooleanArray, RecordBatch},
+    buffer::BooleanBuffer,
+    compute::{concat_batches, filter_record_batch},
+};
+use tollgate_sql::meter::Meter;
+
+/// State batches that belong together, merged when they pile up.
+#[derive(Debug, Default, Clone)]
+pub struct States {
+    batches: Vec<RecordBatch>,
+    /// How many of the last batches are as they came, and may be small.
+    small: usize,
+    rows: usize,
+    rows_merged: usize,
+    pub(super) bytes: usize,
+}
+
+impl States {
+    /// Below this many rows, merging costs more than it saves.
+    const ROWS_MIN: usize = 131_072;
+    /// So many batches are put together as they are: each alone costs a kilobyte or more.
+    const SMALL_MAX: usize = 128;
+
+    /// Adds a state batch, and merges all of them when they have grown fourfold since last time.
+    pub async fn push(&mut self, meter: &Meter, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
+        self.batches.push(batch);
+        self.small += 1;
+        if self.rows >= Self::ROWS_MIN.max(4 * self.rows_merged) {
+            self.become_one(meter.reduce(&self.batches).await?, 0);
+            self.rows_merged = self.rows;
+        } else if self.small == Self::SMALL_MAX {
+            let from = self.batches.len() - self.small;
+            let small = &self.batches[from..];
+            let together = concat_batches(&small[0].schema(), small);
+            self.become_one(together.map_err(query_error("collecting states"))?, from);
+        }
+        Ok(())
+    }
+
+    /// Puts `batch` in the place of all batches from `from` on.
+    fn become_one(&mut self, batch: RecordBatch, from: usize) {
+        self.batches.truncate(from);
+        self.batches.push(batch);
+        self.small = 0;
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.rows = self.batches.iter().map(RecordBatch::num_rows).sum();
+        let bytes = self.batches.iter().map(RecordBatch::get_array_memory_size);
+        self.bytes = bytes.sum();
+    }
+
+    /// The batches, in no particular order.
+    pub fn batches(&self) -> &[RecordBatch] {
+        &self.batches
+    }
+
+    /// The batches, taken out.
+    pub(super) fn into_batches(self) -> Vec<RecordBatch> {
+        self.batches
+    }
+
+    /// True when there is no state.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Takes out the states of windows that start before `boundary`, leaving the others.
+    pub(super) fn split_off_before(&mut self, boundary: EventTime) -> Result<Vec<RecordBatch>> {
+        let mut taken = Vec::new();
+        let mut kept = Vec::new();
+        for batch in self.batches.drain(..) {
+            let starts = micros(&batch, "window_start");
+            let before = starts.iter().filter(|start| **start < boundary.0).count();
+            if before == batch.num_rows() {
+                taken.push(batch);
+            } else if before == 0 {
+                kept.push(batch);
+            } else {
+                let mask = BooleanBuffer::collect_bool(starts.len(), |i| starts[i] < boundary.0);
+                let mask = BooleanArray::from(mask);
+                let rest = arrow::compute::not(&mask).map_err(query_error("splitting states"))?;
+                let split = |mask| {
+                    filter_record_batch(&batch, mask).map_err(query_error("splitting states"))
+                };
+                taken.push(split(&mask)?);
+                kept.push(split(&rest)?);
+            }
+        }
+        self.batches = kept;
+        self.small = 0;
+        self.count();
+        self.rows_merged = self.rows_merged.min(self.rows);
+        Ok(taken)
+    }
+
+    /// The start of the first window that has state, or `None`.
+    pub(super) fn first_start(&self) -> Option<EventTime> {
+        self.starts().min()
+    }
+
+    /// The start of the last window that has state, or `None`.
+    pub(super) fn last_start(&self) -> Option<EventTime> {
+        self.starts().max()
+    }
+
+    pub(super) fn starts(&self) -> impl Iterator<Item = EventTime> {
+        let starts = self
+            .batches
+            .iter()
+            .flat_map(|batch| micros(batch, "window_start"));
+        starts.copied().map(EventTime)
+    }
+}

@@ -215,7 +215,8 @@ fn unmetered(function: &AggregateFunction) -> Found {
     let name = function.func.name();
     let params = &function.params;
     if !aggregates::METERED.contains(&name) {
-        let hint = "a meter has sum, count, min and max";
+        let hint =
+            "docs/meters.md lists those that are: sum, count, min, max, avg, first, latest, …";
         return Some((format!("the aggregate `{name}` is not for meters"), hint));
     }
     if params.distinct {

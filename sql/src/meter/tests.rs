@@ -6,13 +6,15 @@ use crate::{
     error::{ErrorKind, Location},
 };
 use arrow::{
-    array::{Decimal128Array, Int64Array, StringArray},
+    array::{Decimal128Array, Int32Array, Int64Array, StringArray},
     datatypes::DataType,
     util::pretty::pretty_format_batches,
 };
 
+mod exact;
 mod properties;
 mod refusals;
+mod spans;
 
 pub(super) const HOUR: i64 = 3_600_000_000;
 
@@ -41,6 +43,7 @@ pub(super) fn definition(query: &str) -> MeterDefinition {
         name: "tokens".to_owned(),
         window_us: HOUR,
         lateness_us: 0,
+        carry_over: false,
         unit: None,
         event_type: "llm".to_owned(),
         query: query.to_owned(),
@@ -102,6 +105,7 @@ pub(super) fn batch(events: &[Event]) -> RecordBatch {
         times,
         text(&|_| Some("shard".to_owned())),
         integers(&|e| Some(e.0)),
+        Arc::new(Int32Array::from(vec![0; events.len()])),
         text(&|e| e.2.clone()),
         integers(&|e| e.3),
         integers(&|e| e.4),

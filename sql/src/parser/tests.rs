@@ -155,7 +155,7 @@ fn options_are_known_given_once_and_strings() {
     refused(
         "CREATE METER m WITH (windw = '1 hour')",
         "1:22: meter `m`: unknown option `windw`",
-        "did you mean `window`? known options: `window`, `lateness`, `unit`",
+        "did you mean `window`? known options: `window`, `lateness`, `carry_over`, `unit`",
     );
     refused(
         "CREATE PLAN p WITH (currency = 'USD', currency = 'EUR')",
@@ -385,7 +385,7 @@ fn columns_are_declared_once_and_hide_nothing() {
     refused(
         "CREATE EVENT TYPE e (subject VARCHAR) WITH (type = 'e')",
         "1:22: event type `e`: column `subject` is there already",
-        "every event or window has `event_id`, `source`, `subject`, `event_time`, `ingest_time`, `shard`, `sequence`, `window_start`, `window_end`; choose another name and read the field with OPTIONS (path = '$.subject')",
+        "every event or window has `event_id`, `source`, `subject`, `event_time`, `ingest_time`, `shard`, `sequence`, `ordinal`, `window_start`, `window_end`; choose another name and read the field with OPTIONS (path = '$.subject')",
     );
     for name in [
         "event_id",

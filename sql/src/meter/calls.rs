@@ -3,11 +3,13 @@
 //! `latest(x)` needs the place of each event, `time_weighted_sum(x)` its window. A meter knows both,
 //! so they are added to the arguments before the query is planned.
 
+use crate::aggregates::METERED;
 use datafusion::sql::sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Statement, Value, visit_expressions_mut,
+    FunctionArguments, Ident, ObjectName, Spanned, Statement, Value, visit_expressions,
+    visit_expressions_mut,
 };
-use std::ops::ControlFlow;
+use std::{convert::Infallible, ops::ControlFlow};
 
 /// What an aggregate is given beside its own arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,35 @@ pub(super) fn check(function: &Function) -> Option<(String, String)> {
     None
 }
 
+/// An aggregate that refuses the types of its arguments: what it says, where the call is if there is
+/// only one by that name (else 0, 0), and the way out. `said` is the error of planning.
+pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u64), String)> {
+    let refusal_of = |name: &&str| {
+        let refusals = ["does not take", "takes", "would have"].into_iter();
+        let mut places = refusals.filter_map(|verb| said.find(&format!("{name} {verb} ")));
+        places.next().map(|at| (name.len(), &said[at..]))
+    };
+    // The longest name: `sum does not take` is in `prorated_sum does not take` too.
+    let (name_bytes, refusal) = METERED.iter().filter_map(|name| refusal_of(&name)).max()?;
+    let name = &refusal[..name_bytes];
+    let refusal = refusal.split(". No function matches").next()?;
+    let (problem, hint) = refusal.split_once(": ").unwrap_or((refusal, "correct the call"));
+    let mut places = Vec::new();
+    let ControlFlow::Continue(()) = visit_expressions(query, |expr| {
+        if let Expr::Function(function) = expr
+            && name_of(function) == name
+        {
+            places.push(expr.span().start);
+        }
+        ControlFlow::<Infallible>::Continue(())
+    });
+    let place = match places[..] {
+        [only] => (only.line, only.column),
+        _ => (0, 0),
+    };
+    Some((problem.to_owned(), place, hint.to_owned()))
+}
+
 /// Adds what each call needs besides its own arguments.
 pub(super) fn supply(statement: &mut Statement, window_us: i64) {
     // The visitor is never told to stop.
@@ -77,7 +108,7 @@ pub(super) fn supply(statement: &mut Statement, window_us: i64) {
                 arguments.args.extend(supplied.arguments(window_us));
             }
         }
-        ControlFlow::<std::convert::Infallible>::Continue(())
+        ControlFlow::<Infallible>::Continue(())
     });
 }
 
@@ -91,7 +122,7 @@ pub(super) fn count_distinct(statement: &mut Statement) {
             arguments.duplicate_treatment = None;
             function.name = ObjectName::from(vec![Ident::new("count_distinct")]);
         }
-        ControlFlow::<std::convert::Infallible>::Continue(())
+        ControlFlow::<Infallible>::Continue(())
     });
 }
 

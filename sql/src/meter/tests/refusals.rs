@@ -136,19 +136,19 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, COUNT(DISTINCT CAST(input AS DOUBLE)) AS i FROM llm GROUP BY subject",
-            "count_distinct does not take floating-point numbers: declare or cast the value as DECIMAL",
+            "count_distinct does not take floating-point numbers\n  hint: declare or cast the value as DECIMAL",
         ),
         (
             "SELECT subject, avg(CAST(input AS REAL)) AS i FROM llm GROUP BY subject",
-            "avg does not take floating-point numbers",
+            "avg does not take floating-point numbers (line 1, column 17 of its query)\n  hint: declare or cast",
         ),
         (
             "SELECT subject, avg(model) AS i FROM llm GROUP BY subject",
-            "avg does not take Utf8: it takes integers and decimals",
+            "avg does not take Utf8 (line 1, column 17 of its query)\n  hint: it takes integers and decimals",
         ),
         (
             "SELECT subject, latest(CAST(input AS DOUBLE)) AS i FROM llm GROUP BY subject",
-            "latest does not take floating-point numbers",
+            "latest does not take floating-point numbers (line 1, column 17 of its query)",
         ),
         (
             "SELECT subject, latest(input, event_time) AS i FROM llm GROUP BY subject",
@@ -188,15 +188,15 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, prorated_sum(model) AS i FROM llm GROUP BY subject",
-            "prorated_sum does not take Utf8",
+            "`tokens`: prorated_sum does not take Utf8 (line 1, column 17 of its query)",
         ),
         (
             "SELECT subject, time_weighted_sum(cost * cost * cost * 0.0000001) AS i FROM llm GROUP BY subject",
-            "time_weighted_sum would have 40 digits after the point: cast to fewer",
+            "time_weighted_sum would have 40 digits after the point (line 1, column 17 of its query)\n  hint: cast to fewer",
         ),
         (
             "SELECT subject, unique_count(model, input) AS i FROM llm GROUP BY subject",
-            "unique_count takes whether an event adds its value as TRUE or FALSE, not as Int64",
+            "TRUE or FALSE, not as Int64 (line 1, column 17 of its query)\n  hint: write a condition",
         ),
         (
             "SELECT subject, unique_count(model) AS i FROM llm GROUP BY subject",
@@ -276,7 +276,11 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(model) AS i FROM llm GROUP BY subject",
-            "sum does not take",
+            "sum does not take Utf8 (line 1, column 17 of its query)\n  hint: it adds",
+        ),
+        (
+            "SELECT subject, SUM(input) AS j, SUM(model) AS i FROM llm GROUP BY subject",
+            "`tokens`: sum does not take Utf8\n  hint: it adds integers and decimals",
         ),
         (
             "SELECT subject, SUM(input, output) AS i FROM llm GROUP BY subject",

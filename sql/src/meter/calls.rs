@@ -75,7 +75,7 @@ pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u6
         places.next().map(|at| (name.len(), &said[at..]))
     };
     // The longest name: `sum does not take` is in `prorated_sum does not take` too.
-    let (name_bytes, refusal) = METERED.iter().filter_map(|name| refusal_of(&name)).max()?;
+    let (name_bytes, refusal) = METERED.iter().filter_map(refusal_of).max()?;
     let name = &refusal[..name_bytes];
     let refusal = refusal.split(". No function matches").next()?;
     let (problem, hint) = refusal.split_once(": ").unwrap_or((refusal, "correct the call"));

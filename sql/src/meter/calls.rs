@@ -78,7 +78,9 @@ pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u6
     let (name_bytes, refusal) = METERED.iter().filter_map(refusal_of).max()?;
     let name = &refusal[..name_bytes];
     let refusal = refusal.split(". No function matches").next()?;
-    let (problem, hint) = refusal.split_once(": ").unwrap_or((refusal, "correct the call"));
+    let (problem, hint) = refusal
+        .split_once(": ")
+        .unwrap_or((refusal, "correct the call"));
     let mut places = Vec::new();
     let ControlFlow::Continue(()) = visit_expressions(query, |expr| {
         if let Expr::Function(function) = expr

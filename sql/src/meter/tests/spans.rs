@@ -236,11 +236,7 @@ fn active_days(events: &[&Reading], span: &Span) -> i128 {
         let own = || events.iter().filter(|e| e.model == Some(model));
         let is_added = |last: Option<&&Reading>| last.is_some_and(|e| e.adds != Some(false));
         for day in span.from_us.div_euclid(DAY)..span.until_us.div_euclid(DAY) {
-            let at_start = is_added(
-                own()
-                    .filter(|e| e.time_us.div_euclid(DAY) < day)
-                    .next_back(),
-            );
+            let at_start = is_added(own().rfind(|e| e.time_us.div_euclid(DAY) < day));
             let added = own().any(|e| e.adds != Some(false) && e.time_us.div_euclid(DAY) == day);
             count += i128::from(at_start || added);
         }

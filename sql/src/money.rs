@@ -1,4 +1,4 @@
-//! Exact numbers, money, and the only function that rounds.
+//! Exact numbers, money, and the only functions that round.
 //!
 //! An amount stays an [`Exact`] from the first product to the last sum. It becomes [`Money`], a whole
 //! number of the currency's minor units, once: at the line item, by [`round`]. Totals are then sums of
@@ -205,7 +205,9 @@ pub fn round(value: Exact, scale: u8) -> Result<Exact, MoneyError> {
         });
     };
     let digits = match exact::power_of_ten(dropped) {
-        Some(unit) => divide_half_away(value.digits, unit),
+        Some(unit) => {
+            quotient(value.digits, 0, unit).expect("a tenth of a number of 38 digits has fewer")
+        }
         // The unit is 10^39 or more, so a value of at most 38 digits is less than half of it.
         None => 0,
     };
@@ -230,16 +232,4 @@ pub(crate) fn quotient(digits: i128, zeros: u8, divisor: i128) -> Option<i128> {
         false => Some(quotient),
     };
     rounded.filter(|digits| Exact::new(*digits, 0).is_ok())
-}
-
-/// The quotient, rounded half away from zero; `unit` is positive.
-fn divide_half_away(digits: i128, unit: i128) -> i128 {
-    let quotient = digits / unit;
-    let rest = (digits % unit).abs();
-    // `rest >= unit - rest` is `2 * rest >= unit` without its overflow.
-    if rest >= unit - rest {
-        quotient + digits.signum()
-    } else {
-        quotient
-    }
 }

@@ -251,6 +251,15 @@ fn a_window_divides_a_day_into_minutes_or_more() {
 }
 
 #[test]
+fn usage_is_carried_over_where_it_is_said() {
+    refused(
+        "CREATE METER m WITH (window = '1 day', carry_over = 'yes') AS",
+        "1:53: meter `m`: option `carry_over`: `yes` is neither true nor false",
+        "write carry_over = 'true' or leave it out",
+    );
+}
+
+#[test]
 fn a_currency_is_one_that_is_paid_in() {
     let price = |code: &str| format!("CREATE PRICE p WITH (currency = '{code}') AS SELECT 1");
     refused(

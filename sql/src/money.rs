@@ -190,7 +190,7 @@ impl fmt::Display for Money {
 }
 
 /// Rounds to `scale` fraction digits, half away from zero: 0.5 becomes 1, -0.5 becomes -1, 0.4999 becomes
-/// 0. This and [`quotient`] are the only functions that round; everything else either keeps every digit
+/// 0. This and `quotient` are the only functions that round; everything else either keeps every digit
 /// or fails.
 ///
 /// The result has exactly `scale` fraction digits, also where the value had fewer.

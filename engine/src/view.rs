@@ -289,7 +289,9 @@ impl View {
     /// period begins or ends within a window, only its part of that window counts.
     pub async fn windows(&self, index: usize, period: Option<&Period>) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
-        let states = self.states(index, period).await?;
+        let width_us = meter.definition().window_us;
+        let inside = period.map(|period| Inside::of(period, width_us));
+        let states = self.states(index, inside.as_ref()).await?;
         let rows = meter.finish(&states).await?;
         let closed_end = self
             .shards()
@@ -326,28 +328,36 @@ impl View {
     /// A meter's totals for a period: `customer, subject, dimensions…, measures…`.
     async fn totals(&self, index: usize, period: &Period) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
-        let states = self.states(index, Some(period)).await?;
-        with_customer(meter, &meter.totals(&states).await?, &[], None)
+        let width_us = meter.definition().window_us;
+        let within = Inside::of(period, width_us);
+        let within = self.states(index, Some(&within)).await?;
+        let before = match meter.carries() {
+            true => {
+                let before = Inside::before(period, width_us);
+                self.states(index, Some(&before)).await?
+            }
+            false => Vec::new(),
+        };
+        let totals = meter.totals_over(&within, &before, &period.span()).await?;
+        with_customer(meter, &totals, &[], None)
     }
 
-    /// The state batches whose merge is the meter, over everything or over exactly one period.
-    async fn states(&self, index: usize, period: Option<&Period>) -> Result<Vec<RecordBatch>> {
+    /// The state batches whose merge is the meter, over everything or over exactly some time.
+    async fn states(&self, index: usize, inside: Option<&Inside>) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
-        let width_us = meter.definition().window_us;
-        let inside = period.map(|p| Inside::of(p, width_us));
         let mut states = Vec::new();
-        for pane in self.panes(index, inside.as_ref()).await? {
+        for pane in self.panes(index, inside).await? {
             states.push(meter.states_of(&pane)?);
         }
         for (_, metering) in self.shards().await? {
             for batch in metering.lanes()[index].unwritten()? {
-                states.push(match &inside {
+                states.push(match inside {
                     Some(inside) => inside.select(batch)?,
                     None => batch.clone(),
                 });
             }
         }
-        for (from_us, to_us) in inside.iter().flat_map(Inside::edges) {
+        for (from_us, to_us) in inside.into_iter().flat_map(Inside::edges) {
             states.extend(self.edge(meter, from_us, to_us).await?);
         }
         Ok(states)
@@ -403,7 +413,7 @@ impl View {
     }
 }
 
-/// The windows of some width that lie wholly in a period, and what is left at its edges.
+/// The windows of some width that lie wholly in some time, and what is left at its edges.
 struct Inside {
     first_us: i64,
     last_us: i64,
@@ -425,6 +435,16 @@ impl Inside {
             first_us,
             last_us,
             period: (period.start_us, period.end_us),
+        }
+    }
+
+    /// Everything before a period.
+    fn before(period: &Period, width_us: i64) -> Self {
+        let last_us = window_start(EventTime(period.start_us), width_us).0;
+        Inside {
+            first_us: i64::MIN,
+            last_us,
+            period: (last_us, period.start_us),
         }
     }
 

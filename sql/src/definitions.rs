@@ -75,6 +75,8 @@ pub struct MeterDefinition {
     pub window_us: i64,
     /// How long after its end a window waits, in microseconds.
     pub lateness_us: i64,
+    /// Whether a period's totals are over all usage up to its end, not only over its own.
+    pub carry_over: bool,
     /// What one unit is called, for documents.
     pub unit: Option<String>,
     /// The event type in FROM.

@@ -11,6 +11,7 @@
 //! 38 digits is an error, at whichever stage it appears.
 
 use crate::{
+    aggregates,
     definitions::{EventType, MeterDefinition},
     error::{Error, Result},
     schema,
@@ -29,10 +30,12 @@ use datafusion::{
 use layout::Layout;
 use pipeline::{Halves, Stage};
 use planning::{check_alike, check_types, halves, planner};
+use span::StateOf;
 use std::sync::Arc;
 
 mod batch;
 mod blame;
+mod calls;
 mod columns;
 mod fingerprint;
 mod layout;
@@ -40,8 +43,11 @@ mod leaf;
 mod pipeline;
 mod planning;
 mod shape;
+mod span;
 mod syntax;
 mod window;
+
+pub use span::Span;
 
 /// A planned meter. Cheap to share; every method may run at the same time as any other.
 #[derive(Debug)]
@@ -49,6 +55,7 @@ pub struct Meter {
     definition: MeterDefinition,
     input: SchemaRef,
     layout: Layout,
+    states: Vec<StateOf>,
     partial: Stage,
     reduce: Stage,
     finish: Stage,
@@ -72,7 +79,9 @@ impl Meter {
         config: SessionConfig,
     ) -> Result<Self> {
         let planning = |source| shape::plan_error(definition, source);
-        let statement = syntax::parse(definition)?;
+        let mut statement = syntax::parse(definition)?;
+        calls::count_distinct(&mut statement);
+        calls::supply(&mut statement, definition.window_us);
         let state = planner(event_type, config).map_err(planning)?;
         let statement = Statement::Statement(Box::new(statement));
         let plan = state.statement_to_plan(statement).await;
@@ -103,6 +112,7 @@ impl Meter {
             reduce: per_window.reduce()?,
             finish,
             totals: in_total.finish()?,
+            states: states_of(1 + shape.keys.len(), per_window)?,
             layout,
             fingerprint,
         })
@@ -246,8 +256,19 @@ impl Meter {
     /// them, NULL first.
     ///
     /// # Errors
-    /// [`Error::Measure`]; its window is `any` when each window by itself is fine.
+    /// [`Error::Measure`]; its window is `any` when each window by itself is fine. [`Error::Engine`]
+    /// for a meter that [weighs usage by time](Meter::is_timed), whose totals are those of a span.
     pub async fn totals(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
+        if self.is_timed() {
+            return Err(merging(exec_datafusion_err!(
+                "meter `{}` weighs usage by time: its totals are over a span",
+                self.definition.name
+            )));
+        }
+        self.merge_windows(states).await
+    }
+
+    async fn merge_windows(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
         let without_window = states.iter().map(without_first_column);
         let without_window: Vec<RecordBatch> = without_window
             .collect::<Result<_, DataFusionError>>()
@@ -325,6 +346,21 @@ impl Meter {
         let ends: TimestampMicrosecondArray = starts.try_unary(end)?;
         Ok(ends.with_data_type(schema::timestamp()))
     }
+}
+
+/// Where the states of each aggregate are, after the first columns of a state batch.
+fn states_of(first: usize, halves: &Halves) -> Result<Vec<StateOf>, DataFusionError> {
+    let mut from = first;
+    let counts = halves.state_counts()?.into_iter();
+    let states = counts.zip(halves.aggregate_names()).map(|(count, name)| {
+        let columns = from..from + count;
+        from = columns.end;
+        StateOf {
+            columns,
+            timed: aggregates::timed(name),
+        }
+    });
+    Ok(states.collect())
 }
 
 fn indented(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! Exact numbers, money, and the only function that rounds.
+//! Exact numbers, money, and the only functions that round.
 //!
 //! An amount stays an [`Exact`] from the first product to the last sum. It becomes [`Money`], a whole
 //! number of the currency's minor units, once: at the line item, by [`round`]. Totals are then sums of
@@ -10,6 +10,7 @@ mod tests;
 
 pub use exact::{DIGITS_MAX, Exact};
 
+use arrow::datatypes::i256;
 use std::fmt;
 
 /// Fraction digits that hold any ISO 4217 minor unit: `CLF` and `UYW` have four, every other fewer.
@@ -189,7 +190,8 @@ impl fmt::Display for Money {
 }
 
 /// Rounds to `scale` fraction digits, half away from zero: 0.5 becomes 1, -0.5 becomes -1, 0.4999 becomes
-/// 0. This is the only function that rounds; everything else either keeps every digit or fails.
+/// 0. This and `quotient` are the only functions that round; everything else either keeps every digit
+/// or fails.
 ///
 /// The result has exactly `scale` fraction digits, also where the value had fewer.
 ///
@@ -203,21 +205,31 @@ pub fn round(value: Exact, scale: u8) -> Result<Exact, MoneyError> {
         });
     };
     let digits = match exact::power_of_ten(dropped) {
-        Some(unit) => divide_half_away(value.digits, unit),
+        Some(unit) => {
+            quotient(value.digits, 0, unit).expect("a tenth of a number of 38 digits has fewer")
+        }
         // The unit is 10^39 or more, so a value of at most 38 digits is less than half of it.
         None => 0,
     };
     Exact::new(digits, scale)
 }
 
-/// The quotient, rounded half away from zero; `unit` is positive.
-fn divide_half_away(digits: i128, unit: i128) -> i128 {
-    let quotient = digits / unit;
-    let rest = (digits % unit).abs();
-    // `rest >= unit - rest` is `2 * rest >= unit` without its overflow.
-    if rest >= unit - rest {
-        quotient + digits.signum()
+/// `digits · 10^zeros / divisor`, rounded half away from zero to a whole number; `divisor` is above
+/// zero. `None` when it takes more than 38 digits, or more than 76 on the way.
+pub(crate) fn quotient(digits: i128, zeros: u8, divisor: i128) -> Option<i128> {
+    let scaled = i256::from_i128(10).checked_pow(zeros.into())?;
+    let scaled = scaled.checked_mul(i256::from_i128(digits))?;
+    let divisor = i256::from_i128(divisor);
+    let quotient = scaled.checked_div(divisor)?.to_i128()?;
+    let rest = scaled.checked_rem(divisor)?;
+    let rest = if rest < i256::ZERO {
+        rest.checked_neg()?
     } else {
-        quotient
-    }
+        rest
+    };
+    let rounded = match rest >= divisor.checked_sub(rest)? {
+        true => quotient.checked_add(digits.signum()),
+        false => Some(quotient),
+    };
+    rounded.filter(|digits| Exact::new(*digits, 0).is_ok())
 }

@@ -200,9 +200,10 @@ fn event_type(cursor: &mut Cursor<'_>, name: Name) -> Result<EventType> {
 }
 
 fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
-    let options = Options::parse(cursor, &["window", "lateness", "unit"])?;
+    let options = Options::parse(cursor, &["window", "lateness", "carry_over", "unit"])?;
     let window_us = options.window_us(cursor)?;
     let lateness_us = options.lateness_us(cursor)?;
+    let carry_over = options.boolean(cursor, "carry_over")?;
     let unit = options.get("unit").map(|unit| unit.text.clone());
     let query = query::after_as(cursor)?;
     let from = meter_query::event_type(&query)?;
@@ -211,6 +212,7 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
             name: name.text,
             window_us,
             lateness_us,
+            carry_over,
             unit,
             event_type: from.text,
             query: query.text,

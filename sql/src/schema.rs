@@ -83,6 +83,7 @@ pub fn event_relation(event_type: &EventType) -> SchemaRef {
         Field::new("ingest_time", timestamp(), false),
         Field::new("shard", DataType::Utf8, false),
         Field::new("sequence", DataType::Int64, false),
+        Field::new("ordinal", DataType::Int32, false),
     ];
     fields.extend(
         event_type

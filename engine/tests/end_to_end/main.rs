@@ -10,6 +10,7 @@
     reason = "helpers of tests may fail like the tests themselves, and say what they leave out"
 )]
 
+mod aggregates;
 mod bad_input;
 mod crashes;
 mod errors;

@@ -1,9 +1,15 @@
 //! Readers that are not ours find the same sums in our tables.
 
 use crate::world::{TOKENS, World};
-use std::env;
+use std::{collections::BTreeSet, env};
 use tokio::process::Command;
 use tollgate::generator::{Load, Workload};
+
+/// Which models each subject uses: a measure whose state is a list.
+const MODELS: &str = "
+CREATE METER models WITH (window = '1 hour') AS
+SELECT subject, COUNT(DISTINCT model) AS models FROM llm_completion GROUP BY subject;
+";
 
 /// Prints the rows of each query: first as delta-rs reads the tables, then as DuckDB reads the files that
 /// the logs name. A meter's table goes by the meter's name.
@@ -54,7 +60,7 @@ pub(crate) async fn outside(world: &World, lake: &str, queries: &[&str]) -> Opti
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duckdb_and_delta_rs_read_the_same_sums() {
-    let world = World::new(TOKENS).await;
+    let world = World::new(&format!("{TOKENS}{MODELS}")).await;
     let mut workload = Workload::new(Load {
         seed: 3,
         events: 20_000,
@@ -63,6 +69,7 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
     });
     let mut lines = Vec::new();
     workload.write(20_000, &mut lines);
+    let pairs: BTreeSet<[String; 2]> = lines.split(|byte| *byte == b'\n').map(pair).collect();
     lines.extend_from_slice(b"\nnot an event");
     std::fs::write(world.path("events.ndjson"), lines).unwrap();
     world.cli().publish(&world.path("events.ndjson"), 100).await;
@@ -77,7 +84,10 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
     let events = "SELECT count(*), sum(llm_completion['input_tokens']), \
                   sum(llm_completion['output_tokens']) FROM events WHERE status IN ('ok', 'late')";
     let panes = "SELECT sum(calls), sum(input), sum(output) FROM tokens";
-    let Some(rows) = outside(&world, "lake", &[events, panes]).await else {
+    let listed = "SELECT count(*), count(DISTINCT subject), count(DISTINCT model) \
+                  FROM (SELECT DISTINCT subject, unnest(models__state0) AS model FROM models)";
+    let queries = [events, panes, listed];
+    let Some(rows) = outside(&world, "lake", &queries).await else {
         return;
     };
     let totals = workload.totals();
@@ -85,12 +95,28 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
         "{} {} {}",
         totals.events, totals.input_tokens, totals.output_tokens
     );
-    let [delta, duck] = ["deltalake", "duckdb"].map(|tool| format!("{tool} {sums}"));
-    let expected = [delta.clone(), delta, duck.clone(), duck];
+    let different = |part: usize| {
+        pairs
+            .iter()
+            .map(|pair| &pair[part])
+            .collect::<BTreeSet<_>>()
+    };
+    let (subjects, models) = (different(0).len(), different(1).len());
+    let pairs = format!("{} {subjects} {models}", pairs.len());
+    let expected: Vec<String> = ["deltalake", "duckdb"]
+        .into_iter()
+        .flat_map(|tool| [&sums, &sums, &pairs].map(|row| format!("{tool} {row}")))
+        .collect();
     assert_eq!(rows, expected);
     // They find the same in merged files.
     let said = world.cli().succeed(&["maintain"]).await;
     assert!(!said.starts_with("events: 0 files"), "{said}");
-    let merged = outside(&world, "lake", &[events, panes]).await;
+    let merged = outside(&world, "lake", &queries).await;
     assert_eq!(merged.unwrap_or_default(), expected);
+}
+
+/// Subject and model of an event.
+fn pair(line: &[u8]) -> [String; 2] {
+    let event: serde_json::Value = serde_json::from_slice(line).unwrap();
+    [&event["subject"], &event["data"]["model"]].map(|text| text.as_str().unwrap().to_owned())
 }

@@ -58,7 +58,8 @@ CREATE EVENT TYPE call (model VARCHAR NOT NULL, tokens BIGINT NOT NULL) WITH (ty
 CREATE METER by_model WITH (window = '1 minute', lateness = '10 seconds') AS
 SELECT subject, model, SUM(tokens) AS tokens, COUNT(*) AS calls FROM call GROUP BY subject, model;
 CREATE METER by_subject WITH (window = '1 hour') AS
-SELECT subject, SUM(tokens) FILTER (WHERE tokens > 50) AS tokens, COUNT(*) AS calls
+SELECT subject, SUM(tokens) FILTER (WHERE tokens > 50) AS tokens, COUNT(*) AS calls,
+       COUNT(DISTINCT tokens) AS sizes, LATEST(tokens) AS last, TIME_WEIGHTED_SUM(tokens) AS area
 FROM call GROUP BY subject;
 ";
 
@@ -414,8 +415,16 @@ fn check_events(lake: &Lake, log: &Log) {
     assert_eq!(counted, expected);
 }
 
-/// Tokens and calls by window start and group.
-type Measured = BTreeMap<(i64, String), (i128, i64)>;
+/// What is measured, by window start and group.
+type Measured = BTreeMap<(i64, String), Sums>;
+
+#[derive(Debug, Default, PartialEq)]
+struct Sums {
+    tokens: i128,
+    calls: i64,
+    /// Different sizes, the last, and token microseconds, for the meter that has them.
+    sizes: Option<(usize, i64, i128)>,
+}
 
 /// The merge of all panes is what the counted events add up to.
 async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
@@ -436,9 +445,25 @@ async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
             tokens.value(row)
         };
         let key = (starts.value(row), group(&merged, row));
-        assert!(found.insert(key, (sum, calls.value(row))).is_none());
+        let sums = Sums {
+            tokens: sum,
+            calls: calls.value(row),
+            sizes: sizes(&merged, row),
+        };
+        assert!(found.insert(key, sums).is_none());
     }
     assert_eq!(found, expected(meter, log), "{}", meter.definition().name);
+}
+
+fn sizes(rows: &RecordBatch, row: usize) -> Option<(usize, i64, i128)> {
+    let integer = |name: &str| {
+        let column = rows.column_by_name(name)?;
+        Some(column.as_primitive::<Int64Type>().value(row))
+    };
+    let area = rows.column_by_name("area")?;
+    let area = area.as_primitive::<Decimal128Type>().value(row);
+    let sizes = usize::try_from(integer("sizes")?).unwrap();
+    Some((sizes, integer("last")?, area))
 }
 
 fn group(rows: &RecordBatch, row: usize) -> String {
@@ -460,14 +485,32 @@ fn expected(meter: &Meter, log: &Log) -> Measured {
             false => (format!("u{}", fact.subject), fact.tokens > 50),
         };
         let sums = measured.entry((start, group)).or_default();
-        sums.0 += if is_summed {
+        sums.tokens += if is_summed {
             i128::from(fact.tokens)
         } else {
             0
         };
-        sums.1 += 1;
+        sums.calls += 1;
+    }
+    if !by_model {
+        for ((start, group), sums) in &mut measured {
+            sums.sizes = Some(expected_sizes(*start, *start + width_us, group, log));
+        }
     }
     measured
+}
+
+fn expected_sizes(start: i64, end: i64, group: &str, log: &Log) -> (usize, i64, i128) {
+    let own = |fact: &&Fact| {
+        format!("u{}", fact.subject) == group && (start..end).contains(&fact.time_us)
+    };
+    let own: Vec<&Fact> = log.counted.iter().filter(own).collect();
+    let sizes: BTreeSet<i64> = own.iter().map(|fact| fact.tokens).collect();
+    let last = own.iter().max_by_key(|fact| fact.time_us).unwrap();
+    let area = own
+        .iter()
+        .map(|fact| i128::from(fact.tokens) * i128::from(end - fact.time_us));
+    (sizes.len(), last.tokens, area.sum())
 }
 
 /// The rows of pane 0 as text, sorted; there is one for each window and group.

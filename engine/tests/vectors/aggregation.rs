@@ -1,13 +1,15 @@
-//! Aggregation cases: each is a meter, and a query over its totals or windows.
+//! Aggregation cases: each is a meter, and a query over its totals for the period and for each window.
 
 use crate::{
-    case::{Case, Outcome, not_built, read, scale_of},
-    run::{EVENT_TYPE, Event, Span, json, query, run},
+    case::{Case, Outcome, not_built, read, scale_of, whole_digits_of},
+    run::{EVENT_TYPE, Event, Metered, json, query, run},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use tollgate::period::{LocalUnit, Recurrence, local_window};
+use tollgate_sql::{meter::Span, money::Exact};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,7 +27,18 @@ struct Params {
     window: Option<Window>,
     empty_window: Option<String>,
     received: Option<Vec<Vec<BTreeMap<Bound, Timestamp>>>>,
-    round_decimals: Option<i32>,
+    round_decimals: Option<u8>,
+    round_mode: Option<String>,
+    /// How long the billing period is that the period is a part of.
+    days_in_period: Option<String>,
+    /// Whether events add and remove their values.
+    #[serde(default)]
+    operations: bool,
+    /// How many days all usage weighs, whenever it was.
+    persisted_days: Option<String>,
+    /// The level at the period's start.
+    initial_value: Option<String>,
+    time_zone: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,6 +99,7 @@ struct Reading {
     props: BTreeMap<String, Option<String>>,
     source: Option<String>,
     received_at: Option<Timestamp>,
+    operation: Option<String>,
 }
 
 /// How the measure is written.
@@ -95,12 +109,19 @@ enum Aggregate {
     Count,
     Max,
     Min,
-    /// Each value is a group of the meter, so that a query can count them.
+    Avg,
+    Latest,
     UniqueCount,
+    WeightedSum,
+    ProratedSum,
+    ProratedUniqueCount,
 }
 
 /// What the engine answers.
 pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
+    if case.model == "billing_period" {
+        return billing_period(case);
+    }
     let Some(aggregate) = Aggregate::named(&case.model) else {
         return not_built("");
     };
@@ -115,6 +136,37 @@ pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
     plan.answer().await
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PeriodParams {
+    anchor_date: Date,
+    interval_months: i32,
+    time_zone: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Day {
+    date: Date,
+}
+
+fn billing_period(case: &Case) -> Outcome<Value> {
+    let params: PeriodParams = read(&case.params)?;
+    let Day { date } = read(&case.input)?;
+    // Days are days in any zone; only a zone that there is not matters.
+    TimeZone::get(&params.time_zone)?;
+    let Some(periods) = Recurrence::new(params.anchor_date, params.interval_months) else {
+        return not_built("an interval of less than a month");
+    };
+    let k = periods.occurrence(date);
+    let day = |k: Option<i32>| k.and_then(|k| periods.start(k)).map(|day| day.to_string());
+    Ok(json!({
+        "is_period_start": periods.is_start(date),
+        "period_start": day(k),
+        "period_end": day(k.map(|k| k + 1)),
+    }))
+}
+
 impl Aggregate {
     fn named(model: &str) -> Option<Self> {
         match model {
@@ -122,30 +174,62 @@ impl Aggregate {
             "count" => Some(Aggregate::Count),
             "max" => Some(Aggregate::Max),
             "min" => Some(Aggregate::Min),
+            "avg" => Some(Aggregate::Avg),
+            "latest" => Some(Aggregate::Latest),
             "unique_count" => Some(Aggregate::UniqueCount),
+            "weighted_sum" => Some(Aggregate::WeightedSum),
+            "prorated_sum" => Some(Aggregate::ProratedSum),
+            "prorated_unique_count" => Some(Aggregate::ProratedUniqueCount),
             _ => None,
         }
     }
 
     /// The meter's measure.
-    fn measure(self) -> &'static str {
+    fn measure(self, operations: bool) -> &'static str {
         match self {
-            Aggregate::Sum => "SUM(value) AS measure",
-            Aggregate::Max => "MAX(value) AS measure",
-            Aggregate::Min => "MIN(value) AS measure",
-            Aggregate::Count | Aggregate::UniqueCount => "COUNT(*) AS measure",
+            Aggregate::Sum => "SUM(value)",
+            Aggregate::Max => "MAX(value)",
+            Aggregate::Min => "MIN(value)",
+            Aggregate::Avg => "AVG(value)",
+            Aggregate::Latest => "LATEST(value)",
+            Aggregate::Count => "COUNT(*)",
+            Aggregate::UniqueCount if operations => {
+                "UNIQUE_COUNT(value, operation IS DISTINCT FROM 'remove')"
+            }
+            Aggregate::UniqueCount => "COUNT(DISTINCT value)",
+            Aggregate::WeightedSum => "TIME_WEIGHTED_AVG(value)",
+            Aggregate::ProratedSum => "PRORATED_SUM(value)",
+            Aggregate::ProratedUniqueCount if operations => {
+                "PRORATED_UNIQUE_COUNT(value, operation IS DISTINCT FROM 'remove')"
+            }
+            Aggregate::ProratedUniqueCount => "PRORATED_UNIQUE_COUNT(value, TRUE)",
         }
     }
 
-    /// The answer from the meter's rows of one group; there is at most one, but for unique values.
+    /// The answer from the meter's rows of one group, of which there is at most one.
     fn result(self) -> &'static str {
         match self {
-            Aggregate::Sum | Aggregate::Count => "COALESCE(MAX(measure), 0)",
-            Aggregate::Max | Aggregate::Min => "MAX(measure)",
-            Aggregate::UniqueCount => "COUNT(value)",
+            Aggregate::Max | Aggregate::Min | Aggregate::Avg | Aggregate::Latest => "MAX(measure)",
+            Aggregate::Sum
+            | Aggregate::Count
+            | Aggregate::UniqueCount
+            | Aggregate::WeightedSum
+            | Aggregate::ProratedSum
+            | Aggregate::ProratedUniqueCount => "COALESCE(MAX(measure), 0)",
         }
     }
+
+    /// Whether values are told apart, not computed with.
+    fn is_of_texts(self) -> bool {
+        matches!(
+            self,
+            Aggregate::UniqueCount | Aggregate::ProratedUniqueCount
+        )
+    }
 }
+
+/// The id of the event that sets a level before all others.
+const INITIAL: &str = "initial";
 
 struct Plan {
     aggregate: Aggregate,
@@ -157,9 +241,9 @@ impl Plan {
     async fn answer(&self) -> Outcome<Value> {
         let properties = self.properties();
         let metered = run(&self.definitions(&properties)?, &self.events(&properties)?).await?;
-        let context = metered.session(self.span()).await?;
+        let context = metered.session(&self.span()?).await?;
         let mut answer = Map::new();
-        let result = self.result();
+        let result = self.result()?;
         if self.params.group_by.is_empty() {
             let rows = query(&context, &format!("SELECT {result} FROM usage")).await?;
             answer.insert("value".into(), rows[0][0].clone());
@@ -171,10 +255,8 @@ impl Plan {
             answer.insert("groups".into(), groups.into());
         }
         if let Some(window) = &self.params.window {
-            let windows = query(&context, &self.windows_query(window)?).await?;
-            let window =
-                |row: &Vec<Value>| json!({"start": row[0], "end": row[1], "value": row[2]});
-            answer.insert("windows".into(), windows.iter().map(window).collect());
+            let windows = self.windows(window, &metered).await?;
+            answer.insert("windows".into(), windows.into());
         }
         Ok(answer.into())
     }
@@ -194,9 +276,12 @@ impl Plan {
         let columns: String = (0..properties.len())
             .map(|index| format!(", property_{index} VARCHAR"))
             .collect();
-        let value_type = match self.aggregate {
-            Aggregate::UniqueCount => "VARCHAR".to_owned(),
-            _ => format!("DECIMAL(38, {})", scale_of(self.numbers())),
+        let value_type = match self.aggregate.is_of_texts() {
+            true => "VARCHAR".to_owned(),
+            false => {
+                let (whole, scale) = (whole_digits_of(self.numbers()), scale_of(self.numbers()));
+                format!("DECIMAL({}, {scale})", (whole + scale).clamp(1, 38))
+            }
         };
         let mut keys = vec!["subject".to_owned()];
         keys.extend(
@@ -205,23 +290,21 @@ impl Plan {
                 .iter()
                 .map(|name| column(properties, name)),
         );
-        if self.aggregate == Aggregate::UniqueCount {
-            keys.push("value".into());
-        }
-        let (keys, measure) = (keys.join(", "), self.aggregate.measure());
-        let (window, condition) = (self.base_window()?, self.condition(properties));
+        let keys = keys.join(", ");
+        let measure = self.aggregate.measure(self.params.operations);
+        let (window, condition) = (self.base_window()?, self.condition(properties)?);
+        let carry_over = self.params.carry_over || self.params.persisted_days.is_some();
         Ok(format!(
-            "CREATE EVENT TYPE {EVENT_TYPE} (value {value_type}{columns}) WITH (type = '{EVENT_TYPE}');
-CREATE METER usage WITH (window = '{window}') AS
-SELECT {keys}, {measure} FROM {EVENT_TYPE} WHERE {condition} GROUP BY {keys};"
+            "CREATE EVENT TYPE {EVENT_TYPE} (value {value_type}, operation VARCHAR{columns}) WITH (type = '{EVENT_TYPE}');
+CREATE METER usage WITH (window = '{window}', carry_over = '{carry_over}') AS
+SELECT {keys}, {measure} AS measure FROM {EVENT_TYPE} WHERE {condition} GROUP BY {keys};"
         ))
     }
 
     fn numbers(&self) -> impl Iterator<Item = &str> {
-        self.input
-            .events
-            .iter()
-            .filter_map(|event| self.value(event))
+        let values = self.input.events.iter();
+        let values = values.filter_map(|event| self.value(event));
+        values.chain(self.params.initial_value.as_deref())
     }
 
     fn value<'a>(&'a self, event: &'a Reading) -> Option<&'a str> {
@@ -233,23 +316,18 @@ SELECT {keys}, {measure} FROM {EVENT_TYPE} WHERE {condition} GROUP BY {keys};"
 
     fn base_window(&self) -> Outcome<&'static str> {
         let Some(window) = &self.params.window else {
-            return Ok("1 minute");
+            return Ok("1 hour");
         };
         if !self.params.group_by.is_empty() {
             return not_built("windows by group");
         }
-        if window.time_zone != "UTC" {
-            return not_built("windows in local time");
-        }
-        match window.size.as_str() {
-            "MINUTE" => Ok("1 minute"),
-            "HOUR" => Ok("1 hour"),
-            "DAY" => Ok("1 day"),
-            other => not_built(format!("windows of {other}")),
+        match window.unit()? {
+            LocalUnit::Minute => Ok("1 minute"),
+            LocalUnit::Hour | LocalUnit::Day => Ok("1 hour"),
         }
     }
 
-    fn condition(&self, properties: &BTreeSet<&str>) -> String {
+    fn condition(&self, properties: &BTreeSet<&str>) -> Outcome<String> {
         let filter = &self.params.filter;
         let mut conditions = vec!["TRUE".to_owned()];
         let all = filter.all.iter();
@@ -269,26 +347,51 @@ SELECT {keys}, {measure} FROM {EVENT_TYPE} WHERE {condition} GROUP BY {keys};"
             conditions.push(format!("({}) IS NOT TRUE", matches.join(" AND ")));
         }
         conditions.extend(self.params.received.as_deref().map(received));
-        conditions.join(" AND ")
+        if self.aggregate == Aggregate::WeightedSum && !self.params.carry_over {
+            let from = self.params.period.from;
+            conditions.push(format!("event_time >= TIMESTAMP '{from}'"));
+        }
+        let condition = conditions.join(" AND ");
+        match &self.params.initial_value {
+            None => Ok(condition),
+            Some(_) if self.params.carry_over || !self.params.group_by.is_empty() => {
+                not_built("an initial value beside earlier events, or by group")
+            }
+            Some(_) => Ok(format!("event_id = '{INITIAL}' OR ({condition})")),
+        }
     }
 
     fn events(&self, properties: &BTreeSet<&str>) -> Outcome<Vec<Event>> {
+        let initial = self.params.initial_value.iter().map(|value| {
+            Ok(Event {
+                id: INITIAL.into(),
+                source: "vectors".into(),
+                time: self.params.period.from,
+                received: None,
+                data: vec![("value".to_owned(), Some(value.clone()))],
+            })
+        });
         let events = (1..).zip(&self.input.events);
-        events
-            .map(|(number, event)| self.event(number, event, properties))
-            .collect()
+        let events = events.map(|(number, event)| self.event(number, event, properties));
+        initial.chain(events).collect()
     }
 
     fn event(&self, number: u64, event: &Reading, properties: &BTreeSet<&str>) -> Outcome<Event> {
-        let value = self.value(event).map(|text| match self.aggregate {
-            Aggregate::UniqueCount => json(text),
-            _ => text.to_owned(),
-        });
+        let value = self
+            .value(event)
+            .map(|text| match self.aggregate.is_of_texts() {
+                true => json(text),
+                false => text.to_owned(),
+            });
         let property = |(index, name): (usize, &&str)| {
             let text = event.props.get(*name).and_then(Option::as_deref);
             (format!("property_{index}"), text.map(json))
         };
-        let mut data = vec![("value".to_owned(), value)];
+        let operation = event.operation.as_deref().map(json);
+        let mut data = vec![
+            ("value".to_owned(), value),
+            ("operation".to_owned(), operation),
+        ];
         data.extend(properties.iter().enumerate().map(property));
         let (source, id) = self.identity(number, event)?;
         Ok(Event {
@@ -321,20 +424,42 @@ SELECT {keys}, {measure} FROM {EVENT_TYPE} WHERE {condition} GROUP BY {keys};"
         Ok((source.to_owned(), parts.join(",")))
     }
 
-    fn span(&self) -> Span {
+    fn span(&self) -> Outcome<Span> {
+        let zone = match &self.params.time_zone {
+            Some(name) => TimeZone::get(name)?,
+            None => TimeZone::UTC,
+        };
         let period = &self.params.period;
-        let from_us = period.from.as_microsecond();
-        Span {
-            from_us: (!self.params.carry_over).then_some(from_us),
-            to_us: Some(period.to.as_microsecond()),
+        let (from_us, to_us) = (period.from.as_microsecond(), period.to.as_microsecond());
+        let days = |text: &String| text.parse::<i64>();
+        let mut span = Span::new(from_us, to_us, zone);
+        if let Some(persisted) = &self.params.persisted_days {
+            // All usage weighs as if it had been there for so many days.
+            span.from_us = to_us;
+            span.until_us = to_us + days(persisted)? * 86_400_000_000;
         }
+        if let Some(whole) = &self.params.days_in_period {
+            span.whole_days = days(whole)?;
+        }
+        Ok(span)
     }
 
-    fn result(&self) -> String {
+    fn result(&self) -> Outcome<String> {
         let result = self.aggregate.result();
-        match self.params.round_decimals {
-            Some(decimals) => format!("ROUND({result}, {decimals})"),
-            None => result.to_owned(),
+        let Some(decimals) = self.params.round_decimals else {
+            return Ok(result.to_owned());
+        };
+        let rounded = format!("ROUND({result}, {decimals})");
+        let unit = Exact::new(1, decimals)?;
+        match self.params.round_mode.as_deref() {
+            None | Some("half_up" | "half_away") => Ok(rounded),
+            Some("ceil") => Ok(format!(
+                "{rounded} + CASE WHEN {rounded} - {result} < 0 THEN {unit} ELSE 0 END"
+            )),
+            Some("floor") => Ok(format!(
+                "{rounded} - CASE WHEN {rounded} - {result} > 0 THEN {unit} ELSE 0 END"
+            )),
+            Some(other) => not_built(format!("rounding by {other}")),
         }
     }
 
@@ -356,25 +481,60 @@ SELECT {keys}, {measure} FROM {EVENT_TYPE} WHERE {condition} GROUP BY {keys};"
         json!({"key": key, "value": row.last()})
     }
 
-    fn windows_query(&self, window: &Window) -> Outcome<String> {
-        let result = self.result();
-        match self.params.empty_window.as_deref() {
-            None => Ok(format!(
-                "SELECT window_start, window_end, {result} FROM usage_windows
-GROUP BY window_start, window_end ORDER BY window_start"
-            )),
-            Some("zero") => {
-                let (size, Period { from, to }) = (&window.size, &self.params.period);
-                let last = *to - SignedDuration::from_micros(1);
-                Ok(format!(
-                    "SELECT CAST(s.value AS TIMESTAMP(6)) AS first, CAST(s.value + INTERVAL '1 {size}' AS TIMESTAMP(6)),
-COALESCE(w.result, 0)
-FROM generate_series(date_trunc('{size}', TIMESTAMP '{from}'), TIMESTAMP '{last}', INTERVAL '1 {size}') AS s
-LEFT JOIN (SELECT window_start, {result} AS result FROM usage_windows GROUP BY window_start) AS w
-ON CAST(w.window_start AS TIMESTAMP(6)) = CAST(s.value AS TIMESTAMP(6)) ORDER BY first"
-                ))
+    /// The answer for each window of the period that has events, or for every one.
+    async fn windows(&self, window: &Window, metered: &Metered) -> Outcome<Vec<Value>> {
+        let zone = TimeZone::get(&window.time_zone)?;
+        let fills = match self.params.empty_window.as_deref() {
+            None => false,
+            Some("zero") => true,
+            Some(other) => return not_built(format!("empty windows as {other}")),
+        };
+        let (period, result) = (self.span()?, self.result()?);
+        let mut windows = Vec::new();
+        let mut at_us = period.from_us;
+        while at_us < period.until_us {
+            let local = local_window(at_us, window.unit()?, &zone);
+            let (start_us, end_us) = local.ok_or("a time beyond the calendar")?;
+            at_us = end_us;
+            let (from_us, until_us) = (start_us.max(period.from_us), end_us.min(period.until_us));
+            let row = |value: Value| {
+                let instant = |us| Timestamp::from_microsecond(us).map(|time| time.to_string());
+                Outcome::Ok(
+                    json!({"start": instant(start_us)?, "end": instant(end_us)?, "value": value}),
+                )
+            };
+            let has_events = self
+                .input
+                .events
+                .iter()
+                .any(|event| (from_us..until_us).contains(&event.ts.as_microsecond()));
+            let mut rows = Vec::new();
+            if has_events {
+                let span = Span::new(from_us, until_us, zone.clone());
+                let context = metered.session(&span).await?;
+                rows = query(
+                    &context,
+                    &format!("SELECT {result} FROM usage HAVING COUNT(*) > 0"),
+                )
+                .await?;
             }
-            Some(other) => not_built(format!("empty windows as {other}")),
+            match rows.first() {
+                Some(found) => windows.push(row(found[0].clone())?),
+                None if fills => windows.push(row("0".into())?),
+                None => {}
+            }
+        }
+        Ok(windows)
+    }
+}
+
+impl Window {
+    fn unit(&self) -> Outcome<LocalUnit> {
+        match self.size.as_str() {
+            "MINUTE" => Ok(LocalUnit::Minute),
+            "HOUR" => Ok(LocalUnit::Hour),
+            "DAY" => Ok(LocalUnit::Day),
+            other => not_built(format!("windows of {other}")),
         }
     }
 }

@@ -58,6 +58,23 @@ pub(crate) fn scale_of<'a>(numbers: impl IntoIterator<Item = &'a str>) -> u8 {
     scales.map(|number| number.scale).max().unwrap_or(0)
 }
 
+/// The digits before the point that these numbers need, 0 for what is no number.
+pub(crate) fn whole_digits_of<'a>(numbers: impl IntoIterator<Item = &'a str>) -> u8 {
+    let numbers = numbers
+        .into_iter()
+        .filter_map(|text| Exact::parse(text).ok());
+    let digits = numbers.map(|number| {
+        let whole = number.to_string();
+        let whole = whole
+            .trim_start_matches('-')
+            .split('.')
+            .next()
+            .map_or(0, str::len);
+        u8::try_from(whole).unwrap_or(u8::MAX)
+    });
+    digits.max().unwrap_or(0)
+}
+
 /// Whether the answer says what is expected. Numbers are compared as decimals, times as instants; an
 /// object may say more than is expected; groups may come in any order.
 pub(crate) fn check(expected: &Value, got: &Value) -> bool {

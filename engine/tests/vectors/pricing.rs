@@ -3,7 +3,7 @@
 use crate::{
     case::{Case, Outcome, not_built, read, scale_of},
     price::{Limits, Number, Price, rounded},
-    run::{EVENT_TYPE, Event, Span, json, run},
+    run::{EVENT_TYPE, Event, always, json, run},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -59,7 +59,7 @@ impl Sale {
 
     async fn charges(&self) -> Outcome<Vec<Charge>> {
         let metered = run(&self.definitions(), &self.events()?).await?;
-        let context = metered.session(Span::default()).await?;
+        let context = metered.session(&always()).await?;
         Ok(rate(&context, &metered.definitions.prices[0]).await?)
     }
 

@@ -7,9 +7,9 @@ use arrow::{
     datatypes::{DataType, Field, Schema, TimestampMicrosecondType},
 };
 use datafusion::prelude::SessionContext;
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
-use std::{iter::once, sync::Arc};
+use std::{iter::once, ops::Range, sync::Arc};
 use tokio::sync::watch;
 use tollgate::{
     clock::ManualClock,
@@ -25,7 +25,7 @@ use tollgate_connectors::{
 };
 use tollgate_sql::{
     definitions::{Definitions, SourceFile},
-    meter::Meter,
+    meter::{Meter, Span},
     money::Exact,
     schema, session,
 };
@@ -69,19 +69,9 @@ pub(crate) fn json(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Instants from `from` on (all if `None`), before `to` (all if `None`).
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Span {
-    /// Microseconds since the Unix epoch.
-    pub from_us: Option<i64>,
-    /// The same, exclusive.
-    pub to_us: Option<i64>,
-}
-
-impl Span {
-    fn contains(self, us: i64) -> bool {
-        self.from_us.is_none_or(|from| us >= from) && self.to_us.is_none_or(|to| us < to)
-    }
+/// All time.
+pub(crate) fn always() -> Span {
+    Span::new(i64::MIN, i64::MAX, TimeZone::UTC)
 }
 
 /// What a shard made of the events: their table, and the panes of the one meter, `usage`.
@@ -181,20 +171,25 @@ fn check_accepted(events: &[RecordBatch]) -> Outcome<()> {
 impl Metered {
     /// A session over a span: `usage` has its totals and `usage_windows` its windows, both with the
     /// paying `customer`.
-    pub(crate) async fn session(&self, span: Span) -> Outcome<SessionContext> {
-        let states = self.states(span).await?;
+    pub(crate) async fn session(&self, span: &Span) -> Outcome<SessionContext> {
+        let states = self.states(span.from_us..span.until_us).await?;
         let context = session::context();
-        let totals = with_customer(&self.meter.totals(&states).await?)?;
-        context.register_batch("usage", totals)?;
+        let before = match self.meter.carries() {
+            true => self.states(i64::MIN..span.from_us).await?,
+            false => Vec::new(),
+        };
+        let totals = self.meter.totals_over(&states, &before, span).await?;
+        context.register_batch("usage", with_customer(&totals)?)?;
         let windows = with_customer(&self.meter.finish(&states).await?)?;
         context.register_batch("usage_windows", windows)?;
         Ok(context)
     }
 
-    /// Panes of windows that lie in the span, and the state of its events in windows that do not.
-    async fn states(&self, span: Span) -> Outcome<Vec<RecordBatch>> {
+    /// Panes of windows that lie in the time, and the state of its events in windows that do not.
+    async fn states(&self, time: Range<i64>) -> Outcome<Vec<RecordBatch>> {
         let width_us = self.meter.definition().window_us;
-        let is_inside = |start: i64| span.contains(start) && span.contains(start + width_us - 1);
+        let is_inside =
+            |start: i64| time.contains(&start) && time.contains(&(start + width_us - 1));
         let mut states = Vec::new();
         for pane in &self.panes {
             let starts = pane["window_start"].as_primitive::<TimestampMicrosecondType>();
@@ -211,7 +206,7 @@ impl Metered {
             let at_edge = |row: usize| {
                 let us = times.value(row);
                 let counted = matches!(statuses.value(row), "ok" | "late");
-                counted && span.contains(us) && !is_inside(us - us.rem_euclid(width_us))
+                counted && time.contains(&us) && !is_inside(us - us.rem_euclid(width_us))
             };
             let edge: BooleanArray = (0..events.num_rows())
                 .map(|row| Some(at_edge(row)))

@@ -1,7 +1,8 @@
 //! A meter's query as plain batch SQL, for audits: the whole of `events` through DataFusion's ordinary
-//! planner, sharing nothing with the incremental path but the aggregates themselves.
+//! planner, sharing nothing with the incremental path but the aggregates themselves; for distinct values not even
+//! that.
 
-use super::syntax;
+use super::{calls, syntax};
 use crate::{definitions::MeterDefinition, error::Result};
 use datafusion::sql::sqlparser::{
     ast::{Expr, GroupByExpr, Ident, SelectItem, SetExpr, Statement},
@@ -30,6 +31,7 @@ pub(super) fn query(definition: &MeterDefinition) -> Result<String> {
             keys.insert(0, window);
         }
     }
+    calls::supply(&mut statement, definition.window_us);
     Ok(statement.to_string())
 }
 

@@ -59,7 +59,7 @@ impl Meter {
         self.measure_error("any".to_owned(), error)
     }
 
-    fn measure_error(&self, window_start: String, source: DataFusionError) -> Error {
+    pub(super) fn measure_error(&self, window_start: String, source: DataFusionError) -> Error {
         Error::Measure {
             meter: self.definition.name.clone(),
             window_start,

@@ -62,13 +62,17 @@ fn as_type(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef, DataFusionEr
     if from == to {
         return Ok(Arc::clone(column));
     }
-    let same_values = match (from, to) {
-        (DataType::Timestamp(a, Some(_)), DataType::Timestamp(b, Some(_))) => a == b,
-        (DataType::Dictionary(_, inner), to) => inner.is_string() && to.is_string(),
-        (from, to) => from.is_string() && to.is_string(),
-    };
-    if !same_values {
+    if !same_values(from, to) {
         return exec_err!("column `{}` is {from}, not {to}", field.name());
     }
     Ok(cast(column, to)?)
+}
+
+fn same_values(from: &DataType, to: &DataType) -> bool {
+    match (from, to) {
+        (DataType::Timestamp(a, Some(_)), DataType::Timestamp(b, Some(_))) => a == b,
+        (DataType::Dictionary(_, inner), to) => inner.is_string() && to.is_string(),
+        (DataType::List(from), DataType::List(to)) => same_values(from.data_type(), to.data_type()),
+        (from, to) => from == to || from.is_string() && to.is_string(),
+    }
 }

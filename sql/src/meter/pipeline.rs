@@ -84,6 +84,11 @@ impl Halves {
         aggregates.map(|a| Ok(a.state_fields()?.len())).collect()
     }
 
+    /// The SQL name of each aggregate, in the order of the state.
+    pub(super) fn aggregate_names(&self) -> impl Iterator<Item = &str> {
+        self.partial.aggr_expr().iter().map(|a| a.fun().name())
+    }
+
     /// Group keys, then state columns, as DataFusion names them.
     pub(super) fn state_schema(&self) -> SchemaRef {
         self.partial.schema()

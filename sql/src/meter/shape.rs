@@ -1,6 +1,10 @@
 //! A meter's query as a logical plan: checked, and rebuilt with the window as its first key.
 
-use super::{syntax::refused, window};
+use super::{
+    calls,
+    syntax::{self, refused},
+    window,
+};
 use crate::{
     aggregates,
     definitions::MeterDefinition,
@@ -99,12 +103,19 @@ pub(super) fn plan_error(definition: &MeterDefinition, source: DataFusionError) 
             let hint = help.unwrap_or("check the names and types in the query");
             refused(definition, &diagnostic.message, start, hint)
         }
-        None => Error::PlanMeter {
+        None => refused_call(definition, &source).unwrap_or_else(|| Error::PlanMeter {
             meter: definition.name.clone(),
             at: definition.at.clone(),
             source: Box::new(source),
-        },
+        }),
     }
+}
+
+/// The error of an aggregate that does not take what it is given.
+fn refused_call(definition: &MeterDefinition, source: &DataFusionError) -> Option<Error> {
+    let query = syntax::parse(definition).ok()?;
+    let (problem, place, hint) = calls::refused(&query, &source.to_string())?;
+    Some(refused(definition, &problem, place, &hint))
 }
 
 fn take_apart<'a>(
@@ -215,7 +226,8 @@ fn unmetered(function: &AggregateFunction) -> Found {
     let name = function.func.name();
     let params = &function.params;
     if !aggregates::METERED.contains(&name) {
-        let hint = "a meter has sum, count, min and max";
+        let hint =
+            "docs/meters.md lists those that are: sum, count, min, max, avg, first, latest, …";
         return Some((format!("the aggregate `{name}` is not for meters"), hint));
     }
     if params.distinct {

@@ -1,5 +1,6 @@
 //! What a meter's query may not contain, seen in its text, where each construct still has a place.
 
+use super::calls;
 use crate::{
     definitions::MeterDefinition,
     error::{Error, Result},
@@ -22,7 +23,7 @@ use std::ops::ControlFlow;
 struct Refusal {
     span: Span,
     construct: String,
-    hint: &'static str,
+    hint: String,
 }
 
 type Check = std::result::Result<(), Refusal>;
@@ -62,7 +63,7 @@ impl Refusal {
     fn into_error(self, definition: &MeterDefinition) -> Error {
         let problem = format!("a meter cannot have {}", self.construct);
         let start = self.span.start;
-        refused(definition, &problem, (start.line, start.column), self.hint)
+        refused(definition, &problem, (start.line, start.column), &self.hint)
     }
 }
 
@@ -84,11 +85,11 @@ pub(super) fn refused(
     }
 }
 
-fn refuse(span: Span, construct: impl Into<String>, hint: &'static str) -> Check {
+fn refuse(span: Span, construct: impl Into<String>, hint: impl Into<String>) -> Check {
     Err(Refusal {
         span,
         construct: construct.into(),
-        hint,
+        hint: hint.into(),
     })
 }
 
@@ -241,5 +242,8 @@ fn check_function(function: &Function, span: Span) -> Check {
     if function.over.is_some() {
         return refuse(span, "a window function", WINDOW_HINT);
     }
-    Ok(())
+    match calls::check(function) {
+        Some((construct, hint)) => refuse(span, construct, hint),
+        None => Ok(()),
+    }
 }

@@ -6,13 +6,15 @@ use crate::{
     error::{ErrorKind, Location},
 };
 use arrow::{
-    array::{Decimal128Array, Int64Array, StringArray},
+    array::{Decimal128Array, Int32Array, Int64Array, StringArray},
     datatypes::DataType,
     util::pretty::pretty_format_batches,
 };
 
+mod exact;
 mod properties;
 mod refusals;
+mod spans;
 
 pub(super) const HOUR: i64 = 3_600_000_000;
 
@@ -41,6 +43,7 @@ pub(super) fn definition(query: &str) -> MeterDefinition {
         name: "tokens".to_owned(),
         window_us: HOUR,
         lateness_us: 0,
+        carry_over: false,
         unit: None,
         event_type: "llm".to_owned(),
         query: query.to_owned(),
@@ -102,6 +105,7 @@ pub(super) fn batch(events: &[Event]) -> RecordBatch {
         times,
         text(&|_| Some("shard".to_owned())),
         integers(&|e| Some(e.0)),
+        Arc::new(Int32Array::from(vec![0; events.len()])),
         text(&|e| e.2.clone()),
         integers(&|e| e.3),
         integers(&|e| e.4),
@@ -429,34 +433,35 @@ async fn the_description_shows_what_is_read_and_kept() {
     }
 }
 
-/// Rows a second of `partial`, printed; run by hand with `--ignored --nocapture`.
+/// Rows a second of `partial` for some measures, printed; run by hand with `--ignored --nocapture`.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn partial_throughput() {
-    let meter = meter(
-        "SELECT subject, model, SUM(input) AS input, SUM(output) AS output,
-        COUNT(*) AS calls FROM llm GROUP BY subject, model",
-    )
-    .await;
-    for rows in [1_000_i64, 8_192, 65_536] {
-        let events: Vec<Event> = (0..rows)
-            .map(|i| {
-                event(
-                    i * 1000,
-                    &format!("cust_{:05}", i * 7919 % 10_000),
-                    Some(&format!("model-{}", i % 3)),
-                    i,
-                )
-            })
-            .collect();
-        let events = columns_of(&batch(&events), meter.input_schema()).unwrap();
-        let runs = 4_000_000 / rows;
-        let started = std::time::Instant::now();
-        for _ in 0..runs {
-            meter.partial(events.clone()).await.unwrap();
+    for measures in [
+        "SUM(input) AS input, SUM(output) AS output, COUNT(*) AS calls",
+        "COUNT(DISTINCT input) AS inputs",
+        "AVG(input) AS mean",
+        "LATEST(input) AS last",
+        "PERCENTILE(input, 0.95) AS p95",
+        "TIME_WEIGHTED_SUM(input) AS level",
+        "UNIQUE_COUNT(model, TRUE) AS models",
+    ] {
+        let query = format!("SELECT subject, model, {measures} FROM llm GROUP BY subject, model");
+        let meter = meter(&query).await;
+        for rows in [1_000_i64, 65_536] {
+            let subject = |i| format!("cust_{:05}", i * 7919 % 10_000);
+            let model = |i| format!("model-{}", i % 3);
+            let events = (0..rows).map(|i| event(i * 1000, &subject(i), Some(&model(i)), i));
+            let events = batch(&events.collect::<Vec<_>>());
+            let events = columns_of(&events, meter.input_schema()).unwrap();
+            let runs = 1_000_000 / rows;
+            let started = std::time::Instant::now();
+            for _ in 0..runs {
+                meter.partial(events.clone()).await.unwrap();
+            }
+            let rate =
+                u128::try_from(rows * runs).unwrap() * 1_000_000 / started.elapsed().as_micros();
+            println!("{measures}, {rows} rows a batch: {rate} rows/s");
         }
-        let per_second =
-            u128::try_from(rows * runs).unwrap() * 1_000_000 / started.elapsed().as_micros();
-        println!("{rows} rows a batch: {per_second} rows/s");
     }
 }

@@ -23,6 +23,20 @@ fn half_a_cent_rounds_away_from_zero_on_both_sides() {
 }
 
 #[test]
+fn a_quotient_is_rounded_once_half_away_from_zero() {
+    assert_eq!(quotient(1, 0, 2), Some(1));
+    assert_eq!(quotient(-1, 0, 2), Some(-1));
+    assert_eq!(quotient(1, 0, 3), Some(0));
+    assert_eq!(quotient(-200, 2, 31), Some(-645));
+    assert_eq!(quotient(200, 6, 31), Some(6_451_613));
+    // 10^37 · 10^12 / 10^13 needs more than 128 bits on the way, 10^38 more than 38 digits in the end.
+    let large = 10_i128.pow(37);
+    assert_eq!(quotient(large, 12, 10_i128.pow(13)), Some(large / 10));
+    assert_eq!(quotient(large, 12, 10_i128.pow(11)), None);
+    assert_eq!(quotient(1, 0, 0), None);
+}
+
+#[test]
 fn every_currency_rounds_to_its_own_minor_unit() {
     assert_eq!(money("1234.5", "JPY"), "1235 JPY");
     assert_eq!(money("-1234.5", "JPY"), "-1235 JPY");

@@ -120,6 +120,19 @@ impl Options {
         Ok(lateness_us)
     }
 
+    /// `'true'` or `'false'`; false unless given.
+    pub(super) fn boolean(&self, cursor: &Cursor<'_>, key: &str) -> Result<bool> {
+        match self.get(key).map(|value| (value.text.as_str(), value)) {
+            None | Some(("false", _)) => Ok(false),
+            Some(("true", _)) => Ok(true),
+            Some((text, value)) => {
+                let problem = format!("option `{key}`: `{text}` is neither true nor false");
+                let hint = format!("write {key} = 'true' or leave it out");
+                Err(cursor.error(value.at.clone(), problem, &hint))
+            }
+        }
+    }
+
     /// An ISO 4217 code that has a minor unit, since amounts are rounded to it.
     pub(super) fn currency(&self, cursor: &Cursor<'_>) -> Result<String> {
         let code = self.required(cursor, "currency", "currency = 'USD'")?;

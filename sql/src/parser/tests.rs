@@ -155,7 +155,7 @@ fn options_are_known_given_once_and_strings() {
     refused(
         "CREATE METER m WITH (windw = '1 hour')",
         "1:22: meter `m`: unknown option `windw`",
-        "did you mean `window`? known options: `window`, `lateness`, `unit`",
+        "did you mean `window`? known options: `window`, `lateness`, `carry_over`, `unit`",
     );
     refused(
         "CREATE PLAN p WITH (currency = 'USD', currency = 'EUR')",
@@ -247,6 +247,15 @@ fn a_window_divides_a_day_into_minutes_or_more() {
         "CREATE METER m WITH (window = '1 day', lateness = '367 days') AS",
         "1:51: meter `m`: lateness `367 days` is more than 366 days",
         "later events are counted too, in a later pane: wait only as long as most take",
+    );
+}
+
+#[test]
+fn usage_is_carried_over_where_it_is_said() {
+    refused(
+        "CREATE METER m WITH (window = '1 day', carry_over = 'yes') AS",
+        "1:53: meter `m`: option `carry_over`: `yes` is neither true nor false",
+        "write carry_over = 'true' or leave it out",
     );
 }
 
@@ -385,7 +394,7 @@ fn columns_are_declared_once_and_hide_nothing() {
     refused(
         "CREATE EVENT TYPE e (subject VARCHAR) WITH (type = 'e')",
         "1:22: event type `e`: column `subject` is there already",
-        "every event or window has `event_id`, `source`, `subject`, `event_time`, `ingest_time`, `shard`, `sequence`, `window_start`, `window_end`; choose another name and read the field with OPTIONS (path = '$.subject')",
+        "every event or window has `event_id`, `source`, `subject`, `event_time`, `ingest_time`, `shard`, `sequence`, `ordinal`, `window_start`, `window_end`; choose another name and read the field with OPTIONS (path = '$.subject')",
     );
     for name in [
         "event_id",

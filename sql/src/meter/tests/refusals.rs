@@ -120,19 +120,87 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, approx_distinct(model) AS i FROM llm GROUP BY subject",
-            "the aggregate `approx_distinct` is not for meters\n  hint: a meter has sum, count, min and max",
+            "the aggregate `approx_distinct` is not for meters\n  hint: docs/meters.md lists those that are",
         ),
         (
             "SELECT subject, first_value(input) AS i FROM llm GROUP BY subject",
             "`first_value` is not for meters",
         ),
         (
-            "SELECT subject, avg(input) AS i FROM llm GROUP BY subject",
-            "avg",
+            "SELECT subject,\n SUM(DISTINCT input) AS i FROM llm GROUP BY subject",
+            "DISTINCT in `sum` (line 2, column 2 of its query)\n  hint: COUNT(DISTINCT x) counts",
         ),
         (
-            "SELECT subject, COUNT(DISTINCT model) AS i FROM llm GROUP BY subject",
-            "`count` has DISTINCT",
+            "SELECT subject, COUNT(DISTINCT model, input) AS i FROM llm GROUP BY subject",
+            "COUNT(DISTINCT …) of 2 values (line 1, column 17 of its query)\n  hint: count one",
+        ),
+        (
+            "SELECT subject, COUNT(DISTINCT CAST(input AS DOUBLE)) AS i FROM llm GROUP BY subject",
+            "count_distinct does not take floating-point numbers\n  hint: declare or cast the value as DECIMAL",
+        ),
+        (
+            "SELECT subject, avg(CAST(input AS REAL)) AS i FROM llm GROUP BY subject",
+            "avg does not take floating-point numbers (line 1, column 17 of its query)\n  hint: declare or cast",
+        ),
+        (
+            "SELECT subject, avg(model) AS i FROM llm GROUP BY subject",
+            "avg does not take Utf8 (line 1, column 17 of its query)\n  hint: it takes integers and decimals",
+        ),
+        (
+            "SELECT subject, latest(CAST(input AS DOUBLE)) AS i FROM llm GROUP BY subject",
+            "latest does not take floating-point numbers (line 1, column 17 of its query)",
+        ),
+        (
+            "SELECT subject, latest(input, event_time) AS i FROM llm GROUP BY subject",
+            "`latest` of 2 values (line 1, column 17 of its query)\n  hint: write latest(x)",
+        ),
+        (
+            "SELECT subject, first(input ORDER BY output) AS i FROM llm GROUP BY subject",
+            "`first` has an order or a treatment of NULL",
+        ),
+        (
+            "SELECT subject, percentile(input, 1.5) AS i FROM llm GROUP BY subject",
+            "`percentile` with `1.5` (line 1, column 17 of its query)\n  hint: write a number from 0 to 1",
+        ),
+        (
+            "SELECT subject, percentile_cont(input, -0.5) AS i FROM llm GROUP BY subject",
+            "`percentile_cont` with `-0.5` (line 1, column 17 of its query)",
+        ),
+        (
+            "SELECT subject, percentile(input, 0.0123456789) AS i FROM llm GROUP BY subject",
+            "`percentile` with `0.0123456789`",
+        ),
+        (
+            "SELECT subject, percentile(input, output) AS i FROM llm GROUP BY subject",
+            "`percentile` with `output`",
+        ),
+        (
+            "SELECT subject, percentile(input) AS i FROM llm GROUP BY subject",
+            "`percentile` of 1 values (line 1, column 17 of its query)\n  hint: write percentile(x, 0.95)",
+        ),
+        (
+            "SELECT subject, median(DISTINCT input) AS i FROM llm GROUP BY subject",
+            "DISTINCT in `median`",
+        ),
+        (
+            "SELECT subject, time_weighted_sum(CAST(input AS DOUBLE)) AS i FROM llm GROUP BY subject",
+            "time_weighted_sum does not take floating-point numbers",
+        ),
+        (
+            "SELECT subject, prorated_sum(model) AS i FROM llm GROUP BY subject",
+            "`tokens`: prorated_sum does not take Utf8 (line 1, column 17 of its query)",
+        ),
+        (
+            "SELECT subject, time_weighted_sum(cost * cost * cost * 0.0000001) AS i FROM llm GROUP BY subject",
+            "time_weighted_sum would have 40 digits after the point (line 1, column 17 of its query)\n  hint: cast to fewer",
+        ),
+        (
+            "SELECT subject, unique_count(model, input) AS i FROM llm GROUP BY subject",
+            "TRUE or FALSE, not as Int64 (line 1, column 17 of its query)\n  hint: write a condition",
+        ),
+        (
+            "SELECT subject, unique_count(model) AS i FROM llm GROUP BY subject",
+            "`unique_count` of 1 values (line 1, column 17 of its query)\n  hint: write unique_count(x, adds)",
         ),
         (
             "SELECT model, COUNT(*) AS i FROM llm GROUP BY model",
@@ -208,7 +276,11 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(model) AS i FROM llm GROUP BY subject",
-            "sum does not take",
+            "sum does not take Utf8 (line 1, column 17 of its query)\n  hint: it adds",
+        ),
+        (
+            "SELECT subject, SUM(input) AS j, SUM(model) AS i FROM llm GROUP BY subject",
+            "`tokens`: sum does not take Utf8\n  hint: it adds integers and decimals",
         ),
         (
             "SELECT subject, SUM(input, output) AS i FROM llm GROUP BY subject",

@@ -59,7 +59,7 @@ CREATE METER by_model WITH (window = '1 minute', lateness = '10 seconds') AS
 SELECT subject, model, SUM(tokens) AS tokens, COUNT(*) AS calls FROM call GROUP BY subject, model;
 CREATE METER by_subject WITH (window = '1 hour') AS
 SELECT subject, SUM(tokens) FILTER (WHERE tokens > 50) AS tokens, COUNT(*) AS calls,
-       COUNT(DISTINCT tokens) AS sizes, LATEST(tokens) AS last, TIME_WEIGHTED_SUM(tokens) AS area
+       COUNT(DISTINCT tokens) AS sizes, TIME_WEIGHTED_SUM(tokens) AS area
 FROM call GROUP BY subject;
 ";
 
@@ -422,8 +422,8 @@ type Measured = BTreeMap<(i64, String), Sums>;
 struct Sums {
     tokens: i128,
     calls: i64,
-    /// Different sizes, the last, and token microseconds, for the meter that has them.
-    sizes: Option<(usize, i64, i128)>,
+    /// Different sizes and token microseconds, for the meter that has them.
+    sizes: Option<(usize, i128)>,
 }
 
 /// The merge of all panes is what the counted events add up to.
@@ -455,15 +455,12 @@ async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
     assert_eq!(found, expected(meter, log), "{}", meter.definition().name);
 }
 
-fn sizes(rows: &RecordBatch, row: usize) -> Option<(usize, i64, i128)> {
-    let integer = |name: &str| {
-        let column = rows.column_by_name(name)?;
-        Some(column.as_primitive::<Int64Type>().value(row))
-    };
+fn sizes(rows: &RecordBatch, row: usize) -> Option<(usize, i128)> {
+    let sizes = rows.column_by_name("sizes")?;
+    let sizes = sizes.as_primitive::<Int64Type>().value(row);
     let area = rows.column_by_name("area")?;
     let area = area.as_primitive::<Decimal128Type>().value(row);
-    let sizes = usize::try_from(integer("sizes")?).unwrap();
-    Some((sizes, integer("last")?, area))
+    Some((usize::try_from(sizes).unwrap(), area))
 }
 
 fn group(rows: &RecordBatch, row: usize) -> String {
@@ -500,17 +497,16 @@ fn expected(meter: &Meter, log: &Log) -> Measured {
     measured
 }
 
-fn expected_sizes(start: i64, end: i64, group: &str, log: &Log) -> (usize, i64, i128) {
+fn expected_sizes(start: i64, end: i64, group: &str, log: &Log) -> (usize, i128) {
     let own = |fact: &&Fact| {
         format!("u{}", fact.subject) == group && (start..end).contains(&fact.time_us)
     };
     let own: Vec<&Fact> = log.counted.iter().filter(own).collect();
     let sizes: BTreeSet<i64> = own.iter().map(|fact| fact.tokens).collect();
-    let last = own.iter().max_by_key(|fact| fact.time_us).unwrap();
     let area = own
         .iter()
         .map(|fact| i128::from(fact.tokens) * i128::from(end - fact.time_us));
-    (sizes.len(), last.tokens, area.sum())
+    (sizes.len(), area.sum())
 }
 
 /// The rows of pane 0 as text, sorted; there is one for each window and group.

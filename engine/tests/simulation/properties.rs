@@ -54,7 +54,10 @@ fn log_of(minutes: &[Minute]) -> (MemoryStream, u64) {
             sequence += 1;
             let fact = Fact {
                 // Wherever it stands in its minute, the same event has the same id.
-                id: usize::try_from(((minute * 3 + subject) * 2 + model) * 101 + tokens).unwrap(),
+                id: usize::try_from(
+                    (((minute * 3 + subject) * 2 + model) * 101 + tokens) * MINUTE_US + offset_us,
+                )
+                .unwrap(),
                 subject: *subject,
                 model: *model,
                 tokens: *tokens,

@@ -4,6 +4,11 @@
 //! events that the pinned `events` has too. What the panes do not cover is metered again from
 //! `events`, by the code that meters live. Each event is in a view exactly once.
 
+mod inside;
+mod tables;
+
+pub(crate) use tables::register_rows;
+
 use crate::{
     billing,
     catalog::{Catalog, table},
@@ -12,22 +17,23 @@ use crate::{
     metering::{Lane, Metering, micros, project},
     period::Period,
     recovery,
-    window::{EventTime, window_start},
+    window::EventTime,
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
-    compute::{concat_batches, filter_record_batch},
+    array::{ArrayRef, BooleanArray, RecordBatch},
+    compute::concat_batches,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
-    catalog::TableProvider,
     common::ScalarValue,
-    datasource::{MemTable, provider_as_source},
+    datasource::provider_as_source,
     functions::core::expr_fn::get_field,
     logical_expr::LogicalPlanBuilder,
     prelude::{DataFrame, Expr, SessionContext, col, lit},
 };
+use inside::Inside;
 use std::{collections::BTreeSet, sync::Arc};
+use tables::{existing, existing_meter, provider_or, referenced, register, shard_names};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
@@ -290,7 +296,7 @@ impl View {
     pub async fn windows(&self, index: usize, period: Option<&Period>) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
         let width_us = meter.definition().window_us;
-        let inside = period.map(|period| Inside::of(period, width_us));
+        let inside = period.map(|period| Inside::of(period.start_us, period.end_us, width_us));
         let states = self.states(index, inside.as_ref()).await?;
         let rows = meter.finish(&states).await?;
         let closed_end = self
@@ -329,11 +335,11 @@ impl View {
     async fn totals(&self, index: usize, period: &Period) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
         let width_us = meter.definition().window_us;
-        let within = Inside::of(period, width_us);
+        let within = Inside::of(period.start_us, period.end_us, width_us);
         let within = self.states(index, Some(&within)).await?;
         let before = match meter.carries() {
             true => {
-                let before = Inside::before(period, width_us);
+                let before = Inside::before(period.start_us, width_us);
                 self.states(index, Some(&before)).await?
             }
             false => Vec::new(),
@@ -413,58 +419,6 @@ impl View {
     }
 }
 
-/// The windows of some width that lie wholly in some time, and what is left at its edges.
-struct Inside {
-    first_us: i64,
-    last_us: i64,
-    period: (i64, i64),
-}
-
-impl Inside {
-    fn of(period: &Period, width_us: i64) -> Self {
-        let floor = |us| window_start(EventTime(us), width_us).0;
-        let ceil = |us| {
-            if floor(us) == us {
-                us
-            } else {
-                floor(us) + width_us
-            }
-        };
-        let (first_us, last_us) = (ceil(period.start_us), floor(period.end_us));
-        Inside {
-            first_us,
-            last_us,
-            period: (period.start_us, period.end_us),
-        }
-    }
-
-    /// Everything before a period.
-    fn before(period: &Period, width_us: i64) -> Self {
-        let last_us = window_start(EventTime(period.start_us), width_us).0;
-        Inside {
-            first_us: i64::MIN,
-            last_us,
-            period: (last_us, period.start_us),
-        }
-    }
-
-    fn edges(&self) -> impl Iterator<Item = (i64, i64)> {
-        let (start_us, end_us) = self.period;
-        [(start_us, self.first_us), (self.last_us, end_us)]
-            .into_iter()
-            .filter(|(from, to)| from < to)
-    }
-
-    fn select(&self, states: &RecordBatch) -> Result<RecordBatch> {
-        let starts = micros(states, "window_start");
-        let mask: BooleanArray = starts
-            .iter()
-            .map(|us| Some(*us >= self.first_us && *us < self.last_us))
-            .collect();
-        filter_record_batch(states, &mask).map_err(query_error("selecting a period's windows"))
-    }
-}
-
 /// Adds `customer`, who pays for the subject, and leaves out state columns. Without accounts every
 /// subject is its own customer.
 fn with_customer(
@@ -518,89 +472,6 @@ pub(crate) fn instant(us: i64) -> Expr {
         Some(us),
         Some("UTC".into()),
     ))
-}
-
-/// The relations that a statement names, as SQL folds them.
-fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
-    let state = context.state();
-    let dialect = state.config().options().sql_parser.dialect;
-    let statement = state
-        .sql_to_statement(sql, &dialect)
-        .map_err(query_error("reading the query"))?;
-    let references = state
-        .resolve_table_references(&statement)
-        .map_err(query_error("reading the query"))?;
-    Ok(references
-        .iter()
-        .map(|reference| reference.table().to_owned())
-        .collect())
-}
-
-/// The shards that have anything in `events`.
-async fn shard_names(events: &dyn Table) -> Result<Vec<String>> {
-    let doing = "listing the shards";
-    let frame = SessionContext::new()
-        .read_table(events.provider()?)
-        .and_then(|frame| frame.select(vec![col("shard")])?.distinct())
-        .map_err(query_error(doing))?;
-    let batches = frame.collect().await.map_err(query_error(doing))?;
-    let mut shards = BTreeSet::new();
-    for batch in &batches {
-        let names = batch["shard"].as_string::<i32>();
-        shards.extend((0..names.len()).map(|row| names.value(row).to_owned()));
-    }
-    Ok(shards.into_iter().collect())
-}
-
-async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn Table>>> {
-    Ok(lake
-        .existing(name)
-        .await?
-        .map(|table| Box::new(table) as Box<dyn Table>))
-}
-
-/// A meter's table, if there is one; it must have been written for this definition.
-async fn existing_meter(
-    catalog: &Catalog,
-    lake: &Lake,
-    meter: &Meter,
-) -> Result<Option<Box<dyn Table>>> {
-    match lake
-        .existing(&table::meter(&meter.definition().name))
-        .await?
-    {
-        Some(_) => Ok(Some(catalog.create_meter(lake, meter).await?)),
-        None => Ok(None),
-    }
-}
-
-fn provider_or(
-    table: Option<&dyn Table>,
-    empty: impl FnOnce() -> SchemaRef,
-) -> Result<Arc<dyn TableProvider>> {
-    match table {
-        Some(table) => Ok(table.provider()?),
-        None => memory(RecordBatch::new_empty(empty())),
-    }
-}
-
-fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>> {
-    let table = MemTable::try_new(rows.schema(), vec![vec![rows]]);
-    Ok(Arc::new(
-        table.map_err(query_error("registering a relation"))?,
-    ))
-}
-
-pub(crate) fn register_rows(context: &SessionContext, name: &str, rows: RecordBatch) -> Result<()> {
-    register(context, name, memory(rows)?)
-}
-
-fn register(context: &SessionContext, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
-    let reference = datafusion::common::TableReference::bare(name);
-    context
-        .register_table(reference, provider)
-        .map_err(query_error("registering a relation"))?;
-    Ok(())
 }
 
 /// All batches of one schema as one.

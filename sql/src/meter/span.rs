@@ -65,19 +65,24 @@ impl Span {
         self.day_of(self.from_us)..last.saturating_add(1)
     }
 
-    /// The day of an instant. Beyond the years that a calendar knows, days are those of UTC.
     fn day_of(&self, time_us: i64) -> i64 {
-        let utc = time_us.div_euclid(DAY_US);
-        if self.zone == TimeZone::UTC {
-            return utc;
-        }
-        let Ok(time) = Timestamp::from_microsecond(time_us) else {
-            return utc;
-        };
-        let day = self.zone.to_datetime(time).date();
-        let since = date(1970, 1, 1).until(day);
-        since.map_or(utc, |since| since.get_days().into())
+        day_of(time_us, &self.zone)
     }
+}
+
+/// The day of an instant in a zone, counted from 1970-01-01. Beyond the years that a calendar knows,
+/// days are those of UTC.
+fn day_of(time_us: i64, zone: &TimeZone) -> i64 {
+    let utc = time_us.div_euclid(DAY_US);
+    if *zone == TimeZone::UTC {
+        return utc;
+    }
+    let Ok(time) = Timestamp::from_microsecond(time_us) else {
+        return utc;
+    };
+    let day = zone.to_datetime(time).date();
+    let since = date(1970, 1, 1).until(day);
+    since.map_or(utc, |since| since.get_days().into())
 }
 
 /// Where the states of one aggregate are in a state batch, and how they depend on time.
@@ -148,6 +153,9 @@ impl Meter {
 
     fn restate(&self, states: &RecordBatch, span: &Span, when: When) -> PlanResult<RecordBatch> {
         let starts = states.column(0).as_primitive::<TimestampMicrosecondType>();
+        if when == When::Within && self.states_of_time(Timed::Days).next().is_some() {
+            self.check_days(starts.values(), &span.zone)?;
+        }
         let mut columns = states.columns().to_vec();
         if when == When::Before {
             // One window for all, so that they merge.
@@ -168,6 +176,22 @@ impl Meter {
             }
         }
         Ok(RecordBatch::try_new(schema, columns)?)
+    }
+
+    /// Usage prorated by days takes its day from its window, which must therefore lie in one day.
+    fn check_days(&self, starts: &[i64], zone: &TimeZone) -> PlanResult<()> {
+        let width_us = self.definition.window_us;
+        let is_of_two_days = |start: &&i64| {
+            day_of(**start, zone) != day_of(start.saturating_add(width_us - 1), zone)
+        };
+        match starts.iter().find(is_of_two_days) {
+            None => Ok(()),
+            Some(start) => exec_err!(
+                "the window that starts at {} lies in two days of the billing time zone, so \
+                 PRORATED_SUM cannot tell the day: use window = '15 minutes'",
+                Timestamp::from_microsecond(*start).unwrap_or_default()
+            ),
+        }
     }
 
     /// Without `carry_over` a level is all that earlier usage leaves.

@@ -125,6 +125,26 @@ async fn usage_is_prorated_by_the_days_from_its_own_to_the_last() {
 }
 
 #[tokio::test]
+async fn a_window_in_two_days_of_the_zone_cannot_be_prorated() {
+    let meter = carrying(PRORATED, false).await;
+    // Midnight in Kolkata is 18:30 UTC; windows are an hour.
+    let zone = TimeZone::get("Asia/Kolkata").unwrap();
+    let midnight = 10 * DAY + 37 * HOUR / 2;
+    let span = Span::new(midnight, midnight + 10 * DAY, zone);
+    let states = |time_us| {
+        let events = readings(&[reading(time_us, "x", 7, true)]);
+        async { meter.partial(events).await.unwrap() }
+    };
+    let in_one_day = states(midnight + HOUR).await;
+    assert!(meter.totals_over(&[in_one_day], &[], &span).await.is_ok());
+    let in_two = states(midnight + DAY).await;
+    let error = meter.totals_over(&[in_two], &[], &span).await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    let says = "starts at 1970-01-12T18:00:00Z lies in two days of the billing time zone";
+    assert!(cause.contains(says), "{cause}");
+}
+
+#[tokio::test]
 async fn usage_that_is_carried_over_weighs_the_whole_span() {
     let meter = carrying(PRORATED, true).await;
     let span = Span::new(10 * DAY, 20 * DAY, TimeZone::UTC);

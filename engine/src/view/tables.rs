@@ -1,0 +1,105 @@
+//! The tables of a lake, and what a session knows by which name.
+
+use crate::{
+    catalog::{Catalog, table},
+    error::{Result, query_error},
+};
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::SchemaRef,
+};
+use datafusion::{
+    catalog::TableProvider,
+    datasource::MemTable,
+    prelude::{SessionContext, col},
+};
+use std::{collections::BTreeSet, sync::Arc};
+use tollgate_connectors::{Table, lake::Lake};
+use tollgate_sql::meter::Meter;
+
+/// The relations that a statement names, as SQL folds them.
+pub(super) fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
+    let state = context.state();
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement = state
+        .sql_to_statement(sql, &dialect)
+        .map_err(query_error("reading the query"))?;
+    let references = state
+        .resolve_table_references(&statement)
+        .map_err(query_error("reading the query"))?;
+    Ok(references
+        .iter()
+        .map(|reference| reference.table().to_owned())
+        .collect())
+}
+
+/// The shards that have anything in `events`.
+pub(super) async fn shard_names(events: &dyn Table) -> Result<Vec<String>> {
+    let doing = "listing the shards";
+    let frame = SessionContext::new()
+        .read_table(events.provider()?)
+        .and_then(|frame| frame.select(vec![col("shard")])?.distinct())
+        .map_err(query_error(doing))?;
+    let batches = frame.collect().await.map_err(query_error(doing))?;
+    let mut shards = BTreeSet::new();
+    for batch in &batches {
+        let names = batch["shard"].as_string::<i32>();
+        shards.extend((0..names.len()).map(|row| names.value(row).to_owned()));
+    }
+    Ok(shards.into_iter().collect())
+}
+
+pub(super) async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn Table>>> {
+    Ok(lake
+        .existing(name)
+        .await?
+        .map(|table| Box::new(table) as Box<dyn Table>))
+}
+
+/// A meter's table, if there is one; it must have been written for this definition.
+pub(super) async fn existing_meter(
+    catalog: &Catalog,
+    lake: &Lake,
+    meter: &Meter,
+) -> Result<Option<Box<dyn Table>>> {
+    match lake
+        .existing(&table::meter(&meter.definition().name))
+        .await?
+    {
+        Some(_) => Ok(Some(catalog.create_meter(lake, meter).await?)),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn provider_or(
+    table: Option<&dyn Table>,
+    empty: impl FnOnce() -> SchemaRef,
+) -> Result<Arc<dyn TableProvider>> {
+    match table {
+        Some(table) => Ok(table.provider()?),
+        None => memory(RecordBatch::new_empty(empty())),
+    }
+}
+
+fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>> {
+    let table = MemTable::try_new(rows.schema(), vec![vec![rows]]);
+    Ok(Arc::new(
+        table.map_err(query_error("registering a relation"))?,
+    ))
+}
+
+pub(crate) fn register_rows(context: &SessionContext, name: &str, rows: RecordBatch) -> Result<()> {
+    register(context, name, memory(rows)?)
+}
+
+pub(super) fn register(
+    context: &SessionContext,
+    name: &str,
+    provider: Arc<dyn TableProvider>,
+) -> Result<()> {
+    let reference = datafusion::common::TableReference::bare(name);
+    context
+        .register_table(reference, provider)
+        .map_err(query_error("registering a relation"))?;
+    Ok(())
+}

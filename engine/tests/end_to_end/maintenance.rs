@@ -39,7 +39,7 @@ fn source(world: &World, name: &str, day: u64, seed: u64) -> (Cli, Totals) {
         .with("TOLLGATE_SOURCE_KIND", "files")
         .with("TOLLGATE_SOURCE_PATH", &format!("{name}.ndjson"))
         .with("TOLLGATE_SOURCE_BATCH_BYTES", "50kB")
-        .with("TOLLGATE_FLUSH_MAX_BYTES", "50kB");
+        .with("TOLLGATE_FLUSH_MAX_BYTES", "1kB");
     (cli, workload.totals())
 }
 

@@ -76,7 +76,7 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
     let summary = world
         .cli()
         .with("TOLLGATE_SOURCE_BATCH_BYTES", "200kB")
-        .with("TOLLGATE_FLUSH_MAX_BYTES", "200kB")
+        .with("TOLLGATE_FLUSH_MAX_BYTES", "1kB")
         .run_to_end()
         .await;
     assert_eq!(summary.of("rejected"), 1);

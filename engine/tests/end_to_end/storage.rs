@@ -121,7 +121,7 @@ impl S3 {
 async fn a_lake_in_s3_is_exact() {
     let Some(s3) = S3::start(0).await else { return };
     let world = World::new(TOKENS).await;
-    let cli = s3.cli(&world).with("TOLLGATE_FLUSH_MAX_BYTES", "200kB");
+    let cli = s3.cli(&world).with("TOLLGATE_FLUSH_MAX_BYTES", "1kB");
     let cli = cli.with("TOLLGATE_SOURCE_BATCH_BYTES", "200kB");
     let totals = write_events(&world.path("events.ndjson"), 5, 20_000);
     cli.publish(&world.path("events.ndjson"), 100).await;

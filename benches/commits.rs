@@ -29,7 +29,10 @@ use std::{
     env, fs,
     time::{Duration, Instant},
 };
-use tollgate::generator::{Load, Workload};
+use tollgate::{
+    cli,
+    generator::{Load, Workload},
+};
 use tollgate_connectors::{
     Attempt, CommitId, Message, Sequence, Table,
     event::{DecodeOptions, Decoder},
@@ -75,8 +78,11 @@ struct Stretch {
     files: usize,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
+    cli::runtime()?.block_on(measure())
+}
+
+async fn measure() -> Result<()> {
     let flushes = number("TOLLGATE_BENCH_FLUSHES", 10_000)?;
     let every = number("TOLLGATE_BENCH_MAINTAIN", 120)?;
     let folder = tempfile::tempdir()?;
@@ -206,7 +212,9 @@ fn check_bounds(stretches: &[Stretch], open: Duration) -> Result<()> {
     let percent = |last: u128, first: u128| last * 100 / first.max(1);
     let latency = percent(last.commit.as_micros(), first.commit.as_micros());
     let memory = percent(last.rss_kib.into(), second.rss_kib.into());
-    println!("commit latency is {latency} % of the first {SPAN}, memory is {memory} % of the second");
+    println!(
+        "commit latency is {latency} % of the first {SPAN}, memory is {memory} % of the second"
+    );
     match latency <= 300 && memory <= 130 && open < Duration::from_secs(1) {
         true => Ok(()),
         false => Err("a bound is passed".into()),

@@ -1,11 +1,16 @@
 //! The commands, one file each: parse, call, render.
 
 use crate::{
-    billing::check_prices, catalog::Catalog, config::Settings, error::Result, period::Period,
+    billing::check_prices,
+    catalog::Catalog,
+    config::Settings,
+    error::{Error, Result},
+    period::Period,
     telemetry::start_logging,
 };
 use clap::{Parser, Subcommand};
-use std::{env, path::PathBuf, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use tokio::runtime::{Builder, Runtime};
 use tollgate_connectors::lake::Lake;
 
 pub mod audit;
@@ -59,6 +64,28 @@ pub enum Command {
     Audit,
     /// Merges small files of the tables, and deletes files and log that nobody needs any more.
     Maintain(maintain::Arguments),
+}
+
+/// What the commands run on.
+///
+/// Few threads for blocking work, kept for good: every thread that comes and goes leaves memory behind in
+/// the allocator, and files are read, written and encoded on them. `benches/commits.rs` shows it.
+///
+/// # Errors
+/// The system gives us no threads.
+pub fn runtime() -> Result<Runtime> {
+    const BLOCKING_THREADS: usize = 8;
+    const KEEP: Duration = Duration::from_secs(86_400);
+    Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(KEEP)
+        .build()
+        .map_err(|source| Error::File {
+            file: "threads".into(),
+            doing: "starting",
+            source,
+        })
 }
 
 /// Runs one command.

@@ -249,10 +249,10 @@ impl<S: Source> Source for FaultySource<S> {
             .await
     }
 
-    async fn seek(&mut self, position: Sequence) -> Result<()> {
+    async fn seek(&mut self, position: Sequence, read: Option<(Sequence, Anchor)>) -> Result<()> {
         let shard = self.inner.shard().to_owned();
         self.faults
-            .run(self.inner.seek(position), || source_fault(&shard))
+            .run(self.inner.seek(position, read), || source_fault(&shard))
             .await
     }
 

@@ -119,7 +119,7 @@ impl Source for FileSource {
         .await
     }
 
-    async fn seek(&mut self, position: Sequence) -> Result<()> {
+    async fn seek(&mut self, position: Sequence, _: Option<(Sequence, Anchor)>) -> Result<()> {
         self.position = position;
         self.holes.clear();
         Ok(())

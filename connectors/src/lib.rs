@@ -129,7 +129,10 @@ pub trait Source: Debug + Send {
     async fn anchor(&mut self, sequence: Sequence) -> Result<Option<Anchor>>;
 
     /// Starts (again) so that the next message read is the first after `position`.
-    async fn seek(&mut self, position: Sequence) -> Result<()>;
+    ///
+    /// `read` is the last message that was read before, if any: a source whose messages can change under
+    /// us compares it before it reads on, for the stream may have been lost since it was last looked at.
+    async fn seek(&mut self, position: Sequence, read: Option<(Sequence, Anchor)>) -> Result<()>;
 
     /// The next messages in order; empty when none came within the wait. A bounded source answers at
     /// once when it is at its end.

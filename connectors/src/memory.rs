@@ -72,7 +72,7 @@ impl Source for MemorySource {
             .map(Anchor::of))
     }
 
-    async fn seek(&mut self, position: Sequence) -> Result<()> {
+    async fn seek(&mut self, position: Sequence, _: Option<(Sequence, Anchor)>) -> Result<()> {
         self.position = position.0;
         Ok(())
     }

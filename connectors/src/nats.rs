@@ -392,9 +392,9 @@ impl Source for NatsSource {
         stream::anchor(&self.context, &self.options, sequence).await
     }
 
-    async fn seek(&mut self, position: Sequence) -> Result<()> {
+    async fn seek(&mut self, position: Sequence, read: Option<(Sequence, Anchor)>) -> Result<()> {
         self.position = position;
-        self.anchor = None;
+        self.anchor = read;
         self.subscription = None;
         self.ready.clear();
         self.ahead = None;

@@ -1,5 +1,6 @@
 //! Everything that can stop the engine, and the exit code it ends in.
 
+use datafusion::error::DataFusionError;
 use std::sync::Arc;
 use tollgate_connectors::ErrorKind;
 
@@ -104,7 +105,7 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
         /// Why.
-        source: Box<datafusion::error::DataFusionError>,
+        source: Box<DataFusionError>,
     },
 }
 
@@ -119,6 +120,7 @@ impl Error {
         match self {
             Error::Connector(error) => error.kind(),
             Error::Stopped(error) => error.kind(),
+            Error::Query { source, .. } if is_of_store(source) => ErrorKind::Unavailable,
             Error::Fenced { .. } => ErrorKind::Fenced,
             Error::Shard { .. } | Error::Demo { .. } | Error::Stage(_) => ErrorKind::Corrupt,
             Error::Config { .. }
@@ -150,6 +152,11 @@ impl Error {
     }
 }
 
+/// True when a query failed because the store could not be read, which may pass.
+fn is_of_store(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ObjectStore(_))
+}
+
 /// An error and what caused it, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -162,7 +169,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Names what was being done when Arrow or DataFusion failed.
-pub(crate) fn query_error<E: Into<datafusion::error::DataFusionError>>(
+pub(crate) fn query_error<E: Into<DataFusionError>>(
     doing: &'static str,
 ) -> impl FnOnce(E) -> Error {
     move |error| Error::Query {

@@ -50,9 +50,9 @@ pub struct Metering {
 pub enum Applied {
     /// It was measured; which of its events were late for any meter, `None` when none was.
     Measured(Option<BooleanBuffer>),
-    /// Nothing has changed: these events, by their place, cannot be measured even alone, for an
-    /// expression fails on them, such as a product of more than 38 digits.
-    Unmeasurable(BTreeMap<usize, String>),
+    /// Nothing has changed: some event cannot be measured even alone; [`Metering::unmeasurable`] says
+    /// which.
+    Unmeasurable,
 }
 
 impl Metering {
@@ -97,21 +97,29 @@ impl Metering {
         let known = self.known.clone();
         let closings: Vec<Closings> = self.lanes.iter().map(|l| l.closings.clone()).collect();
         let measured = self.measure(events).await?;
-        let mut unmeasurable = BTreeMap::new();
+        let mut is_measurable = true;
         for (lane, measured) in self.lanes.iter().zip(&measured) {
-            if measured.is_err() {
-                unmeasurable.extend(lane.unmeasurable(events).await?);
-            }
+            is_measurable &= measured.is_ok() || lane.unmeasurable(events).await?.is_empty();
         }
-        if !unmeasurable.is_empty() {
+        if !is_measurable {
             self.watermark = watermark;
             self.known = known;
             for (lane, closings) in self.lanes.iter_mut().zip(closings) {
                 lane.closings = closings;
             }
-            return Ok(Applied::Unmeasurable(unmeasurable));
+            return Ok(Applied::Unmeasurable);
         }
         self.keep(measured).await.map(Applied::Measured)
+    }
+
+    /// The events, by their place, on which some meter fails even alone, and why: an expression such as
+    /// a product of more than 38 digits.
+    pub async fn unmeasurable(&self, events: &RecordBatch) -> Result<BTreeMap<usize, String>> {
+        let mut unmeasurable = BTreeMap::new();
+        for lane in &self.lanes {
+            unmeasurable.extend(lane.unmeasurable(events).await?);
+        }
+        Ok(unmeasurable)
     }
 
     /// Meters committed events again. Whatever a meter cannot measure now stops it: the events are

@@ -159,6 +159,8 @@ impl Shard {
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let (owner, position) =
             commit::acquire(events.as_mut(), &shard, nonce, clock.as_ref()).await?;
+        // At once: whatever fails from here on, the shard is ours when we try again.
+        progress.send_modify(|p| p.epoch = owner.epoch);
         let asked_us = clock.now_us();
         // Only now: the owner before us may have committed more until we were in.
         let bounds = source.bounds().await?;
@@ -188,7 +190,8 @@ impl Shard {
             keys = dedupe.len(),
             "shard acquired"
         );
-        source.seek(position.sequence).await?;
+        // Rebuilding took a while: the anchor is compared again before the first message is read.
+        source.seek(position.sequence, position.anchor).await?;
         let (sender, input) = mpsc::channel(2);
         let reader = Reader {
             source,
@@ -201,7 +204,6 @@ impl Shard {
             end_asked_us: bounds.asked_us.unwrap_or(asked_us),
         };
         progress.send_modify(|p| {
-            p.epoch = owner.epoch;
             p.position = position.sequence;
             p.end = bounds.last;
         });
@@ -254,8 +256,7 @@ impl Shard {
     }
 
     async fn process(&mut self, batch: Batch) -> Result<()> {
-        let mut judged = judge(&mut self.dedupe, &batch)?;
-        let late = self.meter(&mut judged, &batch).await?;
+        let (judged, late) = self.judge_and_meter(&batch).await?;
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
             self.dedupe.settle(last.ingest_time_us)?;
@@ -290,16 +291,21 @@ impl Shard {
         older.count() as u64
     }
 
-    /// Meters what counts. An event that a meter cannot measure by itself is set aside, so that one
-    /// publisher cannot stop everyone's metering.
-    async fn meter(&mut self, judged: &mut Judged, batch: &Batch) -> Result<Option<BooleanBuffer>> {
-        loop {
-            match self.metering.apply(&judged.counted).await? {
-                Applied::Measured(late) => return Ok(late),
-                Applied::Unmeasurable(events) => {
-                    judged.reject(events, batch, &mut self.dedupe)?;
-                }
-            }
+    /// Meters what counts; returns that, and which of it was late.
+    ///
+    /// An event that a meter cannot measure by itself is set aside, so that one publisher cannot stop
+    /// everyone's metering. It claims no id: what came with the same id after it is judged without it.
+    async fn judge_and_meter(&mut self, batch: &Batch) -> Result<(Judged, Option<BooleanBuffer>)> {
+        let judged = judge(&mut self.dedupe, batch, &BTreeMap::new())?;
+        if let Applied::Measured(late) = self.metering.apply(&judged.counted).await? {
+            return Ok((judged, late));
+        }
+        judged.take_back(batch, &mut self.dedupe);
+        let unmeasurable = self.metering.unmeasurable(&batch.decoded.batch).await?;
+        let judged = judge(&mut self.dedupe, batch, &unmeasurable)?;
+        match self.metering.apply(&judged.counted).await? {
+            Applied::Measured(late) => Ok((judged, late)),
+            Applied::Unmeasurable => Err(Error::Stage("meter")),
         }
     }
 

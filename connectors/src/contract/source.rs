@@ -231,7 +231,7 @@ async fn anchor(source: &mut dyn Source, sequence: u64) -> Option<Anchor> {
 }
 
 async fn seek(source: &mut dyn Source, position: u64) {
-    succeeded(source.seek(Sequence(position)).await);
+    succeeded(source.seek(Sequence(position), None).await);
 }
 
 fn succeeded<T>(result: crate::Result<T>) -> T {

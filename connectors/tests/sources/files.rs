@@ -128,17 +128,17 @@ async fn seeking_forward_and_back_reads_the_same_lines() {
         sequences(&source.read(small).await.unwrap()),
         [1, 2, 3, 4, 5, 6]
     );
-    source.seek(Sequence(997)).await.unwrap();
+    source.seek(Sequence(997), None).await.unwrap();
     assert_eq!(
         texts(&read_until(&mut source, 1_000).await),
         ["998", "999", "1000"]
     );
-    source.seek(Sequence(0)).await.unwrap();
+    source.seek(Sequence(0), None).await.unwrap();
     assert_eq!(
         sequences(&read_until(&mut source, 1_000).await),
         (1..=1_000).collect::<Vec<_>>()
     );
-    source.seek(Sequence(5_000)).await.unwrap();
+    source.seek(Sequence(5_000), None).await.unwrap();
     assert!(source.read(LIMIT).await.unwrap().is_empty());
 }
 
@@ -213,7 +213,7 @@ async fn a_file_that_changes_while_it_is_read_is_refused() {
     let mut source = open(&dir, "x.ndjson", b"1\n2\n");
     assert_eq!(source.read(LIMIT).await.unwrap().len(), 2);
     fs::write(dir.path().join("x.ndjson"), b"1\n2\n3\n").unwrap();
-    source.seek(Sequence(0)).await.unwrap();
+    source.seek(Sequence(0), None).await.unwrap();
     let error = source.read(LIMIT).await.unwrap_err();
     assert!(matches!(error, Error::File { .. }));
     assert!(

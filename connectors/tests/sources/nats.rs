@@ -145,9 +145,9 @@ async fn every_message_comes_in_order_from_the_start_and_from_the_middle() {
         (1..=10).map(|n| n.to_string()).collect::<Vec<_>>()
     );
 
-    source.seek(Sequence(6)).await.unwrap();
+    source.seek(Sequence(6), None).await.unwrap();
     assert_eq!(sequences(&read_until(&mut source, 10).await), [7, 8, 9, 10]);
-    source.seek(Sequence(0)).await.unwrap();
+    source.seek(Sequence(0), None).await.unwrap();
     assert_eq!(sequences(&read_until(&mut source, 10).await).len(), 10);
 }
 
@@ -283,7 +283,7 @@ async fn a_purge_before_the_position_was_reached_is_a_gap() {
     };
     assert_eq!((*expected, *got), (Sequence(1), Sequence(6)));
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    source.seek(Sequence(5)).await.unwrap();
+    source.seek(Sequence(5), None).await.unwrap();
     assert_eq!(
         sequences(&read_until(&mut source, 10).await),
         [6, 7, 8, 9, 10]
@@ -299,7 +299,7 @@ async fn a_purge_while_reading_is_a_gap_and_nothing_after_it_is_returned() {
     assert_eq!(sequences(&read_until(&mut source, 3).await), [1, 2, 3]);
     // It has not subscribed yet when 3 and 4 are purged, so it must not begin at 5.
     let mut paused = fixture.source().await;
-    paused.seek(Sequence(2)).await.unwrap();
+    paused.seek(Sequence(2), None).await.unwrap();
     fixture.publish(4, 4).await;
     fixture.stream().await.purge().await.unwrap();
     fixture.publish(5, 5).await;
@@ -497,8 +497,27 @@ async fn a_stream_that_ends_before_what_was_read_is_noticed_by_whoever_asks_for_
         "{error}"
     );
     // Whoever starts over reads what is there.
-    source.seek(Sequence(0)).await.unwrap();
+    source.seek(Sequence(0), None).await.unwrap();
     assert_eq!(source.bounds().await.unwrap().last, Sequence(3));
+}
+
+#[tokio::test]
+async fn a_stream_that_changed_before_the_first_read_is_not_read_on() {
+    let fixture = Fixture::start().await;
+    fixture.publish(1, 5).await;
+    let mut source = fixture.source().await;
+    let read = source.anchor(Sequence(5)).await.unwrap().unwrap();
+    let jetstream = fixture.jetstream().await;
+    jetstream.delete_stream("USAGE").await.unwrap();
+    // Other messages, and more of them.
+    fixture.publish(11, 20).await;
+    let position = Sequence(5);
+    source.seek(position, Some((position, read))).await.unwrap();
+    let error = source.read(LIMIT).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Rewound { sequence, .. } if sequence == position),
+        "{error}"
+    );
 }
 
 #[tokio::test]

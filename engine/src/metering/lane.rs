@@ -139,6 +139,9 @@ impl Lane {
     /// Gives this meter up, so that the others and `events` go on. It starts again where its table
     /// ends when the shard starts again.
     pub(super) fn stop(&mut self, error: Error) {
+        if self.stopped.is_some() {
+            return;
+        }
         tracing::error!(
             meter = self.meter.definition().name,
             error = chain(&error),
@@ -146,7 +149,7 @@ impl Lane {
         );
         self.open = States::default();
         self.late = States::default();
-        self.stopped.get_or_insert(Arc::new(error));
+        self.stopped = Some(Arc::new(error));
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -165,7 +168,7 @@ impl Lane {
         };
         let covered = self.covered(counted);
         let late = self.late_rows(counted);
-        if covered.is_none() && late.is_none() && self.stopped.is_none() {
+        if covered.is_none() && late.is_none() {
             let open = Some(self.meter.partial(rows.all()?).await?);
             return Ok(Measured {
                 open,
@@ -178,13 +181,6 @@ impl Lane {
         let open = &!&covered & &!&late;
         let late = rows.within(late);
         let late_rows = (late.count_set_bits() > 0).then(|| late.clone());
-        if self.stopped.is_some() {
-            // Whether an event is late does not depend on what befell the meter.
-            return Ok(Measured {
-                late_rows,
-                ..Measured::default()
-            });
-        }
         Ok(Measured {
             open: Some(self.meter.partial(rows.only(open)?).await?),
             late: Some(self.meter.partial(rows.only(late)?).await?),
@@ -194,6 +190,11 @@ impl Lane {
 
     /// Adds what was measured to the state. A sum that overflows only now stops the meter.
     pub(super) async fn keep(&mut self, measured: Measured) -> Result<()> {
+        if self.stopped.is_some() {
+            // It was measured all the same: which events count, and which are late, does not depend on
+            // what befell a meter.
+            return Ok(());
+        }
         match self.push(measured).await {
             Err(error) if error.is_of_meter() => {
                 self.stop(error);

@@ -38,8 +38,12 @@ struct Aside {
 }
 
 /// Drops repeats and finds conflicts. Only an event that counts claims its id, so one that was
-/// rejected may be corrected and sent again.
-pub(super) fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
+/// rejected may be corrected and sent again. `unmeasurable` has rows that no meter can measure, and why.
+pub(super) fn judge(
+    dedupe: &mut Dedupe,
+    batch: &Batch,
+    unmeasurable: &BTreeMap<usize, String>,
+) -> Result<Judged> {
     let events = &batch.decoded.batch;
     let contents = events["content_hash"].as_primitive::<Int64Type>();
     let ingest_times = events["ingest_time"].as_primitive::<TimestampMicrosecondType>();
@@ -52,6 +56,13 @@ pub(super) fn judge(dedupe: &mut Dedupe, batch: &Batch) -> Result<Judged> {
     let mut aside = BTreeMap::new();
     for row in 0..events.num_rows() {
         let verdict = match batch.decoded.statuses[row] {
+            Status::Ok if unmeasurable.contains_key(&row) => {
+                counts.rejected += 1;
+                let reason = unmeasurable[&row].clone();
+                let rejected = set_aside(batch, row, Status::Rejected, reason);
+                aside.insert(is_counted.len(), rejected);
+                None
+            }
             Status::Ok => Some(dedupe.judge(
                 batch.decoded.keys[row],
                 contents.value(row),
@@ -112,30 +123,12 @@ fn set_aside(batch: &Batch, row: usize, status: Status, reason: String) -> Aside
 }
 
 impl Judged {
-    /// Sets counted events aside that no meter can measure, by their place in `counted`. They give
-    /// their ids back, so that they may be corrected and sent again.
-    pub(super) fn reject(
-        &mut self,
-        unmeasurable: BTreeMap<usize, String>,
-        batch: &Batch,
-        dedupe: &mut Dedupe,
-    ) -> Result<()> {
-        let counted: Vec<usize> = self.is_counted.set_indices().collect();
+    /// Gives back the ids that were claimed.
+    pub(super) fn take_back(&self, batch: &Batch, dedupe: &mut Dedupe) {
         let kept: Vec<usize> = self.kept.set_indices().collect();
-        for (place, reason) in unmeasurable {
-            let row = counted[place];
+        for row in self.is_counted.set_indices() {
             dedupe.forget(batch.decoded.keys[kept[row]]);
-            let aside = set_aside(batch, kept[row], Status::Rejected, reason);
-            self.aside.insert(row, aside);
-            self.counts.counted -= 1;
-            self.counts.rejected += 1;
         }
-        let is_aside = |row| self.aside.contains_key(&row);
-        self.is_counted = BooleanBuffer::collect_bool(self.is_counted.len(), |row| {
-            self.is_counted.value(row) && !is_aside(row)
-        });
-        self.counted = select(&self.rows, self.is_counted.clone())?;
-        Ok(())
     }
 }
 

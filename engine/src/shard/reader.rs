@@ -160,7 +160,11 @@ mod tests {
             Ok(None)
         }
 
-        async fn seek(&mut self, _: Sequence) -> tollgate_connectors::Result<()> {
+        async fn seek(
+            &mut self,
+            _: Sequence,
+            _: Option<(Sequence, Anchor)>,
+        ) -> tollgate_connectors::Result<()> {
             Ok(())
         }
 

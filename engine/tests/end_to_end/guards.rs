@@ -127,6 +127,30 @@ async fn an_event_that_a_meter_cannot_measure_is_set_aside_alone_and_may_be_corr
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_correction_counts_though_it_comes_in_one_batch_with_what_it_corrects() {
+    let world = World::new(DEFINITIONS).await;
+    let huge = format!(r#"{{"n":1,"d":9{}}}"#, "0".repeat(25));
+    let batch = [
+        event("1", "2026-01-05T10:00:00Z", r#"{"n":2,"d":3}"#),
+        event("2", "2026-01-05T10:10:00Z", &huge),
+        event("2", "2026-01-05T10:10:00Z", &huge),
+        event("2", "2026-01-05T10:10:00Z", r#"{"n":1,"d":1}"#),
+        event("2", "2026-01-05T10:10:00Z", r#"{"n":1,"d":2}"#),
+        event("1", "2026-01-05T10:00:00Z", r#"{"n":2,"d":3}"#),
+    ];
+    let headers = [("Content-Type", "application/x-ndjson")];
+    world.send(&headers, &batch.join("\n")).await;
+    let cli = world.cli();
+    let summary = cli.run_to_end().await;
+    let counts = ["counted", "rejected", "conflicts", "repeats"].map(|word| summary.of(word));
+    // As if each had come in a message of its own: the corrected event counts, the one after it conflicts.
+    assert_eq!(counts, [2, 2, 1, 1]);
+    let totals = cli.query("SELECT SUM(n), SUM(squares) FROM tasks").await;
+    assert_eq!(totals, [["3", "10"]]);
+    cli.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_can_be_looked_at_when_a_meter_overflows() {
     let definitions = DEFINITIONS
         .replace("SUM(d * d)", "SUM(d)")

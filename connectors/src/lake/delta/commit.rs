@@ -43,6 +43,8 @@ impl DeltaTable {
             self.check_not_vacuumed(change)?;
             let version = self.version + 1;
             if self.log.create(version, bytes.clone()).await? == Written::Created {
+                // Whoever was suspended just here may have created a version that was cleaned up before.
+                self.check_base().await?;
                 self.apply(ours(version, attempt, change));
                 return Ok(version);
             }

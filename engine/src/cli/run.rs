@@ -58,7 +58,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Runs the shard, again after each passing fault, waiting longer each time ([`Retry`]). Returns what the
+/// Runs the shard, again after each passing fault, waiting longer each time (`Retry`). Returns what the
 /// last run of the shard did, or `None` when it was stopped while waiting.
 ///
 /// # Errors

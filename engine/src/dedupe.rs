@@ -19,7 +19,7 @@
 //! **What it costs.** Everything stays below [`Options::memory_bytes`]: half of it is for the recent
 //! keys, the other half for what must be known of older ones, 1.3 bytes a key (filter 1.15, page index
 //! 0.13). Beyond that the oldest runs lose their filters: the answers stay exact, each new key then
-//! costs a page read per such run. On disk a key takes 32 bytes, up to twice that while runs are
+//! costs a page read per such run. The page indexes stay whatever the bound is. On disk a key takes 32 bytes, up to twice that while runs are
 //! merged. 1,000 events/s over 35 days are 3.02 billion keys: 97 GB of disk, and 3.9 GB of memory
 //! for full speed.
 

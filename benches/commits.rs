@@ -26,12 +26,13 @@
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
     time::{Duration, Instant},
 };
 use tollgate::{
     cli,
     generator::{Load, Workload},
+    telemetry::memory_kib,
 };
 use tollgate_connectors::{
     Attempt, CommitId, Message, Sequence, Table,
@@ -95,7 +96,7 @@ async fn measure() -> Result<()> {
     let (mut samples, mut stretches) = (Vec::new(), Vec::new());
     for flush in 1..=flushes {
         let took = commit(&mut table, flush, flow.next(flush)?).await?;
-        samples.push((took, rss_kib()?));
+        samples.push((took, memory_kib(std::process::id(), "VmRSS").unwrap_or(0)));
         if flush % every == 0 {
             maintain(&lake).await?;
         }
@@ -219,16 +220,6 @@ fn check_bounds(stretches: &[Stretch], open: Duration) -> Result<()> {
         true => Ok(()),
         false => Err("a bound is passed".into()),
     }
-}
-
-/// Memory that this process has, on Linux; 0 elsewhere.
-fn rss_kib() -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    Ok(match line.and_then(|line| line.split_whitespace().next()) {
-        Some(kib) => kib.parse()?,
-        None => 0,
-    })
 }
 
 fn number(variable: &str, default: usize) -> Result<usize> {

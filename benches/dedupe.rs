@@ -12,10 +12,12 @@
 
 use std::{
     error::Error,
-    fs,
     time::{Duration, Instant},
 };
-use tollgate::dedupe::{Dedupe, Options, Verdict};
+use tollgate::{
+    dedupe::{Dedupe, Options, Verdict},
+    telemetry::memory_kib,
+};
 
 const KEYS: u64 = 50_000_000;
 const MEMORY_BYTES: usize = 512_000_000;
@@ -102,8 +104,6 @@ fn setting(name: &str) -> Result<Option<u64>, Box<dyn Error>> {
 
 /// The most this process has had in memory.
 fn resident_bytes() -> Result<usize, Box<dyn Error>> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kilobytes.ok_or("no VmHWM")?.parse::<usize>()? * 1024)
+    let kib = memory_kib(std::process::id(), "VmHWM").ok_or("no VmHWM in /proc")?;
+    Ok(usize::try_from(kib)? * 1024)
 }

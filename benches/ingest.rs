@@ -29,7 +29,10 @@ use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
-use tollgate::generator::{Load, Totals, Workload};
+use tollgate::{
+    generator::{Load, Totals, Workload},
+    telemetry::memory_kib,
+};
 use tollgate_connectors::nats::{NatsOptions, Publisher, server::NatsServer};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -267,21 +270,13 @@ fn meter(home: &Path) -> Result<(Duration, u64)> {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        peak_kib = peak_kib.max(high_water_kib(child.id()));
+        peak_kib = peak_kib.max(memory_kib(child.id(), "VmHWM").unwrap_or(0));
         std::thread::sleep(Duration::from_millis(5));
     };
     if !status.success() {
         return Err(format!("tollgate run ended with {status}").into());
     }
     Ok((started.elapsed(), peak_kib))
-}
-
-/// The kernel's own high-water mark; 0 where there is none to read.
-fn high_water_kib(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|kib| kib.trim().strip_suffix(" kB")?.parse().ok())
-        .unwrap_or(0)
 }
 
 /// Asks the lake for its totals.

@@ -11,7 +11,7 @@ use crate::{
     config::BillingSettings,
     error::{Error, Result, query_error},
     period::Period,
-    view::{View, instant, one_batch},
+    view::{View, one_batch},
 };
 use arrow::{
     array::{
@@ -292,8 +292,8 @@ pub async fn issued(
 /// Refuses to bill a customer again for time that an issued invoice covers under another plan or in
 /// another time zone.
 async fn check_overlap(invoices: &dyn Table, drafts: &[Invoice], period: &Period) -> Result<()> {
-    let starts_before = col("period_start").lt(instant(period.end_us));
-    let overlaps = starts_before.and(col("period_end").gt(instant(period.start_us)));
+    let starts_before = col("period_start").lt(schema::instant(period.end_us));
+    let overlaps = starts_before.and(col("period_end").gt(schema::instant(period.start_us)));
     let ids: BTreeMap<&str, &str> = drafts
         .iter()
         .map(|draft| (draft.customer.as_str(), draft.id.as_str()))
@@ -335,8 +335,8 @@ async fn issued_in(invoices: &dyn Table, period: &Period) -> Result<BTreeMap<Str
 }
 
 fn within(period: &Period) -> Expr {
-    let start = col("period_start").eq(instant(period.start_us));
-    start.and(col("period_end").eq(instant(period.end_us)))
+    let start = col("period_start").eq(schema::instant(period.start_us));
+    start.and(col("period_end").eq(schema::instant(period.end_us)))
 }
 
 /// Issued invoices for which something holds, in order of serial.

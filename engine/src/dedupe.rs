@@ -105,10 +105,10 @@ impl Dedupe {
         }
     }
 
-    /// True when an event happened so long before it was stored that an earlier copy of it might be
-    /// forgotten by now.
-    pub fn is_older(&self, event_time_us: i64, ingest_us: i64) -> bool {
-        ingest_us.saturating_sub(event_time_us) > self.horizon_us
+    /// True when a time lies before the horizon as of `ingest_us`: an id that came then is forgotten,
+    /// and of an event that happened then an earlier copy might be.
+    pub fn is_older(&self, time_us: i64, ingest_us: i64) -> bool {
+        ingest_us.saturating_sub(time_us) > self.horizon_us
     }
 
     /// Judges one event and remembers it when it is new. Call in rising sequence.
@@ -192,7 +192,7 @@ impl Dedupe {
     /// An expired entry proves nothing, and a younger one may be elsewhere: at most one is within
     /// the horizon, since none is stored while another is.
     fn find(&self, key: u128, ingest_us: i64) -> Result<Option<Seen>> {
-        let within = |seen: &Seen| ingest_us.saturating_sub(seen.ingest_us) <= self.horizon_us;
+        let within = |seen: &Seen| !self.is_older(seen.ingest_us, ingest_us);
         let sealing = self.sealing.as_ref().map(|sealing| &*sealing.keys);
         for table in std::iter::once(&self.recent).chain(sealing) {
             let found = table.find(bucket(key), |seen| seen.key == key);
@@ -248,14 +248,11 @@ impl Dedupe {
 
     /// Begins to merge the small runs when there are enough: fewer files to ask about a key.
     fn merge(&mut self, ingest_us: i64) {
-        if self.merging.is_some() {
+        let small = || self.runs.iter().filter(|run| !run.is_merged());
+        if self.merging.is_some() || small().count() < self.limits.merged_runs {
             return;
         }
-        let small = self.runs.iter().filter(|run| !run.is_merged());
-        let inputs: Vec<Arc<Run>> = small.map(Arc::clone).collect();
-        if inputs.len() < self.limits.merged_runs {
-            return;
-        }
+        let inputs: Vec<Arc<Run>> = small().map(Arc::clone).collect();
         let (merged, directory) = (inputs.clone(), self.directory.clone());
         let oldest_us = ingest_us.saturating_sub(self.horizon_us);
         let written = std::thread::spawn(move || Run::merged(&merged, oldest_us, &directory));
@@ -267,10 +264,10 @@ impl Dedupe {
             return Ok(());
         };
         let run = Arc::new(self.join(written)?);
-        let is_input = |run: &Arc<Run>| inputs.iter().any(|input| Arc::ptr_eq(input, run));
+        let is_input = |run: &Arc<Run>| inputs.iter().any(|input| input.is_same(run));
         let at = self.runs.iter().position(is_input).unwrap_or(0);
         self.runs.retain(|run| !is_input(run));
-        self.runs.insert(at.min(self.runs.len()), run);
+        self.runs.insert(at, run);
         self.trim_filters();
         Ok(())
     }

@@ -6,7 +6,6 @@ use crate::{
     dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
     metering::{Lane, Metering, Written, last_panes},
-    view::instant,
     window::EventTime,
 };
 use arrow::{
@@ -21,7 +20,7 @@ use datafusion::{
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::event_key};
-use tollgate_sql::{definitions::Definitions, meter::Meter};
+use tollgate_sql::{definitions::Definitions, meter::Meter, schema};
 
 /// What the stream shows of the last committed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +156,9 @@ pub async fn open_windows(
         .min();
     let counted = counted(events, shard)?;
     if metering.lowest_cut() > Sequence(0) {
-        let open = oldest.map_or(lit(true), |oldest| col("event_time").gt_eq(instant(oldest)));
+        let open = oldest.map_or(lit(true), |oldest| {
+            col("event_time").gt_eq(schema::instant(oldest))
+        });
         let before = counted
             .clone()
             .filter(col("sequence").lt_eq(cut.clone()).and(open));
@@ -195,7 +196,7 @@ pub async fn dedupe(
     });
     let mut dedupe = Dedupe::new(options);
     let frame = counted(events, shard)?
-        .filter(col("ingest_time").gt_eq(instant(since)))
+        .filter(col("ingest_time").gt_eq(schema::instant(since)))
         .and_then(|frame| {
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
         });

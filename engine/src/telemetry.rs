@@ -132,3 +132,12 @@ pub fn start_logging(filter: &str) -> Result<()> {
         .try_init();
     Ok(())
 }
+
+/// What the kernel says a process has in memory, in KiB: `VmRSS` is now, `VmHWM` the most so far. None
+/// where there is no `/proc` or no such process.
+pub fn memory_kib(process: u32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+    let (_, kib) = fields.find(|(name, _)| *name == field)?;
+    kib.trim().strip_suffix(" kB")?.parse().ok()
+}

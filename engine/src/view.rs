@@ -25,7 +25,6 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
-    common::ScalarValue,
     datasource::provider_as_source,
     functions::core::expr_fn::get_field,
     logical_expr::LogicalPlanBuilder,
@@ -381,8 +380,8 @@ impl View {
             let start = col("window_start");
             let within = start
                 .clone()
-                .gt_eq(instant(inside.first_us))
-                .and(start.lt(instant(inside.last_us)));
+                .gt_eq(schema::instant(inside.first_us))
+                .and(start.lt(schema::instant(inside.last_us)));
             frame = frame.filter(within).map_err(query_error(doing))?;
         }
         frame.collect().await.map_err(query_error(doing))
@@ -402,8 +401,8 @@ impl View {
         let time = col("event_time");
         let within = time
             .clone()
-            .gt_eq(instant(from_us))
-            .and(time.lt(instant(to_us)));
+            .gt_eq(schema::instant(from_us))
+            .and(time.lt(schema::instant(to_us)));
         let batches = frame
             .filter(within)
             .map_err(query_error(doing))?
@@ -464,14 +463,6 @@ fn relation_column(event_type: &EventType, name: &str) -> Expr {
         true => get_field(Expr::Column(event_type.name.as_str().into()), name).alias(name),
         false => Expr::Column(name.into()),
     }
-}
-
-/// An instant as a literal; microseconds since the Unix epoch.
-pub(crate) fn instant(us: i64) -> Expr {
-    lit(ScalarValue::TimestampMicrosecond(
-        Some(us),
-        Some("UTC".into()),
-    ))
 }
 
 /// All batches of one schema as one.

@@ -5,6 +5,10 @@
 
 use crate::definitions::EventType;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use datafusion::{
+    common::ScalarValue,
+    prelude::{Expr, lit},
+};
 use std::{collections::HashMap, sync::Arc};
 
 /// Metadata key on a struct field of `events`: the CloudEvents `type` whose data it holds.
@@ -16,6 +20,14 @@ pub const PATH_KEY: &str = "tollgate.path";
 /// Microseconds since the Unix epoch, UTC: the type of every instant.
 pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// An instant as a literal of that type; microseconds since the Unix epoch.
+pub fn instant(us: i64) -> Expr {
+    lit(ScalarValue::TimestampMicrosecond(
+        Some(us),
+        Some("UTC".into()),
+    ))
 }
 
 /// The columns every event has, before the structs of the event types.

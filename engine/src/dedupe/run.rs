@@ -86,6 +86,11 @@ impl Run {
         writer.finish(true)
     }
 
+    /// True for the same file, with or without its filter.
+    pub(super) fn is_same(&self, other: &Run) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
+    }
+
     /// The youngest entry of a key, if there is one.
     pub(super) fn find(&self, key: u128) -> io::Result<Option<Seen>> {
         let maybe = |filter: &Sbbf| filter.check(&key.to_be_bytes()[..]);

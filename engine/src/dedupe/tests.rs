@@ -111,6 +111,25 @@ fn runs_are_merged_and_expired_runs_are_dropped() {
 }
 
 #[test]
+fn a_run_that_loses_its_filter_while_it_is_merged_is_replaced_all_the_same() {
+    // Three runs of four keys have their filters, 32 bytes and a page each; a fourth is too much.
+    let mut dedupe = tiny(1_000, 3 * 48);
+    for key in 0..16 {
+        dedupe.judge(key, 7, 0).unwrap();
+        if key % 4 == 3 {
+            dedupe.seal().unwrap();
+            dedupe.finish_sealing().unwrap();
+        }
+        if key == 11 {
+            dedupe.merge(0);
+            assert!(dedupe.merging.is_some());
+        }
+    }
+    dedupe.finish_merging().unwrap();
+    assert_eq!((dedupe.len(), dedupe.runs.len()), (16, 2));
+}
+
+#[test]
 fn a_folder_that_cannot_be_made_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let limits = Limits {

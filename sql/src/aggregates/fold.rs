@@ -51,6 +51,28 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// All rows of some columns, in one group.
+    fn all(columns: &[ArrayRef]) -> Self {
+        Rows {
+            count: row_count(columns),
+            groups: None,
+            filter: None,
+        }
+    }
+
+    /// The rows of some columns that pass a filter, each in its group.
+    fn grouped(
+        columns: &[ArrayRef],
+        groups: &'a [usize],
+        filter: Option<&'a BooleanArray>,
+    ) -> Self {
+        Rows {
+            groups: Some(groups),
+            filter,
+            ..Rows::all(columns)
+        }
+    }
+
     /// Row and group of each row that counts.
     pub(super) fn iter(self) -> impl Iterator<Item = (usize, usize)> + 'a {
         let counts = move |row: &usize| match self.filter {
@@ -202,11 +224,7 @@ impl<A: Aggregate> GroupsAccumulator for Fold<A> {
         total_num_groups: usize,
     ) -> Result<()> {
         self.grow(total_num_groups);
-        let rows = Rows {
-            count: row_count(values),
-            groups: Some(group_indices),
-            filter: opt_filter,
-        };
+        let rows = Rows::grouped(values, group_indices, opt_filter);
         self.aggregate.update(&mut self.groups, values, rows)
     }
 
@@ -217,11 +235,7 @@ impl<A: Aggregate> GroupsAccumulator for Fold<A> {
         total_num_groups: usize,
     ) -> Result<()> {
         self.grow(total_num_groups);
-        let rows = Rows {
-            count: row_count(values),
-            groups: Some(group_indices),
-            filter: None,
-        };
+        let rows = Rows::grouped(values, group_indices, None);
         self.aggregate.merge(&mut self.groups, values, rows)
     }
 
@@ -259,21 +273,13 @@ impl<A: Aggregate> GroupsAccumulator for Fold<A> {
 
 impl<A: Aggregate> Accumulator for Fold<A> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let rows = Rows {
-            count: row_count(values),
-            groups: None,
-            filter: None,
-        };
-        self.aggregate.update(&mut self.groups, values, rows)
+        self.aggregate
+            .update(&mut self.groups, values, Rows::all(values))
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let rows = Rows {
-            count: row_count(states),
-            groups: None,
-            filter: None,
-        };
-        self.aggregate.merge(&mut self.groups, states, rows)
+        self.aggregate
+            .merge(&mut self.groups, states, Rows::all(states))
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {

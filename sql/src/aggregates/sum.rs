@@ -1,12 +1,13 @@
 //! `sum`, exact: integers and decimals are added as 128-bit decimals of up to 38 digits, and a sum
 //! that needs more is an error. It never wraps.
 
+use super::values::{overflow, scale_of, widest, within_38_digits};
 use arrow::{
     array::{Array, ArrayRef},
     datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef},
 };
 use datafusion::{
-    common::{Result, ScalarValue, exec_err, internal_err, plan_err},
+    common::{Result, ScalarValue, plan_err},
     logical_expr::{
         Accumulator, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature, Volatility,
         function::{AccumulatorArgs, StateFieldsArgs},
@@ -18,8 +19,7 @@ use std::sync::Arc;
 
 mod groups;
 
-/// The largest magnitude that fits 38 digits: 10^38 - 1.
-const LARGEST: i128 = 10_i128.pow(38) - 1;
+const NAME: &str = "sum";
 
 /// `sum(x)`: DECIMAL(38, 0) for integers, DECIMAL(38, s) for DECIMAL(p, s), NULL over no values.
 ///
@@ -47,7 +47,7 @@ impl Default for CheckedSum {
 
 impl AggregateUDFImpl for CheckedSum {
     fn name(&self) -> &str {
-        "sum"
+        NAME
     }
 
     fn signature(&self) -> &Signature {
@@ -63,12 +63,8 @@ impl AggregateUDFImpl for CheckedSum {
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments {
-            [DataType::Int64 | DataType::UInt64] => {
-                Ok(DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0))
-            }
-            [DataType::Decimal128(_, scale)] => {
-                Ok(DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale))
-            }
+            [DataType::Int64 | DataType::UInt64] => Ok(widest(0)),
+            [DataType::Decimal128(_, scale)] => Ok(widest(*scale)),
             _ => plan_err!("sum does not take {arguments:?}"),
         }
     }
@@ -124,27 +120,6 @@ fn summed_as(argument: &DataType) -> Result<DataType> {
     }
 }
 
-/// Splits the result type into what an accumulator needs.
-fn scale_of(result: &DataType) -> Result<i8> {
-    match result {
-        DataType::Decimal128(_, scale) => Ok(*scale),
-        other => internal_err!("sum cannot return {other}"),
-    }
-}
-
-/// The sum, if it fits the 38 digits of its type.
-fn within_38_digits(sum: i128) -> Result<i128> {
-    if (-LARGEST..=LARGEST).contains(&sum) {
-        Ok(sum)
-    } else {
-        overflow()
-    }
-}
-
-fn overflow<T>() -> Result<T> {
-    exec_err!("sum overflow: the result needs more than 38 digits")
-}
-
 /// One sum, for a query without GROUP BY and for window functions.
 #[derive(Debug)]
 struct Sum {
@@ -177,7 +152,7 @@ impl Sum {
                 self.count = count;
                 Ok(())
             }
-            _ => overflow(),
+            _ => overflow(NAME),
         }
     }
 }
@@ -206,7 +181,7 @@ impl Accumulator for Sum {
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let sum = match self.count {
             0 => None,
-            _ => Some(within_38_digits(self.sum)?),
+            _ => Some(within_38_digits(NAME, Some(self.sum))?),
         };
         Ok(ScalarValue::Decimal128(
             sum,

@@ -10,14 +10,24 @@ use datafusion::common::{Result, exec_err, internal_err, plan_err};
 use std::sync::Arc;
 
 /// The largest magnitude that fits 38 digits: 10^38 - 1.
-const LARGEST: i128 = 10_i128.pow(38) - 1;
+pub(super) const LARGEST: i128 = 10_i128.pow(38) - 1;
+
+/// Whether a number has at most 38 digits.
+pub(super) fn fits(digits: i128) -> bool {
+    (-LARGEST..=LARGEST).contains(&digits)
+}
 
 /// A number that fits the 38 digits of its type.
 pub(super) fn within_38_digits(name: &str, digits: Option<i128>) -> Result<i128> {
-    match digits.filter(|digits| (-LARGEST..=LARGEST).contains(digits)) {
+    match digits.filter(|digits| fits(*digits)) {
         Some(digits) => Ok(digits),
-        None => exec_err!("{name} overflow: the result needs more than 38 digits"),
+        None => overflow(name),
     }
+}
+
+/// The error of an aggregate whose result has more than 38 digits.
+pub(super) fn overflow<T>(name: &str) -> Result<T> {
+    exec_err!("{name} overflow: the result needs more than 38 digits")
 }
 
 /// The decimal type in which an aggregate takes its numbers.

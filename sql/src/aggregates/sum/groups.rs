@@ -1,12 +1,15 @@
 //! The sums of many groups at once: the inner loop of every meter.
 
-use super::{LARGEST, overflow};
+use super::{
+    super::values::{fits, overflow, widest},
+    NAME,
+};
 use arrow::{
     array::{
         Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray,
     },
     buffer::NullBuffer,
-    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Int64Type, UInt64Type},
+    datatypes::{DataType, Decimal128Type, Int64Type, UInt64Type},
 };
 use datafusion::{
     common::{Result, internal_err},
@@ -72,7 +75,7 @@ impl GroupSums {
             None => self.add_all::<T>(values, groups),
             Some(counted) => self.add_counted::<T>(values, groups, &counted),
         };
-        if overflowed { overflow() } else { Ok(()) }
+        if overflowed { overflow(NAME) } else { Ok(()) }
     }
 
     /// Makes room for new groups. Every new group has at least one row in the batch, so as long as
@@ -132,8 +135,8 @@ impl GroupSums {
     fn emit(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
         let sums = emit_to.take_needed(&mut self.sums);
         let seen = self.seen.as_mut().map(|seen| emit_to.take_needed(seen));
-        if !sums.iter().all(|sum| (-LARGEST..=LARGEST).contains(sum)) {
-            return overflow();
+        if !sums.iter().all(|sum| fits(*sum)) {
+            return overflow(NAME);
         }
         let nulls = seen
             .map(NullBuffer::from)
@@ -160,8 +163,7 @@ fn counted(nulls: Option<&NullBuffer>, filter: Option<&BooleanArray>) -> Option<
 
 fn decimals(sums: Vec<i128>, nulls: Option<NullBuffer>, scale: i8) -> Result<ArrayRef> {
     let sums = Decimal128Array::new(sums.into(), nulls);
-    let sums = sums.with_precision_and_scale(DECIMAL128_MAX_PRECISION, scale)?;
-    Ok(Arc::new(sums))
+    Ok(Arc::new(sums.with_data_type(widest(scale))))
 }
 
 impl GroupsAccumulator for GroupSums {

@@ -1,6 +1,6 @@
 //! What the two accumulators of `sum` add up, and what they refuse.
 
-use super::*;
+use super::{super::values::LARGEST, *};
 use arrow::array::{BooleanArray, Decimal128Array, Int64Array, UInt64Array};
 use datafusion::logical_expr::EmitTo;
 

@@ -67,6 +67,15 @@ pub struct Staged {
     pub bytes: u64,
 }
 
+impl Staged {
+    /// Adds files that are to become visible in the same commit.
+    pub fn extend(&mut self, more: Staged) {
+        self.files.extend(more.files);
+        self.rows += more.rows;
+        self.bytes += more.bytes;
+    }
+}
+
 /// One uploaded data file: what its Add action says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedFile {
@@ -185,6 +194,23 @@ impl Lake {
         check_name(name)?;
         let wanted = schema::Wanted::new(name, schema, partition_columns, configuration)?;
         DeltaTable::open_or_create(&self.store, name, &wanted).await
+    }
+
+    /// Opens a table if it is there, to read it as [`Lake::table`] would make it, and changes nothing:
+    /// columns that it lacks are NULL.
+    ///
+    /// # Errors
+    /// Those of [`Lake::table`].
+    pub async fn existing_as(
+        &self,
+        name: &str,
+        schema: &Schema,
+        partition_columns: &[&str],
+        configuration: &BTreeMap<String, String>,
+    ) -> Result<Option<DeltaTable>> {
+        check_name(name)?;
+        let wanted = schema::Wanted::new(name, schema, partition_columns, configuration)?;
+        DeltaTable::open_as(&self.store, name, &wanted).await
     }
 
     /// Opens a table if it is there, as it is.

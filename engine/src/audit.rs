@@ -46,8 +46,8 @@ async fn audit_meter(view: &View, index: usize) -> Result<Finding> {
     let doing = "auditing a meter";
     let meter = &view.catalog().meters[index];
     let query = meter.batch_query()?;
-    let context = view.session(&query).await?;
-    let windows = view.windows(index, None).await?;
+    let context = view.audit_session(index, &query).await?;
+    let windows = view.measured_windows(index).await?;
     let rows = windows.num_rows();
     register_rows(&context, "stored_windows", windows)?;
     let totals = meter.totals_schema();

@@ -95,6 +95,26 @@ impl Catalog {
         ))
     }
 
+    /// Opens `events` to read, if it is there.
+    pub async fn existing_events(&self, lake: &Lake) -> Result<Option<Box<dyn Table>>> {
+        let (schema, none) = (self.events_schema(), BTreeMap::new());
+        let table = lake.existing_as(table::EVENTS, &schema, EVENTS_PARTITION, &none);
+        Ok(table.await?.map(|table| Box::new(table) as Box<dyn Table>))
+    }
+
+    /// Opens a meter's table to read, if it is there; it must have been written for this definition.
+    pub async fn existing_meter(
+        &self,
+        lake: &Lake,
+        meter: &Meter,
+    ) -> Result<Option<Box<dyn Table>>> {
+        let name = table::meter(&meter.definition().name);
+        let schema = metering::table_schema(meter);
+        let configuration = configuration(meter);
+        let table = lake.existing_as(&name, &schema, &[], &configuration);
+        Ok(table.await?.map(|table| Box::new(table) as Box<dyn Table>))
+    }
+
     /// Opens a meter's table to write, creating it when it is missing.
     pub async fn create_meter(&self, lake: &Lake, meter: &Meter) -> Result<Box<dyn Table>> {
         let name = table::meter(&meter.definition().name);
@@ -116,11 +136,10 @@ impl Catalog {
 /// What is stored with a meter's table.
 fn configuration(meter: &Meter) -> BTreeMap<String, String> {
     let lateness_us = meter.definition().lateness_us;
+    // A table's configuration stays as it was made: later versions are told by marks.
+    let first = meter.versions()[0].fingerprint;
     BTreeMap::from([
-        (
-            FINGERPRINT_KEY.to_owned(),
-            format!("{:016x}", meter.fingerprint()),
-        ),
+        (FINGERPRINT_KEY.to_owned(), format!("{first:016x}")),
         (LATENESS_KEY.to_owned(), lateness_us.to_string()),
     ])
 }

@@ -90,6 +90,22 @@ impl Marks {
     pub fn closed(&self) -> String {
         format!("{}/closed", self.shard)
     }
+
+    /// The start of the first window that panes are written for, in microseconds, in the meter's table:
+    /// only after a backfill that did not begin with the first event.
+    pub fn from(&self) -> String {
+        format!("{}/from", self.shard)
+    }
+
+    /// The number of the policy for late events that panes are written by, in the meter's table.
+    pub fn late(&self) -> String {
+        format!("{}/late", self.shard)
+    }
+
+    /// The fingerprint of a version of a meter, from the second on, in the meter's table.
+    pub fn version(&self, number: u32) -> String {
+        format!("{}/version_{number}", self.shard)
+    }
 }
 
 /// How far a shard has come: what one `events` commit says about everything before it.

@@ -74,6 +74,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A meter's table is not what its definition makes of the events.
+    #[error("meter `{meter}`: {problem}\n  hint: {hint}")]
+    Meter {
+        /// The meter.
+        meter: String,
+        /// What contradicts what.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// A meter's open windows do not fit into memory.
     #[error(
         "meter `{meter}`: its open windows take {bytes} bytes, all may take {bytes_max}\n  hint: group by \
@@ -128,6 +138,7 @@ impl Error {
             | Error::Billing { .. }
             | Error::Audit { .. }
             | Error::File { .. }
+            | Error::Meter { .. }
             | Error::OpenWindows { .. }
             | Error::Sql(_)
             | Error::Query { .. } => ErrorKind::Invalid,
@@ -140,6 +151,7 @@ impl Error {
         match self {
             Error::Config { .. }
             | Error::Usage(_)
+            | Error::Meter { .. }
             | Error::Sql(
                 Sql::Definition { .. }
                 | Sql::PlanMeter { .. }

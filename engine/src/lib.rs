@@ -17,6 +17,7 @@
 //! [`recovery`] for what a restart rebuilds, [`view`] for what SQL sees.
 
 pub mod audit;
+pub mod backfill;
 pub mod billing;
 pub mod catalog;
 pub mod cli;
@@ -28,6 +29,7 @@ pub mod error;
 pub mod generator;
 pub mod maintenance;
 pub mod metering;
+mod panes;
 pub mod period;
 pub mod recovery;
 pub mod shard;

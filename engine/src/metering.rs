@@ -6,11 +6,12 @@
 //! message that closed it, whatever batches they came in.
 
 mod lane;
+mod late;
 mod panes;
 mod relation;
 mod states;
 
-pub use lane::{Lane, Written};
+pub use lane::{Lane, Unwritten, Written};
 pub use panes::{Pending, last_panes, table_schema};
 pub(crate) use relation::project;
 pub use states::States;
@@ -156,7 +157,7 @@ impl Metering {
 
     /// Stops meters, the largest first, until the others fit into memory.
     fn stop_largest(&mut self) {
-        while self.lanes.iter().map(Lane::bytes).sum::<usize>() > self.bytes_max {
+        while self.bytes() > self.bytes_max {
             let bytes_max = self.bytes_max;
             let Some(largest) = self.lanes.iter_mut().max_by_key(|lane| lane.bytes()) else {
                 return;
@@ -272,6 +273,11 @@ impl Metering {
                 (end > lane.closed_end()).then(|| lane.windowing.closing_watermark(end))
             })
             .max()
+    }
+
+    /// What all windows take in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.lanes.iter().map(Lane::bytes).sum()
     }
 
     /// Takes out the panes to be written after the commit of `position`.

@@ -1,26 +1,31 @@
 //! What to rebuild when a shard starts: whether its stream is still the one that was committed
 //! (pure), then the dedupe index and the open windows from `events`. Nothing lives only in memory.
 
+mod lanes;
+
+pub use lanes::{lane, lanes};
+
 use crate::{
-    commit::{Marks, Position},
+    commit::Position,
     dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
-    metering::{Lane, Metering, Written, last_panes},
+    metering::{Metering, micros},
+    panes::PaneSink,
     window::EventTime,
 };
 use arrow::{
     array::{Array, AsArray, RecordBatch},
+    compute::concat_batches,
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
 use datafusion::{
     execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
-    functions_aggregate::expr_fn::max,
     prelude::{DataFrame, SessionConfig, SessionContext, col, lit},
 };
-use futures::TryStreamExt;
-use std::{collections::BTreeMap, sync::Arc};
+use futures::{Stream, TryStreamExt, stream};
+use std::sync::Arc;
 use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::event_key};
-use tollgate_sql::{definitions::Definitions, meter::Meter, schema};
+use tollgate_sql::schema;
 
 /// What the stream shows of the last committed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,108 +83,135 @@ pub fn check_stream(shard: &str, position: &Position, seen: &Seen) -> Result<()>
     }
 }
 
-/// What a meter's table already holds, from its marks.
-fn written(table: &dyn Table, marks: &Marks) -> Written {
-    let cut = table
-        .mark(&marks.cut())
-        .and_then(|cut| u64::try_from(cut).ok());
-    let watermark = table.mark(&marks.closed());
-    match cut.zip(watermark) {
-        Some((cut, watermark)) => Written {
-            cut: Sequence(cut),
-            watermark: EventTime(watermark),
-        },
-        None => Written::NOTHING,
-    }
-}
-
-/// Builds the lane of each meter from its table, `None` for a meter that has no table yet.
-pub async fn lanes(
-    definitions: &Definitions,
-    meters: &[Arc<Meter>],
-    tables: &[Option<&dyn Table>],
-    marks: &Marks,
-) -> Result<Vec<Lane>> {
-    let mut lanes = Vec::with_capacity(meters.len());
-    for (meter, table) in meters.iter().zip(tables) {
-        let (written, panes) = match table {
-            Some(table) => (
-                written(*table, marks),
-                late_panes(*table, marks.shard()).await?,
-            ),
-            None => (Written::NOTHING, BTreeMap::new()),
-        };
-        let event_type = definitions
-            .event_type(&meter.definition().event_type)
-            .ok_or(Error::Stage("definitions"))?;
-        lanes.push(Lane::new(
-            Arc::clone(meter),
-            event_type.clone(),
-            written,
-            panes,
-        ));
-    }
-    Ok(lanes)
-}
-
-async fn late_panes(table: &dyn Table, shard: &str) -> Result<BTreeMap<i64, i32>> {
-    let doing = "reading the numbers of late panes";
-    let frame = SessionContext::new()
-        .read_table(table.provider()?)
-        .and_then(|frame| frame.filter(col("pane").gt(lit(0)).and(col("shard").eq(lit(shard)))))
-        .and_then(|frame| {
-            frame.aggregate(
-                vec![col("window_start")],
-                vec![max(col("pane")).alias("pane")],
-            )
-        })
-        .map_err(query_error(doing))?;
-    Ok(last_panes(
-        &frame.collect().await.map_err(query_error(doing))?,
-    ))
+/// Where panes go that are ready while committed events are metered again, and when: each time the
+/// windows have grown by so many bytes.
+pub(crate) struct Sink<'a> {
+    /// Takes the panes.
+    pub(crate) panes: &'a mut dyn PaneSink,
+    /// How much more the windows may take in memory before what closed is written.
+    pub(crate) bytes: usize,
 }
 
 /// Rebuilds the open windows of every meter as of the last commit of `events`, beginning with what
-/// the meters' tables hold.
-pub async fn open_windows(
+/// the meters' tables hold. What closes on the way goes to `sink`, so that a meter that is far behind fits
+/// into memory; without one it is kept.
+pub(crate) async fn open_windows(
     mut metering: Metering,
     events: &dyn Table,
     shard: &str,
     position: &Position,
+    mut sink: Option<Sink<'_>>,
 ) -> Result<Metering> {
     let doing = "reading committed events back";
-    let cut = lit(metering.lowest_cut().signed());
-    let oldest = metering
-        .lanes()
-        .iter()
-        .map(|lane| lane.closed_end().0)
-        .min();
-    let counted = counted(events, shard)?;
-    if metering.lowest_cut() > Sequence(0) {
-        let open = oldest.map_or(lit(true), |oldest| {
-            col("event_time").gt_eq(schema::instant(oldest))
-        });
-        let before = counted
-            .clone()
-            .filter(col("sequence").lt_eq(cut.clone()).and(open));
-        let mut stream = stream(before, doing).await?;
-        while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
-            metering.restore(&batch).await?;
-        }
-    }
-    let after = counted.filter(col("sequence").gt(cut)).and_then(|f| {
-        f.sort(vec![
-            col("sequence").sort(true, false),
-            col("ordinal").sort(true, false),
-        ])
-    });
-    let mut stream = stream(after, doing).await?;
-    while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
+    restore(&mut metering, events, shard).await?;
+    let mut messages = messages_after(metering.lowest_cut(), events, shard).await?;
+    let mut kept = metering.bytes();
+    while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {
         metering.apply_committed(&batch).await?;
+        if let Some(sink) = &mut sink
+            && metering.bytes() > kept + sink.bytes
+            && let Some(at) = position_at(&batch, metering.watermark())
+        {
+            let pending = metering.take_pending(&at)?;
+            for (lane, error) in sink.panes.take(&pending, &at).await? {
+                metering.stop(lane, error);
+            }
+            kept = metering.bytes();
+        }
     }
     let closed_at_us = position.ingest_time_us();
     metering.advance(position.watermark, position.sequence, closed_at_us);
     Ok(metering)
+}
+
+/// Takes in what was counted up to the lowest cut in windows that were open there.
+pub(crate) async fn restore(
+    metering: &mut Metering,
+    events: &dyn Table,
+    shard: &str,
+) -> Result<()> {
+    let doing = "reading committed events back";
+    let cut = metering.lowest_cut();
+    if cut == Sequence(0) {
+        return Ok(());
+    }
+    let closed_ends = metering.lanes().iter().map(|lane| lane.closed_end().0);
+    let open = closed_ends.min().map_or(lit(true), |oldest| {
+        col("event_time").gt_eq(schema::instant(oldest))
+    });
+    let up_to_cut = col("sequence").lt_eq(lit(cut.signed()));
+    let before = counted(events, shard)?.filter(up_to_cut.and(open));
+    let mut before = execute(before, doing).await?;
+    while let Some(batch) = before.try_next().await.map_err(query_error(doing))? {
+        metering.restore(&batch).await?;
+    }
+    Ok(())
+}
+
+/// The counted events after a cut in order, in batches that end where a message does.
+pub(crate) async fn messages_after(
+    cut: Sequence,
+    events: &dyn Table,
+    shard: &str,
+) -> Result<impl Stream<Item = datafusion::error::Result<RecordBatch>> + Unpin + use<>> {
+    let after = counted(events, shard)?
+        .filter(col("sequence").gt(lit(cut.signed())))
+        .and_then(|f| {
+            f.sort(vec![
+                col("sequence").sort(true, false),
+                col("ordinal").sort(true, false),
+            ])
+        });
+    let rows = execute(after, "reading committed events back").await?;
+    let messages = stream::try_unfold((rows, None), |(mut rows, mut held)| async move {
+        while let Some(batch) = rows.try_next().await? {
+            let (whole, rest) = split_messages(held, batch)?;
+            held = Some(rest);
+            if whole.num_rows() > 0 {
+                return Ok(Some((whole, (rows, held))));
+            }
+        }
+        Ok(held.map(|last| (last, (rows, None))))
+    });
+    Ok(Box::pin(messages))
+}
+
+/// Cuts off the last message of what was held and what came, since more of it may follow.
+fn split_messages(
+    held: Option<RecordBatch>,
+    batch: RecordBatch,
+) -> datafusion::error::Result<(RecordBatch, RecordBatch)> {
+    let rows = match held {
+        Some(held) => concat_batches(&batch.schema(), [&held, &batch])?,
+        None => batch,
+    };
+    let sequences = rows["sequence"].as_primitive::<Int64Type>().values();
+    let whole = match sequences.last() {
+        Some(last) => sequences.partition_point(|sequence| sequence < last),
+        None => 0,
+    };
+    let rest = rows.slice(whole, rows.num_rows() - whole);
+    Ok((rows.slice(0, whole), rest))
+}
+
+/// Where a shard was after the last message of a batch.
+pub(crate) fn position_at(batch: &RecordBatch, watermark: EventTime) -> Option<Position> {
+    let sequence = batch["sequence"]
+        .as_primitive::<Int64Type>()
+        .values()
+        .last()?;
+    let sequence = Sequence(sequence.unsigned_abs());
+    let ingest_time_us = *micros(batch, "ingest_time").last()?;
+    let anchor = Anchor {
+        hash: 0,
+        ingest_time_us,
+    };
+    Some(Position {
+        sequence,
+        anchor: Some((sequence, anchor)),
+        watermark,
+        caught_up_us: None,
+    })
 }
 
 /// Rebuilds the dedupe index from the counted events within the horizon.
@@ -200,8 +232,8 @@ pub async fn dedupe(
         .and_then(|frame| {
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
         });
-    let mut stream = stream(frame, doing).await?;
-    while let Some(batch) = stream.try_next().await.map_err(query_error(doing))? {
+    let mut rows = execute(frame, doing).await?;
+    while let Some(batch) = rows.try_next().await.map_err(query_error(doing))? {
         remember(&mut dedupe, &batch)?;
         dedupe.settle(position.ingest_time_us())?;
     }
@@ -249,7 +281,7 @@ fn session() -> datafusion::error::Result<SessionContext> {
     ))
 }
 
-async fn stream(
+async fn execute(
     frame: datafusion::error::Result<DataFrame>,
     doing: &'static str,
 ) -> Result<datafusion::execution::SendableRecordBatchStream> {

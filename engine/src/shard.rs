@@ -20,7 +20,8 @@ use crate::{
     dedupe::{self, Dedupe},
     error::{Error, Result},
     metering::{Applied, Metering, micros},
-    recovery::{self, Seen},
+    panes::PaneWriter,
+    recovery::{self, Seen, Sink},
     telemetry::{Counts, Progress, Report},
     window::EventTime,
 };
@@ -174,18 +175,30 @@ impl Shard {
         }
         let known: Vec<Option<&dyn Table>> = tables.iter().map(|t| Some(t.as_ref())).collect();
         let lanes = recovery::lanes(&definitions, &meters, &known, &owner.marks).await?;
+        let mut panes = PaneWriter {
+            owner,
+            meters,
+            tables,
+            clock: Arc::clone(&clock),
+            rows: 0,
+        };
+        let sink = Sink {
+            panes: &mut panes,
+            bytes: options.flush_bytes,
+        };
         let metering = recovery::open_windows(
             Metering::new(lanes, options.windows_bytes),
             events.as_ref(),
             &shard,
             &position,
+            Some(sink),
         )
         .await?;
         let dedupe =
             recovery::dedupe(events.as_ref(), &shard, &position, options.dedupe.clone()).await?;
         tracing::info!(
             shard,
-            epoch = owner.epoch,
+            epoch = panes.owner.epoch,
             sequence = position.sequence.0,
             keys = dedupe.len(),
             "shard acquired"
@@ -207,13 +220,7 @@ impl Shard {
             p.position = position.sequence;
             p.end = bounds.last;
         });
-        let writer = Writer {
-            owner,
-            meters,
-            events,
-            tables,
-            clock: Arc::clone(&clock),
-        };
+        let writer = Writer { events, panes };
         // Panes that a crash kept from being written, or a new meter's, do not wait for an event.
         let since_us = metering.has_pending().then(|| clock.now_us());
         let buffer = Buffer {

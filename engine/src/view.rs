@@ -5,16 +5,17 @@
 //! `events`, by the code that meters live. Each event is in a view exactly once.
 
 mod inside;
+mod states;
 mod tables;
 
-pub(crate) use tables::register_rows;
+pub(crate) use tables::{register_rows, shard_names};
 
 use crate::{
     billing,
     catalog::{Catalog, table},
     commit::{Marks, Position},
-    error::{Error, Result, query_error},
-    metering::{Lane, Metering, micros, project},
+    error::{Result, query_error},
+    metering::{Lane, Metering, micros, table_schema},
     period::Period,
     recovery,
     window::EventTime,
@@ -25,14 +26,15 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
+    common::TableReference,
     datasource::provider_as_source,
     functions::core::expr_fn::get_field,
     logical_expr::LogicalPlanBuilder,
-    prelude::{DataFrame, Expr, SessionContext, col, lit},
+    prelude::{DataFrame, Expr, SessionContext, col, lit, not},
 };
 use inside::Inside;
 use std::{collections::BTreeSet, sync::Arc};
-use tables::{existing, existing_meter, provider_or, referenced, register, shard_names};
+use tables::{existing, provider_or, referenced, register};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
@@ -59,9 +61,9 @@ impl View {
         let line_items = existing(lake, table::LINE_ITEMS).await?;
         let mut tables = Vec::with_capacity(catalog.meters.len());
         for meter in &catalog.meters {
-            tables.push(existing_meter(&catalog, lake, meter).await?);
+            tables.push(catalog.existing_meter(lake, meter).await?);
         }
-        let events = existing(lake, table::EVENTS).await?;
+        let events = catalog.existing_events(lake).await?;
         Ok(View {
             catalog,
             events,
@@ -116,6 +118,7 @@ impl View {
                 events.as_ref(),
                 &shard,
                 &position,
+                None,
             )
             .await?;
             shards.push((shard, metering));
@@ -158,7 +161,7 @@ impl View {
     }
 
     /// A session with every relation that `sql` names: `events`, event types, meters with all their
-    /// windows (`<meter>` and `<meter>_windows` are the same here), rate tables, `invoices`,
+    /// windows (`<meter>` and `<meter>_windows` are the same here), their panes (`<meter>_panes`), rate tables, `invoices`,
     /// `line_items`.
     pub async fn session(&self, sql: &str) -> Result<SessionContext> {
         let context = session::context();
@@ -172,6 +175,38 @@ impl View {
                     register_rows(&context, &relation, rows)?;
                 }
             }
+            let panes = format!("{name}_panes");
+            if wanted.contains(&panes) {
+                let empty = || table_schema(meter);
+                let provider = provider_or(self.tables[index].as_deref(), empty)?;
+                register(&context, &panes, provider)?;
+            }
+        }
+        Ok(context)
+    }
+
+    /// A session for the audit of a meter: its event type without the events before its first window.
+    pub async fn audit_session(&self, index: usize, sql: &str) -> Result<SessionContext> {
+        let context = self.session(sql).await?;
+        let doing = "leaving out what a meter does not have";
+        for (shard, metering) in self.shards().await? {
+            let begun_us = metering.lanes()[index].range().start;
+            if begun_us == i64::MIN {
+                continue;
+            }
+            let name = &self.catalog.meters[index].definition().event_type;
+            let left_out = col("shard")
+                .eq(lit(shard.as_str()))
+                .and(col("event_time").lt(schema::instant(begun_us)));
+            let events = context
+                .table(TableReference::bare(name.as_str()))
+                .await
+                .and_then(|frame| frame.filter(not(left_out)))
+                .map_err(query_error(doing))?;
+            context
+                .deregister_table(TableReference::bare(name.as_str()))
+                .map_err(query_error(doing))?;
+            register(&context, name, events.into_view())?;
         }
         Ok(context)
     }
@@ -297,7 +332,19 @@ impl View {
         let width_us = meter.definition().window_us;
         let inside = period.map(|period| Inside::of(period.start_us, period.end_us, width_us));
         let states = self.states(index, inside.as_ref()).await?;
-        let rows = meter.finish(&states).await?;
+        self.finished(index, &states).await
+    }
+
+    /// A meter's windows with everything that was measured in them, whether or when it counts; columns
+    /// as in [`View::windows`].
+    pub async fn measured_windows(&self, index: usize) -> Result<RecordBatch> {
+        let states = self.measured_states(index).await?;
+        self.finished(index, &states).await
+    }
+
+    async fn finished(&self, index: usize, states: &[RecordBatch]) -> Result<RecordBatch> {
+        let meter = &self.catalog.meters[index];
+        let rows = meter.finish(states).await?;
         let closed_end = self
             .shards()
             .await?
@@ -345,76 +392,6 @@ impl View {
         };
         let totals = meter.totals_over(&within, &before, &period.span()).await?;
         with_customer(meter, &totals, &[], None)
-    }
-
-    /// The state batches whose merge is the meter, over everything or over exactly some time.
-    async fn states(&self, index: usize, inside: Option<&Inside>) -> Result<Vec<RecordBatch>> {
-        let meter = &self.catalog.meters[index];
-        let mut states = Vec::new();
-        for pane in self.panes(index, inside).await? {
-            states.push(meter.states_of(&pane)?);
-        }
-        for (_, metering) in self.shards().await? {
-            for batch in metering.lanes()[index].unwritten()? {
-                states.push(match inside {
-                    Some(inside) => inside.select(batch)?,
-                    None => batch.clone(),
-                });
-            }
-        }
-        for (from_us, to_us) in inside.into_iter().flat_map(Inside::edges) {
-            states.extend(self.edge(meter, from_us, to_us).await?);
-        }
-        Ok(states)
-    }
-
-    async fn panes(&self, index: usize, inside: Option<&Inside>) -> Result<Vec<RecordBatch>> {
-        let Some(table) = &self.tables[index] else {
-            return Ok(Vec::new());
-        };
-        let doing = "reading a meter's panes";
-        let mut frame = session::context()
-            .read_table(table.provider()?)
-            .map_err(query_error(doing))?;
-        if let Some(inside) = inside {
-            let start = col("window_start");
-            let within = start
-                .clone()
-                .gt_eq(schema::instant(inside.first_us))
-                .and(start.lt(schema::instant(inside.last_us)));
-            frame = frame.filter(within).map_err(query_error(doing))?;
-        }
-        frame.collect().await.map_err(query_error(doing))
-    }
-
-    /// The state of the events in `[from, to)`, a part of one window, straight from `events`.
-    async fn edge(&self, meter: &Meter, from_us: i64, to_us: i64) -> Result<Vec<RecordBatch>> {
-        let doing = "reading the events at a period's edge";
-        let event_type = self
-            .catalog
-            .definitions
-            .event_type(&meter.definition().event_type)
-            .ok_or(Error::Stage("definitions"))?;
-        let Some(frame) = self.counted(event_type)? else {
-            return Ok(Vec::new());
-        };
-        let time = col("event_time");
-        let within = time
-            .clone()
-            .gt_eq(schema::instant(from_us))
-            .and(time.lt(schema::instant(to_us)));
-        let batches = frame
-            .filter(within)
-            .map_err(query_error(doing))?
-            .collect()
-            .await;
-        let mut states = Vec::new();
-        for batch in batches.map_err(query_error(doing))? {
-            let rows = project(&batch, &event_type.name, meter.input_schema())
-                .map_err(query_error(doing))?;
-            states.push(meter.partial(rows).await?);
-        }
-        Ok(states)
     }
 }
 

@@ -7,6 +7,7 @@ mod rates;
 #[cfg(test)]
 mod tests;
 
+pub use crate::parser::parse_instant;
 pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
 
 use crate::{
@@ -66,7 +67,49 @@ pub struct Column {
     pub path: Vec<String>,
 }
 
+/// What becomes of an event that comes when its window is closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LatePolicy {
+    /// It counts in its own window, as a correction.
+    #[default]
+    Correct,
+    /// It counts when it was stored: in the billing period that was on then.
+    NextPeriod,
+    /// It is measured and kept, but counts nowhere.
+    Quarantine,
+}
+
+impl LatePolicy {
+    /// Every policy, in the order of their numbers.
+    pub const ALL: [LatePolicy; 3] = [
+        LatePolicy::Correct,
+        LatePolicy::NextPeriod,
+        LatePolicy::Quarantine,
+    ];
+
+    /// As it is written in a definition and on a pane.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LatePolicy::Correct => "correct",
+            LatePolicy::NextPeriod => "next_period",
+            LatePolicy::Quarantine => "quarantine",
+        }
+    }
+
+    /// The number that stands for it in a mark, which is stored: 0, 1 or 2.
+    pub fn number(self) -> i64 {
+        match self {
+            LatePolicy::Correct => 0,
+            LatePolicy::NextPeriod => 1,
+            LatePolicy::Quarantine => 2,
+        }
+    }
+}
+
 /// `CREATE METER`, parsed; [`crate::meter::Meter`] is the same, planned.
+///
+/// This is the newest version. A version measures the windows that start from its `effective_from_us` on,
+/// until the next one does.
 #[derive(Debug, Clone)]
 pub struct MeterDefinition {
     /// The SQL name, which is also the table's: `meters/<name>`.
@@ -75,6 +118,8 @@ pub struct MeterDefinition {
     pub window_us: i64,
     /// How long after its end a window waits, in microseconds.
     pub lateness_us: i64,
+    /// What becomes of later events.
+    pub late: LatePolicy,
     /// Whether a period's totals are over all usage up to its end, not only over its own.
     pub carry_over: bool,
     /// What one unit is called, for documents.
@@ -85,6 +130,10 @@ pub struct MeterDefinition {
     pub query: String,
     /// 1 for the first `CREATE`.
     pub version: u32,
+    /// The start of the first window that this version measures, in microseconds; `None` means always.
+    pub effective_from_us: Option<i64>,
+    /// The versions before it, oldest first, each without versions of its own.
+    pub earlier: Vec<MeterDefinition>,
     /// Where it is defined.
     pub at: Location,
 }
@@ -146,8 +195,8 @@ impl Definitions {
     ///
     /// Statements and files may come in any order. Where a name is defined more than once, by
     /// `CREATE OR REPLACE`, versions are counted in the order of the files given and of the text in
-    /// each: a price keeps every version, each effective later than the one before; of anything else
-    /// the last stays.
+    /// each: a meter and a price keep every version, each effective later than the one before; of
+    /// anything else the last stays.
     ///
     /// ```
     /// use tollgate_sql::definitions::{Definitions, SourceFile};

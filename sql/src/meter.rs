@@ -18,6 +18,7 @@ use crate::{
 };
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray},
+    compute::concat_batches,
     datatypes::{FieldRef, SchemaRef, TimestampMicrosecondType},
 };
 use columns::{columns_of, sorted, with_schema, without_first_column};
@@ -45,9 +46,11 @@ mod planning;
 mod shape;
 mod span;
 mod syntax;
+mod version;
 mod window;
 
 pub use span::Span;
+pub use version::Version;
 
 /// A planned meter. Cheap to share; every method may run at the same time as any other.
 #[derive(Debug)]
@@ -56,11 +59,10 @@ pub struct Meter {
     input: SchemaRef,
     layout: Layout,
     states: Vec<StateOf>,
-    partial: Stage,
+    versions: Vec<Version>,
     reduce: Stage,
     finish: Stage,
     totals: Stage,
-    fingerprint: u64,
 }
 
 impl Meter {
@@ -78,6 +80,21 @@ impl Meter {
         event_type: &EventType,
         config: SessionConfig,
     ) -> Result<Self> {
+        let (mut meter, finishing) =
+            Self::plan_version(definition, event_type, config.clone()).await?;
+        for earlier in definition.earlier.iter().rev() {
+            let (earlier, its) = Self::plan_version(earlier, event_type, config.clone()).await?;
+            meter.precede(earlier, (&finishing, &its))?;
+        }
+        meter.input = version::input_of(&meter.versions, event_type);
+        Ok(meter)
+    }
+
+    async fn plan_version(
+        definition: &MeterDefinition,
+        event_type: &EventType,
+        config: SessionConfig,
+    ) -> Result<(Self, shape::Finishing)> {
         let planning = |source| shape::plan_error(definition, source);
         let mut statement = syntax::parse(definition)?;
         calls::count_distinct(&mut statement);
@@ -89,7 +106,8 @@ impl Meter {
         check_types(definition, &state, &shape.per_window)?;
         let per_window = halves(&state, &shape.per_window).await.map_err(planning)?;
         let in_total = halves(&state, &shape.in_total).await.map_err(planning)?;
-        Self::assemble(definition, event_type, &shape, &per_window, &in_total).map_err(planning)
+        let meter = Self::assemble(definition, event_type, &shape, &per_window, &in_total);
+        Ok((meter.map_err(planning)?, shape.finishing))
     }
 
     fn assemble(
@@ -105,20 +123,21 @@ impl Meter {
         let counts = per_window.state_counts()?;
         let layout = Layout::new(shape, &states, &counts, finish.schema());
         let fingerprint = fingerprint::of(definition, event_type, &per_window.input, &layout.pane)?;
+        let input = Arc::clone(&per_window.input);
+        let partial = per_window.partial()?;
         Ok(Self {
             definition: definition.clone(),
-            input: Arc::clone(&per_window.input),
-            partial: per_window.partial()?,
+            input: Arc::clone(&input),
+            versions: vec![Version::new(definition, fingerprint, input, partial)],
             reduce: per_window.reduce()?,
             finish,
             totals: in_total.finish()?,
             states: states_of(1 + shape.keys.len(), per_window)?,
             layout,
-            fingerprint,
         })
     }
 
-    /// What the meter was planned from.
+    /// What the meter was planned from: its newest version.
     pub fn definition(&self) -> &MeterDefinition {
         &self.definition
     }
@@ -163,20 +182,14 @@ impl Meter {
         &self.layout.totals.fields()[self.layout.key_count..]
     }
 
-    /// Tells whether stored panes were made by this very meter: XXH3-64 of its normalised query, the
-    /// window, the parts of the event type that it reads, and its columns. Its name, version, unit,
-    /// lateness, layout, comments and letter case do not count, because they change no number.
-    pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
-    }
-
-    /// The same query as plain batch SQL over all events, with `window_start` as its first column:
-    /// what an audit compares with. Rows are in no particular order.
+    /// The same query as plain batch SQL over all events, with `window_start` as its first column, then
+    /// keys and measures: what an audit compares with. Each version sees the events of its own windows. Rows
+    /// are in no particular order.
     ///
     /// # Errors
     /// None for a meter that was planned.
     pub fn batch_query(&self) -> Result<String> {
-        batch::query(&self.definition)
+        batch::query(&self.definition, &self.layout.totals)
     }
 
     /// What the meter reads, keeps and does, for a person; not a stable format.
@@ -193,8 +206,13 @@ impl Meter {
             names(&self.input),
             names(&self.layout.state),
             names(&self.layout.pane),
-            indented(&self.partial.describe()),
+            indented(&self.newest().partial.describe()),
         )
+    }
+
+    fn newest(&self) -> &Version {
+        let newest = self.versions.last();
+        newest.expect("a meter is planned with its own version")
     }
 
     /// The states of one batch of events: filtered, projected and aggregated by window and keys.
@@ -206,9 +224,23 @@ impl Meter {
     /// [`Error::Engine`] for a batch without the columns.
     pub async fn partial(&self, events: RecordBatch) -> Result<RecordBatch> {
         let events = self.select_input(&events).map_err(reading_events)?;
-        match self.partial.run(vec![events.clone()]).await {
+        let mut states = Vec::new();
+        for (version, events) in self.by_version(&events).map_err(reading_events)? {
+            states.push(self.partial_by(version, events).await?);
+        }
+        match states.len() {
+            1 => Ok(states.swap_remove(0)),
+            _ => {
+                let states = concat_batches(&self.layout.state, &states);
+                states.map_err(|error| merging(error.into()))
+            }
+        }
+    }
+
+    async fn partial_by(&self, version: &Version, events: RecordBatch) -> Result<RecordBatch> {
+        match version.partial.run(vec![events.clone()]).await {
             Ok(states) => with_schema(&states, &self.layout.state).map_err(merging),
-            Err(error) => Err(self.blame_events(events, error).await),
+            Err(error) => Err(self.blame_events(version, events, error).await),
         }
     }
 

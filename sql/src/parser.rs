@@ -22,6 +22,7 @@ mod tests;
 
 pub(crate) use cursor::Name;
 pub(crate) use options::parse_date;
+pub use options::parse_instant;
 pub(crate) use suggest::{did_you_mean, list};
 
 use crate::{
@@ -60,6 +61,8 @@ pub(crate) enum Defines {
 pub(crate) struct ParsedMeter {
     pub(crate) definition: MeterDefinition,
     pub(crate) from_at: Location,
+    /// Where `effective_from` is, or the name when it has none.
+    pub(crate) effective_at: Location,
 }
 
 /// A price, and the relations its query reads.
@@ -200,11 +203,24 @@ fn event_type(cursor: &mut Cursor<'_>, name: Name) -> Result<EventType> {
 }
 
 fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
-    let options = Options::parse(cursor, &["window", "lateness", "carry_over", "unit"])?;
+    let options = Options::parse(
+        cursor,
+        &[
+            "window",
+            "lateness",
+            "late",
+            "carry_over",
+            "unit",
+            "effective_from",
+        ],
+    )?;
     let window_us = options.window_us(cursor)?;
     let lateness_us = options.lateness_us(cursor)?;
+    let late = options.late(cursor)?;
     let carry_over = options.boolean(cursor, "carry_over")?;
     let unit = options.get("unit").map(|unit| unit.text.clone());
+    let effective_from_us = options.window_start_us(cursor, "effective_from", window_us)?;
+    let effective_at = place_of(&options, "effective_from", &name);
     let query = query::after_as(cursor)?;
     let from = meter_query::event_type(&query)?;
     Ok(ParsedMeter {
@@ -212,14 +228,18 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
             name: name.text,
             window_us,
             lateness_us,
+            late,
             carry_over,
             unit,
             event_type: from.text,
             query: query.text,
             version: 1,
+            effective_from_us,
+            earlier: Vec::new(),
             at: name.at,
         },
         from_at: from.at,
+        effective_at,
     })
 }
 
@@ -239,9 +259,7 @@ fn price(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPrice> {
     let options = Options::parse(cursor, &["currency", "effective_from"])?;
     let currency = options.currency(cursor)?;
     let effective_from = options.date(cursor, "effective_from")?;
-    let effective_at = options
-        .get("effective_from")
-        .map_or_else(|| name.at.clone(), |option| option.at.clone());
+    let effective_at = place_of(&options, "effective_from", &name);
     let query = query::after_as(cursor)?;
     let relations = query.relations();
     Ok(ParsedPrice {
@@ -256,6 +274,11 @@ fn price(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPrice> {
         relations,
         effective_at,
     })
+}
+
+/// Where an option is, or the name of what is defined when it is not given.
+fn place_of(options: &Options, key: &str, name: &Name) -> Location {
+    options.get(key).unwrap_or(name).at.clone()
 }
 
 fn plan(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPlan> {

@@ -122,6 +122,22 @@ impl DeltaTable {
         Ok(loaded.map(|loaded| Self::new(log, store.clone(), loaded)))
     }
 
+    /// Opens a table that is there, with the columns that are wanted.
+    pub(crate) async fn open_as(
+        store: &Store,
+        name: &str,
+        wanted: &Wanted,
+    ) -> Result<Option<Self>> {
+        let log = log_of(store, name)?;
+        let Some(mut loaded) = load(&log, None).await? else {
+            return Ok(None);
+        };
+        if let Fit::Widen(schema) = wanted.compare(name, &loaded.stored)? {
+            loaded.stored.schema = schema;
+        }
+        Ok(Some(Self::new(log, store.clone(), loaded)))
+    }
+
     /// Opens a table, creates it, or adds columns to it. Each of the two may be lost to another
     /// process, which then did the same: hence the loop.
     pub(crate) async fn open_or_create(store: &Store, name: &str, wanted: &Wanted) -> Result<Self> {

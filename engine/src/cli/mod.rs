@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tollgate_connectors::lake::Lake;
 
 pub mod audit;
+pub mod backfill;
 pub mod check;
 pub mod demo;
 pub mod invoice;
@@ -62,6 +63,8 @@ pub enum Command {
     Invoice(invoice::Arguments),
     /// Recomputes every meter from events and compares.
     Audit,
+    /// Fills a new meter in over the history that is in the lake.
+    Backfill(backfill::Arguments),
     /// Merges small files of the tables, and deletes files and log that nobody needs any more.
     Maintain(maintain::Arguments),
 }
@@ -108,6 +111,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Query(arguments) => query::run(&settings()?, &arguments).await,
         Command::Invoice(arguments) => invoice::run(&settings()?, &arguments).await,
         Command::Audit => audit::run(&settings()?).await,
+        Command::Backfill(arguments) => backfill::run(&settings()?, &arguments).await,
         Command::Maintain(arguments) => maintain::run(&settings()?, &arguments).await,
     }
 }

@@ -1,10 +1,19 @@
 //! Results to stdout or a file, in every format.
 
 use crate::error::{Error, Result, query_error};
-use arrow::{array::RecordBatch, csv, datatypes::SchemaRef, error::ArrowError, json};
+use arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    csv,
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
+    error::ArrowError,
+    json,
+};
 use clap::ValueEnum;
 use parquet::arrow::ArrowWriter;
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -12,7 +21,7 @@ pub enum Format {
     /// For people.
     #[default]
     Table,
-    /// With a header line.
+    /// With a header line. Lists and structs are JSON text.
     Csv,
     /// One array of objects; decimals keep every digit.
     Json,
@@ -63,7 +72,8 @@ fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Ve
             let mut writer = csv::WriterBuilder::new()
                 .with_header(true)
                 .build(&mut bytes);
-            rows.iter().try_for_each(|batch| writer.write(batch))?;
+            rows.iter()
+                .try_for_each(|batch| writer.write(&flat(batch)?))?;
         }
         Format::Json => {
             let mut writer = json::WriterBuilder::new()
@@ -89,6 +99,40 @@ fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Ve
     Ok(bytes)
 }
 
+/// Rows whose lists and structs are JSON text, since CSV has no such thing.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    let parts = schema.fields().iter().zip(batch.columns());
+    let parts = parts.map(|(field, column)| match column.data_type().is_nested() {
+        true => {
+            let field = Field::new(field.name(), DataType::Utf8, true);
+            Ok((Arc::new(field), json_texts(column)?))
+        }
+        false => Ok((Arc::clone(field), Arc::clone(column))),
+    });
+    let (fields, columns): (Vec<FieldRef>, Vec<ArrayRef>) = parts
+        .collect::<Result<Vec<_>, ArrowError>>()?
+        .into_iter()
+        .unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+fn json_texts(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let alone = RecordBatch::try_from_iter([("v", Arc::clone(column))])?;
+    let mut bytes = Vec::new();
+    let mut writer = json::WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, json::writer::LineDelimited>(&mut bytes);
+    writer.write(&alone)?;
+    writer.finish()?;
+    let lines = String::from_utf8_lossy(&bytes);
+    let value = |line: &str| {
+        let value = line.strip_prefix(r#"{"v":"#)?.strip_suffix('}')?;
+        (value != "null").then(|| value.to_owned())
+    };
+    Ok(Arc::new(lines.lines().map(value).collect::<StringArray>()))
+}
+
 fn print_bytes(bytes: &[u8]) -> Result<()> {
     match io::stdout().lock().write_all(bytes) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -98,5 +142,37 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
             source,
         }),
         Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::{
+        array::{Array, Decimal128Array, Int64Array, ListArray},
+        buffer::OffsetBuffer,
+    };
+
+    #[test]
+    fn lists_are_json_text_in_csv_with_every_digit() {
+        let values = Decimal128Array::from(vec![Some(1_i128), None, Some(10_i128.pow(20))]);
+        let values = values.with_precision_and_scale(38, 2).unwrap();
+        let field = Arc::new(Field::new("element", values.data_type().clone(), true));
+        let lists = ListArray::new(
+            field,
+            OffsetBuffer::from_lengths([3, 0, 0]),
+            Arc::new(values),
+            Some(vec![true, true, false].into()),
+        );
+        let rows = RecordBatch::try_from_iter([
+            ("n", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef),
+            ("list", Arc::new(lists)),
+        ]);
+        let rows = rows.unwrap();
+        let csv = encode_rows(&rows.schema(), &[rows], Format::Csv).unwrap();
+        assert_eq!(
+            String::from_utf8(csv).unwrap(),
+            "n,list\n1,\"[0.01,null,1000000000000000000.00]\"\n2,[]\n3,\n"
+        );
     }
 }

@@ -1,6 +1,11 @@
 //! One meter's windows: what is open, what is late, and what its table holds.
 
-use super::{Pending, States, micros, relation::relation};
+use super::{
+    Pending, States,
+    late::{Late, LatePart},
+    micros,
+    relation::relation,
+};
 use crate::{
     commit::Position,
     error::{Error, Result, chain},
@@ -10,10 +15,14 @@ use crate::{
 use arrow::{array::RecordBatch, buffer::BooleanBuffer};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 use tollgate_connectors::Sequence;
-use tollgate_sql::{definitions::EventType, meter::Meter};
+use tollgate_sql::{
+    definitions::{EventType, LatePolicy},
+    meter::Meter,
+};
 
 /// One meter's windows.
 #[derive(Debug)]
@@ -24,7 +33,10 @@ pub struct Lane {
     pub(super) written: Written,
     pub(super) closings: Closings,
     pub(super) open: States,
-    pub(super) late: States,
+    /// By the quarter hour in which they were stored, where that decides the period they count in.
+    pub(super) late: BTreeMap<i64, Late>,
+    /// The time of the windows that it measures, in microseconds.
+    range: Range<i64>,
     panes: BTreeMap<i64, i32>,
     /// Why it measures no more. Its table stays as it is, so nothing wrong is ever written.
     pub(super) stopped: Option<Arc<Error>>,
@@ -47,11 +59,24 @@ impl Written {
     };
 }
 
+/// State that is in no table yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Unwritten<'a> {
+    /// States of windows that are open, or about to be written.
+    pub states: &'a RecordBatch,
+    /// When the last event of these states was stored, in microseconds, if they came when their windows
+    /// were closed.
+    pub late_stored_us: Option<i64>,
+}
+
+/// Billing periods of every time zone begin on a quarter hour.
+const QUARTER_US: i64 = 900_000_000;
+
 /// What one lane makes of one micro-batch.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
     open: Option<RecordBatch>,
-    late: Option<RecordBatch>,
+    late: Vec<(i64, LatePart)>,
     /// The events that were late for this meter.
     pub(super) late_rows: Option<BooleanBuffer>,
 }
@@ -91,10 +116,17 @@ impl Lane {
             written,
             closings: Closings::new(windowing, written.watermark),
             open: States::default(),
-            late: States::default(),
+            late: BTreeMap::new(),
+            range: i64::MIN..i64::MAX,
             panes,
             stopped: None,
         }
+    }
+
+    /// The same for the windows of some time only, in microseconds; it begins and ends where a window
+    /// does.
+    pub fn within(self, range: Range<i64>) -> Self {
+        Lane { range, ..self }
     }
 
     /// The meter.
@@ -117,6 +149,17 @@ impl Lane {
         self.closings.closed_end()
     }
 
+    /// The time of the windows that it measures, in microseconds: from `i64::MIN` on unless a backfill
+    /// began later.
+    pub fn range(&self) -> &Range<i64> {
+        &self.range
+    }
+
+    /// The message that closed the window ending at `end`, if no pane of it is written yet.
+    pub fn closing_cut(&self, end: EventTime) -> Option<Sequence> {
+        self.closings.of(end).map(|closing| closing.cut)
+    }
+
     /// True when a window that overlaps `[start, end)`, in microseconds, has usage and is not closed.
     pub fn has_open_windows(&self, start_us: i64, end_us: i64) -> bool {
         self.open.starts().any(|start| {
@@ -129,11 +172,21 @@ impl Lane {
     ///
     /// # Errors
     /// [`Error::Stopped`] when the meter could not measure some of it.
-    pub fn unwritten(&self) -> Result<impl Iterator<Item = &RecordBatch>> {
-        match &self.stopped {
-            Some(error) => Err(Error::Stopped(Arc::clone(error))),
-            None => Ok(self.open.batches().iter().chain(self.late.batches())),
+    pub fn unwritten(&self) -> Result<impl Iterator<Item = Unwritten<'_>>> {
+        if let Some(error) = &self.stopped {
+            return Err(Error::Stopped(Arc::clone(error)));
         }
+        let open = self.open.batches().iter().map(|states| Unwritten {
+            states,
+            late_stored_us: None,
+        });
+        let late = self.late.values().flat_map(|late| {
+            late.states.batches().iter().map(|states| Unwritten {
+                states,
+                late_stored_us: Some(late.stored_us),
+            })
+        });
+        Ok(open.chain(late))
     }
 
     /// Gives this meter up, so that the others and `events` go on. It starts again where its table
@@ -148,12 +201,13 @@ impl Lane {
             "meter stopped, the others go on"
         );
         self.open = States::default();
-        self.late = States::default();
+        self.late = BTreeMap::new();
         self.stopped = Some(Arc::new(error));
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.open.bytes + self.late.bytes
+        let late = self.late.values().map(|late| late.states.bytes);
+        self.open.bytes + late.sum::<usize>()
     }
 
     /// Measures one micro-batch; moves nothing but the closings.
@@ -166,7 +220,7 @@ impl Lane {
         let Some(rows) = relation(counted.events, &self.event_type, &self.meter)? else {
             return Ok(Measured::default());
         };
-        let covered = self.covered(counted);
+        let covered = self.left_out(counted);
         let late = self.late_rows(counted);
         if covered.is_none() && late.is_none() {
             let open = Some(self.meter.partial(rows.all()?).await?);
@@ -179,13 +233,40 @@ impl Lane {
         let covered = covered.unwrap_or_else(|| none.clone());
         let late = &late.unwrap_or(none) & &!&covered;
         let open = &!&covered & &!&late;
-        let late = rows.within(late);
-        let late_rows = (late.count_set_bits() > 0).then(|| late.clone());
+        let late_rows = rows.within(late);
+        let mut late = Vec::new();
+        for (arrival, (mask, stored_us)) in self.arrivals(counted, &late_rows) {
+            let states = self.meter.partial(rows.only(mask)?).await?;
+            late.push((arrival, LatePart { states, stored_us }));
+        }
         Ok(Measured {
             open: Some(self.meter.partial(rows.only(open)?).await?),
-            late: Some(self.meter.partial(rows.only(late)?).await?),
-            late_rows,
+            late_rows: (!late.is_empty()).then_some(late_rows),
+            late,
         })
+    }
+
+    /// Late events by the time for which it matters when they were stored, and when the last of each
+    /// was.
+    fn arrivals(
+        &self,
+        counted: &Counted<'_>,
+        late: &BooleanBuffer,
+    ) -> BTreeMap<i64, (BooleanBuffer, i64)> {
+        let stored = micros(counted.events, "ingest_time");
+        let arrival = |row: usize| match self.meter.definition().late {
+            LatePolicy::NextPeriod => stored[row].div_euclid(QUARTER_US),
+            LatePolicy::Correct | LatePolicy::Quarantine => 0,
+        };
+        let arrivals: BTreeSet<i64> = late.set_indices().map(arrival).collect();
+        let part = |wanted: i64| {
+            let mask = BooleanBuffer::collect_bool(late.len(), |row| {
+                late.value(row) && arrival(row) == wanted
+            });
+            let last = mask.set_indices().map(|row| stored[row]).max();
+            (wanted, (mask, last.unwrap_or_default()))
+        };
+        arrivals.into_iter().map(part).collect()
     }
 
     /// Adds what was measured to the state. A sum that overflows only now stops the meter.
@@ -208,8 +289,9 @@ impl Lane {
         if let Some(open) = measured.open {
             self.open.push(&self.meter, open).await?;
         }
-        if let Some(late) = measured.late {
-            self.late.push(&self.meter, late).await?;
+        for (arrival, part) in measured.late {
+            let late = self.late.entry(arrival).or_default();
+            late.push(&self.meter, part).await?;
         }
         Ok(())
     }
@@ -240,15 +322,18 @@ impl Lane {
         Ok(found)
     }
 
-    /// Events that are in the table already: up to the cut, in windows closed at the cut.
-    fn covered(&self, counted: &Counted<'_>) -> Option<BooleanBuffer> {
+    /// Events that are in the table already, up to the cut in windows closed at the cut; and those in
+    /// no window of this lane.
+    fn left_out(&self, counted: &Counted<'_>) -> Option<BooleanBuffer> {
         let cut = self.written.cut.signed();
-        if counted.sequences.first().is_none_or(|first| *first > cut) {
+        let after_cut = counted.sequences.first().is_none_or(|first| *first > cut);
+        if after_cut && self.range == (i64::MIN..i64::MAX) {
             return None;
         }
         let closed = self.windowing.closed_end(self.written.watermark).0;
         Some(BooleanBuffer::collect_bool(counted.sequences.len(), |i| {
-            counted.sequences[i] <= cut && counted.event_times[i] < closed
+            let time_us = counted.event_times[i];
+            counted.sequences[i] <= cut && time_us < closed || !self.range.contains(&time_us)
         }))
     }
 
@@ -276,23 +361,22 @@ impl Lane {
             return Ok(None);
         }
         let closed = self.open.split_off_before(self.closings.closed_end())?;
-        let late = std::mem::take(&mut self.late).into_batches();
+        let late = std::mem::take(&mut self.late);
         let behind = position.sequence.0.saturating_sub(self.written.cut.0);
         if closed.is_empty() && late.is_empty() && behind < Self::BEHIND_MAX {
             return Ok(None);
         }
-        let starts: BTreeSet<i64> = late
-            .iter()
-            .flat_map(|batch| micros(batch, "window_start"))
-            .copied()
-            .collect();
-        for start in &starts {
-            *self.panes.entry(*start).or_default() += 1;
-        }
-        let panes = starts
-            .iter()
-            .map(|start| (*start, self.panes[start]))
-            .collect();
+        let late = late.into_values().map(|late| {
+            let starts: BTreeSet<i64> = late.starts().collect();
+            let mut number = |start: i64| {
+                let last = self.panes.entry(start).or_default();
+                *last += 1;
+                (start, *last)
+            };
+            let numbers = starts.into_iter().map(&mut number).collect();
+            late.pending(numbers)
+        });
+        let late = late.collect();
         let closings = self.closings.clone();
         self.closings.forget();
         self.written = Written {
@@ -304,7 +388,6 @@ impl Lane {
             closed,
             late,
             closings,
-            panes,
         }))
     }
 }

@@ -1,6 +1,6 @@
 //! Panes: the rows of a meter's table.
 
-use super::micros;
+use super::{late::PendingLate, micros};
 use crate::{
     commit::Position,
     error::{Result, query_error},
@@ -24,12 +24,12 @@ pub struct Pending {
     /// Which lane.
     pub lane: usize,
     pub(super) closed: Vec<RecordBatch>,
-    pub(super) late: Vec<RecordBatch>,
+    pub(super) late: Vec<PendingLate>,
     pub(super) closings: Closings,
-    pub(super) panes: BTreeMap<i64, i32>,
 }
 
-/// The schema of a meter's table: what [`Meter::finish`] returns, then where each pane comes from.
+/// The schema of a meter's table: what [`Meter::finish`] returns, then where each pane comes from. `late` is
+/// the policy by which a late pane counts, and NULL for pane 0.
 pub fn table_schema(meter: &Meter) -> SchemaRef {
     let mut fields: Vec<Field> = meter
         .pane_schema()
@@ -43,6 +43,7 @@ pub fn table_schema(meter: &Meter) -> SchemaRef {
         Field::new("cut", DataType::Int64, false),
         Field::new("meter_version", DataType::Int32, false),
         Field::new("closed_at", schema::timestamp(), false),
+        Field::new("late", DataType::Utf8, true),
     ]);
     Arc::new(Schema::new(fields))
 }
@@ -56,64 +57,80 @@ impl Pending {
         shard: &str,
         position: &Position,
     ) -> Result<Vec<RecordBatch>> {
-        let at = Closing {
+        let at = |closed_at_us| Closing {
             closed_end: EventTime::MIN,
             cut: position.sequence,
-            closed_at_us: position.ingest_time_us(),
+            closed_at_us,
         };
         let mut panes = Vec::new();
         if !self.closed.is_empty() {
             let rows = meter.finish(&self.closed).await?;
-            let of_row =
-                |end: i64, _start: i64| (0, self.closings.of(EventTime(end)).unwrap_or(at));
+            let unknown = at(position.ingest_time_us());
+            let of_row = |end: i64, _start: i64| Origin {
+                pane: 0,
+                closing: self.closings.of(EventTime(end)).unwrap_or(unknown),
+                late: None,
+            };
             panes.push(with_origin(meter, rows, shard, of_row)?);
         }
-        if !self.late.is_empty() {
-            let rows = meter.finish(&self.late).await?;
-            let of_row = |_end: i64, start: i64| (self.panes.get(&start).copied().unwrap_or(1), at);
+        for late in &self.late {
+            let rows = meter.finish(&late.states).await?;
+            let of_row = |_end: i64, start: i64| Origin {
+                pane: late.numbers.get(&start).copied().unwrap_or(1),
+                closing: at(late.stored_us),
+                late: Some(meter.definition().late.as_str()),
+            };
             panes.push(with_origin(meter, rows, shard, of_row)?);
         }
         Ok(panes)
     }
 }
 
-/// Adds `pane, shard, cut, meter_version, closed_at` to finished rows.
+/// Where one pane comes from.
+struct Origin {
+    pane: i32,
+    closing: Closing,
+    late: Option<&'static str>,
+}
+
+/// Adds `pane, shard, cut, meter_version, closed_at, late` to finished rows.
 fn with_origin(
     meter: &Meter,
     rows: RecordBatch,
     shard: &str,
-    of_row: impl Fn(i64, i64) -> (i32, Closing),
+    of_row: impl Fn(i64, i64) -> Origin,
 ) -> Result<RecordBatch> {
-    let origins: Vec<(i32, Closing)> = micros(&rows, "window_end")
-        .iter()
-        .zip(micros(&rows, "window_start"))
-        .map(|(end, start)| of_row(*end, *start))
-        .collect();
-    let version = i32::try_from(meter.definition().version).unwrap_or(i32::MAX);
-    let mut columns = rows.columns().to_vec();
-    columns.extend::<[ArrayRef; 5]>([
-        Arc::new(
-            origins
-                .iter()
-                .map(|(pane, _)| Some(*pane))
-                .collect::<Int32Array>(),
-        ),
+    let starts = micros(&rows, "window_start");
+    let ends = micros(&rows, "window_end").iter().zip(starts);
+    let origins: Vec<Origin> = ends.map(|(end, start)| of_row(*end, *start)).collect();
+    let version = |start: &i64| {
+        let version = meter.version_at(*start).map(|version| version.number);
+        version.and_then(|number| i32::try_from(number).ok())
+    };
+    let added: [ArrayRef; 6] = [
+        Arc::new(Int32Array::from_iter_values(
+            origins.iter().map(|origin| origin.pane),
+        )),
         Arc::new(StringArray::from(vec![shard; origins.len()])),
+        Arc::new(Int64Array::from_iter_values(
+            origins.iter().map(|origin| origin.closing.cut.signed()),
+        )),
+        Arc::new(starts.iter().map(version).collect::<Int32Array>()),
+        Arc::new(
+            TimestampMicrosecondArray::from_iter_values(
+                origins.iter().map(|origin| origin.closing.closed_at_us),
+            )
+            .with_timezone("UTC"),
+        ),
         Arc::new(
             origins
                 .iter()
-                .map(|(_, closing)| Some(closing.cut.signed()))
-                .collect::<Int64Array>(),
+                .map(|origin| origin.late)
+                .collect::<StringArray>(),
         ),
-        Arc::new(Int32Array::from(vec![version; origins.len()])),
-        Arc::new(
-            origins
-                .iter()
-                .map(|(_, closing)| Some(closing.closed_at_us))
-                .collect::<TimestampMicrosecondArray>()
-                .with_timezone("UTC"),
-        ),
-    ]);
+    ];
+    let mut columns = rows.columns().to_vec();
+    columns.extend(added);
     RecordBatch::try_new(table_schema(meter), columns).map_err(query_error("writing panes"))
 }
 

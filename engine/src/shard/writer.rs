@@ -2,16 +2,15 @@
 
 use super::Buffer;
 use crate::{
-    clock::Clock,
-    commit::{self, Marks, Owner, Position},
+    commit::{self, Position},
     error::{Error, Result},
     metering::Pending,
+    panes::{PaneSink, PaneWriter},
     telemetry::Report,
 };
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinHandle;
 use tollgate_connectors::{Attempt, Staged, Table};
-use tollgate_sql::meter::Meter;
 
 /// Everything one commit of `events`, and the panes it closes, is made from.
 #[derive(Debug)]
@@ -24,11 +23,8 @@ pub(super) struct Flush {
 /// Owns the tables and writes one flush at a time.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) owner: Owner,
-    pub(super) meters: Vec<Arc<Meter>>,
     pub(super) events: Box<dyn Table>,
-    pub(super) tables: Vec<Box<dyn Table>>,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) panes: PaneWriter,
 }
 
 /// What one flush wrote.
@@ -44,17 +40,13 @@ pub(super) struct Written {
 
 impl Writer {
     async fn write(&mut self, flush: Flush) -> Result<Written> {
-        let started_us = self.clock.now_us();
+        let clock = Arc::clone(&self.panes.clock);
+        let started_us = clock.now_us();
         let staged = self.commit_events(&flush).await?;
-        let mut panes = 0;
-        let mut failed = Vec::new();
-        for pending in &flush.pending {
-            match self.commit_panes(pending, &flush.position).await {
-                Err(error) if error.is_of_meter() => failed.push((pending.lane, error)),
-                committed => panes += committed?,
-            }
-        }
-        let elapsed_us = self.clock.now_us() - started_us;
+        let before = self.panes.rows;
+        let failed = self.panes.take(&flush.pending, &flush.position).await?;
+        let panes = self.panes.rows - before;
+        let elapsed_us = clock.now_us() - started_us;
         tracing::info!(
             sequence = flush.position.sequence.0,
             events = flush.buffer.counts.counted,
@@ -74,8 +66,9 @@ impl Writer {
 
     async fn commit_events(&mut self, flush: &Flush) -> Result<Staged> {
         let position = &flush.position;
+        let owner = &self.panes.owner;
         let step = self.events.version().unsigned_abs();
-        let commit_id = self.owner.commit_id(position.sequence, step);
+        let commit_id = owner.commit_id(position.sequence, step);
         let staged = self.events.stage(&commit_id, &flush.buffer.batches).await?;
         let info = serde_json::json!({
             "sequence": position.sequence.0,
@@ -84,34 +77,12 @@ impl Writer {
         });
         let attempt = Attempt {
             commit_id,
-            marks: position.marks(&self.owner.marks, self.owner.epoch),
+            marks: position.marks(&owner.marks, owner.epoch),
             info: BTreeMap::from([("flush".to_owned(), info)]),
         };
-        let clock = self.clock.as_ref();
-        commit::commit_once(self.events.as_mut(), &attempt, &staged, &self.owner, clock).await?;
+        let clock = self.panes.clock.as_ref();
+        commit::commit_once(self.events.as_mut(), &attempt, &staged, owner, clock).await?;
         Ok(staged)
-    }
-
-    async fn commit_panes(&mut self, pending: &Pending, position: &Position) -> Result<u64> {
-        let meter = &self.meters[pending.lane];
-        let table = self.tables[pending.lane].as_mut();
-        let panes = pending.panes(meter, &self.owner.shard, position).await?;
-        let commit_id = self
-            .owner
-            .commit_id(position.sequence, table.version().unsigned_abs());
-        let staged = table.stage(&commit_id, &panes).await?;
-        let marks: &Marks = &self.owner.marks;
-        let attempt = Attempt {
-            commit_id,
-            marks: BTreeMap::from([
-                (marks.cut(), position.sequence.signed()),
-                (marks.closed(), position.watermark.0),
-                (marks.epoch(), self.owner.epoch),
-            ]),
-            info: BTreeMap::new(),
-        };
-        commit::commit_once(table, &attempt, &staged, &self.owner, self.clock.as_ref()).await?;
-        Ok(staged.rows)
     }
 }
 

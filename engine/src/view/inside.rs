@@ -12,8 +12,8 @@ use arrow::{
 
 /// The windows of some width that lie wholly in some time, and what is left at its edges.
 pub(super) struct Inside {
-    pub(super) first_us: i64,
-    pub(super) last_us: i64,
+    first_us: i64,
+    last_us: i64,
     period: (i64, i64),
 }
 
@@ -46,8 +46,18 @@ impl Inside {
         Inside {
             first_us: i64::MIN,
             last_us,
-            period: (last_us, start_us),
+            period: (i64::MIN, start_us),
         }
+    }
+
+    /// The time itself, as `[from, to)`.
+    pub(super) fn time(&self) -> (i64, i64) {
+        self.period
+    }
+
+    /// The time of the whole windows, as `[from, to)`.
+    pub(super) fn windows(&self) -> (i64, i64) {
+        (self.first_us, self.last_us)
     }
 
     /// What no whole window covers, as `[from, to)`.

@@ -1,9 +1,6 @@
 //! The tables of a lake, and what a session knows by which name.
 
-use crate::{
-    catalog::{Catalog, table},
-    error::{Result, query_error},
-};
+use crate::error::{Result, query_error};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::SchemaRef,
@@ -15,7 +12,6 @@ use datafusion::{
 };
 use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::{Table, lake::Lake};
-use tollgate_sql::meter::Meter;
 
 /// The relations that a statement names, as SQL folds them.
 pub(super) fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
@@ -34,7 +30,7 @@ pub(super) fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet
 }
 
 /// The shards that have anything in `events`.
-pub(super) async fn shard_names(events: &dyn Table) -> Result<Vec<String>> {
+pub(crate) async fn shard_names(events: &dyn Table) -> Result<Vec<String>> {
     let doing = "listing the shards";
     let frame = SessionContext::new()
         .read_table(events.provider()?)
@@ -54,21 +50,6 @@ pub(super) async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn T
         .existing(name)
         .await?
         .map(|table| Box::new(table) as Box<dyn Table>))
-}
-
-/// A meter's table, if there is one; it must have been written for this definition.
-pub(super) async fn existing_meter(
-    catalog: &Catalog,
-    lake: &Lake,
-    meter: &Meter,
-) -> Result<Option<Box<dyn Table>>> {
-    match lake
-        .existing(&table::meter(&meter.definition().name))
-        .await?
-    {
-        Some(_) => Ok(Some(catalog.create_meter(lake, meter).await?)),
-        None => Ok(None),
-    }
 }
 
 pub(super) fn provider_or(

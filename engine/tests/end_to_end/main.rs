@@ -11,6 +11,7 @@
 )]
 
 mod aggregates;
+mod backfill;
 mod bad_input;
 mod crashes;
 mod errors;
@@ -19,6 +20,7 @@ mod fencing;
 mod guards;
 mod invoices;
 mod kill_loop;
+mod late;
 mod live;
 mod maintenance;
 mod overflow;
@@ -27,4 +29,5 @@ mod real_data;
 mod real_inputs;
 mod storage;
 mod streams;
+mod versions;
 mod world;

@@ -212,6 +212,11 @@ impl Cli {
             .lake(&format!("lake-{name}"))
     }
 
+    /// A path in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Another lake.
     pub(crate) fn lake(&self, name: &str) -> Self {
         self.with("TOLLGATE_LAKE_URL", &format!("file://./{name}"))

@@ -1,11 +1,12 @@
 //! What statements mean together: names, versions, and everything one definition says of another.
 
-use super::{Definitions, EventType, PriceDefinition, RateTable};
+use super::{Definitions, EventType, MeterDefinition, RateTable};
 use crate::{
     error::{Error, Location, Result},
     parser::{Defines, Name, ParsedMeter, ParsedPlan, ParsedPrice, Statement, did_you_mean, list},
     schema,
 };
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// Relations that are there without being defined.
@@ -44,7 +45,8 @@ pub(super) fn assemble(statements: Vec<Statement>) -> Result<Definitions> {
     Ok(whole.finish())
 }
 
-/// All statements, sorted by what they define, replaced ones left out. Every version of a price stays.
+/// All statements, sorted by what they define, replaced ones left out. Every version of a meter and of a
+/// price stays.
 #[derive(Default)]
 struct Whole {
     event_types: Vec<EventType>,
@@ -59,11 +61,39 @@ impl Whole {
         let or_replace = statement.or_replace;
         match statement.defines {
             Defines::EventType(new) => define(&mut self.event_types, new, or_replace),
-            Defines::Meter(new) => define(&mut self.meters, new, or_replace),
+            Defines::Meter(new) => self.define_meter(new, or_replace),
             Defines::RateTable(new) => define(&mut self.rate_tables, new, or_replace),
             Defines::Plan(new) => define(&mut self.plans, new, or_replace),
             Defines::Price(new) => self.define_price(new, or_replace),
         }
+    }
+
+    /// A later version of a meter takes the earlier ones with it, because old windows keep theirs.
+    fn define_meter(&mut self, mut new: ParsedMeter, or_replace: bool) -> Result<()> {
+        let same_name = |known: &&mut ParsedMeter| known.name() == new.name();
+        let Some(known) = self.meters.iter_mut().find(same_name) else {
+            self.meters.push(new);
+            return Ok(());
+        };
+        let before = &known.definition;
+        if !or_replace {
+            return Err(defined_twice(known, &new));
+        }
+        // `None` means always, and sorts before every instant.
+        if new.definition.effective_from_us <= before.effective_from_us {
+            let since = [&new.definition, before].map(|version| {
+                let from = version.effective_from_us.map(Timestamp::from_microsecond);
+                from.map(|from| from.unwrap_or_default().to_string())
+            });
+            return Err(not_later(&new, &new.effective_at, known.at(), since));
+        }
+        check_same_windows(before, &new)?;
+        new.definition.version = before.version + 1;
+        let mut before = std::mem::replace(known, new).definition;
+        let mut earlier = std::mem::take(&mut before.earlier);
+        earlier.push(before);
+        known.definition.earlier = earlier;
+        Ok(())
     }
 
     /// A later version of a price stands beside the earlier ones, because old periods keep theirs.
@@ -75,7 +105,11 @@ impl Whole {
             }
             // `None` means always, and sorts before every date.
             if new.definition.effective_from <= before.definition.effective_from {
-                return Err(not_later(&before.definition, &new));
+                let since = [&new, before].map(|version| {
+                    let from = version.definition.effective_from;
+                    from.map(|date| date.to_string())
+                });
+                return Err(not_later(&new, &new.effective_at, before.at(), since));
             }
             new.definition.version = before.definition.version + 1;
         }
@@ -83,7 +117,7 @@ impl Whole {
         Ok(())
     }
 
-    /// Event types, meters, the windows of meters, and rate tables share one name space with what is
+    /// Event types, meters, their windows and panes, and rate tables share one name space with what is
     /// built in.
     fn check_relation_names(&self) -> Result<()> {
         let mut taken: BTreeMap<String, (String, &Location)> = BTreeMap::new();
@@ -97,7 +131,7 @@ impl Whole {
             }
             if let Some((other, other_at)) = taken.get(&name) {
                 let problem = format!("{title}: the name is taken by {other} at {other_at}");
-                let hint = "event types, meters, `<meter>_windows` and rate tables need names of their own";
+                let hint = "event types, meters, `<meter>_windows`, `<meter>_panes` and rate tables need names of their own";
                 return Err(error(at, problem, hint.to_owned()));
             }
             taken.insert(name, (title, at));
@@ -110,14 +144,16 @@ impl Whole {
         let types = self.event_types.iter().map(own_relation);
         let meters = self.meters.iter().map(own_relation);
         let rate_tables = self.rate_tables.iter().map(own_relation);
-        let windows = self.meters.iter().map(|meter| {
-            let title = format!("the windows of {}", title(meter));
-            (windows_of(meter), title, meter.at())
+        let parts = self.meters.iter().flat_map(|meter| {
+            ["windows", "panes"].map(|part| {
+                let name = format!("{}_{part}", meter.name());
+                (name, format!("the {part} of {}", title(meter)), meter.at())
+            })
         });
         types
             .chain(meters)
             .chain(rate_tables)
-            .chain(windows)
+            .chain(parts)
             .collect()
     }
 
@@ -235,12 +271,11 @@ impl Whole {
     }
 }
 
-/// Adds a definition, or puts it in the place of the one it replaces, as its next version.
-fn define<T: Named>(known: &mut Vec<T>, mut new: T, or_replace: bool) -> Result<()> {
+/// Adds a definition, or puts it in the place of the one it replaces.
+fn define<T: Named>(known: &mut Vec<T>, new: T, or_replace: bool) -> Result<()> {
     match known.iter_mut().find(|known| known.name() == new.name()) {
         None => known.push(new),
         Some(before) if or_replace => {
-            new.follow(before);
             *before = new;
         }
         Some(before) => return Err(defined_twice(before, &new)),
@@ -256,20 +291,49 @@ fn defined_twice<T: Named>(before: &T, new: &T) -> Error {
     error(new.at(), problem, hint)
 }
 
-fn not_later(before: &PriceDefinition, new: &ParsedPrice) -> Error {
-    let since = |from: Option<jiff::civil::Date>| match from {
-        Some(date) => format!("'{date}'"),
+/// `since` says from when the new version and the one before it are effective.
+fn not_later<T: Named>(
+    new: &T,
+    effective_at: &Location,
+    before_at: &Location,
+    since: [Option<String>; 2],
+) -> Error {
+    let [ours, theirs] = since.map(|from| match from {
+        Some(from) => format!("'{from}'"),
         None => "always".to_owned(),
-    };
+    });
     let problem = format!(
-        "{}: effective from {}, but the version before it, at {}, from {}",
+        "{}: effective from {ours}, but the version before it, at {before_at}, from {theirs}",
         title(new),
-        since(new.definition.effective_from),
-        before.at,
-        since(before.effective_from),
     );
     let hint = "give the later version a later effective_from: old periods keep their version";
-    error(&new.effective_at, problem, hint.to_owned())
+    error(effective_at, problem, hint.to_owned())
+}
+
+/// Refuses a version whose windows could not stand beside those of the one before.
+fn check_same_windows(before: &MeterDefinition, new: &ParsedMeter) -> Result<()> {
+    let after = &new.definition;
+    let (changed, at) = if before.event_type != after.event_type {
+        ("another event type", &new.from_at)
+    } else if before.window_us != after.window_us {
+        ("other windows", &after.at)
+    } else if before.lateness_us != after.lateness_us {
+        ("another lateness", &after.at)
+    } else if before.late != after.late {
+        ("another `late`", &after.at)
+    } else if before.carry_over != after.carry_over {
+        ("another carry_over", &after.at)
+    } else {
+        return Ok(());
+    };
+    let problem = format!(
+        "{}: it has {changed} than the version before it, at {}",
+        title(new),
+        before.at
+    );
+    let hint = "a version may change what is filtered and aggregated; for anything else create a \
+                meter under another name";
+    Err(error(at, problem, hint.to_owned()))
 }
 
 /// What every definition has.
@@ -277,10 +341,6 @@ trait Named {
     const NOUN: &'static str;
     fn name(&self) -> &str;
     fn at(&self) -> &Location;
-    /// Takes the version after `before`'s, where versions are counted.
-    fn follow(&mut self, before: &Self) {
-        let _ = before;
-    }
 }
 
 impl Named for EventType {
@@ -300,9 +360,6 @@ impl Named for ParsedMeter {
     }
     fn at(&self) -> &Location {
         &self.definition.at
-    }
-    fn follow(&mut self, before: &Self) {
-        self.definition.version = before.definition.version + 1;
     }
 }
 

@@ -237,20 +237,87 @@ fn every_type_and_alias_has_one_meaning() {
 }
 
 #[test]
-fn replacing_makes_the_next_version() {
+fn a_replaced_meter_keeps_its_versions_and_a_replaced_plan_does_not() {
+    let next = |since: &str, count: &str| {
+        format!(
+            "CREATE OR REPLACE METER calls WITH (window = '1 hour', effective_from = '{since}') AS
+             SELECT subject, COUNT({count}) AS n FROM call GROUP BY subject;"
+        )
+    };
     let text = format!(
-        "{EVENT} {METER}
-         CREATE OR REPLACE METER calls WITH (window = '1 day') AS
-         SELECT subject, COUNT(*) AS n FROM call GROUP BY subject;
-         CREATE OR REPLACE PLAN p WITH (currency = 'EUR') AS ();"
+        "{EVENT} {METER} {} {} CREATE OR REPLACE PLAN p WITH (currency = 'EUR') AS ();",
+        next("2026-10-01", "path"),
+        next("2026-11-01T03:00:00+02:00", "subject"),
     );
     let all = read(&text).unwrap();
-    assert_eq!(all.meters.len(), 1);
+    assert_eq!((all.meters.len(), all.plans.len()), (1, 1));
+    let newest = &all.meters[0];
+    let versions: Vec<_> = newest
+        .earlier
+        .iter()
+        .chain([newest])
+        .map(|meter| (meter.version, meter.effective_from_us))
+        .collect();
+    // `date -u -d 2026-10-01 +%s` and `date -u -d 2026-11-01T01:00 +%s`.
     assert_eq!(
-        (all.meters[0].version, all.meters[0].window_us),
-        (2, 86_400_000_000)
+        versions,
+        [
+            (1, None),
+            (2, Some(1_790_812_800_000_000)),
+            (3, Some(1_793_494_800_000_000))
+        ]
     );
-    assert_eq!(all.plans.len(), 1);
+}
+
+#[test]
+fn a_version_of_a_meter_must_stand_beside_the_one_before() {
+    let refused = |options: &str| {
+        let text = format!(
+            "{EVENT}
+CREATE METER calls WITH (window = '1 hour') AS SELECT subject, COUNT(*) AS n FROM call GROUP BY subject;
+CREATE OR REPLACE METER calls WITH ({options}) AS SELECT subject, COUNT(*) AS n FROM call GROUP BY subject;"
+        );
+        refusal(&text)
+    };
+    assert_eq!(
+        refused("window = '1 hour'"),
+        "a.sql:3:25: meter `calls`: effective from always, but the version before it, at a.sql:2:14, from always\n  \
+         hint: give the later version a later effective_from: old periods keep their version"
+    );
+    let hint = "hint: a version may change what is filtered and aggregated; for anything else create a meter \
+                under another name";
+    for (options, changed) in [
+        ("window = '1 day'", "other windows"),
+        ("window = '1 hour', lateness = '1 hour'", "another lateness"),
+        ("window = '1 hour', late = 'quarantine'", "another `late`"),
+        (
+            "window = '1 hour', carry_over = 'true'",
+            "another carry_over",
+        ),
+    ] {
+        let options = format!("{options}, effective_from = '2026-10-01'");
+        assert_eq!(
+            refused(&options),
+            format!(
+                "a.sql:3:25: meter `calls`: it has {changed} than the version before it, at a.sql:2:14\n  {hint}"
+            )
+        );
+    }
+    assert_eq!(
+        refused("window = '1 hour', effective_from = '2026-10-01T00:30:00Z'"),
+        "a.sql:3:73: meter `calls`: option `effective_from`: no window begins at `2026-10-01T00:30:00Z`\n  \
+         hint: a version measures whole windows: write the instant at which one begins"
+    );
+    assert_eq!(
+        refused("window = '1 hour', effective_from = 'October'"),
+        "a.sql:3:73: meter `calls`: option `effective_from`: `October` is neither a date nor an instant\n  \
+         hint: write '2026-10-01', which is midnight UTC, or '2026-10-01T00:00:00+02:00'"
+    );
+    assert_eq!(
+        refused("window = '1 hour', late = 'next-period'"),
+        "a.sql:3:63: meter `calls`: option `late`: `next-period` is no policy\n  \
+         hint: did you mean `next_period`? known policies: `correct`, `next_period`, `quarantine`"
+    );
 }
 
 #[test]
@@ -318,8 +385,7 @@ fn a_name_defined_twice_points_at_both_places() {
 
 #[test]
 fn relations_share_one_name_space() {
-    let own =
-        "hint: event types, meters, `<meter>_windows` and rate tables need names of their own";
+    let own = "hint: event types, meters, `<meter>_windows`, `<meter>_panes` and rate tables need names of their own";
     assert_eq!(
         refusal(&format!(
             "{EVENT}\nCREATE METER call WITH (window = '1 hour') AS SELECT subject FROM call GROUP BY subject"

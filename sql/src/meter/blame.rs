@@ -1,6 +1,6 @@
 //! Which window a failure belongs to: the input is run again, window by window.
 
-use super::{Meter, pipeline::Stage, window};
+use super::{Meter, Version, pipeline::Stage, window};
 use crate::error::Error;
 use arrow::{
     array::{AsArray, RecordBatch, TimestampMicrosecondArray, UInt32Array},
@@ -15,9 +15,14 @@ type ByWindow = BTreeMap<i64, Vec<RecordBatch>>;
 
 impl Meter {
     /// The error of a failed partial aggregate.
-    pub(super) async fn blame_events(&self, events: RecordBatch, error: DataFusionError) -> Error {
+    pub(super) async fn blame_events(
+        &self,
+        version: &Version,
+        events: RecordBatch,
+        error: DataFusionError,
+    ) -> Error {
         let by_window = self.events_by_window(&events);
-        self.blame(&self.partial, by_window.unwrap_or_default(), error)
+        self.blame(&version.partial, by_window.unwrap_or_default(), error)
             .await
     }
 

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The fingerprint; see [`super::Meter::fingerprint`]. It is stored, so what goes in, and in which
+/// The fingerprint; see [`super::Version::fingerprint`]. It is stored, so what goes in, and in which
 /// order, is part of the format.
 pub(super) fn of(
     definition: &MeterDefinition,
@@ -28,6 +28,9 @@ pub(super) fn of(
     for field in panes.fields() {
         hash.add(field.name());
         hash.add(&type_name(field.data_type()));
+    }
+    if let Some(from_us) = definition.effective_from_us {
+        hash.add(&from_us.to_string());
     }
     Ok(hash.0.digest())
 }

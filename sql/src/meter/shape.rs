@@ -12,7 +12,10 @@ use crate::{
     session::arithmetic,
 };
 use datafusion::{
-    common::{Column, Result as PlanResult, tree_node::TreeNode, tree_node::TreeNodeRecursion},
+    common::{
+        Column, Result as PlanResult, internal_err,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
     error::DataFusionError,
     logical_expr::{
         Aggregate, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Projection, Volatility,
@@ -34,6 +37,7 @@ const RESERVED: &[&str] = &[
     "cut",
     "meter_version",
     "closed_at",
+    "late",
     "customer",
 ];
 
@@ -47,11 +51,17 @@ pub(super) struct Shape {
     pub(super) keys: Vec<String>,
     /// The measures, as selected.
     pub(super) measures: Vec<Measure>,
+    /// How states become the measures.
+    pub(super) finishing: Finishing,
     /// Grouped by window, then the keys; returns `window_start`, the keys and the measures.
     pub(super) per_window: LogicalPlan,
     /// Grouped by the keys alone; returns the keys and the measures.
     pub(super) in_total: LogicalPlan,
 }
+
+/// How states become measures: each aggregate apart from the values that it takes, then what is made of
+/// them. Queries that agree in this differ only in what they aggregate.
+pub(super) type Finishing = Vec<String>;
 
 /// A column made of aggregates.
 #[derive(Debug)]
@@ -85,6 +95,7 @@ pub(super) fn shape(definition: &MeterDefinition, plan: &LogicalPlan) -> Result<
     let planning = |source: DataFusionError| plan_error(definition, source);
     let per_window = rebuild(aggregate, &keys, &measures, Some(definition.window_us));
     Ok(Shape {
+        finishing: finishing(aggregate, &measures).map_err(planning)?,
         per_window: per_window.map_err(planning)?,
         in_total: rebuild(aggregate, &keys, &measures, None).map_err(planning)?,
         keys: keys.into_iter().map(|key| key.name).collect(),
@@ -279,6 +290,32 @@ fn classify(
         return Err(refused(definition, "it has no measure", (0, 0), hint));
     }
     Ok((keys, measures))
+}
+
+fn finishing(aggregate: &Aggregate, measures: &[Measure]) -> PlanResult<Finishing> {
+    let mut lines = Vec::new();
+    for expr in &aggregate.aggr_expr {
+        let Expr::AggregateFunction(function) = expr.clone().unalias_nested().data else {
+            return internal_err!("`{expr}` is no aggregate");
+        };
+        let arguments = function.params.args.iter();
+        let fixed = arguments.filter(|argument| matches!(argument, Expr::Literal(..)));
+        let fixed: Vec<String> = fixed.map(ToString::to_string).collect();
+        lines.push(format!("{} {}", function.func.name(), fixed.join(" ")));
+    }
+    for measure in measures {
+        let expr = measure.expr.clone().transform(|expr| {
+            Ok(match column_index(&expr, aggregate) {
+                Some(index) => {
+                    let place = Column::new_unqualified(format!("#{index}"));
+                    Transformed::yes(Expr::Column(place))
+                }
+                None => Transformed::no(expr),
+            })
+        });
+        lines.push(format!("{} = {}", measure.name, expr?.data));
+    }
+    Ok(lines)
 }
 
 fn column_index(expr: &Expr, aggregate: &Aggregate) -> Option<usize> {

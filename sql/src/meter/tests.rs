@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    definitions::Column,
+    definitions::{Column, LatePolicy},
     error::{ErrorKind, Location},
 };
 use arrow::{
@@ -15,6 +15,7 @@ mod exact;
 mod properties;
 mod refusals;
 mod spans;
+mod versions;
 
 pub(super) const HOUR: i64 = 3_600_000_000;
 
@@ -43,11 +44,14 @@ pub(super) fn definition(query: &str) -> MeterDefinition {
         name: "tokens".to_owned(),
         window_us: HOUR,
         lateness_us: 0,
+        late: LatePolicy::Correct,
         carry_over: false,
         unit: None,
         event_type: "llm".to_owned(),
         query: query.to_owned(),
         version: 1,
+        effective_from_us: None,
+        earlier: Vec::new(),
         at: Location {
             file: "meters.sql".to_owned(),
             line: 3,
@@ -400,7 +404,7 @@ async fn the_fingerprint_ignores_looks_and_sees_meaning() {
         definition.window_us = window_us;
         async move {
             let meter = Meter::plan(&definition, &event_type()).await;
-            meter.unwrap().fingerprint()
+            meter.unwrap().versions()[0].fingerprint
         }
     };
     let original = print(SUMS, HOUR).await;
@@ -418,7 +422,10 @@ async fn the_fingerprint_ignores_looks_and_sees_meaning() {
 
 #[tokio::test]
 async fn the_fingerprint_is_stored_and_so_stays_the_same() {
-    assert_eq!(meter(SUMS).await.fingerprint(), 14_949_295_206_012_965_971);
+    assert_eq!(
+        meter(SUMS).await.versions()[0].fingerprint,
+        14_949_295_206_012_965_971
+    );
 }
 
 #[tokio::test]

@@ -6,12 +6,12 @@ use super::{
     suggest::{did_you_mean, list},
 };
 use crate::{
-    definitions::BillingPeriod,
+    definitions::{BillingPeriod, LatePolicy},
     error::{Error, Result},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use iso_currency::Currency;
-use jiff::civil::Date;
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
@@ -120,6 +120,21 @@ impl Options {
         Ok(lateness_us)
     }
 
+    /// What becomes of events whose window is closed; `'correct'` unless given.
+    pub(super) fn late(&self, cursor: &Cursor<'_>) -> Result<LatePolicy> {
+        let Some(value) = self.get("late") else {
+            return Ok(LatePolicy::default());
+        };
+        let mut all = LatePolicy::ALL.into_iter();
+        all.find(|policy| policy.as_str() == value.text)
+            .ok_or_else(|| {
+                let known = LatePolicy::ALL.map(LatePolicy::as_str);
+                let problem = format!("option `late`: `{}` is no policy", value.text);
+                let hint = did_you_mean(&value.text, "policies", &known);
+                cursor.error(value.at.clone(), problem, &hint)
+            })
+    }
+
     /// `'true'` or `'false'`; false unless given.
     pub(super) fn boolean(&self, cursor: &Cursor<'_>, key: &str) -> Result<bool> {
         match self.get(key).map(|value| (value.text.as_str(), value)) {
@@ -165,6 +180,34 @@ impl Options {
         }
     }
 
+    /// The start of a window: a date, which is its midnight in UTC, or an instant with its offset; in
+    /// microseconds since the Unix epoch.
+    pub(super) fn window_start_us(
+        &self,
+        cursor: &Cursor<'_>,
+        key: &str,
+        width_us: i64,
+    ) -> Result<Option<i64>> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        let Some(start) = parse_instant(&value.text) else {
+            let problem = format!(
+                "option `{key}`: `{}` is neither a date nor an instant",
+                value.text
+            );
+            let hint = "write '2026-10-01', which is midnight UTC, or '2026-10-01T00:00:00+02:00'";
+            return Err(cursor.error(value.at.clone(), problem, hint));
+        };
+        let start_us = start.as_microsecond();
+        if start_us.rem_euclid(width_us) != 0 || start.subsec_nanosecond() % 1_000 != 0 {
+            let problem = format!("option `{key}`: no window begins at `{}`", value.text);
+            let hint = "a version measures whole windows: write the instant at which one begins";
+            return Err(cursor.error(value.at.clone(), problem, hint));
+        }
+        Ok(Some(start_us))
+    }
+
     /// How long a billing period is; a month unless given.
     pub(super) fn billing_period(&self, cursor: &Cursor<'_>) -> Result<BillingPeriod> {
         let Some(value) = self.get("billing_period") else {
@@ -188,6 +231,14 @@ pub(crate) fn parse_date(text: &str) -> Option<Date> {
             _ => byte.is_ascii_digit(),
         });
     shaped.then(|| text.parse().ok()).flatten()
+}
+
+/// A date, `YYYY-MM-DD`, as its midnight in UTC, or an instant as RFC 3339 writes it.
+pub fn parse_instant(text: &str) -> Option<Timestamp> {
+    match parse_date(text) {
+        Some(date) => TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok(),
+        None => text.parse().ok(),
+    }
 }
 
 fn not_a_currency(cursor: &Cursor<'_>, code: &Name, hint: &str) -> Error {

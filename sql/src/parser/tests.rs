@@ -155,7 +155,7 @@ fn options_are_known_given_once_and_strings() {
     refused(
         "CREATE METER m WITH (windw = '1 hour')",
         "1:22: meter `m`: unknown option `windw`",
-        "did you mean `window`? known options: `window`, `lateness`, `carry_over`, `unit`",
+        "did you mean `window`? known options: `window`, `lateness`, `late`, `carry_over`, `unit`, `effective_from`",
     );
     refused(
         "CREATE PLAN p WITH (currency = 'USD', currency = 'EUR')",

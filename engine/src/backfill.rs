@@ -1,0 +1,288 @@
+//! A meter over the history that is in the lake already, as if it had always been there.
+//!
+//! The counted events of each shard are metered again, in order, and the panes of every window that closed
+//! become visible in one commit, with the marks that `tollgate run` goes on from. It owns no shard: the commit
+//! fails when an owner took the table over in the meantime, and then that owner fills it in.
+
+use crate::{
+    catalog::Catalog,
+    clock::Clock,
+    commit::{self, Marks, Owner, Position},
+    error::{Error, Result, query_error},
+    metering::{Lane, Metering, micros},
+    panes,
+    recovery::{self, position_at},
+    view::shard_names,
+    window::EventTime,
+};
+use arrow::array::RecordBatch;
+use futures::TryStreamExt;
+use std::{collections::BTreeMap, sync::Arc};
+use tollgate_connectors::{Attempt, Sequence, Staged, Table, lake::Lake};
+use tollgate_sql::meter::Meter;
+
+/// What to fill in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Span {
+    /// The start of the first window that the meter has, for good, in microseconds; `None` for all.
+    pub from_us: Option<i64>,
+    /// Stop when every window that ends by this is closed, in microseconds; `None` for all there is.
+    pub to_us: Option<i64>,
+}
+
+/// What was filled in for one shard, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filled {
+    /// The shard.
+    pub shard: String,
+    /// The sequence that the meter had reached before.
+    pub after: Sequence,
+    /// The sequence that it has reached now.
+    pub cut: Sequence,
+    /// How many panes that makes.
+    pub panes: u64,
+    /// The start of the first of their windows and of the last, in microseconds.
+    pub windows: Option<(i64, i64)>,
+}
+
+/// Fills a meter in, for every shard that has events; with `clock`, which a retry waits by, the panes are
+/// written, without one they are only counted.
+///
+/// # Errors
+/// [`Error::Usage`] when there is no such meter, or a window does not begin at `from`; [`Error::Meter`] when it
+/// begins elsewhere already, or `tollgate run` has it; [`Error::Fenced`] when an owner took it over meanwhile.
+pub async fn backfill(
+    catalog: &Catalog,
+    lake: &Lake,
+    name: &str,
+    span: Span,
+    flush_bytes: usize,
+    clock: Option<&dyn Clock>,
+) -> Result<Vec<Filled>> {
+    let meter = catalog.meter(name).ok_or_else(|| unknown(catalog, name))?;
+    check_start(meter, span)?;
+    let Some(events) = catalog.existing_events(lake).await? else {
+        return Ok(Vec::new());
+    };
+    let mut filled = Vec::new();
+    for shard in shard_names(events.as_ref()).await? {
+        let mut table = match clock {
+            Some(_) => Some(catalog.create_meter(lake, meter).await?),
+            None => catalog.existing_meter(lake, meter).await?,
+        };
+        let fill = Fill {
+            catalog,
+            meter,
+            events: events.as_ref(),
+            marks: Marks::of(&shard),
+            span,
+            flush_bytes,
+        };
+        filled.push(fill.run(&mut table, clock).await?);
+    }
+    Ok(filled)
+}
+
+fn unknown(catalog: &Catalog, name: &str) -> Error {
+    let known = catalog
+        .meters
+        .iter()
+        .map(|meter| meter.definition().name.as_str());
+    let known = known.collect::<Vec<_>>().join(", ");
+    Error::Usage(format!("there is no meter `{name}`; there are: {known}"))
+}
+
+fn check_start(meter: &Meter, span: Span) -> Result<()> {
+    let width_us = meter.definition().window_us;
+    match span.from_us {
+        Some(from_us) if from_us.rem_euclid(width_us) != 0 => Err(Error::Usage(
+            "--from: no window of the meter begins there; write the instant at which one does"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// One shard's part.
+struct Fill<'a> {
+    catalog: &'a Catalog,
+    meter: &'a Arc<Meter>,
+    events: &'a dyn Table,
+    marks: Marks,
+    span: Span,
+    flush_bytes: usize,
+}
+
+impl Fill<'_> {
+    async fn run(
+        &self,
+        table: &mut Option<Box<dyn Table>>,
+        clock: Option<&dyn Clock>,
+    ) -> Result<Filled> {
+        let lane = self.lane(table.as_deref()).await?;
+        let owner = Owner {
+            marks: self.marks.clone(),
+            shard: self.marks.shard().to_owned(),
+            epoch: table
+                .as_ref()
+                .and_then(|t| t.mark(&self.marks.epoch()))
+                .unwrap_or(0),
+            nonce: uuid::Uuid::now_v7().simple().to_string(),
+        };
+        let mut filled = Filled {
+            shard: owner.shard.clone(),
+            after: lane.written().cut,
+            cut: lane.written().cut,
+            panes: 0,
+            windows: None,
+        };
+        let target = match (table.as_deref(), clock) {
+            (Some(table), Some(_)) => Some(table as &dyn Table),
+            _ => None,
+        };
+        let (staged, reached) = self.meter_again(lane, target, &owner, &mut filled).await?;
+        if let (Some(table), Some(clock)) = (table, clock)
+            && (filled.cut > filled.after || filled.panes > 0)
+        {
+            let mut marks = panes::marks(self.meter, &self.marks, &reached, owner.epoch);
+            marks.extend(
+                self.span
+                    .from_us
+                    .map(|from_us| (self.marks.from(), from_us)),
+            );
+            let attempt = Attempt {
+                commit_id: owner.commit_id(reached.sequence, 0),
+                marks,
+                info: BTreeMap::new(),
+            };
+            commit::commit_once(table.as_mut(), &attempt, &staged, &owner, clock).await?;
+        }
+        Ok(filled)
+    }
+
+    /// Where the meter goes on, unless a shard's owner does that itself.
+    async fn lane(&self, table: Option<&dyn Table>) -> Result<Lane> {
+        let lane =
+            recovery::lane(&self.catalog.definitions, self.meter, table, &self.marks).await?;
+        let refused = |problem: String, hint: &str| Error::Meter {
+            meter: self.meter.definition().name.clone(),
+            problem,
+            hint: hint.to_owned(),
+        };
+        let epoch = self.marks.epoch();
+        let theirs = table.and_then(|table| table.mark(&epoch));
+        if theirs.is_some() && theirs == self.events.mark(&epoch) {
+            let problem = format!(
+                "shard `{}`: `tollgate run` has it, up to sequence {}",
+                self.marks.shard(),
+                lane.written().cut.0
+            );
+            let hint = "there is nothing to fill in: it goes on from there when it runs";
+            return Err(refused(problem, hint));
+        }
+        let begun = table.is_some_and(|table| table.mark(&self.marks.cut()).is_some());
+        let from_us = self.span.from_us.unwrap_or(i64::MIN);
+        match begun {
+            true if self.span.from_us.is_some() && lane.range().start != from_us => Err(refused(
+                "its panes begin elsewhere already".to_owned(),
+                "leave --from out to go on, or create a meter under another name",
+            )),
+            true => Ok(lane),
+            false => Ok(lane.within(from_us..i64::MAX)),
+        }
+    }
+
+    /// Meters what the lane has not seen; returns the files of its panes and how far it came.
+    async fn meter_again(
+        &self,
+        lane: Lane,
+        table: Option<&dyn Table>,
+        owner: &Owner,
+        filled: &mut Filled,
+    ) -> Result<(Staged, Position)> {
+        let doing = "reading committed events back";
+        let shard = self.marks.shard();
+        let to = self.span.to_us.map(EventTime);
+        let mut metering = Metering::new(vec![lane], usize::MAX);
+        recovery::restore(&mut metering, self.events, shard).await?;
+        let cut = metering.lowest_cut();
+        let mut messages = recovery::messages_after(cut, self.events, shard).await?;
+        let mut staged = Staged::default();
+        let mut kept = metering.bytes();
+        let mut reached = None;
+        while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {
+            metering.apply_committed(&batch).await?;
+            let at = position_at(&batch, metering.watermark());
+            let is_done = to.is_some_and(|to| metering.lanes()[0].closed_end() >= to);
+            if let Some(at) = at
+                && (is_done || metering.bytes() > kept + self.flush_bytes)
+            {
+                self.stage(&mut metering, table, owner, &at, (&mut staged, filled))
+                    .await?;
+                kept = metering.bytes();
+                reached = is_done.then_some(at);
+            }
+            if is_done {
+                break;
+            }
+        }
+        let reached = match reached {
+            Some(reached) => reached,
+            None => {
+                let position = Position::load(self.events, &self.marks)?;
+                metering.advance(
+                    position.watermark,
+                    position.sequence,
+                    position.ingest_time_us(),
+                );
+                self.stage(
+                    &mut metering,
+                    table,
+                    owner,
+                    &position,
+                    (&mut staged, filled),
+                )
+                .await?;
+                position
+            }
+        };
+        filled.cut = reached.sequence;
+        Ok((staged, reached))
+    }
+
+    /// Uploads what closed, or counts it.
+    async fn stage(
+        &self,
+        metering: &mut Metering,
+        table: Option<&dyn Table>,
+        owner: &Owner,
+        at: &Position,
+        (staged, filled): (&mut Staged, &mut Filled),
+    ) -> Result<()> {
+        if let Some(stopped) = metering.stopped().next() {
+            return Err(Error::Stopped(stopped));
+        }
+        for pending in metering.take_pending(at)? {
+            let rows = pending.panes(self.meter, self.marks.shard(), at).await?;
+            for batch in &rows {
+                filled.add(batch);
+            }
+            if let Some(table) = table {
+                let step = staged.files.len() as u64;
+                let files_id = owner.commit_id(at.sequence, 1 + step);
+                staged.extend(table.stage(&files_id, &rows).await?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Filled {
+    fn add(&mut self, panes: &RecordBatch) {
+        self.panes += panes.num_rows() as u64;
+        for start in micros(panes, "window_start") {
+            let (first, last) = self.windows.unwrap_or((*start, *start));
+            self.windows = Some((first.min(*start), last.max(*start)));
+        }
+    }
+}

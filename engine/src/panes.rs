@@ -1,0 +1,92 @@
+//! Panes on their way into the meters' tables.
+
+use crate::{
+    clock::Clock,
+    commit::{self, Marks, Owner, Position},
+    error::{Error, Result},
+    metering::Pending,
+};
+use async_trait::async_trait;
+use std::{collections::BTreeMap, sync::Arc};
+use tollgate_connectors::{Attempt, Table};
+use tollgate_sql::meter::Meter;
+
+/// Takes panes that are ready.
+#[async_trait]
+pub(crate) trait PaneSink: Send {
+    /// Takes the panes of everything up to a position; returns the lanes whose panes cannot be finished.
+    async fn take(
+        &mut self,
+        pending: &[Pending],
+        position: &Position,
+    ) -> Result<Vec<(usize, Error)>>;
+}
+
+/// Commits panes to the tables of all meters, as the shard's owner.
+#[derive(Debug)]
+pub(crate) struct PaneWriter {
+    pub(crate) owner: Owner,
+    pub(crate) meters: Vec<Arc<Meter>>,
+    pub(crate) tables: Vec<Box<dyn Table>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How many rows were written so far.
+    pub(crate) rows: u64,
+}
+
+#[async_trait]
+impl PaneSink for PaneWriter {
+    async fn take(
+        &mut self,
+        pending: &[Pending],
+        position: &Position,
+    ) -> Result<Vec<(usize, Error)>> {
+        let mut failed = Vec::new();
+        for pending in pending {
+            match self.commit(pending, position).await {
+                Err(error) if error.is_of_meter() => failed.push((pending.lane, error)),
+                committed => self.rows += committed?,
+            }
+        }
+        Ok(failed)
+    }
+}
+
+impl PaneWriter {
+    async fn commit(&mut self, pending: &Pending, position: &Position) -> Result<u64> {
+        let meter = &self.meters[pending.lane];
+        let table = self.tables[pending.lane].as_mut();
+        let panes = pending.panes(meter, &self.owner.shard, position).await?;
+        let commit_id = self
+            .owner
+            .commit_id(position.sequence, table.version().unsigned_abs());
+        let staged = table.stage(&commit_id, &panes).await?;
+        let attempt = Attempt {
+            commit_id,
+            marks: marks(meter, &self.owner.marks, position, self.owner.epoch),
+            info: BTreeMap::new(),
+        };
+        commit::commit_once(table, &attempt, &staged, &self.owner, self.clock.as_ref()).await?;
+        Ok(staged.rows)
+    }
+}
+
+/// What a meter's table says with its panes: how far they reach, who wrote them, and by which definition.
+pub(crate) fn marks(
+    meter: &Meter,
+    marks: &Marks,
+    position: &Position,
+    epoch: i64,
+) -> BTreeMap<String, i64> {
+    let mut values = BTreeMap::from([
+        (marks.cut(), position.sequence.signed()),
+        (marks.closed(), position.watermark.0),
+        (marks.epoch(), epoch),
+        (marks.late(), meter.definition().late.number()),
+    ]);
+    let later = &meter.versions()[1..];
+    values.extend(later.iter().map(|version| {
+        let fingerprint = version.fingerprint.cast_signed();
+        (marks.version(version.number), fingerprint)
+    }));
+    values
+}

@@ -1,0 +1,177 @@
+//! What each meter's table already holds, and whether its definition may go on from there.
+
+use crate::{
+    commit::Marks,
+    error::{Error, Result, query_error},
+    metering::{Lane, Written, last_panes},
+    window::{EventTime, Windowing},
+};
+use datafusion::{
+    functions_aggregate::expr_fn::max,
+    prelude::{SessionContext, col, lit},
+};
+use jiff::Timestamp;
+use std::{collections::BTreeMap, sync::Arc};
+use tollgate_connectors::{Sequence, Table};
+use tollgate_sql::{
+    definitions::{Definitions, LatePolicy},
+    meter::Meter,
+};
+
+/// Builds the lane of each meter from its table, `None` for a meter that has no table yet.
+pub async fn lanes(
+    definitions: &Definitions,
+    meters: &[Arc<Meter>],
+    tables: &[Option<&dyn Table>],
+    marks: &Marks,
+) -> Result<Vec<Lane>> {
+    let mut lanes = Vec::with_capacity(meters.len());
+    for (meter, table) in meters.iter().zip(tables) {
+        lanes.push(lane(definitions, meter, *table, marks).await?);
+    }
+    Ok(lanes)
+}
+
+/// Builds the lane of one meter from its table, if it has one.
+///
+/// # Errors
+/// [`Error::Meter`] when the table was written by other versions, or by another policy for late events.
+pub async fn lane(
+    definitions: &Definitions,
+    meter: &Arc<Meter>,
+    table: Option<&dyn Table>,
+    marks: &Marks,
+) -> Result<Lane> {
+    let event_type = definitions
+        .event_type(&meter.definition().event_type)
+        .ok_or(Error::Stage("definitions"))?;
+    let Some(table) = table else {
+        let panes = BTreeMap::new();
+        let lane = Lane::new(
+            Arc::clone(meter),
+            event_type.clone(),
+            Written::NOTHING,
+            panes,
+        );
+        return Ok(lane);
+    };
+    let written = written(table, marks);
+    check(meter, table, marks, written)?;
+    let panes = late_panes(table, marks.shard()).await?;
+    let from_us = table.mark(&marks.from()).unwrap_or(i64::MIN);
+    let lane = Lane::new(Arc::clone(meter), event_type.clone(), written, panes);
+    Ok(lane.within(from_us..i64::MAX))
+}
+
+/// What a meter's table already holds, from its marks.
+fn written(table: &dyn Table, marks: &Marks) -> Written {
+    let cut = table
+        .mark(&marks.cut())
+        .and_then(|cut| u64::try_from(cut).ok());
+    let watermark = table.mark(&marks.closed());
+    match cut.zip(watermark) {
+        Some((cut, watermark)) => Written {
+            cut: Sequence(cut),
+            watermark: EventTime(watermark),
+        },
+        None => Written::NOTHING,
+    }
+}
+
+async fn late_panes(table: &dyn Table, shard: &str) -> Result<BTreeMap<i64, i32>> {
+    let doing = "reading the numbers of late panes";
+    let frame = SessionContext::new()
+        .read_table(table.provider()?)
+        .and_then(|frame| frame.filter(col("pane").gt(lit(0)).and(col("shard").eq(lit(shard)))))
+        .and_then(|frame| {
+            frame.aggregate(
+                vec![col("window_start")],
+                vec![max(col("pane")).alias("pane")],
+            )
+        })
+        .map_err(query_error(doing))?;
+    Ok(last_panes(
+        &frame.collect().await.map_err(query_error(doing))?,
+    ))
+}
+
+/// Refuses a definition that would go on otherwise than its table was begun.
+fn check(meter: &Meter, table: &dyn Table, marks: &Marks, written: Written) -> Result<()> {
+    if written == Written::NOTHING {
+        return Ok(());
+    }
+    let refused = |problem: String, hint: String| Error::Meter {
+        meter: meter.definition().name.clone(),
+        problem,
+        hint,
+    };
+    let ours = meter.definition().late;
+    let stored = table.mark(&marks.late()).unwrap_or_default();
+    if let Some(stored) = LatePolicy::ALL
+        .iter()
+        .find(|policy| policy.number() == stored)
+        && *stored != ours
+    {
+        let (stored, ours) = (stored.as_str(), ours.as_str());
+        return Err(refused(
+            format!("it is defined with late = '{ours}', but its panes are written by '{stored}'"),
+            format!("write late = '{stored}', or create a meter under another name"),
+        ));
+    }
+    let registered = |number| table.mark(&marks.version(number));
+    check_versions(meter, registered, written).map_err(|(problem, hint)| refused(problem, hint))
+}
+
+/// Decides whether a meter's versions are those that its table knows, and new ones begin where nothing is
+/// written. Does no I/O.
+fn check_versions(
+    meter: &Meter,
+    registered: impl Fn(u32) -> Option<i64>,
+    written: Written,
+) -> Result<(), (String, String)> {
+    let windowing = Windowing {
+        width_us: meter.definition().window_us,
+        lateness_us: meter.definition().lateness_us,
+    };
+    let closed_end = windowing.closed_end(written.watermark).0;
+    for version in &meter.versions()[1..] {
+        match registered(version.number) {
+            Some(fingerprint) if fingerprint == version.fingerprint.cast_signed() => {}
+            Some(_) => {
+                let problem = format!(
+                    "version {} is not the one that its table was written with",
+                    version.number
+                );
+                let hint = "put it back as it was, and add a version for the change";
+                return Err((problem, hint.to_owned()));
+            }
+            None if version.from_us < closed_end => {
+                let closed = instant(closed_end);
+                let problem = format!(
+                    "version {} is effective from {}, but windows up to {closed} are closed and \
+                     written by the version before it",
+                    version.number,
+                    instant(version.from_us),
+                );
+                let hint = format!(
+                    "write effective_from = '{closed}' or later, or create a meter under another name"
+                );
+                return Err((problem, hint));
+            }
+            None => {}
+        }
+    }
+    let next = meter.definition().version + 1;
+    match registered(next) {
+        None => Ok(()),
+        Some(_) => {
+            let problem = format!("its table was written by version {next}, which is not defined");
+            let hint = "put the CREATE OR REPLACE METER back that made it";
+            Err((problem, hint.to_owned()))
+        }
+    }
+}
+
+fn instant(us: i64) -> Timestamp {
+    Timestamp::from_microsecond(us).unwrap_or_default()
+}

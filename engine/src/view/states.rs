@@ -1,0 +1,262 @@
+//! The states whose merge is a meter, over everything or over exactly some time.
+//!
+//! A late event counts by the policy of its meter: in its own window, in the one in which it was stored, or
+//! nowhere. Its pane says so, and so does the lane that has not written it yet.
+
+use super::{View, inside::Inside};
+use crate::{
+    error::{Error, Result, query_error},
+    metering::{Unwritten, micros, project},
+    window::{EventTime, window_start},
+};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray},
+    datatypes::Int64Type,
+};
+use datafusion::{
+    functions_aggregate::expr_fn::max,
+    prelude::{DataFrame, Expr, col, lit},
+};
+use jiff::Timestamp;
+use std::{collections::BTreeMap, sync::Arc};
+use tollgate_sql::{
+    definitions::{EventType, LatePolicy},
+    schema, session,
+};
+
+impl View {
+    /// The states of what counts.
+    pub(super) async fn states(
+        &self,
+        index: usize,
+        inside: Option<&Inside>,
+    ) -> Result<Vec<RecordBatch>> {
+        let meter = &self.catalog.meters[index];
+        let width_us = meter.definition().window_us;
+        self.check_begun(index, inside).await?;
+        let mut states = Vec::new();
+        for pane in self.panes(index, Some(counting(inside))).await? {
+            states.push(meter.states_of(&placed(&pane, width_us)?)?);
+        }
+        let policy = meter.definition().late;
+        for (_, metering) in self.shards().await? {
+            for unwritten in metering.lanes()[index].unwritten()? {
+                states.extend(counted(unwritten, policy, width_us, inside)?);
+            }
+        }
+        for edge in inside.into_iter().flat_map(Inside::edges) {
+            states.extend(self.edge(index, edge).await?);
+        }
+        Ok(states)
+    }
+
+    /// Refuses some time of which a part is left out of the meter for good.
+    async fn check_begun(&self, index: usize, inside: Option<&Inside>) -> Result<()> {
+        let Some((from_us, _)) = inside.map(Inside::time) else {
+            return Ok(());
+        };
+        for (shard, metering) in self.shards().await? {
+            let begun_us = metering.lanes()[index].range().start;
+            if from_us < begun_us {
+                let begun = Timestamp::from_microsecond(begun_us).unwrap_or_default();
+                return Err(Error::Meter {
+                    meter: self.catalog.meters[index].definition().name.clone(),
+                    problem: format!(
+                        "it was filled in from {begun} on only, in shard `{shard}`, so earlier totals \
+                         are unknown"
+                    ),
+                    hint: "ask for a later time, or make a meter under another name of all usage"
+                        .into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The states of everything that was measured, in the windows in which it happened.
+    pub(super) async fn measured_states(&self, index: usize) -> Result<Vec<RecordBatch>> {
+        let meter = &self.catalog.meters[index];
+        let mut states = Vec::new();
+        for pane in self.panes(index, None).await? {
+            states.push(meter.states_of(&pane)?);
+        }
+        for (_, metering) in self.shards().await? {
+            let unwritten = metering.lanes()[index].unwritten()?;
+            states.extend(unwritten.map(|unwritten| unwritten.states.clone()));
+        }
+        Ok(states)
+    }
+
+    /// A meter's panes, all or those that pass a filter.
+    async fn panes(&self, index: usize, filter: Option<Expr>) -> Result<Vec<RecordBatch>> {
+        let Some(table) = &self.tables[index] else {
+            return Ok(Vec::new());
+        };
+        let doing = "reading a meter's panes";
+        let frame = session::context().read_table(table.provider()?);
+        let frame = match filter {
+            Some(filter) => frame.and_then(|frame| frame.filter(filter)),
+            None => frame,
+        };
+        let frame = frame.map_err(query_error(doing))?;
+        frame.collect().await.map_err(query_error(doing))
+    }
+
+    /// The states of the events in `[from, to)`, a part of one window, straight from `events`.
+    async fn edge(&self, index: usize, (from_us, to_us): (i64, i64)) -> Result<Vec<RecordBatch>> {
+        let doing = "reading the events at a period's edge";
+        let meter = &self.catalog.meters[index];
+        let event_type = self.event_type_of(index)?;
+        let Some(frame) = self.counted(event_type)? else {
+            return Ok(Vec::new());
+        };
+        let time = col("event_time");
+        let within = time
+            .clone()
+            .gt_eq(schema::instant(from_us))
+            .and(time.lt(schema::instant(to_us)));
+        let frame: DataFrame = frame.filter(within).map_err(query_error(doing))?;
+        let frame = match meter.definition().late {
+            LatePolicy::Correct => frame,
+            LatePolicy::NextPeriod | LatePolicy::Quarantine => {
+                let on_time = self.on_time(index, from_us).await?;
+                frame.filter(on_time).map_err(query_error(doing))?
+            }
+        };
+        let mut states = Vec::new();
+        for batch in frame.collect().await.map_err(query_error(doing))? {
+            let rows = project(&batch, &event_type.name, meter.input_schema())
+                .map_err(query_error(doing))?;
+            states.push(meter.partial(rows).await?);
+        }
+        Ok(states)
+    }
+
+    fn event_type_of(&self, index: usize) -> Result<&EventType> {
+        let definitions = &self.catalog.definitions;
+        let name = &self.catalog.meters[index].definition().event_type;
+        definitions
+            .event_type(name)
+            .ok_or(Error::Stage("definitions"))
+    }
+
+    /// Which events of the window that holds an instant came before it closed: in each shard those up to the
+    /// message that closed it.
+    async fn on_time(&self, index: usize, time_us: i64) -> Result<Expr> {
+        let width_us = self.catalog.meters[index].definition().window_us;
+        let start = window_start(EventTime(time_us), width_us);
+        let written = self.closing_cuts(index, start).await?;
+        let mut on_time = lit(false);
+        for (shard, metering) in self.shards().await? {
+            let lane = &metering.lanes()[index];
+            let end = lane.windowing().end(start);
+            let mut in_shard = col("shard").eq(lit(shard.as_str()));
+            if end <= lane.closed_end() {
+                let unwritten = lane.closing_cut(end).map(|cut| cut.signed());
+                // A window that closed without a pane had no event in time.
+                let cut = unwritten.or(written.get(shard).copied()).unwrap_or(0);
+                in_shard = in_shard.and(col("sequence").lt_eq(lit(cut)));
+            }
+            on_time = on_time.or(in_shard);
+        }
+        Ok(on_time)
+    }
+
+    /// The message that closed a window, by shard, from the panes of the close.
+    async fn closing_cuts(&self, index: usize, start: EventTime) -> Result<BTreeMap<String, i64>> {
+        let Some(table) = &self.tables[index] else {
+            return Ok(BTreeMap::new());
+        };
+        let doing = "reading when a window closed";
+        let of_close = col("pane").eq(lit(0));
+        let of_window = col("window_start").eq(schema::instant(start.0));
+        let cuts = session::context()
+            .read_table(table.provider()?)
+            .and_then(|frame| frame.filter(of_window.and(of_close)))
+            .and_then(|frame| {
+                frame.aggregate(vec![col("shard")], vec![max(col("cut")).alias("cut")])
+            })
+            .map_err(query_error(doing))?;
+        let mut found = BTreeMap::new();
+        for batch in cuts.collect().await.map_err(query_error(doing))? {
+            let shards = batch["shard"].as_string::<i32>();
+            let cuts = batch["cut"].as_primitive::<Int64Type>();
+            found.extend(
+                (0..batch.num_rows()).map(|row| (shards.value(row).to_owned(), cuts.value(row))),
+            );
+        }
+        Ok(found)
+    }
+}
+
+/// The panes that count in some time, or ever.
+fn counting(inside: Option<&Inside>) -> Expr {
+    let late = || col("late");
+    let in_place = late()
+        .is_null()
+        .or(late().eq(lit(LatePolicy::Correct.as_str())));
+    let when_stored = late().eq(lit(LatePolicy::NextPeriod.as_str()));
+    let Some(inside) = inside else {
+        return in_place.or(when_stored);
+    };
+    let between = |column: &str, (from_us, to_us): (i64, i64)| {
+        let from = col(column).gt_eq(schema::instant(from_us));
+        from.and(col(column).lt(schema::instant(to_us)))
+    };
+    let in_place = in_place.and(between("window_start", inside.windows()));
+    in_place.or(when_stored.and(between("closed_at", inside.time())))
+}
+
+/// Panes in the windows in which they count.
+fn placed(panes: &RecordBatch, width_us: i64) -> Result<RecordBatch> {
+    let late: &StringArray = panes["late"].as_string();
+    let moves =
+        |row: usize| late.is_valid(row) && late.value(row) == LatePolicy::NextPeriod.as_str();
+    if !(0..panes.num_rows()).any(moves) {
+        return Ok(panes.clone());
+    }
+    let stored = micros(panes, "closed_at");
+    let starts = micros(panes, "window_start").iter().enumerate();
+    let starts = starts.map(|(row, start)| match moves(row) {
+        true => window_start(EventTime(stored[row]), width_us).0,
+        false => *start,
+    });
+    with_starts(panes, starts)
+}
+
+/// Unwritten states as they count in some time, or ever; `None` when they do not.
+fn counted(
+    unwritten: Unwritten<'_>,
+    policy: LatePolicy,
+    width_us: i64,
+    inside: Option<&Inside>,
+) -> Result<Option<RecordBatch>> {
+    let states = unwritten.states;
+    match (unwritten.late_stored_us, policy) {
+        (Some(_), LatePolicy::Quarantine) => Ok(None),
+        (Some(stored_us), LatePolicy::NextPeriod) => {
+            let (from_us, to_us) = inside.map_or((i64::MIN, i64::MAX), Inside::time);
+            if !(from_us..to_us).contains(&stored_us) {
+                return Ok(None);
+            }
+            let start = window_start(EventTime(stored_us), width_us).0;
+            with_starts(states, std::iter::repeat_n(start, states.num_rows())).map(Some)
+        }
+        (Some(_), LatePolicy::Correct) | (None, _) => match inside {
+            Some(inside) => inside.select(states).map(Some),
+            None => Ok(Some(states.clone())),
+        },
+    }
+}
+
+fn with_starts(rows: &RecordBatch, starts: impl Iterator<Item = i64>) -> Result<RecordBatch> {
+    let doing = "moving late usage to where it counts";
+    let at = rows
+        .schema()
+        .index_of("window_start")
+        .map_err(query_error(doing))?;
+    let starts = TimestampMicrosecondArray::from_iter_values(starts).with_timezone("UTC");
+    let mut columns = rows.columns().to_vec();
+    columns[at] = Arc::new(starts) as ArrayRef;
+    RecordBatch::try_new(rows.schema(), columns).map_err(query_error(doing))
+}

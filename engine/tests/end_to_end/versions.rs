@@ -1,0 +1,114 @@
+//! A meter that measures otherwise from some window on.
+
+use crate::world::World;
+
+const FIRST: &str = "
+CREATE EVENT TYPE task (kind VARCHAR, n BIGINT NOT NULL) WITH (type = 'task');
+CREATE METER tasks WITH (window = '1 hour') AS
+SELECT subject, SUM(n) AS n FROM task WHERE kind = 'billable' GROUP BY subject;
+CREATE PRICE per_task WITH (currency = 'USD') AS
+SELECT customer, SUM(n) AS quantity, per_unit(SUM(n), 1) AS amount FROM tasks GROUP BY customer;
+CREATE PLAN payg WITH (currency = 'USD') AS (per_task);
+";
+
+/// From here on everything counts, tenfold.
+fn second(from: &str) -> String {
+    format!(
+        "{FIRST}
+CREATE OR REPLACE METER tasks WITH (window = '1 hour', effective_from = '{from}') AS
+SELECT subject, SUM(n * 10) AS n FROM task GROUP BY subject;"
+    )
+}
+
+async fn send(world: &World, id: &str, time: &str, kind: &str, n: i64) {
+    let event = format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"test","type":"task","subject":"acme","time":"{time}","data":{{"kind":"{kind}","n":{n}}}}}"#
+    );
+    world.send(&[], &event).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_window_keeps_the_version_that_was_effective_in_it() {
+    let world = World::new(FIRST).await;
+    let cli = world.cli();
+    send(&world, "1", "2026-01-05T10:30:00Z", "billable", 1).await;
+    send(&world, "2", "2026-01-05T10:31:00Z", "free", 2).await;
+    cli.run_to_end().await;
+
+    world.write("definitions/all.sql", &second("2026-01-10"));
+    send(&world, "3", "2026-01-09T23:59:59.999999Z", "free", 3).await;
+    send(&world, "4", "2026-01-09T23:00:00Z", "billable", 4).await;
+    send(&world, "5", "2026-01-10T00:00:00Z", "free", 5).await;
+    send(&world, "6", "2026-01-31T23:00:00Z", "free", 6).await;
+    cli.run_to_end().await;
+    // Late for windows of each version.
+    send(&world, "7", "2026-01-05T10:40:00Z", "free", 1_000).await;
+    send(&world, "8", "2026-01-05T10:41:00Z", "billable", 100).await;
+    send(&world, "9", "2026-01-10T00:59:59Z", "free", 7).await;
+    cli.run_to_end().await;
+
+    let windows = "SELECT window_start, n FROM tasks ORDER BY window_start";
+    assert_eq!(
+        cli.query(windows).await,
+        [
+            ["2026-01-05T10:00:00Z", "101"],
+            ["2026-01-09T23:00:00Z", "4"],
+            ["2026-01-10T00:00:00Z", "120"],
+            ["2026-01-31T23:00:00Z", "60"],
+        ]
+    );
+    let by_version = "SELECT meter_version, SUM(n) FROM tasks_panes GROUP BY 1 ORDER BY 1";
+    assert_eq!(cli.query(by_version).await, [["1", "105"], ["2", "180"]]);
+    cli.audit().await;
+    let draft = cli.succeed(&["invoice", "--period", "2026-01"]).await;
+    assert!(draft.contains("285.00 USD"), "{draft}");
+    // A zone whose month begins within a window: the edges keep their versions too.
+    let kolkata = cli.with("TOLLGATE_BILLING_TIME_ZONE", "Asia/Kolkata");
+    let draft = kolkata.succeed(&["invoice", "--period", "2026-01"]).await;
+    assert!(draft.contains("225.00 USD"), "{draft}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_cannot_begin_where_windows_are_written() {
+    let world = World::new(FIRST).await;
+    let cli = world.cli();
+    send(&world, "1", "2026-01-05T10:30:00Z", "billable", 1).await;
+    cli.run_to_end().await;
+    world.write("definitions/all.sql", &second("2026-01-05T10:00:00Z"));
+    for command in [
+        &["run", "--until-end"][..],
+        &["query", "SELECT SUM(n) FROM tasks"],
+    ] {
+        let ran = cli.run(command).await;
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        let refusal = "error: meter `tasks`: version 2 is effective from 2026-01-05T10:00:00Z, but windows up \
+                       to 2026-01-05T11:00:00Z are closed and written by the version before it\n  hint: write \
+                       effective_from = '2026-01-05T11:00:00Z' or later, or create a meter under another name";
+        assert!(ran.stderr.contains(refusal), "{ran:#?}");
+    }
+    world.write("definitions/all.sql", &second("2026-01-05T11:00:00Z"));
+    send(&world, "2", "2026-01-05T11:00:00Z", "free", 5).await;
+    cli.run_to_end().await;
+    assert_eq!(cli.query("SELECT SUM(n) FROM tasks").await, [["51"]]);
+
+    // What was written by a version needs that version, and just as it was.
+    for (definitions, refusal) in [
+        (
+            FIRST.to_owned(),
+            "meter `tasks`: its table was written by version 2, which is not defined",
+        ),
+        (
+            second("2026-01-05T11:00:00Z").replace("n * 10", "n * 11"),
+            "meter `tasks`: version 2 is not the one that its table was written with",
+        ),
+        (
+            second("2026-01-06T11:00:00Z"),
+            "meter `tasks`: version 2 is not the one that its table was written with",
+        ),
+    ] {
+        world.write("definitions/all.sql", &definitions);
+        let ran = cli.run(&["run", "--until-end"]).await;
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        assert!(ran.stderr.contains(refusal), "{ran:#?}");
+    }
+}

@@ -266,13 +266,7 @@ impl Metering {
 
     /// The least watermark that closes every open window; `None` when none is open.
     pub fn closing_watermark(&self) -> Option<EventTime> {
-        self.lanes
-            .iter()
-            .filter_map(|lane| {
-                let end = lane.windowing.end(lane.open.last_start()?);
-                (end > lane.closed_end()).then(|| lane.windowing.closing_watermark(end))
-            })
-            .max()
+        self.lanes.iter().filter_map(Lane::closing_watermark).max()
     }
 
     /// What all windows take in memory, in bytes.

@@ -344,7 +344,7 @@ impl View {
 
     async fn finished(&self, index: usize, states: &[RecordBatch]) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
-        let rows = meter.finish(states).await?;
+        let rows = meter.rows(states).await?;
         let closed_end = self
             .shards()
             .await?

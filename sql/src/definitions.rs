@@ -67,6 +67,25 @@ pub struct Column {
     pub path: Vec<String>,
 }
 
+/// What a row of a meter is, made of its base windows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Frame {
+    /// One base window.
+    #[default]
+    Tumbling,
+    /// A window that begins with each base window and is longer than it.
+    Hopping {
+        /// How long it is in microseconds; a multiple of the base window.
+        size_us: i64,
+    },
+    /// The events of one subject and dimensions that follow one another closely: from the first of them to
+    /// the gap's length after the last.
+    Session {
+        /// The next session begins with an event that comes so much later, in microseconds.
+        gap_us: i64,
+    },
+}
+
 /// What becomes of an event that comes when its window is closed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LatePolicy {
@@ -116,6 +135,8 @@ pub struct MeterDefinition {
     pub name: String,
     /// Width of the base window in microseconds; divides a day.
     pub window_us: i64,
+    /// What is made of base windows.
+    pub frame: Frame,
     /// How long after its end a window waits, in microseconds.
     pub lateness_us: i64,
     /// What becomes of later events.

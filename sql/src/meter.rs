@@ -12,7 +12,7 @@
 
 use crate::{
     aggregates,
-    definitions::{EventType, MeterDefinition},
+    definitions::{EventType, Frame, MeterDefinition},
     error::{Error, Result},
     schema,
 };
@@ -28,6 +28,7 @@ use datafusion::{
     prelude::SessionConfig,
     sql::parser::Statement,
 };
+use frame::Joined;
 use layout::Layout;
 use pipeline::{Halves, Stage};
 use planning::{check_alike, check_types, halves, planner};
@@ -39,6 +40,7 @@ mod blame;
 mod calls;
 mod columns;
 mod fingerprint;
+mod frame;
 mod layout;
 mod leaf;
 mod pipeline;
@@ -107,7 +109,9 @@ impl Meter {
         let per_window = halves(&state, &shape.per_window).await.map_err(planning)?;
         let in_total = halves(&state, &shape.in_total).await.map_err(planning)?;
         let meter = Self::assemble(definition, event_type, &shape, &per_window, &in_total);
-        Ok((meter.map_err(planning)?, shape.finishing))
+        let meter = meter.map_err(planning)?;
+        meter.check_frame()?;
+        Ok((meter, shape.finishing))
     }
 
     fn assemble(
@@ -239,7 +243,10 @@ impl Meter {
 
     async fn partial_by(&self, version: &Version, events: RecordBatch) -> Result<RecordBatch> {
         match version.partial.run(vec![events.clone()]).await {
-            Ok(states) => with_schema(&states, &self.layout.state).map_err(merging),
+            Ok(states) => {
+                let states = with_schema(&states, &self.layout.state).map_err(merging)?;
+                self.fragments(states).await
+            }
             Err(error) => Err(self.blame_events(version, events, error).await),
         }
     }
@@ -249,23 +256,37 @@ impl Meter {
     /// # Errors
     /// [`Error::Measure`] with the first window that fails.
     pub async fn reduce(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
+        let states = &self
+            .joined(states, Joined::InBaseWindows)
+            .map_err(merging)?;
+        self.reduce_joined(states).await
+    }
+
+    async fn reduce_joined(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
         match self.reduce.run(states.to_vec()).await {
             Ok(reduced) => with_schema(&reduced, &self.layout.state).map_err(merging),
             Err(error) => Err(self.blame_states(&self.reduce, states, error).await),
         }
     }
 
-    /// The panes of these states: one row for each window and keys, sorted by window, then keys,
-    /// NULL first.
+    /// The panes of these states: one row for each base window and keys, sorted by window, then keys,
+    /// NULL first. Of a session, what is in one base window is a row.
     ///
     /// # Errors
     /// [`Error::Measure`] with the first window that fails.
     pub async fn finish(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
+        let states = &self
+            .joined(states, Joined::InBaseWindows)
+            .map_err(merging)?;
+        self.finish_joined(states).await
+    }
+
+    async fn finish_joined(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
         if self.layout.kept.is_empty() {
             let finished = self.finish_sorted(states).await?;
             return self.pane(&finished, &[]).map_err(merging);
         }
-        let reduced = self.reduce(states).await?;
+        let reduced = self.reduce_joined(states).await?;
         let reduced = sorted(&reduced, 1 + self.layout.key_count).map_err(merging)?;
         let finished = self.finish_sorted(std::slice::from_ref(&reduced)).await?;
         self.pane_with_states(&finished, &reduced).map_err(merging)
@@ -309,7 +330,10 @@ impl Meter {
             Ok(totals) => sorted(&totals, self.layout.key_count),
             Err(error) => return Err(self.blame_states(&self.finish, states, error).await),
         };
-        let totals = totals.and_then(|totals| with_schema(&totals, &self.layout.totals));
+        let totals = totals.and_then(|totals| {
+            let own = totals.columns()[..self.layout.totals.fields().len()].to_vec();
+            Ok(RecordBatch::try_new(Arc::clone(&self.layout.totals), own)?)
+        });
         totals.map_err(merging)
     }
 
@@ -336,11 +360,13 @@ impl Meter {
         let starts = finished
             .column(0)
             .as_primitive::<TimestampMicrosecondType>();
-        let mut columns = vec![
-            Arc::clone(finished.column(0)),
-            Arc::new(self.window_ends(starts)?) as ArrayRef,
-        ];
-        columns.extend(finished.columns()[1..].iter().cloned());
+        let own = &finished.columns()[1..=self.layout.totals.fields().len()];
+        let ends = match self.definition.frame {
+            Frame::Session { .. } => Arc::clone(finished.column(own.len() + 1)),
+            Frame::Tumbling | Frame::Hopping { .. } => Arc::new(self.window_ends(starts)?),
+        };
+        let mut columns = vec![Arc::clone(finished.column(0)), ends];
+        columns.extend(own.iter().cloned());
         columns.extend(kept.iter().cloned());
         Ok(RecordBatch::try_new(
             Arc::clone(&self.layout.pane),

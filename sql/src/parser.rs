@@ -214,7 +214,7 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
             "effective_from",
         ],
     )?;
-    let window_us = options.window_us(cursor)?;
+    let (window_us, frame) = options.window(cursor)?;
     let lateness_us = options.lateness_us(cursor)?;
     let late = options.late(cursor)?;
     let carry_over = options.boolean(cursor, "carry_over")?;
@@ -227,6 +227,7 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
         definition: MeterDefinition {
             name: name.text,
             window_us,
+            frame,
             lateness_us,
             late,
             carry_over,

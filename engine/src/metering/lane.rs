@@ -33,6 +33,8 @@ pub struct Lane {
     pub(super) written: Written,
     pub(super) closings: Closings,
     pub(super) open: States,
+    /// When the last session ends that was seen, in microseconds.
+    sessions_end_us: Option<i64>,
     /// By the quarter hour in which they were stored, where that decides the period they count in.
     pub(super) late: BTreeMap<i64, Late>,
     /// The time of the windows that it measures, in microseconds.
@@ -116,6 +118,7 @@ impl Lane {
             written,
             closings: Closings::new(windowing, written.watermark),
             open: States::default(),
+            sessions_end_us: None,
             late: BTreeMap::new(),
             range: i64::MIN..i64::MAX,
             panes,
@@ -158,6 +161,17 @@ impl Lane {
     /// The message that closed the window ending at `end`, if no pane of it is written yet.
     pub fn closing_cut(&self, end: EventTime) -> Option<Sequence> {
         self.closings.of(end).map(|closing| closing.cut)
+    }
+
+    /// The least watermark that closes every window that has usage; `None` when none is open.
+    pub(super) fn closing_watermark(&self) -> Option<EventTime> {
+        let last = match self.sessions_end_us {
+            // A session is open until its last gap is over, though all its events are written.
+            Some(end_us) => EventTime(end_us - 1),
+            None => self.open.last_start()?,
+        };
+        let end = self.windowing.end(last);
+        (end > self.closed_end()).then(|| self.windowing.closing_watermark(end))
     }
 
     /// True when a window that overlaps `[start, end)`, in microseconds, has usage and is not closed.
@@ -287,6 +301,10 @@ impl Lane {
 
     async fn push(&mut self, measured: Measured) -> Result<()> {
         if let Some(open) = measured.open {
+            if self.meter.has_sessions() {
+                let end = micros(&open, "window_end").iter().max().copied();
+                self.sessions_end_us = self.sessions_end_us.max(end);
+            }
             self.open.push(&self.meter, open).await?;
         }
         for (arrival, part) in measured.late {

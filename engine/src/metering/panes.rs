@@ -5,7 +5,7 @@ use crate::{
     commit::Position,
     error::{Result, query_error},
     watermark::{Closing, Closings},
-    window::EventTime,
+    window::{EventTime, window_start},
 };
 use arrow::{
     array::{
@@ -101,8 +101,17 @@ fn with_origin(
     of_row: impl Fn(i64, i64) -> Origin,
 ) -> Result<RecordBatch> {
     let starts = micros(&rows, "window_start");
-    let ends = micros(&rows, "window_end").iter().zip(starts);
-    let origins: Vec<Origin> = ends.map(|(end, start)| of_row(*end, *start)).collect();
+    let width_us = meter.definition().window_us;
+    // A session ends elsewhere than the base window that closed.
+    let end = |start| {
+        window_start(EventTime(start), width_us)
+            .0
+            .saturating_add(width_us)
+    };
+    let origins: Vec<Origin> = starts
+        .iter()
+        .map(|start| of_row(end(*start), *start))
+        .collect();
     let version = |start: &i64| {
         let version = meter.version_at(*start).map(|version| version.number);
         version.and_then(|number| i32::try_from(number).ok())

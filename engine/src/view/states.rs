@@ -34,6 +34,13 @@ impl View {
         let meter = &self.catalog.meters[index];
         let width_us = meter.definition().window_us;
         self.check_begun(index, inside).await?;
+        let asked = inside;
+        // A session that ends in a period may have begun long before it.
+        let before = asked.map(|asked| Inside::of(i64::MIN, asked.time().1, 1));
+        let inside = match meter.has_sessions() {
+            true => before.as_ref(),
+            false => asked,
+        };
         let mut states = Vec::new();
         for pane in self.panes(index, Some(counting(inside))).await? {
             states.push(meter.states_of(&placed(&pane, width_us)?)?);
@@ -43,6 +50,10 @@ impl View {
             for unwritten in metering.lanes()[index].unwritten()? {
                 states.extend(counted(unwritten, policy, width_us, inside)?);
             }
+        }
+        if meter.has_sessions() {
+            let ending = asked.map_or((i64::MIN, i64::MAX), Inside::time);
+            return Ok(meter.sessions_ending(states, ending).await?);
         }
         for edge in inside.into_iter().flat_map(Inside::edges) {
             states.extend(self.edge(index, edge).await?);

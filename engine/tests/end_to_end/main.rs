@@ -27,6 +27,7 @@ mod overflow;
 mod readers;
 mod real_data;
 mod real_inputs;
+mod sessions;
 mod storage;
 mod streams;
 mod versions;

@@ -315,7 +315,7 @@ fn check_same_windows(before: &MeterDefinition, new: &ParsedMeter) -> Result<()>
     let after = &new.definition;
     let (changed, at) = if before.event_type != after.event_type {
         ("another event type", &new.from_at)
-    } else if before.window_us != after.window_us {
+    } else if before.window_us != after.window_us || before.frame != after.frame {
         ("other windows", &after.at)
     } else if before.lateness_us != after.lateness_us {
         ("another lateness", &after.at)

@@ -4,14 +4,17 @@
 
 use super::{calls, syntax};
 use crate::{
-    definitions::MeterDefinition,
+    definitions::{Frame, MeterDefinition},
     error::{Error, Result},
 };
 use arrow::datatypes::Schema;
 use datafusion::{
     error::DataFusionError,
     sql::sqlparser::{
-        ast::{BinaryOperator, Expr, GroupByExpr, Ident, Select, SelectItem, SetExpr, Statement},
+        ast::{
+            BinaryOperator, Expr, GroupByExpr, Ident, Select, SelectItem, SetExpr, Statement,
+            TableFactor, Value,
+        },
         dialect::GenericDialect,
         parser::{Parser, ParserError},
     },
@@ -65,27 +68,133 @@ fn complete(
     definition: &MeterDefinition,
     until_us: Option<i64>,
 ) -> std::result::Result<(), ParserError> {
-    let window = window_start(definition.window_us)?;
-    let first = SelectItem::ExprWithAlias {
-        expr: window.clone(),
-        alias: Ident::new("window_start"),
-    };
-    select.projection.insert(0, first);
-    if let GroupByExpr::Expressions(keys, _) = &mut select.group_by {
-        keys.insert(0, window);
-    }
+    let keys = keys(select);
     let from = definition.effective_from_us.map(|from_us| (">=", from_us));
     for (compared, us) in from.into_iter().chain(until_us.map(|us| ("<", us))) {
         let bound = parse(&format!("event_time {compared} to_timestamp_micros({us})"))?;
-        let bounded = match select.selection.take() {
+        select.selection = Some(match select.selection.take() {
             None => bound,
             Some(filter) => Expr::BinaryOp {
                 left: Box::new(Expr::Nested(Box::new(filter))),
                 op: BinaryOperator::And,
                 right: Box::new(bound),
             },
-        };
-        select.selection = Some(bounded);
+        });
+    }
+    let (window, group) = match definition.frame {
+        Frame::Tumbling => {
+            let window = window_start(definition.window_us)?;
+            (window.clone(), window)
+        }
+        Frame::Hopping { size_us } => {
+            hop(select, definition.window_us, size_us)?;
+            let window = format!("{} - __hop", window_start(definition.window_us)?);
+            (parse(&window)?, parse(&window)?)
+        }
+        Frame::Session { gap_us } => {
+            tell_sessions(select, &keys, gap_us)?;
+            (parse("MIN(event_time)")?, parse("__session")?)
+        }
+    };
+    let first = SelectItem::ExprWithAlias {
+        expr: window,
+        alias: Ident::new("window_start"),
+    };
+    select.projection.insert(0, first);
+    let keys = [group].into_iter().chain(keys).collect();
+    select.group_by = GroupByExpr::Expressions(keys, Vec::new());
+    Ok(())
+}
+
+/// The group keys as expressions over events, where they are written as places or names of the SELECT.
+fn keys(select: &Select) -> Vec<Expr> {
+    let selected = |key: &Expr| {
+        let items = &select.projection;
+        if let Expr::Value(value) = key
+            && let Value::Number(place, _) = &value.value
+        {
+            let place = place.parse::<usize>().ok()?.checked_sub(1)?;
+            return match items.get(place)? {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                    Some(expr.clone())
+                }
+                _ => None,
+            };
+        }
+        items.iter().find_map(|item| match (item, key) {
+            (SelectItem::ExprWithAlias { expr, alias }, Expr::Identifier(name))
+                if alias.value.eq_ignore_ascii_case(&name.value)
+                    && alias.quote_style == name.quote_style =>
+            {
+                Some(expr.clone())
+            }
+            _ => None,
+        })
+    };
+    match &select.group_by {
+        GroupByExpr::Expressions(keys, _) => keys
+            .iter()
+            .map(|key| selected(key).unwrap_or_else(|| key.clone()))
+            .collect(),
+        GroupByExpr::All(_) => Vec::new(),
+    }
+}
+
+/// Every event once for each window over its own: `__hop` is how far back that starts.
+fn hop(select: &mut Select, every_us: i64, size_us: i64) -> std::result::Result<(), ParserError> {
+    let hops =
+        (0..size_us / every_us).map(|hop| format!("(INTERVAL '{} microseconds')", hop * every_us));
+    let hops = hops.collect::<Vec<_>>().join(", ");
+    let (events, alias) = source(select);
+    read_from(
+        select,
+        &format!("(SELECT * FROM {events} CROSS JOIN (VALUES {hops}) AS __hops(__hop)) AS {alias}"),
+    )
+}
+
+/// Every event that passes the filter, with the number of its session among those of its keys.
+fn tell_sessions(
+    select: &mut Select,
+    keys: &[Expr],
+    gap_us: i64,
+) -> std::result::Result<(), ParserError> {
+    let (events, alias) = source(select);
+    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    let order = format!("(PARTITION BY {} ORDER BY event_time)", keys.join(", "));
+    let filter = select.selection.take();
+    let filter = filter.map_or(String::new(), |filter| format!(" WHERE {filter}"));
+    read_from(
+        select,
+        &format!(
+            "(SELECT *, SUM(__first) OVER {order} AS __session FROM (
+                SELECT *, CASE WHEN event_time < LAG(event_time) OVER {order} + \
+             INTERVAL '{gap_us} microseconds' THEN 0 ELSE 1 END AS __first
+                FROM {events}{filter}
+            ) AS {alias}) AS {alias}"
+        ),
+    )
+}
+
+/// What the query reads, as it is written, and the name by which it speaks of that.
+fn source(select: &Select) -> (String, String) {
+    let relation = select.from.first().map(|from| &from.relation);
+    let events = relation.map(ToString::to_string).unwrap_or_default();
+    let alias = match relation {
+        Some(TableFactor::Table {
+            alias: Some(alias), ..
+        }) => alias.name.to_string(),
+        Some(TableFactor::Table { name, .. }) => name.to_string(),
+        _ => String::new(),
+    };
+    (events, alias)
+}
+
+fn read_from(select: &mut Select, relation: &str) -> std::result::Result<(), ParserError> {
+    let query = Parser::new(&GenericDialect {})
+        .try_with_sql(&format!("SELECT 1 FROM {relation}"))?
+        .parse_query()?;
+    if let SetExpr::Select(other) = *query.body {
+        select.from = other.from;
     }
     Ok(())
 }

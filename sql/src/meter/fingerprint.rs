@@ -1,7 +1,7 @@
 //! A number that changes when, and only when, a meter may measure something else.
 
 use super::syntax;
-use crate::definitions::{EventType, MeterDefinition};
+use crate::definitions::{EventType, Frame, MeterDefinition};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 use xxhash_rust::xxh3::Xxh3;
@@ -28,6 +28,11 @@ pub(super) fn of(
     for field in panes.fields() {
         hash.add(field.name());
         hash.add(&type_name(field.data_type()));
+    }
+    match definition.frame {
+        Frame::Tumbling => {}
+        Frame::Hopping { size_us } => hash.add(&format!("hopping {size_us}")),
+        Frame::Session { gap_us } => hash.add(&format!("session {gap_us}")),
     }
     if let Some(from_us) = definition.effective_from_us {
         hash.add(&from_us.to_string());

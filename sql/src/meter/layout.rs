@@ -1,7 +1,7 @@
 //! Which columns a meter's states, panes and totals have.
 
 use super::shape::{STATE_MARK, Shape};
-use crate::schema;
+use crate::{definitions::Frame, schema};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -32,10 +32,12 @@ impl Layout {
         let key_count = shape.keys.len();
         let names = state_names(shape, states, state_counts, finished);
         let renamed = rename(states, &names);
-        let keys_and_measures: Vec<FieldRef> = finished.fields()[1..]
-            .iter()
-            .map(|f| plain(f, f.name()))
-            .collect();
+        let own = match shape.frame {
+            Frame::Tumbling | Frame::Hopping { .. } => &finished.fields()[1..],
+            // The last one is `window_end`, which is not the user's.
+            Frame::Session { .. } => &finished.fields()[1..finished.fields().len() - 1],
+        };
+        let keys_and_measures: Vec<FieldRef> = own.iter().map(|f| plain(f, f.name())).collect();
         let is_kept = |index: &usize| finished.index_of(&names[*index]).is_err();
         let kept: Vec<usize> = (1 + key_count..names.len()).filter(is_kept).collect();
         let mut pane = window_fields();

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     aggregates,
-    definitions::MeterDefinition,
+    definitions::{Frame, MeterDefinition},
     error::{Error, Result},
     session::arithmetic,
 };
@@ -17,6 +17,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     error::DataFusionError,
+    functions_aggregate::expr_fn::max,
     logical_expr::{
         Aggregate, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Projection, Volatility,
         expr::{AggregateFunction, ScalarFunction},
@@ -28,10 +29,13 @@ use std::{collections::BTreeSet, sync::Arc};
 /// The window key inside a plan, where columns of events may have any name.
 const WINDOW_KEY: &str = "__tollgate_window";
 
+/// The end of a window or session, in a pane.
+pub(super) const WINDOW_END: &str = "window_end";
+
 /// Columns that a pane has besides those of the query.
 const RESERVED: &[&str] = &[
     "window_start",
-    "window_end",
+    WINDOW_END,
     "pane",
     "shard",
     "cut",
@@ -49,7 +53,9 @@ pub(super) const STATE_MARK: &str = "__state";
 pub(super) struct Shape {
     /// Output names of the group keys: `subject`, then the dimensions as selected.
     pub(super) keys: Vec<String>,
-    /// The measures, as selected.
+    /// What is made of base windows.
+    pub(super) frame: Frame,
+    /// The measures, as selected; then, for sessions, `window_end`.
     pub(super) measures: Vec<Measure>,
     /// How states become the measures.
     pub(super) finishing: Finishing,
@@ -93,11 +99,25 @@ pub(super) fn shape(definition: &MeterDefinition, plan: &LogicalPlan) -> Result<
     let (keys, measures) = classify(definition, projection, aggregate)?;
     check_names(definition, &keys, &measures)?;
     let planning = |source: DataFusionError| plan_error(definition, source);
-    let per_window = rebuild(aggregate, &keys, &measures, Some(definition.window_us));
+    let finishing = finishing(aggregate, &measures).map_err(planning)?;
+    let mut measures = measures;
+    let mut aggregate = aggregate.clone();
+    let window_us = match definition.frame {
+        Frame::Tumbling | Frame::Hopping { .. } => definition.window_us,
+        // Each instant by itself: which of them are one session is seen when they are put together.
+        Frame::Session { gap_us } => {
+            let (with_end, end) = session_end(&aggregate, gap_us).map_err(planning)?;
+            aggregate = with_end;
+            measures.push(end);
+            1
+        }
+    };
+    let per_window = rebuild(&aggregate, &keys, &measures, Some(window_us));
     Ok(Shape {
-        finishing: finishing(aggregate, &measures).map_err(planning)?,
+        finishing,
         per_window: per_window.map_err(planning)?,
-        in_total: rebuild(aggregate, &keys, &measures, None).map_err(planning)?,
+        in_total: rebuild(&aggregate, &keys, &measures, None).map_err(planning)?,
+        frame: definition.frame,
         keys: keys.into_iter().map(|key| key.name).collect(),
         measures,
     })
@@ -292,6 +312,31 @@ fn classify(
     Ok((keys, measures))
 }
 
+/// Adds the end of a session as the last aggregate.
+fn session_end(aggregate: &Aggregate, gap_us: i64) -> PlanResult<(Aggregate, Measure)> {
+    let end = window::session_end(gap_us).call(vec![event_time(aggregate)?]);
+    let mut aggregates = aggregate.aggr_expr.clone();
+    aggregates.push(max(end));
+    let place = aggregates.len() - 1;
+    let groups = aggregate.group_expr.clone();
+    let aggregate = Aggregate::try_new(Arc::clone(&aggregate.input), groups, aggregates)?;
+    let column = aggregate.schema.fields().len() - 1;
+    let column = Column::from(aggregate.schema.qualified_field(column));
+    let measure = Measure {
+        name: WINDOW_END.to_owned(),
+        aggregates: BTreeSet::from([place]),
+        plain: true,
+        expr: Expr::Column(column),
+    };
+    Ok((aggregate, measure))
+}
+
+fn event_time(aggregate: &Aggregate) -> PlanResult<Expr> {
+    let time = aggregate.input.schema();
+    let time = time.qualified_field_with_unqualified_name("event_time")?;
+    Ok(Expr::Column(Column::from(time)))
+}
+
 fn finishing(aggregate: &Aggregate, measures: &[Measure]) -> PlanResult<Finishing> {
     let mut lines = Vec::new();
     for expr in &aggregate.aggr_expr {
@@ -417,9 +462,7 @@ fn rebuild(
     let mut group_exprs = Vec::new();
     let mut columns = Vec::new();
     if let Some(width_us) = window_us {
-        let time = aggregate.input.schema();
-        let time = time.qualified_field_with_unqualified_name("event_time")?;
-        let start = window::window_start(width_us).call(vec![Expr::Column(Column::from(time))]);
+        let start = window::window_start(width_us).call(vec![event_time(aggregate)?]);
         group_exprs.push(start.alias(WINDOW_KEY));
         columns.push(Expr::Column(Column::new_unqualified(WINDOW_KEY)).alias("window_start"));
     }

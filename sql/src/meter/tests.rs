@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    definitions::{Column, LatePolicy},
+    definitions::{Column, Frame, LatePolicy},
     error::{ErrorKind, Location},
 };
 use arrow::{
@@ -12,6 +12,7 @@ use arrow::{
 };
 
 mod exact;
+mod frames;
 mod properties;
 mod refusals;
 mod spans;
@@ -43,6 +44,7 @@ pub(super) fn definition(query: &str) -> MeterDefinition {
     MeterDefinition {
         name: "tokens".to_owned(),
         window_us: HOUR,
+        frame: Frame::Tumbling,
         lateness_us: 0,
         late: LatePolicy::Correct,
         carry_over: false,

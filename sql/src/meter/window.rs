@@ -22,6 +22,14 @@ pub(super) fn window_start(width_us: i64) -> ScalarUDF {
     })
 }
 
+/// The function from event times to the end of the sessions that would be theirs alone.
+pub(super) fn session_end(gap_us: i64) -> ScalarUDF {
+    ScalarUDF::from(SessionEnd {
+        gap_us,
+        signature: Signature::exact(vec![schema::timestamp()], Volatility::Immutable),
+    })
+}
+
 /// Starts of the windows that hold these instants. Windows are aligned to the Unix epoch and
 /// half-open, before 1970 too; NULL stays NULL.
 ///
@@ -85,6 +93,40 @@ impl ScalarUDFImpl for WindowStart {
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let starts = window_starts(times, self.width_us)?;
         Ok(ColumnarValue::Array(Arc::new(starts)))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct SessionEnd {
+    gap_us: i64,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for SessionEnd {
+    fn name(&self) -> &str {
+        "session_end"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(schema::timestamp())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let times: ArrayRef = args.args[0].to_array(args.number_rows)?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let end = |time_us: i64| {
+            time_us
+                .checked_add(self.gap_us)
+                .ok_or_else(|| exec_datafusion_err!("a session at {time_us} µs has no end"))
+        };
+        let ends: TimestampMicrosecondArray = times.try_unary(end)?;
+        Ok(ColumnarValue::Array(Arc::new(
+            ends.with_data_type(schema::timestamp()),
+        )))
     }
 }
 

@@ -29,6 +29,16 @@ pub(crate) struct Name {
     pub(crate) at: Location,
 }
 
+impl Name {
+    /// A part of this text, at the same place.
+    pub(super) fn with_text(&self, text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            at: self.at.clone(),
+        }
+    }
+}
+
 /// A position in the tokens of a file.
 #[derive(Debug)]
 pub(super) struct Cursor<'a> {

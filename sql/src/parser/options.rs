@@ -6,7 +6,7 @@ use super::{
     suggest::{did_you_mean, list},
 };
 use crate::{
-    definitions::{BillingPeriod, LatePolicy},
+    definitions::{BillingPeriod, Frame, LatePolicy},
     error::{Error, Result},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -20,6 +20,9 @@ const DAY_US: i64 = 24 * HOUR_US;
 
 /// Longest lateness: a year of open windows is a mistake, and no arithmetic on it can overflow.
 const LATENESS_US_MAX: i64 = 366 * DAY_US;
+
+/// How many windows of one meter an instant may lie in.
+const HOPS_MAX: i64 = 1_440;
 
 const OPTIONS_SHAPE: &str = "options are `(name = 'value', …)`, the value in single quotes";
 
@@ -92,16 +95,34 @@ impl Options {
         })
     }
 
-    /// The width of a meter's window, from 1 minute to 1 day, which it divides.
-    pub(super) fn window_us(&self, cursor: &Cursor<'_>) -> Result<i64> {
+    /// A meter's base window, from 1 minute to 1 day, which it divides, and what is made of it.
+    pub(super) fn window(&self, cursor: &Cursor<'_>) -> Result<(i64, Frame)> {
         let window = self.required(cursor, "window", "window = '1 hour'")?;
-        let width_us = duration_us(cursor, "window", window)?;
-        if !(MINUTE_US..=DAY_US).contains(&width_us) || DAY_US % width_us != 0 {
-            let problem = format!("window `{}` does not divide a day", window.text);
-            let hint = "windows are from 1 minute to 1 day and start at midnight UTC: '1 minute', '15 minutes', '1 hour', '6 hours', '1 day'";
-            return Err(cursor.error(window.at.clone(), problem, hint));
+        let text = window.text.trim();
+        if let Some(gap) = text.strip_prefix("session ") {
+            let gap_us = duration_us(cursor, "window", &window.with_text(gap))?;
+            return match session_base_us(gap_us) {
+                Some(base_us) => Ok((base_us, Frame::Session { gap_us })),
+                None => {
+                    let problem = format!("the gap of `{text}` is not from 1 minute to 1 day");
+                    let hint = "write how long a pause ends a session: 'session 30 minutes'";
+                    Err(cursor.error(window.at.clone(), problem, hint))
+                }
+            };
         }
-        Ok(width_us)
+        let Some((size, every)) = text.split_once(" every ") else {
+            return Ok((width_us(cursor, window)?, Frame::Tumbling));
+        };
+        let every_us = width_us(cursor, &window.with_text(every))?;
+        let size_us = duration_us(cursor, "window", &window.with_text(size))?;
+        if size_us <= every_us || size_us % every_us != 0 || size_us / every_us > HOPS_MAX {
+            let problem = format!("window `{text}` does not hop");
+            let hint = format!(
+                "write a multiple of the step, up to {HOPS_MAX} of them: '1 hour every 15 minutes'"
+            );
+            return Err(cursor.error(window.at.clone(), problem, &hint));
+        }
+        Ok((every_us, Frame::Hopping { size_us }))
     }
 
     /// How long a window waits after its end; `'0 seconds'` unless given, since events that come
@@ -246,6 +267,25 @@ fn not_a_currency(cursor: &Cursor<'_>, code: &Name, hint: &str) -> Error {
     cursor.error(code.at.clone(), problem, hint)
 }
 
+fn width_us(cursor: &Cursor<'_>, window: &Name) -> Result<i64> {
+    let width_us = duration_us(cursor, "window", window)?;
+    if !(MINUTE_US..=DAY_US).contains(&width_us) || DAY_US % width_us != 0 {
+        let problem = format!("window `{}` does not divide a day", window.text);
+        let hint = "windows are from 1 minute to 1 day and start at midnight UTC: '1 minute', '15 minutes', '1 hour', '6 hours', '1 day'";
+        return Err(cursor.error(window.at.clone(), problem, hint));
+    }
+    Ok(width_us)
+}
+
+/// The longest base window that is no longer than the gap: sessions are final soon after they end.
+fn session_base_us(gap_us: i64) -> Option<i64> {
+    let minutes = (MINUTE_US..=DAY_US)
+        .contains(&gap_us)
+        .then_some(gap_us / MINUTE_US)?;
+    let mut divisors = (1..=minutes).rev().map(|minutes| minutes * MINUTE_US);
+    divisors.find(|base_us| DAY_US % base_us == 0)
+}
+
 fn duration_us(cursor: &Cursor<'_>, key: &str, value: &Name) -> Result<i64> {
     parse_duration_us(&value.text).ok_or_else(|| {
         let problem = format!("option `{key}`: `{}` is not a duration", value.text);
@@ -308,6 +348,17 @@ mod tests {
         ] {
             assert_eq!(parse_duration_us(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_base_of_a_session_is_the_longest_window_within_its_gap() {
+        let minutes = |gap: i64| session_base_us(gap * MINUTE_US).map(|us| us / MINUTE_US);
+        assert_eq!(
+            [1, 7, 30, 45, 100, 1_440].map(minutes),
+            [1, 6, 30, 45, 96, 1_440].map(Some)
+        );
+        assert_eq!([0, 1_441].map(minutes), [None, None]);
+        assert_eq!(session_base_us(90 * SECOND_US), Some(MINUTE_US));
     }
 
     #[test]

@@ -228,6 +228,42 @@ fn options_that_are_needed_are_asked_for() {
 }
 
 #[test]
+fn a_window_that_hops_or_a_session_has_a_base_window() {
+    let every = "write a multiple of the step, up to 1440 of them: '1 hour every 15 minutes'";
+    let session = "write how long a pause ends a session: 'session 30 minutes'";
+    let divides = "windows are from 1 minute to 1 day and start at midnight UTC: '1 minute', '15 minutes', '1 hour', '6 hours', '1 day'";
+    for (window, problem, hint) in [
+        ("15 minutes every 15 minutes", "does not hop", every),
+        ("20 minutes every 15 minutes", "does not hop", every),
+        ("2 days every 1 minute", "does not hop", every),
+    ] {
+        let answer = format!("1:31: meter `m`: window `{window}` {problem}");
+        refused(
+            &format!("CREATE METER m WITH (window = '{window}') AS"),
+            &answer,
+            hint,
+        );
+    }
+    refused(
+        "CREATE METER m WITH (window = '1 hour every 7 minutes') AS",
+        "1:31: meter `m`: window `7 minutes` does not divide a day",
+        divides,
+    );
+    for gap in ["30 seconds", "2 days"] {
+        refused(
+            &format!("CREATE METER m WITH (window = 'session {gap}') AS"),
+            &format!("1:31: meter `m`: the gap of `session {gap}` is not from 1 minute to 1 day"),
+            session,
+        );
+    }
+    refused(
+        "CREATE METER m WITH (window = 'session soon') AS",
+        "1:31: meter `m`: option `window`: `soon` is not a duration",
+        "write a whole number and a unit: '30 seconds', '10 minutes', '1 hour', '1 day'",
+    );
+}
+
+#[test]
 fn a_window_divides_a_day_into_minutes_or_more() {
     let hint = "windows are from 1 minute to 1 day and start at midnight UTC: '1 minute', '15 minutes', '1 hour', '6 hours', '1 day'";
     for window in ["7 minutes", "30 seconds", "2 days", "0 hours", "25 hours"] {

@@ -29,5 +29,7 @@ mod real_data;
 mod real_inputs;
 mod storage;
 mod streams;
+mod time_zones;
+mod twenty_meters;
 mod versions;
 mod world;

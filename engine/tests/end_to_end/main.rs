@@ -30,5 +30,7 @@ mod real_inputs;
 mod sessions;
 mod storage;
 mod streams;
+mod time_zones;
+mod twenty_meters;
 mod versions;
 mod world;

@@ -3,6 +3,7 @@
 use async_nats::jetstream;
 use std::{
     collections::BTreeMap,
+    env,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -15,10 +16,16 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+use tollgate::config::Settings;
 use tollgate_connectors::nats::server::NatsServer;
 
-/// Long enough that only a hang reaches it.
-const HANG: Duration = Duration::from_secs(120);
+/// Long enough that only a hang reaches it; a run of very many events may take hours.
+fn hang() -> Duration {
+    Duration::from_secs(match env::var_os("TOLLGATE_PROOF_EVENTS") {
+        Some(_) => 6 * 3_600,
+        None => 120,
+    })
+}
 
 /// Tokens by subject, model and region, and what arrives for it.
 pub(crate) const TOKENS: &str = "
@@ -222,6 +229,12 @@ impl Cli {
         self.with("TOLLGATE_LAKE_URL", &format!("file://./{name}"))
     }
 
+    /// The settings that the commands run with.
+    pub(crate) fn settings(&self) -> Settings {
+        let variables = self.variables.clone().into_iter();
+        Settings::load(&self.folder.join("tollgate.toml"), variables).unwrap()
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
         command
@@ -238,7 +251,7 @@ impl Cli {
 
     /// Runs a command to its end, however it ends.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ran {
-        let output = timeout(HANG, self.command(arguments).output()).await;
+        let output = timeout(hang(), self.command(arguments).output()).await;
         let output = output.unwrap_or_else(|_| panic!("{arguments:?} hangs"));
         Ran::of(arguments, output.unwrap())
     }
@@ -373,7 +386,7 @@ impl Running {
     /// Waits until a phrase was logged so many times.
     pub(crate) async fn logged(&mut self, phrase: &str, times: usize) {
         let enough = |log: &String| log.matches(phrase).count() >= times;
-        let seen = matches!(timeout(HANG, self.log.wait_for(enough)).await, Ok(Ok(_)));
+        let seen = matches!(timeout(hang(), self.log.wait_for(enough)).await, Ok(Ok(_)));
         let log = self.log.borrow().clone();
         assert!(seen, "no {times} × `{phrase}` in:\n{log}");
     }
@@ -394,7 +407,7 @@ impl Running {
                 assert_eq!(ended, None, "ended before {what}");
             }
         };
-        timeout(HANG, look)
+        timeout(hang(), look)
             .await
             .unwrap_or_else(|_| panic!("never saw {what}"));
     }
@@ -437,14 +450,14 @@ impl Running {
                 self.signal("CONT").await;
             }
         };
-        let woken = timeout(HANG, waking).await;
+        let woken = timeout(hang(), waking).await;
         woken.unwrap_or_else(|_| panic!("it never ends:\n{}", self.log.borrow().clone()));
         self.ended().await
     }
 
     /// Waits until it has ended by itself.
     pub(crate) async fn ended(mut self) -> Ran {
-        let status = timeout(HANG, self.child.wait()).await;
+        let status = timeout(hang(), self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it never ends")).unwrap();
         self.logging.await.unwrap();
         Ran {

@@ -730,7 +730,7 @@ async fn another_table_is_refused_with_its_first_difference() {
         let error = refused.unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
         assert!(
-            error.to_string().contains("hint: set another lake url"),
+            error.to_string().contains("set another lake url"),
             "{error}"
         );
         assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -1,16 +1,17 @@
-//! Declared columns: `name TYPE [NOT NULL] [OPTIONS (path = '$.a.b')]`.
+//! Declared columns: `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (…)]`, and
+//! the checks that stand among them.
 
 use super::{
     cursor::{Cursor, Name},
-    json_path,
+    json_path, literal,
     options::Options,
-    reserved_columns,
+    query, reserved_columns,
     suggest::list,
 };
 use crate::{
-    definitions::Column,
+    definitions::{Check, Column},
     error::{Error, Location, Result},
-    schema,
+    schema::{self, type_name},
 };
 use datafusion::{
     arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType},
@@ -19,34 +20,90 @@ use datafusion::{
 
 const TYPES: &str = "VARCHAR, BOOLEAN, BIGINT, DECIMAL(p, s), TIMESTAMP or DATE";
 const COLUMNS_SHAPE: &str = "columns are `(name TYPE [NOT NULL], …)`, the type one of VARCHAR, BOOLEAN, BIGINT, DECIMAL(p, s), TIMESTAMP, DATE";
+const CHECK_SHAPE: &str =
+    "a check is `[CONSTRAINT name] CHECK (expression)`; a column of that name needs quotes";
 
-/// The columns of an event type, at least one.
+/// What columns are declared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    EventType,
+    RateTable,
+}
+
+/// What stands between the parentheses.
+#[derive(Debug, Default)]
+pub(super) struct Declared {
+    pub(super) columns: Vec<Column>,
+    /// Those of columns and of the whole, in order.
+    pub(super) checks: Vec<Check>,
+}
+
+/// The columns of an event type, at least one, and its checks.
 ///
 /// # Errors
-/// Names that every event or window has already, names declared twice, types that are not exact.
-pub(super) fn event_columns(cursor: &mut Cursor<'_>) -> Result<Vec<Column>> {
+/// Names that every event or window has already, names declared twice, types that are not exact,
+/// defaults that are no value of their column, checks that are no expression.
+pub(super) fn event_columns(cursor: &mut Cursor<'_>) -> Result<Declared> {
     let reserved = reserved_columns();
-    columns(cursor, &["path"], &reserved)
+    declared(cursor, Of::EventType, &reserved)
 }
 
 /// The columns of a rate table, at least one. They have no path: a CSV file has headers.
 pub(super) fn rate_columns(cursor: &mut Cursor<'_>) -> Result<Vec<Column>> {
-    columns(cursor, &[], &[])
+    Ok(declared(cursor, Of::RateTable, &[])?.columns)
 }
 
-fn columns(cursor: &mut Cursor<'_>, options: &[&str], reserved: &[String]) -> Result<Vec<Column>> {
+fn declared(cursor: &mut Cursor<'_>, of: Of, reserved: &[String]) -> Result<Declared> {
     cursor.expect(&Token::LParen, COLUMNS_SHAPE)?;
-    let mut columns: Vec<Column> = Vec::new();
+    let mut declared = Declared::default();
     loop {
-        let name = cursor.name("the name of a column")?;
-        check_name(cursor, &name, &columns, reserved)?;
-        columns.push(column(cursor, name, options)?);
+        if of == Of::RateTable || !declared.check(cursor)? {
+            let name = cursor.name("the name of a column")?;
+            check_name(cursor, &name, &declared.columns, reserved)?;
+            let column = column(cursor, name, of, &mut declared)?;
+            declared.columns.push(column);
+        }
         if !cursor.accept(&Token::Comma) {
             break;
         }
     }
     cursor.expect(&Token::RParen, COLUMNS_SHAPE)?;
-    Ok(columns)
+    if declared.columns.is_empty() {
+        let problem = "it has checks and no column".to_owned();
+        return Err(cursor.error(cursor.here(), problem, COLUMNS_SHAPE));
+    }
+    Ok(declared)
+}
+
+impl Declared {
+    /// Reads `[CONSTRAINT name] CHECK (expression)`; false when something else follows.
+    fn check(&mut self, cursor: &mut Cursor<'_>) -> Result<bool> {
+        let name = match cursor.accept_keyword("CONSTRAINT") {
+            true => Some(cursor.name("a name for the constraint")?),
+            false => None,
+        };
+        if name.is_some() {
+            cursor.expect_keyword("CHECK", CHECK_SHAPE)?;
+        } else if !cursor.accept_keyword("CHECK") {
+            return Ok(false);
+        }
+        if let Some(name) = &name
+            && self
+                .checks
+                .iter()
+                .any(|c| c.name.as_ref() == Some(&name.text))
+        {
+            let problem = format!("constraint `{}` is declared twice", name.text);
+            return Err(cursor.error(name.at.clone(), problem, "rename one of them"));
+        }
+        let (expression, at) = query::in_parentheses(cursor, CHECK_SHAPE)?;
+        self.checks.push(Check {
+            name: name.map(|name| name.text),
+            expression,
+            at,
+        });
+        Ok(true)
+    }
 }
 
 fn check_name(
@@ -71,43 +128,95 @@ fn check_name(
     Ok(())
 }
 
-fn column(cursor: &mut Cursor<'_>, name: Name, options: &[&str]) -> Result<Column> {
-    let data_type = data_type(cursor, &name)?;
+fn column(cursor: &mut Cursor<'_>, name: Name, of: Of, declared: &mut Declared) -> Result<Column> {
+    let data_type = data_type(cursor, &name, of)?;
     let mut column = Column {
         path: vec![name.text.clone()],
         name: name.text,
         data_type,
         nullable: true,
+        default: None,
+        strings: false,
     };
-    if cursor.accept_keyword("NOT") {
-        cursor.expect_keyword("NULL", "write `NOT NULL`")?;
-        column.nullable = false;
-    } else {
-        // `NULL` is what a column is without saying so.
-        let _ = cursor.accept_keyword("NULL");
-    }
-    if !options.is_empty() && cursor.accept_keyword("OPTIONS") {
-        let options = Options::in_parentheses(cursor, options)?;
-        if let Some(path) = options.get("path") {
-            column.path = keys(cursor, path)?;
-        }
-    }
+    while clause(cursor, &mut column, of, declared)? {}
     match cursor.peek() {
         Some(Token::Comma | Token::RParen) => Ok(column),
-        _ => Err(unexpected_after(cursor, &column, options)),
+        _ => Err(unexpected_after(cursor, &column, of)),
     }
 }
 
-fn unexpected_after(cursor: &Cursor<'_>, column: &Column, options: &[&str]) -> Error {
+/// Reads one thing that is said of a column, in any order; false when nothing more is.
+fn clause(
+    cursor: &mut Cursor<'_>,
+    column: &mut Column,
+    of: Of,
+    declared: &mut Declared,
+) -> Result<bool> {
+    let at = cursor.here();
+    if cursor.accept_keyword("NOT") {
+        cursor.expect_keyword("NULL", "write `NOT NULL`")?;
+        column.nullable = false;
+        return Ok(true);
+    }
+    // `NULL` is what a column is without saying so.
+    if cursor.accept_keyword("NULL") {
+        return Ok(true);
+    }
+    if of == Of::RateTable {
+        return Ok(false);
+    }
+    if cursor.accept_keyword("DEFAULT") {
+        if column.default.is_some() {
+            let problem = format!("column `{}` has two defaults", column.name);
+            return Err(cursor.error(at, problem, "keep one of them"));
+        }
+        column.default = Some(literal::json(cursor, &column.name, &column.data_type)?);
+        return Ok(true);
+    }
+    if cursor.accept_keyword("OPTIONS") {
+        let options = Options::in_parentheses(cursor, &["path", "strings"])?;
+        if let Some(path) = options.get("path") {
+            column.path = keys(cursor, path)?;
+        }
+        column.strings = strings(cursor, &options, column)?;
+        return Ok(true);
+    }
+    declared.check(cursor)
+}
+
+/// Whether numbers may come in quotes, which only numbers can.
+fn strings(cursor: &Cursor<'_>, options: &Options, column: &Column) -> Result<bool> {
+    let element = match &column.data_type {
+        DataType::List(element) => element.data_type(),
+        scalar => scalar,
+    };
+    let is_number = matches!(element, DataType::Int64 | DataType::Decimal128(..));
+    match options.get("strings") {
+        Some(option) if !is_number => {
+            let problem = format!(
+                "column `{}`: option `strings` is for numbers, not for {}",
+                column.name,
+                type_name(&column.data_type)
+            );
+            let hint = "leave it out: it lets BIGINT and DECIMAL columns, and lists of them, take numbers in quotes";
+            Err(cursor.error(option.at.clone(), problem, hint))
+        }
+        _ => options.boolean(cursor, "strings"),
+    }
+}
+
+fn unexpected_after(cursor: &Cursor<'_>, column: &Column, of: Of) -> Error {
     let problem = format!(
         "unexpected {} after column `{}`",
         cursor.found(),
         column.name
     );
-    let hint = match options.is_empty() {
-        true => "a column is `name TYPE [NOT NULL]`; separate columns with `,` and end with `)`",
-        false => {
-            "a column is `name TYPE [NOT NULL] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`"
+    let hint = match of {
+        Of::RateTable => {
+            "a column is `name TYPE [NOT NULL]`; separate columns with `,` and end with `)`"
+        }
+        Of::EventType => {
+            "a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`"
         }
     };
     cursor.error(cursor.here(), problem, hint)
@@ -122,7 +231,41 @@ fn keys(cursor: &Cursor<'_>, path: &Name) -> Result<Vec<String>> {
     })
 }
 
-fn data_type(cursor: &mut Cursor<'_>, column: &Name) -> Result<DataType> {
+/// A type, or a list of one: `VARCHAR[]`, `LIST(VARCHAR)`.
+fn data_type(cursor: &mut Cursor<'_>, column: &Name, of: Of) -> Result<DataType> {
+    let at = cursor.here();
+    let (element, is_list) = if cursor.accept_keyword("LIST") {
+        cursor.expect(&Token::LParen, LIST_SHAPE)?;
+        let element = scalar_type(cursor, column)?;
+        cursor.expect(&Token::RParen, LIST_SHAPE)?;
+        (element, true)
+    } else {
+        let element = scalar_type(cursor, column)?;
+        let is_list = cursor.accept(&Token::LBracket);
+        if is_list {
+            cursor.expect(&Token::RBracket, LIST_SHAPE)?;
+        }
+        (element, is_list)
+    };
+    if cursor.peek() == Some(&Token::LBracket) {
+        let problem = format!("column `{}`: a list of lists", column.text);
+        let hint = "a list holds values of one plain type: VARCHAR[], BIGINT[], …";
+        return Err(cursor.error(cursor.here(), problem, hint));
+    }
+    if is_list && of == Of::RateTable {
+        let problem = format!("column `{}`: a rate table has no lists", column.text);
+        let hint = "a cell of a CSV file is one value: give each its own column or row";
+        return Err(cursor.error(at, problem, hint));
+    }
+    Ok(match is_list {
+        true => schema::list_of(element),
+        false => element,
+    })
+}
+
+const LIST_SHAPE: &str = "a list is `VARCHAR[]` or `LIST(VARCHAR)`, of any length";
+
+fn scalar_type(cursor: &mut Cursor<'_>, column: &Name) -> Result<DataType> {
     let expected = cursor.expected(
         &format!("the type of column `{}`", column.text),
         &format!("a type is {TYPES}"),

@@ -122,7 +122,7 @@ impl Replay {
         let event_times = micros(batch, "event_time");
         let raws = batch["raw"].as_binary::<i32>();
         let mut events = Vec::new();
-        for row in 0..batch.num_rows() {
+        for (row, event_time) in event_times.iter().enumerate() {
             let kind = types.value(row);
             if arguments
                 .event_type
@@ -140,7 +140,7 @@ impl Replay {
                 self.untyped += 1;
                 continue;
             }
-            let time = Timestamp::from_microsecond(event_times[row])
+            let time = Timestamp::from_microsecond(*event_time)
                 .expect("an event's time was read from a year of four digits, or is the server's");
             if let Some(event) = with_time(raws.value(row), &time.to_string()) {
                 *self.by_type.entry(kind.to_owned()).or_default() += 1;

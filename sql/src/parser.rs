@@ -17,6 +17,7 @@ mod meter_query;
 mod options;
 mod query;
 mod suggest;
+mod types;
 
 #[cfg(test)]
 mod tests;

@@ -286,7 +286,7 @@ impl View {
         match self.counted(event_type)? {
             Some(frame) => {
                 let stored = frame.schema().field_with_unqualified_name(&event_type.name);
-                let stored = stored.map_err(query_error(doing))?.clone();
+                let stored = Arc::clone(stored.map_err(query_error(doing))?);
                 let columns = schema::event_relation(event_type);
                 let columns = columns.fields().iter();
                 let columns = columns.map(|field| relation_column(event_type, &stored, field));

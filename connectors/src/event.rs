@@ -21,10 +21,15 @@
 //!   microsecond it is rounded down, for publishers do send nanoseconds and no window is finer. Without
 //!   `time` the event happened when it was stored. A second numbered 60 is refused.
 //! * **Numbers** go by their exact value, from their text: for BIGINT `5.0` and `1e3` are whole numbers;
-//!   for DECIMAL every digit must fit. A number in quotes is a string and refused.
+//!   for DECIMAL every digit must fit. A number in quotes is a string and refused, unless the column
+//!   takes strings ([`STRINGS_KEY`]) and the string is exactly one JSON number.
+//! * **Lists** are arrays whose every element is read as a value of the element's type. `null` is no
+//!   element: what it would count as differs from function to function.
 //! * **TIMESTAMP** columns are RFC 3339 strings and refused when finer than a microsecond (they are data);
 //!   DATE is `YYYY-MM-DD`; VARCHAR takes only strings, BOOLEAN only `true` and `false`.
-//! * **Missing or `null`** is NULL, and refused for a NOT NULL column.
+//! * **Missing or `null`** is NULL, and refused for a NOT NULL column. Where a default is given
+//!   ([`DEFAULT_KEY`]) it stands for a missing value, also when an object on the way is missing or
+//!   `null`; an explicit `null` stays NULL.
 //! * **A key given twice** in the event or in `data` is refused. Values that are not declared are
 //!   checked as JSON and not looked into.
 //! * **`extra`** is a JSON object of the fields of `data` that are not declared, as they were written. Of
@@ -38,6 +43,7 @@
 //! element that is JSON but a bad event is refused alone, also when a string in it is not UTF-8. A
 //! message with more events than 64 and one for every eight bytes cannot be honest: the rest is one row.
 
+mod again;
 mod columns;
 mod envelope;
 mod headers;
@@ -53,6 +59,8 @@ mod time;
 #[cfg(test)]
 mod tests;
 
+pub use again::with_time;
+
 use crate::{Error, Message, Result};
 use arrow::array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -64,7 +72,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-// The three keys are also in the crate that makes the schema, which this one does not see.
+// These keys are also in the crate that makes the schema, which this one does not see.
 
 /// Metadata key on a struct field of `events`: the CloudEvents `type` whose data it holds.
 pub const TYPE_KEY: &str = "tollgate.type";
@@ -72,6 +80,10 @@ pub const TYPE_KEY: &str = "tollgate.type";
 pub const PATH_KEY: &str = "tollgate.path";
 /// Metadata key on a child of such a struct: present and `true` when it must be there.
 pub const REQUIRED_KEY: &str = "tollgate.required";
+/// Metadata key on a child of such a struct: present and `true` when numbers may come in quotes.
+pub const STRINGS_KEY: &str = "tollgate.strings";
+/// Metadata key on a child of such a struct: the JSON value that stands for one that is missing.
+pub const DEFAULT_KEY: &str = "tollgate.default";
 
 /// Arrow's offsets are 32 bits, so one batch cannot hold 2 GiB of text. Half of it is for the input,
 /// half for what is written about it.

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     definitions::{Definitions, SourceFile},
+    event_checks::EventChecks,
     meter::Meter,
     schema,
 };
@@ -19,6 +20,8 @@ use tollgate_sql::{
 pub struct Catalog {
     /// As parsed.
     pub definitions: Definitions,
+    /// The checks of every event type that has any, planned.
+    pub checks: Vec<Arc<EventChecks>>,
     /// Every meter, planned, in order of definition.
     pub meters: Vec<Arc<Meter>>,
     /// The rows of each rate table, in order of definition.
@@ -58,6 +61,9 @@ impl Catalog {
     pub async fn load(settings: &Settings) -> Result<Self> {
         let folder = settings.resolve(&settings.definitions);
         let definitions = Definitions::parse(&read_folder(&folder)?)?;
+        let checks = definitions.event_types.iter().map(EventChecks::plan);
+        let checks = checks.collect::<Result<Vec<_>, _>>()?.into_iter();
+        let checks = checks.filter(|checks| !checks.is_empty()).map(Arc::new);
         let mut meters = Vec::with_capacity(definitions.meters.len());
         for meter in &definitions.meters {
             let event_type = definitions
@@ -71,6 +77,7 @@ impl Catalog {
             rate_tables.push(rate_table.read_csv(&bytes)?);
         }
         Ok(Catalog {
+            checks: checks.collect(),
             definitions,
             meters,
             rate_tables,

@@ -10,6 +10,7 @@
 //! waits until the last one is committed. Any error drops the shard and its memory; starting again
 //! rebuilds everything from the lake.
 
+mod checks;
 mod judge;
 mod reader;
 mod writer;
@@ -34,7 +35,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tollgate_connectors::{Anchor, Attempt, Sequence, Source, Staged, Table, event::Decoder};
-use tollgate_sql::{definitions::Definitions, meter::Meter};
+use tollgate_sql::{definitions::Definitions, event_checks::EventChecks, meter::Meter};
 use writer::{Flush, Writer, WriterSlot};
 
 /// What a shard is made of.
@@ -46,7 +47,9 @@ pub struct Parts {
     pub decoder: Decoder,
     /// What is measured.
     pub definitions: Definitions,
-    /// The same, planned.
+    /// The checks of its event types, planned.
+    pub checks: Vec<Arc<EventChecks>>,
+    /// Its meters, planned.
     pub meters: Vec<Arc<Meter>>,
     /// The `events` table.
     pub events: Box<dyn Table>,
@@ -78,6 +81,7 @@ pub struct Options {
 pub struct Shard {
     options: Options,
     clock: Arc<dyn Clock>,
+    checks: Vec<Arc<EventChecks>>,
     input: mpsc::Receiver<Input>,
     reader: JoinHandle<Result<()>>,
     dedupe: Dedupe,
@@ -149,6 +153,7 @@ impl Shard {
             mut source,
             decoder,
             definitions,
+            checks,
             meters,
             mut events,
             mut tables,
@@ -230,6 +235,7 @@ impl Shard {
         Ok(Shard {
             options,
             clock,
+            checks,
             input,
             reader: tokio::spawn(reader.run(sender, stop)),
             dedupe,
@@ -300,16 +306,21 @@ impl Shard {
 
     /// Meters what counts; returns that, and which of it was late.
     ///
-    /// An event that a meter cannot measure by itself is set aside, so that one publisher cannot stop
-    /// everyone's metering. It claims no id: what came with the same id after it is judged without it.
+    /// An event that fails a check of its type is set aside, and so is one that a meter cannot measure by
+    /// itself, so that one publisher cannot stop everyone's metering. Such an event claims no id: what came
+    /// with the same id after it is judged without it.
     async fn judge_and_meter(&mut self, batch: &Batch) -> Result<(Judged, Option<BooleanBuffer>)> {
-        let judged = judge(&mut self.dedupe, batch, &BTreeMap::new())?;
+        let mut refused = checks::refused(&self.checks, &batch.decoded.batch)?;
+        let judged = judge(&mut self.dedupe, batch, &refused)?;
         if let Applied::Measured(late) = self.metering.apply(&judged.counted).await? {
             return Ok((judged, late));
         }
         judged.take_back(batch, &mut self.dedupe);
         let unmeasurable = self.metering.unmeasurable(&batch.decoded.batch).await?;
-        let judged = judge(&mut self.dedupe, batch, &unmeasurable)?;
+        for (row, reason) in unmeasurable {
+            refused.entry(row).or_insert(reason);
+        }
+        let judged = judge(&mut self.dedupe, batch, &refused)?;
         match self.metering.apply(&judged.counted).await? {
             Applied::Measured(late) => Ok((judged, late)),
             Applied::Unmeasurable => Err(Error::Stage("meter")),

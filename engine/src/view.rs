@@ -31,6 +31,7 @@ use datafusion::{
     functions::core::expr_fn::get_field,
     logical_expr::LogicalPlanBuilder,
     prelude::{DataFrame, Expr, SessionContext, col, lit, not},
+    scalar::ScalarValue,
 };
 use inside::Inside;
 use std::{collections::BTreeSet, sync::Arc};
@@ -284,11 +285,12 @@ impl View {
         let doing = "selecting the events of a type";
         match self.counted(event_type)? {
             Some(frame) => {
-                let columns: Vec<Expr> = schema::event_relation(event_type)
-                    .fields()
-                    .iter()
-                    .map(|field| relation_column(event_type, field.name()))
-                    .collect();
+                let stored = frame.schema().field_with_unqualified_name(&event_type.name);
+                let stored = Arc::clone(stored.map_err(query_error(doing))?);
+                let columns = schema::event_relation(event_type);
+                let columns = columns.fields().iter();
+                let columns = columns.map(|field| relation_column(event_type, &stored, field));
+                let columns: Vec<Expr> = columns.collect::<Result<_>>()?;
                 let view = frame
                     .select(columns)
                     .map_err(query_error(doing))?
@@ -435,10 +437,22 @@ fn with_customer(
     RecordBatch::try_new(schema, columns).map_err(query_error("reading a meter"))
 }
 
-fn relation_column(event_type: &EventType, name: &str) -> Expr {
-    match event_type.columns.iter().any(|column| column.name == name) {
-        true => get_field(Expr::Column(event_type.name.as_str().into()), name).alias(name),
-        false => Expr::Column(name.into()),
+/// A column of an event type: from the head, from the struct that is stored, or NULL where the lake does
+/// not have it yet, because the event type was replaced since.
+fn relation_column(event_type: &EventType, stored: &Field, field: &Field) -> Result<Expr> {
+    let name = field.name().as_str();
+    if !event_type.columns.iter().any(|column| column.name == name) {
+        return Ok(Expr::Column(name.into()));
+    }
+    match stored.data_type() {
+        DataType::Struct(children) if children.find(name).is_some() => {
+            Ok(get_field(Expr::Column(stored.name().as_str().into()), name).alias(name))
+        }
+        _ => {
+            let null = ScalarValue::try_from(field.data_type());
+            let null = null.map_err(query_error("selecting the events of a type"))?;
+            Ok(lit(null).alias(name))
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 mod check;
 mod decimal;
 mod rates;
+mod replace;
 
 #[cfg(test)]
 mod tests;
 
 pub use crate::parser::parse_instant;
 pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
+pub(crate) use rates::instant_us;
 
 use crate::{
     error::{Location, Result},
@@ -49,7 +51,21 @@ pub struct EventType {
     pub cloud_event_type: String,
     /// Columns in order of declaration.
     pub columns: Vec<Column>,
+    /// What must not be false for an event to count, in order of declaration.
+    pub checks: Vec<Check>,
     /// Where it is defined.
+    pub at: Location,
+}
+
+/// `[CONSTRAINT name] CHECK (expression)`, parsed; [`crate::event_checks::EventChecks`] is the same,
+/// planned.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// The name, if it has one.
+    pub name: Option<String>,
+    /// The expression, as SQL.
+    pub expression: String,
+    /// Where the expression starts.
     pub at: Location,
 }
 
@@ -58,13 +74,17 @@ pub struct EventType {
 pub struct Column {
     /// The SQL name.
     pub name: String,
-    /// Utf8, Boolean, Int64, Decimal128, Timestamp(Microsecond, UTC) or Date32.
+    /// Utf8, Boolean, Int64, Decimal128, Timestamp(Microsecond, UTC), Date32, or a List of one of them.
     pub data_type: DataType,
     /// False for `NOT NULL`.
     pub nullable: bool,
     /// Keys from the top of `data` to the value: `$.billing.cost` is `["billing", "cost"]`. The
     /// default is the column's own name.
     pub path: Vec<String>,
+    /// JSON text of the value that stands for one that is missing.
+    pub default: Option<String>,
+    /// Whether a number may come in quotes.
+    pub strings: bool,
 }
 
 /// What a row of a meter is, made of its base windows.
@@ -217,7 +237,7 @@ impl Definitions {
     /// Statements and files may come in any order. Where a name is defined more than once, by
     /// `CREATE OR REPLACE`, versions are counted in the order of the files given and of the text in
     /// each: a meter and a price keep every version, each effective later than the one before; of
-    /// anything else the last stays.
+    /// anything else the last stays. An event type may be replaced only by one that keeps its columns.
     ///
     /// ```
     /// use tollgate_sql::definitions::{Definitions, SourceFile};

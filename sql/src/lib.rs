@@ -2,7 +2,8 @@
 //! the same input gives the same bytes.
 //!
 //! ```text
-//!  .sql files ──parser──▶ Definitions ──┬─▶ Meter    events ─▶ state ─▶ panes ─▶ period totals
+//!  .sql files ──parser──▶ Definitions ──┬─▶ EventChecks   events ─▶ those that may not count
+//!                                       ├─▶ Meter    events ─▶ state ─▶ panes ─▶ period totals
 //!                                       └─▶ rating   totals + rate tables ─▶ charges
 //!                                                     └─▶ invoice   line items, total
 //! ```
@@ -14,6 +15,7 @@
 pub mod aggregates;
 pub mod definitions;
 pub mod error;
+pub mod event_checks;
 pub mod functions;
 pub mod invoice;
 pub mod meter;

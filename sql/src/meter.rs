@@ -45,9 +45,9 @@ mod layout;
 mod leaf;
 mod pipeline;
 mod planning;
-mod shape;
+pub(crate) mod shape;
 mod span;
-mod syntax;
+pub(crate) mod syntax;
 mod version;
 mod window;
 

@@ -1,7 +1,7 @@
 //! The definition language: `CREATE EVENT TYPE / METER / RATE TABLE / PRICE / PLAN`.
 //!
 //! ```text
-//!  file ──Cursor──▶ tokens ──▶ CREATE … ──┬─ columns    name TYPE NOT NULL OPTIONS (path = '$.a')
+//!  file ──Cursor──▶ tokens ──▶ CREATE … ──┬─ columns    name TYPE NOT NULL DEFAULT 0 CHECK (…)
 //!                                         ├─ options    WITH (key = 'value', …)
 //!                                         └─ query      AS SELECT …, parsed by sqlparser
 //! ```
@@ -12,10 +12,12 @@
 mod columns;
 mod cursor;
 mod json_path;
+mod literal;
 mod meter_query;
 mod options;
 mod query;
 mod suggest;
+mod types;
 
 #[cfg(test)]
 mod tests;
@@ -191,13 +193,14 @@ fn end_of_statement(cursor: &mut Cursor<'_>) -> Result<()> {
 }
 
 fn event_type(cursor: &mut Cursor<'_>, name: Name) -> Result<EventType> {
-    let columns = columns::event_columns(cursor)?;
+    let declared = columns::event_columns(cursor)?;
     let options = Options::parse(cursor, &["type"])?;
     let cloud_event_type = options.required(cursor, "type", "type = 'llm.completion'")?;
     Ok(EventType {
         name: name.text,
         cloud_event_type: cloud_event_type.text.clone(),
-        columns,
+        columns: declared.columns,
+        checks: declared.checks,
         at: name.at,
     })
 }
@@ -330,6 +333,7 @@ fn reserved_columns() -> Vec<String> {
         name: String::new(),
         cloud_event_type: String::new(),
         columns: Vec::new(),
+        checks: Vec::new(),
         at: Location::default(),
     };
     let relation = schema::event_relation(&nothing);

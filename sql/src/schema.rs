@@ -1,7 +1,7 @@
 //! The Arrow schema of every table, and what each column means.
 //!
 //! Field metadata carries what a decoder needs to know, so that a connector can work from the schema
-//! alone: [`TYPE_KEY`] on an event type's struct field, [`PATH_KEY`] on its children.
+//! alone: [`TYPE_KEY`] on an event type's struct field, the other keys on its children.
 
 use crate::definitions::EventType;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
@@ -17,6 +17,15 @@ pub const TYPE_KEY: &str = "tollgate.type";
 /// Metadata key on a child of such a struct: where in `data` the value is, as a JSON array of keys.
 pub const PATH_KEY: &str = "tollgate.path";
 
+/// Metadata key on such a child: present and `true` for NOT NULL columns.
+pub const REQUIRED_KEY: &str = "tollgate.required";
+
+/// Metadata key on such a child: present and `true` when numbers may come in quotes.
+pub const STRINGS_KEY: &str = "tollgate.strings";
+
+/// Metadata key on such a child: the JSON value that stands for one that is missing.
+pub const DEFAULT_KEY: &str = "tollgate.default";
+
 /// Microseconds since the Unix epoch, UTC: the type of every instant.
 pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
@@ -28,6 +37,25 @@ pub fn instant(us: i64) -> Expr {
         Some(us),
         Some("UTC".into()),
     ))
+}
+
+/// A list of these, as Delta tables have it. An element is never NULL, but readers may say it could be.
+pub(crate) fn list_of(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("element", element, true)))
+}
+
+/// A column's type as it is declared.
+pub(crate) fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 => "VARCHAR".to_owned(),
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int64 => "BIGINT".to_owned(),
+        DataType::Date32 => "DATE".to_owned(),
+        DataType::Timestamp(..) => "TIMESTAMP".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::List(element) => format!("{}[]", type_name(element.data_type())),
+        other => other.to_string(),
+    }
 }
 
 /// The columns every event has, before the structs of the event types.
@@ -74,6 +102,12 @@ fn event_struct(event_type: &EventType) -> Field {
             if !column.nullable {
                 metadata.insert(REQUIRED_KEY.to_owned(), "true".to_owned());
             }
+            if column.strings {
+                metadata.insert(STRINGS_KEY.to_owned(), "true".to_owned());
+            }
+            if let Some(default) = &column.default {
+                metadata.insert(DEFAULT_KEY.to_owned(), default.clone());
+            }
             Field::new(&column.name, column.data_type.clone(), true).with_metadata(metadata)
         })
         .collect();
@@ -81,11 +115,11 @@ fn event_struct(event_type: &EventType) -> Field {
     Field::new(&event_type.name, DataType::Struct(children), true).with_metadata(metadata)
 }
 
-/// Metadata key on a child of an event type's struct: present and `true` for NOT NULL columns.
-pub const REQUIRED_KEY: &str = "tollgate.required";
-
 /// What a meter's query can select from an event type: the columns every counted event has, then the
 /// declared ones.
+///
+/// A column with a default may be NULL even when it is NOT NULL: events that were stored before the
+/// column was declared have nothing there.
 pub fn event_relation(event_type: &EventType) -> SchemaRef {
     let mut fields = vec![
         Field::new("event_id", DataType::Utf8, false),
@@ -97,11 +131,9 @@ pub fn event_relation(event_type: &EventType) -> SchemaRef {
         Field::new("sequence", DataType::Int64, false),
         Field::new("ordinal", DataType::Int32, false),
     ];
-    fields.extend(
-        event_type
-            .columns
-            .iter()
-            .map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable)),
-    );
+    fields.extend(event_type.columns.iter().map(|column| {
+        let nullable = column.nullable || column.default.is_some();
+        Field::new(&column.name, column.data_type.clone(), nullable)
+    }));
     Arc::new(Schema::new(fields))
 }

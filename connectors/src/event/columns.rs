@@ -6,10 +6,10 @@ use super::{Status, TYPE_KEY, unfit};
 use crate::Result;
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBufferBuilder, BooleanBuilder, Date32Array, Date32Builder,
-    Decimal128Builder, Int32Array, Int64Array, Int64Builder, RecordBatch, StringArray,
+    Decimal128Builder, Int32Array, Int64Array, Int64Builder, ListArray, RecordBatch, StringArray,
     StringBuilder, StructArray, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use std::sync::Arc;
 
@@ -212,7 +212,7 @@ impl TypeColumn {
         let arrays = self.cells.iter_mut().zip(fields);
         let arrays = arrays
             .map(|(cells, field)| cells.finish(field.data_type()))
-            .collect();
+            .collect::<Result<_>>()?;
         let column = StructArray::try_new_with_length(fields.clone(), arrays, Some(nulls), rows);
         Ok(Arc::new(column.map_err(|e| unfit(e.to_string()))?))
     }
@@ -226,11 +226,52 @@ enum Cells {
     Decimal(Decimal128Builder),
     Instant(TimestampMicrosecondBuilder),
     Date(Date32Builder),
+    List(Lists),
+}
+
+/// A column of lists: all elements, and where in them each list ends.
+struct Lists {
+    elements: Box<Cells>,
+    ends: Vec<i32>,
+    valid: BooleanBufferBuilder,
+}
+
+impl Lists {
+    fn push(&mut self, values: &[Value<'_>]) {
+        values.iter().for_each(|value| self.elements.push(value));
+        self.end(values.len(), true);
+    }
+
+    /// One list more, of this many elements.
+    fn end(&mut self, elements: usize, is_valid: bool) {
+        let last = self.ends.last().copied().unwrap_or(0);
+        // An element is a byte of input at least, and a batch has 1 GiB at most.
+        let elements = i32::try_from(elements).unwrap_or(i32::MAX);
+        self.ends.push(last.saturating_add(elements));
+        self.valid.append(is_valid);
+    }
+
+    fn finish(&mut self, data_type: &DataType) -> Result<ArrayRef> {
+        let DataType::List(element) = data_type else {
+            return Err(unfit(format!("{data_type} is no list")));
+        };
+        let elements = self.elements.finish(element.data_type())?;
+        let nulls = NullBuffer::new(self.valid.finish());
+        let offsets = std::iter::once(0).chain(std::mem::take(&mut self.ends));
+        let offsets = OffsetBuffer::new(offsets.collect());
+        let lists = ListArray::try_new(Arc::clone(element), offsets, elements, Some(nulls));
+        Ok(Arc::new(lists.map_err(|e| unfit(e.to_string()))?))
+    }
 }
 
 impl Cells {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: &Kind) -> Self {
         match kind {
+            Kind::List(element) => Cells::List(Lists {
+                elements: Box::new(Cells::new(&element.kind)),
+                ends: Vec::new(),
+                valid: BooleanBufferBuilder::new(0),
+            }),
             Kind::Text => Cells::Text(StringBuilder::new()),
             Kind::Boolean => Cells::Boolean(BooleanBuilder::new()),
             Kind::Integer => Cells::Integer(Int64Builder::new()),
@@ -249,6 +290,7 @@ impl Cells {
             (Cells::Decimal(cells), Value::Decimal(value)) => cells.append_value(*value),
             (Cells::Instant(cells), Value::Instant(value)) => cells.append_value(*value),
             (Cells::Date(cells), Value::Date(value)) => cells.append_value(*value),
+            (Cells::List(lists), Value::List(values)) => lists.push(values),
             (cells, _) => cells.nulls(1),
         }
     }
@@ -261,17 +303,19 @@ impl Cells {
             Cells::Decimal(cells) => cells.append_nulls(count),
             Cells::Instant(cells) => cells.append_nulls(count),
             Cells::Date(cells) => cells.append_nulls(count),
+            Cells::List(lists) => (0..count).for_each(|_| lists.end(0, false)),
         }
     }
 
-    fn finish(&mut self, data_type: &DataType) -> ArrayRef {
-        match self {
+    fn finish(&mut self, data_type: &DataType) -> Result<ArrayRef> {
+        Ok(match self {
             Cells::Text(cells) => Arc::new(cells.finish()),
             Cells::Boolean(cells) => Arc::new(cells.finish()),
             Cells::Integer(cells) => Arc::new(cells.finish()),
             Cells::Decimal(cells) => Arc::new(cells.finish().with_data_type(data_type.clone())),
             Cells::Instant(cells) => Arc::new(cells.finish().with_data_type(data_type.clone())),
             Cells::Date(cells) => Arc::new(cells.finish()),
-        }
+            Cells::List(lists) => lists.finish(data_type)?,
+        })
     }
 }

@@ -206,7 +206,8 @@ pub(super) fn as_structured(message: &Message) -> Vec<u8> {
     format!("{{{}}}", members.join(",")).into_bytes()
 }
 
-fn quoted(text: &str) -> String {
+/// A text as JSON.
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

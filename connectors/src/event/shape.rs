@@ -5,7 +5,7 @@ use super::number::{decimal, integer};
 use super::scan::{Scanner, Token};
 use super::text::{describe, shorten};
 use super::time::{date, instant};
-use super::{PATH_KEY, REQUIRED_KEY, TYPE_KEY, unfit};
+use super::{DEFAULT_KEY, PATH_KEY, REQUIRED_KEY, STRINGS_KEY, TYPE_KEY, unfit};
 use crate::Result;
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use std::borrow::Cow;
@@ -21,10 +21,11 @@ pub(super) enum Value<'a> {
     Decimal(i128),
     Instant(i64),
     Date(i32),
+    List(Vec<Value<'a>>),
 }
 
 /// The type of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Kind {
     Text,
     Boolean,
@@ -32,16 +33,27 @@ pub(super) enum Kind {
     Decimal { precision: u8, scale: u8 },
     Instant,
     Date,
+    List(Box<Type>),
+}
+
+/// What a column, or an element of its lists, takes.
+#[derive(Debug)]
+pub(super) struct Type {
+    pub(super) kind: Kind,
+    /// How reasons name it.
+    name: String,
+    /// Whether a number may come in quotes.
+    strings: bool,
 }
 
 #[derive(Debug)]
 struct Column {
     /// How reasons name it: ``field `cost` at `$.billing.cost` ``.
     label: String,
-    kind: Kind,
-    /// How reasons name its type.
-    type_name: String,
+    takes: Type,
     required: bool,
+    /// What stands for a value that is missing.
+    default: Value<'static>,
 }
 
 /// One declared key and what is below it.
@@ -90,7 +102,8 @@ impl<'a> Scratch<'a> {
     fn start(&mut self, shape: &Shape) {
         self.event += 1;
         self.values.clear();
-        self.values.resize(shape.columns.len(), Value::Null);
+        let defaults = shape.columns.iter().map(|column| column.default.clone());
+        self.values.extend(defaults);
         self.seen.resize(self.seen.len().max(shape.nodes), 0);
         self.undeclared.clear();
         self.extra.clear();
@@ -145,8 +158,8 @@ impl Shape {
     }
 
     /// The types of the columns, in order.
-    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
-        self.columns.iter().map(|column| column.kind)
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &Kind> {
+        self.columns.iter().map(|column| &column.takes.kind)
     }
 
     fn add(&mut self, field: &Field) -> Result<()> {
@@ -158,14 +171,18 @@ impl Shape {
             false => format!("field `{name}` at `$.{}`", path.join(".")),
         };
         let number = self.columns.len();
+        let says = |key: &str| {
+            field
+                .metadata()
+                .get(key)
+                .is_some_and(|value| value == "true")
+        };
+        let takes = Type::of(field, field.data_type(), says(STRINGS_KEY))?;
         self.columns.push(Column {
             label,
-            kind: kind_of(field)?,
-            type_name: type_name(field.data_type()),
-            required: field
-                .metadata()
-                .get(REQUIRED_KEY)
-                .is_some_and(|v| v == "true"),
+            default: default_of(field, &takes)?,
+            takes,
+            required: says(REQUIRED_KEY),
         });
         self.root.place(&path, number, &mut self.nodes);
         Ok(())
@@ -254,7 +271,9 @@ impl Walk<'_, '_> {
         let token = self.scanner.value()?;
         for &number in &node.columns {
             let column = &self.shape.columns[number];
-            self.scratch.values[number] = column.read(token, self.data, self.max_number_len)?;
+            let value = column.takes.read(token, self.data, self.max_number_len);
+            self.scratch.values[number] =
+                value.map_err(|reason| format!("{}: {reason}", column.label))?;
         }
         Ok(())
     }
@@ -327,7 +346,19 @@ impl Node {
     }
 }
 
-impl Column {
+impl Type {
+    fn of(field: &Field, data_type: &DataType, strings: bool) -> Result<Self> {
+        Ok(Type {
+            kind: kind_of(field, data_type, strings)?,
+            name: type_name(data_type),
+            strings,
+        })
+    }
+
+    /// One value of this type.
+    ///
+    /// # Errors
+    /// The reason: it is of another type, out of range, or finer than the type.
     fn read<'a>(
         &self,
         token: Token,
@@ -338,7 +369,7 @@ impl Column {
         if raw.starts_with('n') {
             return Ok(Value::Null);
         }
-        match self.kind {
+        match &self.kind {
             Kind::Text => token
                 .text(data)
                 .map(Value::Text)
@@ -346,23 +377,67 @@ impl Column {
             Kind::Boolean if raw == "true" => Ok(Value::Boolean(true)),
             Kind::Boolean if raw == "false" => Ok(Value::Boolean(false)),
             Kind::Boolean => Err(self.mismatch(raw)),
-            Kind::Integer | Kind::Decimal { .. } => self.number(raw, max_number_len),
+            Kind::Integer | Kind::Decimal { .. } => match token.text(data) {
+                Some(text) if self.strings => self.number_in_quotes(&text, raw, max_number_len),
+                _ => self.number(raw, max_number_len),
+            },
             Kind::Instant | Kind::Date => match token.text(data) {
                 Some(text) => self.time(&text),
                 None => Err(self.mismatch(raw)),
             },
+            Kind::List(element) if raw.starts_with('[') => element.elements(raw, max_number_len),
+            Kind::List(_) => Err(self.mismatch(raw)),
+        }
+    }
+
+    /// Every element of an array, each of this type.
+    fn elements<'a>(&self, array: &'a str, max_number_len: usize) -> Result<Value<'a>, String> {
+        let mut scanner = Scanner::new(array.as_bytes());
+        let mut values = Vec::new();
+        let mut more = scanner.enter(b'[', b']')?;
+        while more {
+            let number = values.len() + 1;
+            let value = self.read(scanner.value()?, array, max_number_len);
+            match value.map_err(|reason| format!("element {number}: {reason}"))? {
+                Value::Null => {
+                    return Err(format!(
+                        "element {number} is null; leave it out of the list"
+                    ));
+                }
+                value => values.push(value),
+            }
+            more = scanner.more(b']')?;
+        }
+        Ok(Value::List(values))
+    }
+
+    /// A string that is exactly one JSON number.
+    fn number_in_quotes<'a>(
+        &self,
+        text: &str,
+        raw: &str,
+        max_number_len: usize,
+    ) -> Result<Value<'a>, String> {
+        let mut scanner = Scanner::new(text.as_bytes());
+        match scanner.value() {
+            Ok(token) if token.range() == (0..text.len()) && is_number(text) => {
+                self.number(text, max_number_len)
+            }
+            _ => Err(format!(
+                "{}, which is not exactly one JSON number",
+                self.expected(raw)
+            )),
         }
     }
 
     fn number<'a>(&self, raw: &str, max_number_len: usize) -> Result<Value<'a>, String> {
-        if !raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        if !is_number(raw) {
             return Err(self.mismatch(raw));
         }
         if raw.len() > max_number_len {
             let length = raw.len();
-            let label = &self.label;
             return Err(format!(
-                "{label}: a number of {length} bytes, above the limit of {max_number_len}"
+                "a number of {length} bytes, above the limit of {max_number_len}"
             ));
         }
         let value = match self.kind {
@@ -371,14 +446,7 @@ impl Column {
             }
             _ => integer(raw).map(Value::Integer),
         };
-        value.map_err(|fault| {
-            format!(
-                "{}: {} {fault} {}",
-                self.label,
-                shorten(raw),
-                self.type_name
-            )
-        })
+        value.map_err(|fault| format!("{} {fault} {}", shorten(raw), self.name))
     }
 
     fn time<'a>(&self, text: &str) -> Result<Value<'a>, String> {
@@ -387,8 +455,7 @@ impl Column {
             _ => match instant(text) {
                 // A column is data, and data is not rounded; only the event's own time is.
                 Ok(instant) if !instant.exact => {
-                    let label = &self.label;
-                    return Err(format!("{label}: \"{text}\" is finer than a microsecond"));
+                    return Err(format!("\"{text}\" is finer than a microsecond"));
                 }
                 read => read.map(|instant| Value::Instant(instant.micros)),
             },
@@ -398,7 +465,7 @@ impl Column {
                 Kind::Date => "YYYY-MM-DD",
                 _ => "RFC 3339 with an offset",
             };
-            format!("{}: \"{}\" {fault} ({form})", self.label, shorten(text))
+            format!("\"{}\" {fault} ({form})", shorten(text))
         })
     }
 
@@ -406,16 +473,54 @@ impl Column {
         let is_quoted_number =
             matches!(self.kind, Kind::Integer | Kind::Decimal { .. }) && raw.starts_with('"');
         let hint = if is_quoted_number {
-            "; send a number without quotes"
+            "; send a number without quotes, or declare the column with OPTIONS (strings = 'true')"
         } else {
             ""
         };
-        format!(
-            "{}: expected {}, got {}{hint}",
-            self.label,
-            self.type_name,
-            describe(raw)
-        )
+        format!("{}{hint}", self.expected(raw))
+    }
+
+    fn expected(&self, raw: &str) -> String {
+        format!("expected {}, got {}", self.name, describe(raw))
+    }
+}
+
+/// Whether a JSON value is a number.
+fn is_number(raw: &str) -> bool {
+    raw.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+}
+
+/// What a field's metadata says of a value that is missing; NULL when it says nothing.
+fn default_of(field: &Field, takes: &Type) -> Result<Value<'static>> {
+    let Some(text) = field.metadata().get(DEFAULT_KEY) else {
+        return Ok(Value::Null);
+    };
+    let mut scanner = Scanner::new(text.as_bytes());
+    let value = match scanner
+        .value()
+        .and_then(|token| scanner.finish().map(|()| token))
+    {
+        Ok(token) => takes.read(token, text, text.len()),
+        Err(broken) => Err(broken.into()),
+    };
+    value.map(Value::into_owned).map_err(|reason| {
+        let name = field.name();
+        unfit(format!("column `{name}`: the default {text}: {reason}"))
+    })
+}
+
+impl Value<'_> {
+    fn into_owned(self) -> Value<'static> {
+        match self {
+            Value::Null => Value::Null,
+            Value::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Value::Boolean(value) => Value::Boolean(value),
+            Value::Integer(value) => Value::Integer(value),
+            Value::Decimal(value) => Value::Decimal(value),
+            Value::Instant(value) => Value::Instant(value),
+            Value::Date(value) => Value::Date(value),
+            Value::List(values) => Value::List(values.into_iter().map(Value::into_owned).collect()),
+        }
     }
 }
 
@@ -437,8 +542,11 @@ fn path_of(field: &Field) -> Result<Vec<String>> {
     }
 }
 
-fn kind_of(field: &Field) -> Result<Kind> {
-    Ok(match field.data_type() {
+fn kind_of(field: &Field, data_type: &DataType, strings: bool) -> Result<Kind> {
+    Ok(match data_type {
+        DataType::List(element) if !matches!(element.data_type(), DataType::List(_)) => {
+            Kind::List(Box::new(Type::of(field, element.data_type(), strings)?))
+        }
         DataType::Utf8 => Kind::Text,
         DataType::Boolean => Kind::Boolean,
         DataType::Int64 => Kind::Integer,
@@ -472,6 +580,7 @@ fn type_name(data_type: &DataType) -> String {
         DataType::Int64 => "BIGINT".to_owned(),
         DataType::Date32 => "DATE".to_owned(),
         DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::List(element) => format!("{}[]", type_name(element.data_type())),
         _ => "TIMESTAMP".to_owned(),
     }
 }

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod declared;
+
 /// 2026-07-31T23:55:00Z in microseconds: 20,665 days after the epoch, and 86,100 seconds.
 const INGEST: i64 = (20_665 * 86_400 + 86_100) * 1_000_000;
 
@@ -635,7 +637,8 @@ fn numbers_are_exact_or_refused_with_the_field() {
     assert_eq!(
         tokens("\"5\""),
         refused(
-            "field `tokens`: expected BIGINT, got a string (\"5\"); send a number without quotes"
+            "field `tokens`: expected BIGINT, got a string (\"5\"); send a number without quotes, or \
+             declare the column with OPTIONS (strings = 'true')"
         )
     );
     assert_eq!(

@@ -8,6 +8,9 @@ use std::{collections::BTreeMap, sync::Arc};
 /// Keys of a table's configuration that are compared when it is opened.
 const OURS: &str = "tollgate.";
 
+/// What differs, and what to do.
+type Refusal = (String, &'static str);
+
 /// The table that a caller asks for.
 #[derive(Debug)]
 pub(crate) struct Wanted {
@@ -30,7 +33,7 @@ pub(crate) struct Stored {
 pub(crate) enum Fit {
     /// Nothing: the columns are the same.
     Same,
-    /// Nullable columns are missing: the table gets this schema.
+    /// Nullable columns are missing, or columns may be NULL now: the table gets this schema.
     Widen(SchemaRef),
 }
 
@@ -72,7 +75,7 @@ impl Wanted {
 
     /// Compares with the table that is there.
     pub(crate) fn compare(&self, table: &str, stored: &Stored) -> Result<Fit> {
-        let other = |(problem, hint): (String, &str)| Error::OtherTable {
+        let other = |(problem, hint): Refusal| Error::OtherTable {
             table: table.to_owned(),
             problem,
             hint: hint.to_owned(),
@@ -86,9 +89,8 @@ impl Wanted {
             );
             return Err(other((problem, ANOTHER_LAKE)));
         }
-        let problem = |p| other((p, ANOTHER_LAKE));
         let widened = compare_fields("", self.schema.fields(), stored.schema.fields());
-        match widened.map_err(problem)? {
+        match widened.map_err(other)? {
             true => Ok(Fit::Widen(Arc::clone(&self.schema))),
             false => Ok(Fit::Same),
         }
@@ -96,11 +98,13 @@ impl Wanted {
 }
 
 const ANOTHER_LAKE: &str = "set another lake url, or use the definitions this lake was made with";
+const KEEP_COLUMN: &str = "put it back: what is stored stays readable, and it is NULL where it is not sent; or set another lake url";
+const KEEP_TYPE: &str = "give it back its type and read the field into a column of another name too; or set another lake url";
 
 fn compare_configuration(
     wanted: &BTreeMap<String, String>,
     stored: &BTreeMap<String, String>,
-) -> Result<(), (String, &'static str)> {
+) -> Result<(), Refusal> {
     let ours = wanted.iter().filter(|(key, _)| key.starts_with(OURS));
     for (key, value) in ours {
         match stored.get(key) {
@@ -118,13 +122,12 @@ fn compare_configuration(
     Ok(())
 }
 
-/// Compares columns by name; true when nullable ones are missing in `stored`.
-fn compare_fields(under: &str, wanted: &Fields, stored: &Fields) -> Result<bool, String> {
+/// Compares columns by name; true when nullable ones are missing in `stored`, or may not be NULL there.
+fn compare_fields(under: &str, wanted: &Fields, stored: &Fields) -> Result<bool, Refusal> {
     if let Some(extra) = stored.iter().find(|f| wanted.find(f.name()).is_none()) {
-        return Err(format!(
-            "it has a column `{under}{}` that the definitions do not have",
-            extra.name()
-        ));
+        let name = extra.name();
+        let problem = format!("it has a column `{under}{name}` that the definitions do not have");
+        return Err((problem, KEEP_COLUMN));
     }
     let mut missing = false;
     for field in wanted {
@@ -132,27 +135,30 @@ fn compare_fields(under: &str, wanted: &Fields, stored: &Fields) -> Result<bool,
         missing |= match stored.find(field.name()) {
             Some((_, found)) => compare_field(&path, field, found)?,
             None if field.is_nullable() => true,
-            None => return Err(format!("it has no column `{path}`, which may not be NULL")),
+            None => {
+                let problem = format!("it has no column `{path}`, which may not be NULL");
+                return Err((problem, ANOTHER_LAKE));
+            }
         };
     }
     Ok(missing)
 }
 
-fn compare_field(path: &str, wanted: &Field, stored: &Field) -> Result<bool, String> {
-    if wanted.is_nullable() != stored.is_nullable() {
-        let now = if stored.is_nullable() {
-            "may"
-        } else {
-            "may not"
-        };
-        return Err(format!("its column `{path}` {now} be NULL"));
+fn compare_field(path: &str, wanted: &Field, stored: &Field) -> Result<bool, Refusal> {
+    if stored.is_nullable() && !wanted.is_nullable() {
+        let problem = format!("its column `{path}` may be NULL");
+        return Err((problem, ANOTHER_LAKE));
     }
+    let relaxed = wanted.is_nullable() && !stored.is_nullable();
     match (wanted.data_type(), stored.data_type()) {
         (DataType::Struct(wanted), DataType::Struct(stored)) => {
-            compare_fields(&format!("{path}."), wanted, stored)
+            Ok(compare_fields(&format!("{path}."), wanted, stored)? | relaxed)
         }
-        (wanted, stored) if wanted.equals_datatype(stored) => Ok(false),
-        (wanted, stored) => Err(format!("its column `{path}` is {stored}, not {wanted}")),
+        (wanted, stored) if wanted.equals_datatype(stored) => Ok(relaxed),
+        (wanted, stored) => {
+            let problem = format!("its column `{path}` is {stored}, not {wanted}");
+            Err((problem, KEEP_TYPE))
+        }
     }
 }
 

@@ -730,7 +730,7 @@ async fn another_table_is_refused_with_its_first_difference() {
         let error = refused.unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
         assert!(
-            error.to_string().contains("hint: set another lake url"),
+            error.to_string().contains("set another lake url"),
             "{error}"
         );
         assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -753,6 +753,42 @@ async fn another_table_is_refused_with_its_first_difference() {
             .unwrap_err()
             .to_string()
             .contains("it is partitioned by")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_may_be_null_now_is_relaxed_and_stays_so() {
+    let place = place().await;
+    events(&place.lake, &["llm"]).await;
+    let strict = schema(&["llm"]);
+    let fields = strict.fields().iter().map(|f| match f.name().as_str() {
+        "ordinal" => Arc::new(f.as_ref().clone().with_nullable(true)),
+        _ => Arc::clone(f),
+    });
+    let relaxed = Schema::new(fields.collect::<arrow::datatypes::Fields>());
+    let open = async |schema: &Schema| {
+        let configuration = fingerprint("a");
+        place
+            .lake
+            .table("events", schema, &["ingest_day"], &configuration)
+            .await
+    };
+    let version = open(&strict).await.unwrap().version();
+    for _ in 0..2 {
+        let table = open(&relaxed).await.unwrap();
+        assert_eq!(table.version(), version + 1);
+        assert!(
+            table
+                .schema()
+                .field_with_name("ordinal")
+                .unwrap()
+                .is_nullable()
+        );
+    }
+    let error = open(&strict).await.unwrap_err().to_string();
+    assert!(
+        error.contains("its column `ordinal` may be NULL"),
+        "{error}"
     );
 }
 

@@ -26,8 +26,12 @@ fn describe(catalog: &Catalog) -> String {
     };
     for event_type in &definitions.event_types {
         let (name, of) = (&event_type.name, &event_type.cloud_event_type);
+        let checks = match event_type.checks.len() {
+            0 => String::new(),
+            checks => format!(", {checks} checks"),
+        };
         line(format!(
-            "event type {name}: `{of}`, {} columns",
+            "event type {name}: `{of}`, {} columns{checks}",
             event_type.columns.len()
         ));
     }

@@ -22,6 +22,7 @@ pub mod maintain;
 pub mod output;
 pub mod publish;
 pub mod query;
+pub mod replay;
 pub mod run;
 pub mod source;
 
@@ -57,6 +58,8 @@ pub enum Command {
     Run(run::Arguments),
     /// Publishes NDJSON CloudEvents to the stream.
     Publish(publish::Arguments),
+    /// Publishes events again that had no event type, once they have one.
+    Replay(replay::Arguments),
     /// Answers SQL over events, meters, rate tables and invoices.
     Query(query::Arguments),
     /// Drafts invoices for a billing period, or issues them.
@@ -108,6 +111,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Check => check::run(&settings()?).await,
         Command::Run(arguments) => run::run(&settings()?, &arguments).await,
         Command::Publish(arguments) => publish::run(&settings()?, &arguments).await,
+        Command::Replay(arguments) => replay::run(&settings()?, &arguments).await,
         Command::Query(arguments) => query::run(&settings()?, &arguments).await,
         Command::Invoice(arguments) => invoice::run(&settings()?, &arguments).await,
         Command::Audit => audit::run(&settings()?).await,

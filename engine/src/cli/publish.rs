@@ -40,17 +40,23 @@ pub struct Arguments {
 /// file again is safe: events are counted by their ids.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let lines = open(&arguments.file)?;
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} events, {per_sec}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
+    let bar = progress_bar();
     let (events, published) = publish(settings, arguments, lines, &bar).await?;
     bar.finish_and_clear();
     output::print(&format!(
         "{events} events published, {} messages acknowledged, {} sent again\n",
         published.acknowledged, published.retries
     ))
+}
+
+/// Counts events as they are published.
+pub(super) fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} events, {per_sec}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 async fn publish(
@@ -85,7 +91,7 @@ async fn publish(
 
 /// Groups consecutive lines into messages, in the order of the file: events of a rare type that waited
 /// for a batch of their own would arrive late.
-struct Batches {
+pub(super) struct Batches {
     prefix: String,
     size: usize,
     headers: Vec<(String, String)>,
@@ -100,7 +106,8 @@ struct Batches {
 const MESSAGE_BYTES_MAX: usize = 900_000;
 
 impl Batches {
-    fn new(settings: &Settings, size: NonZeroUsize) -> Self {
+    /// Messages of at most so many events, under the settings' first subject.
+    pub(super) fn new(settings: &Settings, size: NonZeroUsize) -> Self {
         let first = settings.source.subjects.first();
         let first = first.map_or("usage.>", String::as_str);
         let content_type = match size.get() {
@@ -117,12 +124,13 @@ impl Batches {
         }
     }
 
-    fn headers(&self) -> &[(String, String)] {
+    /// The headers of every message.
+    pub(super) fn headers(&self) -> &[(String, String)] {
         &self.headers
     }
 
     /// Adds a line; returns a message when one is full.
-    fn add(&mut self, line: &[u8]) -> Option<(String, Bytes)> {
+    pub(super) fn add(&mut self, line: &[u8]) -> Option<(String, Bytes)> {
         let too_large = self.waiting.len() + line.len() > MESSAGE_BYTES_MAX;
         let full = too_large.then(|| self.rest()).flatten();
         let subject = subject(&self.prefix, line);

@@ -194,6 +194,7 @@ async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) ->
         source,
         decoder,
         definitions: catalog.definitions.clone(),
+        checks: catalog.checks.clone(),
         meters: catalog.meters.clone(),
         events,
         tables,

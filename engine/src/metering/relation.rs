@@ -2,7 +2,9 @@
 
 use crate::error::{Result, query_error};
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
+    },
     buffer::BooleanBuffer,
     compute::filter_record_batch,
     datatypes::{Field, Schema, SchemaRef},
@@ -20,13 +22,15 @@ pub(super) struct Relation<'a> {
     rows: Option<BooleanBuffer>,
 }
 
-/// `None` when no row is of the meter's type.
+/// `None` when no row is of the meter's type, which `events` of a lake may not have yet.
 pub(super) fn relation<'a>(
     events: &'a RecordBatch,
     event_type: &'a EventType,
     meter: &'a Meter,
 ) -> Result<Option<Relation<'a>>> {
-    let structs = &events[event_type.name.as_str()];
+    let Some(structs) = events.column_by_name(&event_type.name) else {
+        return Ok(None);
+    };
     let rows = match structs.nulls() {
         None => None,
         Some(nulls) if nulls.null_count() == 0 => None,
@@ -74,7 +78,8 @@ impl Relation<'_> {
 }
 
 /// Projects `events` to an event type's relation: head columns by name, the others from the struct.
-/// Every field becomes nullable, since rows of other types hold nulls until they are filtered out.
+/// Every field becomes nullable, since rows of other types hold nulls until they are filtered out. What a
+/// lake does not have yet, because the event type was replaced since, is NULL.
 pub(crate) fn project(
     events: &RecordBatch,
     event_type: &str,
@@ -86,12 +91,16 @@ pub(crate) fn project(
         .iter()
         .map(|field| {
             let column = structs.column_by_name(field.name());
-            column
-                .or_else(|| events.column_by_name(field.name()))
-                .map(Arc::clone)
-                .ok_or_else(|| {
-                    ArrowError::SchemaError(format!("`events` has no column `{}`", field.name()))
-                })
+            match column.or_else(|| events.column_by_name(field.name())) {
+                Some(column) => Ok(Arc::clone(column)),
+                None if field.is_nullable() => {
+                    Ok(new_null_array(field.data_type(), events.num_rows()))
+                }
+                None => {
+                    let problem = format!("`events` has no column `{}`", field.name());
+                    Err(ArrowError::SchemaError(problem))
+                }
+            }
         })
         .collect::<Result<_, _>>()?;
     let fields: Vec<Field> = wanted

@@ -38,11 +38,12 @@ struct Aside {
 }
 
 /// Drops repeats and finds conflicts. Only an event that counts claims its id, so one that was
-/// rejected may be corrected and sent again. `unmeasurable` has rows that no meter can measure, and why.
+/// rejected may be corrected and sent again. `refused` has rows that were accepted and yet cannot count,
+/// and why.
 pub(super) fn judge(
     dedupe: &mut Dedupe,
     batch: &Batch,
-    unmeasurable: &BTreeMap<usize, String>,
+    refused: &BTreeMap<usize, String>,
 ) -> Result<Judged> {
     let events = &batch.decoded.batch;
     let contents = events["content_hash"].as_primitive::<Int64Type>();
@@ -56,9 +57,9 @@ pub(super) fn judge(
     let mut aside = BTreeMap::new();
     for row in 0..events.num_rows() {
         let verdict = match batch.decoded.statuses[row] {
-            Status::Ok if unmeasurable.contains_key(&row) => {
+            Status::Ok if refused.contains_key(&row) => {
                 counts.rejected += 1;
-                let reason = unmeasurable[&row].clone();
+                let reason = refused[&row].clone();
                 let rejected = set_aside(batch, row, Status::Rejected, reason);
                 aside.insert(is_counted.len(), rejected);
                 None

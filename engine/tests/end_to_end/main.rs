@@ -15,6 +15,7 @@ mod backfill;
 mod bad_input;
 mod crashes;
 mod errors;
+mod event_types;
 mod failpoints;
 mod fencing;
 mod guards;

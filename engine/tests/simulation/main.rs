@@ -277,6 +277,7 @@ impl Lake {
             source: Box::new(source),
             decoder: Decoder::new(schema, "sim", DecodeOptions::default()).unwrap(),
             definitions: setup.definitions.clone(),
+            checks: Vec::new(),
             meters: setup.meters.clone(),
             events: open(&self.events, faults).await,
             tables,

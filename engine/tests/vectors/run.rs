@@ -105,6 +105,7 @@ pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
         source: Box::new(stream(events).source("vectors")),
         decoder: Decoder::new(schema, "vectors", DecodeOptions::default())?,
         definitions: definitions.clone(),
+        checks: Vec::new(),
         meters: vec![Arc::clone(&meter)],
         events: Box::new(table.clone()),
         tables: vec![Box::new(panes.clone())],

@@ -1,6 +1,6 @@
 //! What statements mean together: names, versions, and everything one definition says of another.
 
-use super::{Definitions, EventType, MeterDefinition, RateTable};
+use super::{Definitions, EventType, MeterDefinition, RateTable, replace};
 use crate::{
     error::{Error, Location, Result},
     parser::{Defines, Name, ParsedMeter, ParsedPlan, ParsedPrice, Statement, did_you_mean, list},
@@ -60,12 +60,21 @@ impl Whole {
     fn add(&mut self, statement: Statement) -> Result<()> {
         let or_replace = statement.or_replace;
         match statement.defines {
-            Defines::EventType(new) => define(&mut self.event_types, new, or_replace),
+            Defines::EventType(new) => self.define_event_type(new, or_replace),
             Defines::Meter(new) => self.define_meter(new, or_replace),
             Defines::RateTable(new) => define(&mut self.rate_tables, new, or_replace),
             Defines::Plan(new) => define(&mut self.plans, new, or_replace),
             Defines::Price(new) => self.define_price(new, or_replace),
         }
+    }
+
+    /// Stored events are read by the last definition, so that must fit them.
+    fn define_event_type(&mut self, new: EventType, or_replace: bool) -> Result<()> {
+        let before = self.event_types.iter().find(|known| known.name == new.name);
+        if let Some(before) = before.filter(|_| or_replace) {
+            replace::check(before, &new)?;
+        }
+        define(&mut self.event_types, new, or_replace)
     }
 
     /// A later version of a meter takes the earlier ones with it, because old windows keep theirs.

@@ -227,7 +227,7 @@ fn day(cell: &str) -> Result<i32, String> {
 }
 
 /// Microseconds since the Unix epoch.
-fn instant_us(cell: &str) -> Result<i64, String> {
+pub(crate) fn instant_us(cell: &str) -> Result<i64, String> {
     let instant: Timestamp = cell
         .parse()
         .map_err(|_| "not an instant such as 2026-10-01T00:00:00Z")?;

@@ -50,6 +50,8 @@ SELECT customer, prorate(49.00, active_days, period_days) AS amount FROM subscri
 CREATE PLAN pro WITH (currency = 'USD', billing_period = 'month') AS (pro_base, tokens_by_model, calls_graduated);
 ";
 
+mod replace;
+
 const EVENT: &str = "CREATE EVENT TYPE call (n BIGINT) WITH (type = 'call');";
 const METER: &str = "CREATE METER calls WITH (window = '1 hour') AS \
                      SELECT subject, SUM(n) AS n FROM call GROUP BY subject;";

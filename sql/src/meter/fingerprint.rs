@@ -49,6 +49,7 @@ fn type_name(data_type: &DataType) -> String {
         DataType::Date32 => "date".to_owned(),
         DataType::Decimal128(precision, scale) => format!("decimal {precision} {scale}"),
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "instant".to_owned(),
+        DataType::List(element) => format!("list of {}", type_name(element.data_type())),
         other => other.to_string(),
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     session::arithmetic,
 };
+use arrow::datatypes::DataType;
 use datafusion::{
     common::{
         Column, Result as PlanResult, internal_err,
@@ -178,7 +179,7 @@ fn check_source(definition: &MeterDefinition, input: &LogicalPlan) -> Result<()>
 }
 
 /// A construct and what to write instead.
-type Found = Option<(String, &'static str)>;
+pub(crate) type Found = Option<(String, &'static str)>;
 
 /// Refuses whatever could make two evaluations of the same events differ.
 fn check_determinism(definition: &MeterDefinition, plan: &LogicalPlan) -> Result<()> {
@@ -187,23 +188,26 @@ fn check_determinism(definition: &MeterDefinition, plan: &LogicalPlan) -> Result
 
 /// Refuses floating-point values and inexact operators in a plan whose types are settled.
 pub(super) fn check_types(definition: &MeterDefinition, analysed: &LogicalPlan) -> Result<()> {
-    check_each(definition, analysed, |expr, node| {
-        let schema = merge_schema(&node.inputs());
-        let data_type = expr.get_type(&schema)?;
-        if data_type.is_floating() {
-            let hint = "declare the column, or cast it, as DECIMAL(p, s)";
-            return Ok(Some((format!("`{expr}` is floating point"), hint)));
+    check_each(definition, analysed, inexact)
+}
+
+/// A floating-point value or an inexact operator.
+pub(crate) fn inexact(expr: &Expr, node: &LogicalPlan) -> PlanResult<Found> {
+    let schema = merge_schema(&node.inputs());
+    let data_type = expr.get_type(&schema)?;
+    if data_type.is_floating() {
+        let hint = "declare the column, or cast it, as DECIMAL(p, s)";
+        return Ok(Some((format!("`{expr}` is floating point"), hint)));
+    }
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op, .. })
+            if arithmetic::is_arithmetic(*op) && arithmetic::is_exact(&data_type) =>
+        {
+            let hint = "cast both sides to DECIMAL(p, s)";
+            Ok(Some((format!("`{expr}` is not exact"), hint)))
         }
-        match expr {
-            Expr::BinaryExpr(BinaryExpr { op, .. })
-                if arithmetic::is_arithmetic(*op) && arithmetic::is_exact(&data_type) =>
-            {
-                let hint = "cast both sides to DECIMAL(p, s)";
-                Ok(Some((format!("`{expr}` is not exact"), hint)))
-            }
-            _ => Ok(None),
-        }
-    })
+        _ => Ok(None),
+    }
 }
 
 fn check_each(
@@ -211,8 +215,19 @@ fn check_each(
     plan: &LogicalPlan,
     check: impl Fn(&Expr, &LogicalPlan) -> PlanResult<Found>,
 ) -> Result<()> {
+    match first_found(plan, check).map_err(|error| plan_error(definition, error))? {
+        Some((problem, hint)) => Err(refused(definition, &problem, (0, 0), hint)),
+        None => Ok(()),
+    }
+}
+
+/// What a check finds first among all expressions of a plan.
+pub(crate) fn first_found(
+    plan: &LogicalPlan,
+    check: impl Fn(&Expr, &LogicalPlan) -> PlanResult<Found>,
+) -> PlanResult<Found> {
     let mut found: Found = None;
-    let walked = plan.apply(|node| {
+    plan.apply(|node| {
         node.apply_expressions(|root| {
             root.apply(|expr| {
                 found = check(expr, node)?;
@@ -222,15 +237,12 @@ fn check_each(
                 })
             })
         })
-    });
-    walked.map_err(|error| plan_error(definition, error))?;
-    match found {
-        Some((problem, hint)) => Err(refused(definition, &problem, (0, 0), hint)),
-        None => Ok(()),
-    }
+    })?;
+    Ok(found)
 }
 
-fn nondeterministic(expr: &Expr) -> Found {
+/// Whatever could make two evaluations of the same events differ.
+pub(crate) fn nondeterministic(expr: &Expr) -> Found {
     match expr {
         Expr::AggregateFunction(function) => unmetered(function),
         Expr::ScalarFunction(function) => changing(function),
@@ -413,6 +425,12 @@ fn check_keys(definition: &MeterDefinition, keys: &mut [Key], aggregate: &Aggreg
     keys[..=place].rotate_right(1);
     for (index, group_expr) in aggregate.group_expr.iter().enumerate() {
         let column = Column::from(aggregate.schema.qualified_field(index));
+        let (_, field) = aggregate.schema.qualified_field(index);
+        if let DataType::List(_) = field.data_type() {
+            let problem = format!("the group key `{group_expr}` is a list");
+            let hint = "group by a text made of it, such as array_to_string(tags, ','), or by one of its elements";
+            return Err(refused(definition, &problem, (0, 0), hint));
+        }
         let selected = keys.iter().filter(|key| key.column == column).count();
         if selected != 1 {
             let problem = format!("the group key `{group_expr}` is selected {selected} times");

@@ -10,7 +10,7 @@ use datafusion::{
     sql::sqlparser::{
         ast::{
             BinaryOperator, Expr, Function, GroupByExpr, Query, Select, SelectItem, SetExpr,
-            Spanned, Statement, TableFactor, visit_expressions,
+            Spanned, Statement, TableFactor, Visit, visit_expressions,
         },
         dialect::GenericDialect,
         parser::Parser,
@@ -207,8 +207,15 @@ fn check_from(select: &Select, definition: &MeterDefinition) -> Check {
     }
 }
 
-fn check_expressions(query: &Query) -> Check {
-    let visited = visit_expressions(query, |expr| match check_expression(expr) {
+/// The first construct of an expression that depends on more than one event, or is not exact: where it
+/// is, what it is, and what to write instead.
+pub(crate) fn refusal_in(expr: &Expr) -> Option<(Span, String, String)> {
+    let refusal = check_expressions(expr).err()?;
+    Some((refusal.span, refusal.construct, refusal.hint))
+}
+
+fn check_expressions(node: &impl Visit) -> Check {
+    let visited = visit_expressions(node, |expr| match check_expression(expr) {
         Ok(()) => ControlFlow::Continue(()),
         Err(refusal) => ControlFlow::Break(refusal),
     });

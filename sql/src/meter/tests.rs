@@ -26,6 +26,8 @@ pub(super) fn event_type() -> EventType {
         data_type,
         nullable,
         path: vec![name.to_owned()],
+        default: None,
+        strings: false,
     };
     EventType {
         name: "llm".to_owned(),
@@ -36,6 +38,7 @@ pub(super) fn event_type() -> EventType {
             column("output", DataType::Int64, true),
             column("cost", DataType::Decimal128(18, 9), true),
         ],
+        checks: Vec::new(),
         at: Location::default(),
     }
 }

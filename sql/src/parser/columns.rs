@@ -1,52 +1,106 @@
-//! Declared columns: `name TYPE [NOT NULL] [OPTIONS (path = '$.a.b')]`.
+//! Declared columns: `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (…)]`, and
+//! the checks that stand among them.
 
 use super::{
     cursor::{Cursor, Name},
-    json_path,
+    json_path, literal,
     options::Options,
-    reserved_columns,
+    query, reserved_columns,
     suggest::list,
+    types,
 };
 use crate::{
-    definitions::Column,
-    error::{Error, Location, Result},
-    schema,
+    definitions::{Check, Column},
+    error::{Error, Result},
+    schema::type_name,
 };
-use datafusion::{
-    arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType},
-    sql::sqlparser::tokenizer::Token,
-};
+use datafusion::{arrow::datatypes::DataType, sql::sqlparser::tokenizer::Token};
 
-const TYPES: &str = "VARCHAR, BOOLEAN, BIGINT, DECIMAL(p, s), TIMESTAMP or DATE";
 const COLUMNS_SHAPE: &str = "columns are `(name TYPE [NOT NULL], …)`, the type one of VARCHAR, BOOLEAN, BIGINT, DECIMAL(p, s), TIMESTAMP, DATE";
+const CHECK_SHAPE: &str =
+    "a check is `[CONSTRAINT name] CHECK (expression)`; a column of that name needs quotes";
 
-/// The columns of an event type, at least one.
+/// What columns are declared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    EventType,
+    RateTable,
+}
+
+/// What stands between the parentheses.
+#[derive(Debug, Default)]
+pub(super) struct Declared {
+    pub(super) columns: Vec<Column>,
+    /// Those of columns and of the whole, in order.
+    pub(super) checks: Vec<Check>,
+}
+
+/// The columns of an event type, at least one, and its checks.
 ///
 /// # Errors
-/// Names that every event or window has already, names declared twice, types that are not exact.
-pub(super) fn event_columns(cursor: &mut Cursor<'_>) -> Result<Vec<Column>> {
+/// Names that every event or window has already, names declared twice, types that are not exact,
+/// defaults that are no value of their column, checks that are no expression.
+pub(super) fn event_columns(cursor: &mut Cursor<'_>) -> Result<Declared> {
     let reserved = reserved_columns();
-    columns(cursor, &["path"], &reserved)
+    declared(cursor, Of::EventType, &reserved)
 }
 
 /// The columns of a rate table, at least one. They have no path: a CSV file has headers.
 pub(super) fn rate_columns(cursor: &mut Cursor<'_>) -> Result<Vec<Column>> {
-    columns(cursor, &[], &[])
+    Ok(declared(cursor, Of::RateTable, &[])?.columns)
 }
 
-fn columns(cursor: &mut Cursor<'_>, options: &[&str], reserved: &[String]) -> Result<Vec<Column>> {
+fn declared(cursor: &mut Cursor<'_>, of: Of, reserved: &[String]) -> Result<Declared> {
     cursor.expect(&Token::LParen, COLUMNS_SHAPE)?;
-    let mut columns: Vec<Column> = Vec::new();
+    let mut declared = Declared::default();
     loop {
-        let name = cursor.name("the name of a column")?;
-        check_name(cursor, &name, &columns, reserved)?;
-        columns.push(column(cursor, name, options)?);
+        if of == Of::RateTable || !declared.check(cursor)? {
+            let name = cursor.name("the name of a column")?;
+            check_name(cursor, &name, &declared.columns, reserved)?;
+            let column = column(cursor, name, of, &mut declared)?;
+            declared.columns.push(column);
+        }
         if !cursor.accept(&Token::Comma) {
             break;
         }
     }
     cursor.expect(&Token::RParen, COLUMNS_SHAPE)?;
-    Ok(columns)
+    if declared.columns.is_empty() {
+        let problem = "it has checks and no column".to_owned();
+        return Err(cursor.error(cursor.here(), problem, COLUMNS_SHAPE));
+    }
+    Ok(declared)
+}
+
+impl Declared {
+    /// Reads `[CONSTRAINT name] CHECK (expression)`; false when something else follows.
+    fn check(&mut self, cursor: &mut Cursor<'_>) -> Result<bool> {
+        let name = match cursor.accept_keyword("CONSTRAINT") {
+            true => Some(cursor.name("a name for the constraint")?),
+            false => None,
+        };
+        if name.is_some() {
+            cursor.expect_keyword("CHECK", CHECK_SHAPE)?;
+        } else if !cursor.accept_keyword("CHECK") {
+            return Ok(false);
+        }
+        if let Some(name) = &name
+            && self
+                .checks
+                .iter()
+                .any(|c| c.name.as_ref() == Some(&name.text))
+        {
+            let problem = format!("constraint `{}` is declared twice", name.text);
+            return Err(cursor.error(name.at.clone(), problem, "rename one of them"));
+        }
+        let (expression, at) = query::in_parentheses(cursor, CHECK_SHAPE)?;
+        self.checks.push(Check {
+            name: name.map(|name| name.text),
+            expression,
+            at,
+        });
+        Ok(true)
+    }
 }
 
 fn check_name(
@@ -71,43 +125,101 @@ fn check_name(
     Ok(())
 }
 
-fn column(cursor: &mut Cursor<'_>, name: Name, options: &[&str]) -> Result<Column> {
-    let data_type = data_type(cursor, &name)?;
+fn column(cursor: &mut Cursor<'_>, name: Name, of: Of, declared: &mut Declared) -> Result<Column> {
+    let at = cursor.here();
+    let data_type = types::data_type(cursor, &name)?;
+    if of == Of::RateTable && matches!(data_type, DataType::List(_)) {
+        let problem = format!("column `{}`: a rate table has no lists", name.text);
+        let hint = "a cell of a CSV file is one value: give each its own column or row";
+        return Err(cursor.error(at, problem, hint));
+    }
     let mut column = Column {
         path: vec![name.text.clone()],
         name: name.text,
         data_type,
         nullable: true,
+        default: None,
+        strings: false,
     };
-    if cursor.accept_keyword("NOT") {
-        cursor.expect_keyword("NULL", "write `NOT NULL`")?;
-        column.nullable = false;
-    } else {
-        // `NULL` is what a column is without saying so.
-        let _ = cursor.accept_keyword("NULL");
-    }
-    if !options.is_empty() && cursor.accept_keyword("OPTIONS") {
-        let options = Options::in_parentheses(cursor, options)?;
-        if let Some(path) = options.get("path") {
-            column.path = keys(cursor, path)?;
-        }
-    }
+    while clause(cursor, &mut column, of, declared)? {}
     match cursor.peek() {
         Some(Token::Comma | Token::RParen) => Ok(column),
-        _ => Err(unexpected_after(cursor, &column, options)),
+        _ => Err(unexpected_after(cursor, &column, of)),
     }
 }
 
-fn unexpected_after(cursor: &Cursor<'_>, column: &Column, options: &[&str]) -> Error {
+/// Reads one thing that is said of a column, in any order; false when nothing more is.
+fn clause(
+    cursor: &mut Cursor<'_>,
+    column: &mut Column,
+    of: Of,
+    declared: &mut Declared,
+) -> Result<bool> {
+    let at = cursor.here();
+    if cursor.accept_keyword("NOT") {
+        cursor.expect_keyword("NULL", "write `NOT NULL`")?;
+        column.nullable = false;
+        return Ok(true);
+    }
+    // `NULL` is what a column is without saying so.
+    if cursor.accept_keyword("NULL") {
+        return Ok(true);
+    }
+    if of == Of::RateTable {
+        return Ok(false);
+    }
+    if cursor.accept_keyword("DEFAULT") {
+        if column.default.is_some() {
+            let problem = format!("column `{}` has two defaults", column.name);
+            return Err(cursor.error(at, problem, "keep one of them"));
+        }
+        column.default = Some(literal::json(cursor, &column.name, &column.data_type)?);
+        return Ok(true);
+    }
+    if cursor.accept_keyword("OPTIONS") {
+        let options = Options::in_parentheses(cursor, &["path", "strings"])?;
+        if let Some(path) = options.get("path") {
+            column.path = keys(cursor, path)?;
+        }
+        column.strings = strings(cursor, &options, column)?;
+        return Ok(true);
+    }
+    declared.check(cursor)
+}
+
+/// Whether numbers may come in quotes, which only numbers can.
+fn strings(cursor: &Cursor<'_>, options: &Options, column: &Column) -> Result<bool> {
+    let element = match &column.data_type {
+        DataType::List(element) => element.data_type(),
+        scalar => scalar,
+    };
+    let is_number = matches!(element, DataType::Int64 | DataType::Decimal128(..));
+    match options.get("strings") {
+        Some(option) if !is_number => {
+            let problem = format!(
+                "column `{}`: option `strings` is for numbers, not for {}",
+                column.name,
+                type_name(&column.data_type)
+            );
+            let hint = "leave it out: it lets BIGINT and DECIMAL columns, and lists of them, take numbers in quotes";
+            Err(cursor.error(option.at.clone(), problem, hint))
+        }
+        _ => options.boolean(cursor, "strings"),
+    }
+}
+
+fn unexpected_after(cursor: &Cursor<'_>, column: &Column, of: Of) -> Error {
     let problem = format!(
         "unexpected {} after column `{}`",
         cursor.found(),
         column.name
     );
-    let hint = match options.is_empty() {
-        true => "a column is `name TYPE [NOT NULL]`; separate columns with `,` and end with `)`",
-        false => {
-            "a column is `name TYPE [NOT NULL] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`"
+    let hint = match of {
+        Of::RateTable => {
+            "a column is `name TYPE [NOT NULL]`; separate columns with `,` and end with `)`"
+        }
+        Of::EventType => {
+            "a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`"
         }
     };
     cursor.error(cursor.here(), problem, hint)
@@ -120,87 +232,4 @@ fn keys(cursor: &Cursor<'_>, path: &Name) -> Result<Vec<String>> {
             "a path is `$.billing.cost`, or `$['any key'].cost` for keys with other characters";
         cursor.error(path.at.clone(), problem, hint)
     })
-}
-
-fn data_type(cursor: &mut Cursor<'_>, column: &Name) -> Result<DataType> {
-    let expected = cursor.expected(
-        &format!("the type of column `{}`", column.text),
-        &format!("a type is {TYPES}"),
-    );
-    let (word, at) = cursor.accept_word().ok_or(expected)?;
-    let data_type = match word.value.to_ascii_uppercase().as_str() {
-        "VARCHAR" => DataType::Utf8,
-        "BOOLEAN" => DataType::Boolean,
-        "BIGINT" | "INT" | "INTEGER" => DataType::Int64,
-        "TIMESTAMP" => schema::timestamp(),
-        "DATE" => DataType::Date32,
-        "DECIMAL" | "NUMERIC" => return decimal(cursor, column, at),
-        other => return Err(unknown_type(cursor, column, other, at)),
-    };
-    if cursor.peek() == Some(&Token::LParen) {
-        let problem = format!("column `{}`: {} takes no length", column.text, word.value);
-        let hint = "write the type alone: lengths are not checked";
-        return Err(cursor.error(cursor.here(), problem, hint));
-    }
-    Ok(data_type)
-}
-
-fn unknown_type(cursor: &Cursor<'_>, column: &Name, found: &str, at: Location) -> Error {
-    let (problem, hint) = match found {
-        "FLOAT" | "DOUBLE" | "REAL" | "FLOAT4" | "FLOAT8" | "FLOAT32" | "FLOAT64" => (
-            "is not exact",
-            "use DECIMAL(p, s), for example DECIMAL(18, 9)".to_owned(),
-        ),
-        "TEXT" | "STRING" | "CHAR" => ("is not a type", "use VARCHAR".to_owned()),
-        "BOOL" => ("is not a type", "use BOOLEAN".to_owned()),
-        "TINYINT" | "SMALLINT" | "INT2" | "INT4" | "INT8" => {
-            ("is not a type", "use BIGINT".to_owned())
-        }
-        "DATETIME" | "TIMESTAMPTZ" => (
-            "is not a type",
-            "use TIMESTAMP, which is an instant in UTC".to_owned(),
-        ),
-        _ => ("is not a type", format!("use {TYPES}")),
-    };
-    let problem = format!("column `{}`: {found} {problem}", column.text);
-    cursor.error(at, problem, &hint)
-}
-
-/// `DECIMAL(p)` or `DECIMAL(p, s)`: neither is guessed, since databases disagree on both.
-fn decimal(cursor: &mut Cursor<'_>, column: &Name, at: Location) -> Result<DataType> {
-    if !cursor.accept(&Token::LParen) {
-        let problem = format!("column `{}`: DECIMAL needs a precision", column.text);
-        return Err(cursor.error(at, problem, DECIMAL_SHAPE));
-    }
-    let precision = digits(cursor, column, "precision", 1, DECIMAL128_MAX_PRECISION)?;
-    let scale = match cursor.accept(&Token::Comma) {
-        true => digits(cursor, column, "scale", 0, precision)?,
-        false => 0,
-    };
-    cursor.expect(&Token::RParen, DECIMAL_SHAPE)?;
-    let scale = i8::try_from(scale).expect("a scale is at most the precision, which is at most 38");
-    Ok(DataType::Decimal128(precision, scale))
-}
-
-const DECIMAL_SHAPE: &str =
-    "write DECIMAL(p, s): p digits in all, at most 38, s of them after the point";
-
-/// A whole number between two bounds, both included.
-fn digits(cursor: &mut Cursor<'_>, column: &Name, what: &str, min: u8, max: u8) -> Result<u8> {
-    let at = cursor.here();
-    let Some(Token::Number(text, false)) = cursor.peek() else {
-        return Err(cursor.expected(&format!("the {what} of DECIMAL"), DECIMAL_SHAPE));
-    };
-    let text = text.clone();
-    cursor.advance();
-    match text.parse::<u8>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => {
-            let problem = format!(
-                "column `{}`: {what} {text} is not between {min} and {max}",
-                column.text
-            );
-            Err(cursor.error(at, problem, DECIMAL_SHAPE))
-        }
-    }
 }

@@ -199,6 +199,33 @@ impl<'a> Cursor<'a> {
         taken
     }
 
+    /// Reads `(` and the tokens up to the `)` that closes it, whitespace included, and stops there.
+    ///
+    /// # Errors
+    /// No `(` here, or none of the tokens that follow closes it.
+    pub(super) fn parenthesised(&mut self, hint: &str) -> Result<Vec<TokenWithSpan>> {
+        let open = self.here();
+        self.expect(&Token::LParen, hint)?;
+        let rest = self.tokens.get(self.next..).unwrap_or_default();
+        let mut depth = 0_usize;
+        let close = rest.iter().position(|token| {
+            match token.token {
+                Token::LParen => depth += 1,
+                Token::RParen if depth == 0 => return true,
+                Token::RParen => depth -= 1,
+                _ => {}
+            }
+            false
+        });
+        let Some(close) = close else {
+            return Err(self.error(open, "`(` is never closed".to_owned(), hint));
+        };
+        let taken = rest.iter().take(close).cloned().collect();
+        self.next += close;
+        self.skip_whitespace();
+        Ok(taken)
+    }
+
     /// The file's own text from the start of one token to the end of another.
     pub(super) fn source(&self, from: tokenizer::Location, to: tokenizer::Location) -> &'a str {
         let range = self.offset(from)..self.offset(to);

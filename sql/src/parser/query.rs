@@ -37,7 +37,7 @@ pub(super) fn after_as(cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
     let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone());
     let ast = parser
         .parse_query()
-        .map_err(|error| syntax_error(cursor, &error, &start))?;
+        .map_err(|error| syntax_error(cursor, &error, &start, QUERY_HINT))?;
     let next = parser.peek_token();
     if next.token != Token::EOF {
         let problem = format!("unexpected `{next}` after the query");
@@ -51,6 +51,25 @@ pub(super) fn after_as(cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
         tokens,
         context: cursor.context().to_owned(),
     })
+}
+
+/// Reads `(expression)`; returns its text and where it starts.
+///
+/// # Errors
+/// What sqlparser refuses, at its place.
+pub(super) fn in_parentheses(cursor: &mut Cursor<'_>, hint: &str) -> Result<(String, Location)> {
+    let tokens = cursor.parenthesised(hint)?;
+    check_depth(cursor, &tokens)?;
+    let first = tokens.iter().find(|token| !is_space(token));
+    let start = first.map_or_else(|| cursor.here(), |token| cursor.location(token.span.start));
+    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone());
+    let expression = parser.parse_expr().and_then(|_| match parser.peek_token() {
+        next if next.token == Token::EOF => Ok(()),
+        next => parser.expected("the end of the expression", next),
+    });
+    expression.map_err(|error| syntax_error(cursor, &error, &start, hint))?;
+    cursor.expect(&Token::RParen, hint)?;
+    Ok((source(cursor, &tokens), start))
 }
 
 impl ParsedQuery {
@@ -155,9 +174,10 @@ impl Visitor for Relations {
     }
 }
 
+const QUERY_HINT: &str = "after AS stands one SELECT; correct it at this place";
+
 /// sqlparser puts the place at the end of its message.
-fn syntax_error(cursor: &Cursor<'_>, error: &ParserError, start: &Location) -> Error {
-    let hint = "after AS stands one SELECT; correct it at this place";
+fn syntax_error(cursor: &Cursor<'_>, error: &ParserError, start: &Location, hint: &str) -> Error {
     let message = match error {
         ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
         ParserError::RecursionLimitExceeded => {

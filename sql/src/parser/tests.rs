@@ -44,6 +44,8 @@ fn refused_first(text: &str, first: &str) {
     );
 }
 
+mod columns;
+
 const CREATE: &str =
     "a definition is CREATE [OR REPLACE] EVENT TYPE, METER, RATE TABLE, PRICE or PLAN";
 
@@ -468,7 +470,7 @@ fn columns_are_declared_once_and_hide_nothing() {
 
 #[test]
 fn what_follows_a_column_is_not_null_and_options() {
-    let event = "a column is `name TYPE [NOT NULL] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`";
+    let event = "a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`";
     refused(
         "CREATE EVENT TYPE e (a DATE b DATE)",
         "1:29: event type `e`: unexpected `b` after column `a`",

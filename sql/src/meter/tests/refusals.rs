@@ -314,3 +314,38 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test]
+async fn a_list_is_read_and_is_no_group_key() {
+    let mut with_tags = event_type();
+    let mut tags = with_tags.columns[0].clone();
+    tags.name = "tags".to_owned();
+    tags.data_type = crate::schema::list_of(DataType::Utf8);
+    with_tags.columns.push(tags);
+    let plan = async |query: &str| Meter::plan(&definition(query), &with_tags).await;
+    let measured = "SELECT subject, array_to_string(tags, ',') AS tags, SUM(array_length(tags)) AS n, \
+                    COUNT(*) FILTER (WHERE array_has(tags, 'x')) AS with_x FROM llm GROUP BY subject, tags";
+    let error = plan(measured).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "meters.sql:3:1: meter `tokens`: the group key `llm.tags` is a list\n  hint: group by a text made of \
+         it, such as array_to_string(tags, ','), or by one of its elements"
+    );
+    let by_text = measured.replace(
+        "GROUP BY subject, tags",
+        "GROUP BY subject, array_to_string(tags, ',')",
+    );
+    let meter = plan(&by_text).await.unwrap();
+    assert_eq!(meter.measures().len(), 2);
+    for query in [
+        "SELECT subject, COUNT(DISTINCT tags) AS n FROM llm GROUP BY subject",
+        "SELECT subject, MAX(tags) AS n FROM llm GROUP BY subject",
+        "SELECT subject, LATEST(tags) AS n FROM llm GROUP BY subject",
+    ] {
+        let error = plan(query).await.expect_err(query).to_string();
+        assert!(
+            error.contains("does not take") && error.contains("hint"),
+            "{error}"
+        );
+    }
+}

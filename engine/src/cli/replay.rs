@@ -1,0 +1,169 @@
+//! `tollgate replay --unmatched`: events that had no event type, published again now that they have one.
+
+use crate::{
+    cli::{
+        open_to_read, output,
+        publish::{Batches, progress_bar},
+        source::nats_options,
+    },
+    config::{Settings, SourceKind},
+    error::{Error, Result, query_error},
+    metering::micros,
+    view::View,
+};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use clap::Args;
+use datafusion::scalar::ScalarValue;
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Write,
+    num::NonZeroUsize,
+};
+use tollgate_connectors::{
+    event::{event_key, with_time},
+    nats::{Published, Publisher},
+};
+
+/// Arguments of `tollgate replay`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Replay events that had no event type when they were read. There is nothing else to replay.
+    #[arg(long, required = true)]
+    pub unmatched: bool,
+    /// Only events of this CloudEvents type.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// Count only; publish nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Events by what becomes of them.
+#[derive(Debug, Default)]
+struct Replay {
+    /// How many are published again, by type.
+    by_type: BTreeMap<String, u64>,
+    /// How many still have no event type.
+    untyped: u64,
+    /// Source, id and content of those that are published: the same need not be published twice.
+    seen: HashSet<(u128, i64)>,
+}
+
+/// Publishes again, each as a message of its own in the order of the stream, the events whose type is
+/// defined by now and whose id was not counted since; prints how many, by type.
+///
+/// They keep source, id, data and the time at which they happened, so [`crate::cli::run`] counts each
+/// once, however often it is replayed within the dedupe horizon, and later because it is left out here.
+///
+/// # Errors
+/// The source is no stream, or a message was not acknowledged after several tries. Replaying again is safe.
+pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
+    if settings.source.kind == SourceKind::Files {
+        let problem = "source.kind is `files`, and replay publishes to a stream: a lake does not read a file \
+                       twice, so define the event type and run again with another lake.url, which reads all of it";
+        return Err(Error::Usage(problem.to_owned()));
+    }
+    let mut publisher = match arguments.dry_run {
+        true => None,
+        false => Some(Publisher::connect(nats_options(settings)).await?),
+    };
+    let mut replay = Replay::default();
+    replay
+        .publish_all(settings, arguments, publisher.as_mut())
+        .await?;
+    let published = match publisher {
+        Some(publisher) => Some(publisher.finish().await?),
+        None => None,
+    };
+    output::print(&replay.report(published))
+}
+
+impl Replay {
+    async fn publish_all(
+        &mut self,
+        settings: &Settings,
+        arguments: &Arguments,
+        mut publisher: Option<&mut Publisher>,
+    ) -> Result<()> {
+        let doing = "reading events without an event type";
+        let (catalog, lake) = open_to_read(settings).await?;
+        let view = View::open(catalog, &lake).await?;
+        let sql = include_str!("replay.sql");
+        let shard = ScalarValue::from(settings.source.stream.as_str());
+        let frame = view.session(sql).await?.sql(sql).await;
+        let rows = frame.and_then(|frame| frame.with_param_values(vec![("shard", shard)]));
+        let rows = rows.map_err(query_error(doing))?.execute_stream().await;
+        let mut rows = rows.map_err(query_error(doing))?;
+        let mut messages = Batches::new(settings, NonZeroUsize::MIN);
+        let bar = progress_bar();
+        while let Some(batch) = rows.try_next().await.map_err(query_error(doing))? {
+            for event in self.select(&view, arguments, &batch) {
+                bar.inc(1);
+                let message = messages.add(&event);
+                if let (Some(publisher), Some((subject, payload))) = (&mut publisher, message) {
+                    publisher
+                        .publish(&subject, messages.headers(), payload)
+                        .await?;
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// The events of a batch that are published again.
+    fn select(&mut self, view: &View, arguments: &Arguments, batch: &RecordBatch) -> Vec<Vec<u8>> {
+        let text = |name: &str| batch[name].as_string::<i32>();
+        let (types, sources, ids) = (text("type"), text("source"), text("event_id"));
+        let contents = batch["content_hash"].as_primitive::<Int64Type>();
+        let event_times = micros(batch, "event_time");
+        let raws = batch["raw"].as_binary::<i32>();
+        let mut events = Vec::new();
+        for (row, event_time) in event_times.iter().enumerate() {
+            let kind = types.value(row);
+            if arguments
+                .event_type
+                .as_ref()
+                .is_some_and(|only| only != kind)
+            {
+                continue;
+            }
+            let key = event_key(sources.value(row), ids.value(row));
+            if !self.seen.insert((key, contents.value(row))) {
+                continue;
+            }
+            let known = &view.catalog().definitions.event_types;
+            if !known.iter().any(|known| known.cloud_event_type == kind) {
+                self.untyped += 1;
+                continue;
+            }
+            let time = Timestamp::from_microsecond(*event_time)
+                .expect("an event's time was read from a year of four digits, or is the server's");
+            if let Some(event) = with_time(raws.value(row), &time.to_string()) {
+                *self.by_type.entry(kind.to_owned()).or_default() += 1;
+                events.push(event.into_owned());
+            }
+        }
+        events
+    }
+
+    fn report(&self, published: Option<Published>) -> String {
+        let events: u64 = self.by_type.values().sum();
+        let mut text = match published {
+            Some(published) => format!(
+                "{events} events published again, {} messages acknowledged, {} sent again\n",
+                published.acknowledged, published.retries
+            ),
+            None => format!("{events} events to publish again\n"),
+        };
+        for (kind, events) in &self.by_type {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {kind}: {events}");
+        }
+        let _ = writeln!(text, "{} events still have no event type", self.untyped);
+        text
+    }
+}

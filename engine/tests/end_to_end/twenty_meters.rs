@@ -1,5 +1,6 @@
 //! Twenty meters with every aggregate give the same bytes in batches of 1, 1,000 and 65,536 events and
-//! after three restarts, and those are what `tollgate audit` and DuckDB make of the events.
+//! after three restarts, and those are what `tollgate audit` and DuckDB make of the events, and what the meters
+//! give that are filled in afterwards.
 //!
 //! Every line of the file has the same length, so `source.batch_bytes` says exactly how many events a
 //! micro-batch has. Batches of one event take far the longest, so fewer events go that way.
@@ -17,8 +18,10 @@ use std::{
 };
 use tokio::process::Command;
 use tollgate::{
+    backfill::{Span, backfill},
     catalog::Catalog,
     cli::output::{Format, encode_rows},
+    clock::SystemClock,
     generator::Random,
     view::View,
 };
@@ -211,41 +214,63 @@ const REGION: &str = "REPLACE (COALESCE(region, 'NULL') AS region)";
 /// Every window and group of every meter, in order, as `tollgate query` prints them. NULL and the empty
 /// text are told apart where both are regions.
 async fn answers(cli: &Cli) -> Answers {
-    let settings = cli.settings();
-    let catalog = Arc::new(Catalog::load(&settings).await.unwrap());
-    let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await;
-    let view = View::open(catalog, &lake.unwrap()).await.unwrap();
+    let view = view(cli).await;
     let mut answers = Answers::new();
     for meter in meters() {
-        let sql = select(meter);
-        let context = view.session(&sql).await.unwrap();
-        let frame = context.sql(&sql).await.unwrap();
-        let schema = Arc::clone(frame.schema().inner());
-        let rows = frame.collect().await.unwrap();
-        let csv = encode_rows(&schema, &rows, Format::Csv).unwrap();
-        answers.insert(meter.to_owned(), String::from_utf8(csv).unwrap());
+        let csv = csv(&view, &select(meter, meter)).await;
+        answers.insert(meter.to_owned(), csv);
     }
     assert_eq!(answers.len(), 20);
     // One of them through the command, whose code that was.
     let printed = cli
-        .succeed(&["query", "--format", "csv", &select("ends")])
+        .succeed(&["query", "--format", "csv", &select("ends", "ends")])
         .await;
     assert!(printed == answers["ends"]);
     answers
 }
 
-fn select(meter: &str) -> String {
-    let (region, keys) = match meter {
+async fn view(cli: &Cli) -> View {
+    let settings = cli.settings();
+    let catalog = Arc::new(Catalog::load(&settings).await.unwrap());
+    let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await;
+    View::open(catalog, &lake.unwrap()).await.unwrap()
+}
+
+async fn csv(view: &View, sql: &str) -> String {
+    let context = view.session(sql).await.unwrap();
+    let frame = context.sql(sql).await.unwrap();
+    let schema = Arc::clone(frame.schema().inner());
+    let rows = frame.collect().await.unwrap();
+    let csv = encode_rows(&schema, &rows, Format::Csv).unwrap();
+    String::from_utf8(csv).unwrap()
+}
+
+/// Every window and group of a relation that has the columns of a meter.
+fn select(meter: &str, relation: &str) -> String {
+    let (region, keys) = region_and_keys(meter);
+    format!(
+        "SELECT * FROM (SELECT * EXCLUDE (window_end, is_final, customer) {region} FROM {relation})
+         ORDER BY window_start, subject{keys}"
+    )
+}
+
+/// The panes of the close, as they are in the table.
+fn select_panes(meter: &str, relation: &str) -> String {
+    let (region, keys) = region_and_keys(meter);
+    format!(
+        "SELECT * FROM (SELECT * {region} FROM {relation}_panes WHERE pane = 0)
+         ORDER BY window_start, subject{keys}"
+    )
+}
+
+fn region_and_keys(meter: &str) -> (&'static str, &'static str) {
+    match meter {
         "extremes" | "medians" => ("", ", model"),
         "counts" => (REGION, ", model, region"),
         "ends" => (REGION, ", region"),
         "by_many" => (REGION, ", model, region, verb"),
         _ => ("", ""),
-    };
-    format!(
-        "SELECT * FROM (SELECT * EXCLUDE (window_end, is_final, customer) {region} FROM {meter})
-         ORDER BY window_start, subject{keys}"
-    )
+    }
 }
 
 /// A lake of its own, read from a file in micro-batches of exactly so many events.
@@ -306,6 +331,44 @@ fn first_difference(got: &str, wanted: &str) -> String {
     format!("{counts:?} lines{}", shown.collect::<String>())
 }
 
+/// The same meters under other names, filled in from the lake, have the same windows and panes of the close,
+/// row for row.
+async fn check_backfill(world: &World, cli: &Cli, expected: &Answers) {
+    let later = DEFINITIONS.split_once("CREATE METER ").unwrap().1;
+    let later = format!("CREATE METER {later}").replace("CREATE METER ", "CREATE METER later_");
+    world.write("definitions/later.sql", &later);
+    let settings = cli.settings();
+    let catalog = Catalog::load(&settings).await.unwrap();
+    let lake = Lake::open(&settings.lake.url, &settings.base)
+        .await
+        .unwrap();
+    for meter in meters() {
+        let (name, all) = (format!("later_{meter}"), Span::default());
+        let filled = backfill(&catalog, &lake, &name, all, 1_000_000, Some(&SystemClock)).await;
+        assert!(filled.unwrap()[0].panes > 0, "{meter}");
+    }
+    let view = view(cli).await;
+    for meter in meters() {
+        let relation = format!("later_{meter}");
+        let windows = csv(&view, &select(meter, &relation)).await;
+        let wanted = &expected[meter];
+        assert!(
+            windows == *wanted,
+            "{meter}: {}",
+            first_difference(&windows, wanted)
+        );
+        let panes = csv(&view, &select_panes(meter, &relation)).await;
+        let wanted = csv(&view, &select_panes(meter, meter)).await;
+        assert!(
+            panes == wanted,
+            "{meter}: {}",
+            first_difference(&panes, &wanted)
+        );
+    }
+    cli.audit().await;
+    fs::remove_file(world.path("definitions/later.sql")).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn large_batches_and_restarts_give_the_same_bytes_as_the_audit_and_duckdb() {
     let world = World::new(DEFINITIONS).await;
@@ -333,6 +396,8 @@ async fn large_batches_and_restarts_give_the_same_bytes_as_the_audit_and_duckdb(
         let wanted = format!("late {late}\nok {ok}\nrejected {}\n", usage.rejected);
         assert_eq!(statuses, wanted);
     }
+
+    check_backfill(&world, &whole, &expected).await;
 
     let killed = way("killed", 65_536);
     run(&killed, &[Killed(1)]).await;

@@ -320,7 +320,7 @@ async fn a_list_is_read_and_is_no_group_key() {
     let mut with_tags = event_type();
     let mut tags = with_tags.columns[0].clone();
     tags.name = "tags".to_owned();
-    tags.data_type = crate::schema::list_of(DataType::Utf8);
+    tags.data_type = schema::list_of(DataType::Utf8);
     with_tags.columns.push(tags);
     let plan = async |query: &str| Meter::plan(&definition(query), &with_tags).await;
     let measured = "SELECT subject, array_to_string(tags, ',') AS tags, SUM(array_length(tags)) AS n, \

@@ -38,6 +38,7 @@ use tollgate::{
     clock::SystemClock,
     config::{Settings, SourceSettings},
     period::Period,
+    shard::Questions,
     view::View,
 };
 use tollgate_connectors::{lake::Lake, nats::server::NatsServer};
@@ -220,7 +221,7 @@ async fn bill(settings: &Settings) -> Result<()> {
     let catalog = Arc::new(Catalog::load(settings).await?);
     // Nobody stops this run early; the sender must live as long as the run.
     let (_stop, stopped) = watch::channel(false);
-    let report = supervise(settings, &catalog, true, stopped).await?;
+    let report = supervise(settings, &catalog, true, stopped, Questions::none()).await?;
     let report = report.ok_or("the run was stopped")?;
     println!("{}", summary(&report));
     assert_eq!(report.counts.counted, 2_833);

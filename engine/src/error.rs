@@ -100,6 +100,12 @@ pub enum Error {
     /// A meter was given up while the others went on; why.
     #[error(transparent)]
     Stopped(Arc<Error>),
+    /// No shard runs that could be asked for live values, or it ended while it was asked.
+    #[error(
+        "no shard is running to be asked for live values\n  hint: open a view of the lake, or ask again when \
+         the shard has started again"
+    )]
+    NotRunning,
     /// A task of the pipeline ended by itself, which is a bug.
     #[error("the {0} stage ended without a reason")]
     Stage(&'static str),
@@ -131,6 +137,7 @@ impl Error {
             Error::Connector(error) => error.kind(),
             Error::Stopped(error) => error.kind(),
             Error::Query { source, .. } if is_of_store(source) => ErrorKind::Unavailable,
+            Error::NotRunning => ErrorKind::Unavailable,
             Error::Fenced { .. } => ErrorKind::Fenced,
             Error::Shard { .. } | Error::Demo { .. } | Error::Stage(_) => ErrorKind::Corrupt,
             Error::Config { .. }

@@ -34,8 +34,8 @@ use std::{
 };
 use tollgate_connectors::Sequence;
 
-/// All meters of a shard, and its watermark.
-#[derive(Debug)]
+/// All meters of a shard, and its watermark. A clone shares the state batches.
+#[derive(Debug, Clone)]
 pub struct Metering {
     lanes: Vec<Lane>,
     watermark: Watermark,
@@ -281,6 +281,13 @@ impl Metering {
             pending.extend(lane.take_pending(index, position)?);
         }
         Ok(pending)
+    }
+
+    /// Puts back what was taken out, in a copy that is only looked at: in no table yet, it is state.
+    pub(crate) fn put_back(&mut self, taken: &[Pending]) {
+        for pending in taken {
+            self.lanes[pending.lane].put_back(pending);
+        }
     }
 }
 

@@ -9,9 +9,12 @@
 //! Three stages overlap, each bounded: the reader is at most two batches ahead, and the next flush
 //! waits until the last one is committed. Any error drops the shard and its memory; starting again
 //! rebuilds everything from the lake.
+//!
+//! Between two batches the loop answers [`Live`]'s questions with a copy of what it holds.
 
 mod checks;
 mod judge;
+mod live;
 mod reader;
 mod writer;
 
@@ -28,6 +31,7 @@ use crate::{
 };
 use arrow::{array::RecordBatch, buffer::BooleanBuffer};
 use judge::{Judged, judge, with_late};
+use live::{Moment, Question};
 use reader::{Batch, Input, Reader};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{
@@ -37,6 +41,9 @@ use tokio::{
 use tollgate_connectors::{Anchor, Attempt, Sequence, Source, Staged, Table, event::Decoder};
 use tollgate_sql::{definitions::Definitions, event_checks::EventChecks, meter::Meter};
 use writer::{Flush, Writer, WriterSlot};
+
+pub use live::{Live, Questions, live};
+pub(crate) use writer::Pinned;
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -108,7 +115,8 @@ struct Buffer {
 
 /// Runs a shard until its source ends, it is told to stop, or it fails; returns what it did.
 ///
-/// `stop` becomes true to stop gracefully: what was read is flushed first.
+/// `stop` becomes true to stop gracefully: what was read is flushed first. `questions` are those of
+/// [`live`], or [`Questions::none`].
 ///
 /// # Errors
 /// Whatever the source, the lake or a meter cannot do; see [`Error::kind`] for what to do then.
@@ -117,10 +125,11 @@ pub async fn run(
     options: Options,
     stop: watch::Receiver<bool>,
     progress: watch::Sender<Progress>,
+    questions: &mut Questions,
 ) -> Result<Report> {
     let until_end = options.until_end;
     let mut shard = Shard::start(parts, options, stop, progress).await?;
-    let reached_end = match shard.process_all().await {
+    let reached_end = match shard.process_all(questions).await {
         Ok(reached_end) => reached_end,
         Err(error) => {
             shard.reader.abort();
@@ -130,8 +139,8 @@ pub async fn run(
     if reached_end && until_end {
         shard.close_everything();
     }
-    shard.flush().await?;
-    shard.writer.wait(&mut shard.report).await?;
+    shard.flush(questions).await?;
+    shard.written(questions).await?;
     if !reached_end {
         reader_result(&mut shard.reader).await?;
     }
@@ -242,15 +251,15 @@ impl Shard {
             metering,
             position,
             buffer,
-            writer: WriterSlot::new(writer),
+            writer: WriterSlot::new(writer)?,
             report: Report::new(&shard),
             progress,
         })
     }
 
     /// Handles all input; true when the source's end was reached.
-    async fn process_all(&mut self) -> Result<bool> {
-        while let Some(input) = self.input.recv().await {
+    async fn process_all(&mut self, questions: &mut Questions) -> Result<bool> {
+        while let Some(input) = self.next(questions).await {
             match input {
                 Input::Batch(batch) => self.process(*batch).await?,
                 Input::Idle { caught_up_us } => self.idle(caught_up_us),
@@ -262,10 +271,49 @@ impl Shard {
             self.writer.collect(&mut self.report).await?;
             self.collect_stopped();
             if self.is_flush_due() {
-                self.flush().await?;
+                self.flush(questions).await?;
             }
         }
         Ok(false)
+    }
+
+    /// The next input. One question is answered before each, and all that come while there is none: so
+    /// neither waits for the other, however many there are.
+    async fn next(&mut self, questions: &mut Questions) -> Option<Input> {
+        if let Some(question) = questions.try_next() {
+            self.answer(question);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                input = self.input.recv() => return input,
+                Some(question) = questions.next() => self.answer(question),
+            }
+        }
+    }
+
+    /// Waits until the last flush is written, answering questions meanwhile.
+    async fn written(&mut self, questions: &mut Questions) -> Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                written = self.writer.wait(&mut self.report) => return written,
+                Some(question) = questions.next() => self.answer(question),
+            }
+        }
+    }
+
+    /// Says where the shard is, and goes on. Whoever asked does the work.
+    fn answer(&self, question: Question) {
+        let (pinned, flush) = self.writer.pinned();
+        question.answer(Moment {
+            shard: self.report.shard.clone(),
+            position: self.position,
+            metering: self.metering.clone(),
+            rows: self.buffer.batches.clone(),
+            flush: flush.map(Arc::clone),
+            pinned: pinned.clone(),
+        });
     }
 
     async fn process(&mut self, batch: Batch) -> Result<()> {
@@ -383,8 +431,8 @@ impl Shard {
     }
 
     /// Hands what is new to the writer, waiting for the flush before to finish.
-    async fn flush(&mut self) -> Result<()> {
-        self.writer.wait(&mut self.report).await?;
+    async fn flush(&mut self, questions: &mut Questions) -> Result<()> {
+        self.written(questions).await?;
         self.collect_stopped();
         let pending = self.metering.take_pending(&self.position)?;
         let buffer = std::mem::take(&mut self.buffer);

@@ -3,8 +3,12 @@
 //! A view is pinned: meters' tables are loaded before `events`, so every pane in them comes from
 //! events that the pinned `events` has too. What the panes do not cover is metered again from
 //! `events`, by the code that meters live. Each event is in a view exactly once.
+//!
+//! A [live view](crate::shard::Live) has the open windows of a running shard instead, and its rows that
+//! are not committed yet.
 
 mod inside;
+mod live;
 mod states;
 mod tables;
 
@@ -26,6 +30,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
+    catalog::TableProvider,
     common::TableReference,
     datasource::provider_as_source,
     functions::core::expr_fn::get_field,
@@ -35,24 +40,48 @@ use datafusion::{
 };
 use inside::Inside;
 use std::{collections::BTreeSet, sync::Arc};
-use tables::{existing, provider_or, referenced, register};
+use tables::{existing, pinned, provider_or, referenced, register};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     definitions::EventType, invoice::tables::line_items_schema, meter::Meter, schema, session,
 };
 
-/// A pinned, read-only view of everything that was committed.
+/// A pinned, read-only view of everything that was committed, or of what a running shard has processed.
 #[derive(Debug)]
 pub struct View {
     catalog: Arc<Catalog>,
+    /// `events`, and each meter's panes, as they are read; `None` where there is no table yet.
+    events: Option<Arc<dyn TableProvider>>,
+    panes: Vec<Option<Arc<dyn TableProvider>>>,
+    /// `None` in a live view, which is about usage alone.
+    documents: Option<Documents>,
+    committed: Committed,
+    /// The open windows of each shard. Those of a lake are metered again when somebody asks for them:
+    /// what a meter cannot measure must not hide the events.
+    shards: OnceCell<Vec<ShardCut>>,
+}
+
+/// The tables of issued invoices.
+#[derive(Debug, Default)]
+struct Documents {
+    invoices: Option<Arc<dyn TableProvider>>,
+    line_items: Option<Arc<dyn TableProvider>>,
+}
+
+/// What the open windows are rebuilt from, in a view of the lake.
+#[derive(Debug, Default)]
+struct Committed {
     events: Option<Box<dyn Table>>,
     tables: Vec<Option<Box<dyn Table>>>,
-    invoices: Option<Box<dyn Table>>,
-    line_items: Option<Box<dyn Table>>,
-    /// The open windows of each shard, metered again when somebody asks for them: what a meter cannot
-    /// measure must not hide the events.
-    shards: OnceCell<Vec<(String, Metering)>>,
+}
+
+/// One shard in a view: how far it is, and its meters with everything that is in no pane.
+#[derive(Debug)]
+pub(crate) struct ShardCut {
+    pub(crate) shard: String,
+    pub(crate) position: Position,
+    pub(crate) metering: Metering,
 }
 
 impl View {
@@ -67,35 +96,53 @@ impl View {
         let events = catalog.existing_events(lake).await?;
         Ok(View {
             catalog,
-            events,
-            tables,
-            invoices,
-            line_items,
+            events: pinned(events.as_deref())?,
+            panes: tables
+                .iter()
+                .map(|table| pinned(table.as_deref()))
+                .collect::<Result<_>>()?,
+            documents: Some(Documents {
+                invoices: pinned(invoices.as_deref())?,
+                line_items: pinned(line_items.as_deref())?,
+            }),
+            committed: Committed { events, tables },
             shards: OnceCell::new(),
         })
     }
 
     /// A view of a lake that holds nothing.
     pub fn empty(catalog: Arc<Catalog>) -> Self {
-        let tables = catalog.meters.iter().map(|_| None).collect();
+        let panes = catalog.meters.iter().map(|_| None).collect();
         View {
             catalog,
             events: None,
-            tables,
-            invoices: None,
-            line_items: None,
+            panes,
+            documents: Some(Documents::default()),
+            committed: Committed::default(),
             shards: OnceCell::new(),
         }
     }
 
-    async fn shards(&self) -> Result<&[(String, Metering)]> {
+    /// True when nothing was committed to `events` since this view of the lake was opened. False before
+    /// there is such a table.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub async fn is_newest(&self) -> Result<bool> {
+        match &self.committed.events {
+            Some(events) => Ok(events.log_since().await?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
+    async fn shards(&self) -> Result<&[ShardCut]> {
         let shards = self.shards.get_or_try_init(|| self.open_windows());
         Ok(shards.await?.as_slice())
     }
 
     /// The open windows of every shard that has events.
-    async fn open_windows(&self) -> Result<Vec<(String, Metering)>> {
-        let Some(events) = &self.events else {
+    async fn open_windows(&self) -> Result<Vec<ShardCut>> {
+        let Some(events) = &self.committed.events else {
             return Ok(Vec::new());
         };
         let mut shards = Vec::new();
@@ -103,6 +150,7 @@ impl View {
             let marks = Marks::of(&shard);
             let position = Position::load(events.as_ref(), &marks)?;
             let tables: Vec<Option<&dyn Table>> = self
+                .committed
                 .tables
                 .iter()
                 .map(|table| table.as_deref().map(|t| t as &dyn Table))
@@ -122,21 +170,19 @@ impl View {
                 None,
             )
             .await?;
-            shards.push((shard, metering));
+            shards.push(ShardCut {
+                shard,
+                position,
+                metering,
+            });
         }
         Ok(shards)
     }
 
     /// The position of each shard: what this view is a cut of.
     pub async fn cuts(&self) -> Result<Vec<(String, Position)>> {
-        let Some(events) = &self.events else {
-            return Ok(Vec::new());
-        };
-        let load = |(shard, _): &(String, Metering)| {
-            let position = Position::load(events.as_ref(), &Marks::of(shard))?;
-            Ok((shard.clone(), position))
-        };
-        self.shards().await?.iter().map(load).collect()
+        let cuts = self.shards().await?.iter();
+        Ok(cuts.map(|cut| (cut.shard.clone(), cut.position)).collect())
     }
 
     /// The definitions that this view was opened with.
@@ -147,15 +193,16 @@ impl View {
     /// A shard in which more usage of the period may still be on its way: a window of it is open, or
     /// the shard was not read to its end since the period ended. `None` when there is none.
     pub async fn unfinished_shard(&self, period: &Period) -> Result<Option<String>> {
-        for ((shard, position), (_, metering)) in
-            self.cuts().await?.iter().zip(self.shards().await?)
-        {
+        for cut in self.shards().await? {
             let closed = |lane: &Lane| lane.closed_end().0 >= period.end_us;
-            let caught_up = position.caught_up_us.is_some_and(|at| at >= period.end_us);
+            let caught_up = cut
+                .position
+                .caught_up_us
+                .is_some_and(|at| at >= period.end_us);
             let open = |lane: &Lane| lane.has_open_windows(period.start_us, period.end_us);
-            let lanes = metering.lanes();
+            let lanes = cut.metering.lanes();
             if !(lanes.iter().all(closed) || caught_up && !lanes.iter().any(open)) {
-                return Ok(Some(shard.clone()));
+                return Ok(Some(cut.shard.clone()));
             }
         }
         Ok(None)
@@ -179,7 +226,7 @@ impl View {
             let panes = format!("{name}_panes");
             if wanted.contains(&panes) {
                 let empty = || table_schema(meter);
-                let provider = provider_or(self.tables[index].as_deref(), empty)?;
+                let provider = provider_or(self.panes[index].as_ref(), empty)?;
                 register(&context, &panes, provider)?;
             }
         }
@@ -190,7 +237,10 @@ impl View {
     pub async fn audit_session(&self, index: usize, sql: &str) -> Result<SessionContext> {
         let context = self.session(sql).await?;
         let doing = "leaving out what a meter does not have";
-        for (shard, metering) in self.shards().await? {
+        for ShardCut {
+            shard, metering, ..
+        } in self.shards().await?
+        {
             let begun_us = metering.lanes()[index].range().start;
             if begun_us == i64::MIN {
                 continue;
@@ -248,19 +298,22 @@ impl View {
         let definitions = &self.catalog.definitions;
         if wanted.contains(table::EVENTS) {
             let empty = || schema::usage_events(&definitions.event_types);
-            register(
-                context,
-                table::EVENTS,
-                provider_or(self.events.as_deref(), empty)?,
-            )?;
+            let provider = provider_or(self.events.as_ref(), empty)?;
+            register(context, table::EVENTS, provider)?;
         }
-        if wanted.contains(table::INVOICES) {
-            let provider = provider_or(self.invoices.as_deref(), billing::invoices_schema)?;
-            register(context, table::INVOICES, provider)?;
-        }
-        if wanted.contains(table::LINE_ITEMS) {
-            let provider = provider_or(self.line_items.as_deref(), line_items_schema)?;
-            register(context, table::LINE_ITEMS, provider)?;
+        if let Some(documents) = &self.documents {
+            let Documents {
+                invoices,
+                line_items,
+            } = documents;
+            if wanted.contains(table::INVOICES) {
+                let provider = provider_or(invoices.as_ref(), billing::invoices_schema)?;
+                register(context, table::INVOICES, provider)?;
+            }
+            if wanted.contains(table::LINE_ITEMS) {
+                let provider = provider_or(line_items.as_ref(), line_items_schema)?;
+                register(context, table::LINE_ITEMS, provider)?;
+            }
         }
         for event_type in definitions
             .event_types
@@ -306,15 +359,14 @@ impl View {
 
     /// Counted events of a type, in the schema of `events`; `None` when there is no table yet.
     fn counted(&self, event_type: &EventType) -> Result<Option<DataFrame>> {
-        let Some(events) = &self.events else {
+        let Some(provider) = &self.events else {
             return Ok(None);
         };
         let doing = "selecting the events of a type";
-        let provider = events.provider()?;
         if provider.schema().index_of(&event_type.name).is_err() {
             return Ok(None);
         }
-        let source = provider_as_source(provider);
+        let source = provider_as_source(Arc::clone(provider));
         let counted = col("status")
             .eq(lit("ok"))
             .or(col("status").eq(lit("late")));
@@ -351,7 +403,7 @@ impl View {
             .shards()
             .await?
             .iter()
-            .map(|(_, metering)| metering.lanes()[index].closed_end())
+            .map(|cut| cut.metering.lanes()[index].closed_end())
             .min()
             .unwrap_or(EventTime::MIN);
         let is_final: BooleanArray = micros(&rows, "window_end")

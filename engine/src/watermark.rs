@@ -68,6 +68,8 @@ pub struct Closings {
     windowing: Windowing,
     closed_end: EventTime,
     next: EventTime,
+    /// Windows that end here or before closed longer ago than `recent` tells.
+    forgotten: EventTime,
     recent: VecDeque<Closing>,
 }
 
@@ -78,9 +80,10 @@ impl Closings {
             windowing,
             closed_end: EventTime::MIN,
             next: EventTime::MIN,
+            forgotten: windowing.closed_end(watermark),
             recent: VecDeque::new(),
         };
-        closings.set_closed_end(windowing.closed_end(watermark));
+        closings.set_closed_end(closings.forgotten);
         closings
     }
 
@@ -123,6 +126,9 @@ impl Closings {
     /// The closing that closed the window ending at `end`, if that happened since the last
     /// [`Closings::forget`].
     pub fn of(&self, end: EventTime) -> Option<Closing> {
+        if end <= self.forgotten {
+            return None;
+        }
         let at = self
             .recent
             .partition_point(|closing| closing.closed_end < end);
@@ -131,6 +137,7 @@ impl Closings {
 
     /// Forgets the closings whose panes are written.
     pub fn forget(&mut self) {
+        self.forgotten = self.closed_end;
         self.recent.clear();
     }
 }
@@ -184,6 +191,16 @@ mod tests {
         assert_eq!(cut(240), Some(4));
         assert_eq!(cut(300), None);
         assert_eq!(closings.closed_end(), EventTime(240));
+    }
+
+    #[test]
+    fn a_window_whose_closing_is_forgotten_is_not_taken_for_a_later_one() {
+        let mut closings = Closings::new(MINUTELY, EventTime::MIN);
+        closings.reach(EventTime(70), Sequence(2), 2);
+        closings.forget();
+        closings.reach(EventTime(130), Sequence(5), 5);
+        let cut = |end| closings.of(EventTime(end)).map(|c| c.cut.0);
+        assert_eq!((cut(60), cut(120)), (None, Some(5)));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::{
     error::{Error, Result},
     generator::{Expected, Month, MonthSettings},
     period::Period,
+    shard::Questions,
     telemetry::Counts,
     view::View,
 };
@@ -150,7 +151,7 @@ async fn start_server(binary: &Path, folder: &folder::Folder) -> Result<NatsServ
 async fn meter(settings: &Settings, catalog: &Catalog) -> Result<Counts> {
     let started_us = SystemClock.now_us();
     let stop = stop_on_signal()?;
-    let report = supervise(settings, catalog, true, stop.clone())
+    let report = supervise(settings, catalog, true, stop.clone(), Questions::none())
         .await?
         .filter(|_| !*stop.borrow())
         .ok_or_else(|| {

@@ -9,7 +9,7 @@ use crate::{
     dedupe,
     error::{Error, Result, chain},
     maintenance::Upkeep,
-    shard::{self, Options, Parts},
+    shard::{self, Options, Parts, Questions},
     telemetry::{Counts, Progress, Report},
 };
 use clap::Args;
@@ -47,7 +47,14 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         .maintenance
         .enabled
         .then(|| tokio::spawn(upkeep.keep_up(Arc::new(SystemClock))));
-    let report = supervise(settings, &catalog, arguments.until_end, stop).await;
+    let report = supervise(
+        settings,
+        &catalog,
+        arguments.until_end,
+        stop,
+        Questions::none(),
+    )
+    .await;
     upkeep.iter().for_each(JoinHandle::abort);
     if let Some(report) = report? {
         output::print(&summary(&report))?;
@@ -59,7 +66,8 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
 }
 
 /// Runs the shard, again after each passing fault, waiting longer each time (`Retry`). Returns what the
-/// last run of the shard did, or `None` when it was stopped while waiting.
+/// last run of the shard did, or `None` when it was stopped while waiting. Questions wait while the
+/// shard does.
 ///
 /// # Errors
 /// Any error that retrying cannot mend. Before everything was opened once, any error at all, but that a
@@ -69,6 +77,7 @@ pub async fn supervise(
     catalog: &Catalog,
     until_end: bool,
     mut stop: watch::Receiver<bool>,
+    mut questions: Questions,
 ) -> Result<Option<Report>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let progress = watch::Sender::new(Progress::default());
@@ -85,7 +94,8 @@ pub async fn supervise(
                 was_opened = true;
                 still_ours(&parts, progress.borrow().epoch)?;
                 let options = options(settings, until_end);
-                shard::run(parts, options, stop.clone(), progress.clone()).await
+                let (stop, progress) = (stop.clone(), progress.clone());
+                shard::run(parts, options, stop, progress, &mut questions).await
             }
             Err(error) => Err(error),
         };

@@ -25,7 +25,7 @@ use tollgate_sql::{
 };
 
 /// One meter's windows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lane {
     pub(super) meter: Arc<Meter>,
     event_type: EventType,
@@ -40,6 +40,8 @@ pub struct Lane {
     /// The time of the windows that it measures, in microseconds.
     range: Range<i64>,
     panes: BTreeMap<i64, i32>,
+    /// In a copy that is only looked at: what was taken out and is in no table yet.
+    taken: Option<Pending>,
     /// Why it measures no more. Its table stays as it is, so nothing wrong is ever written.
     pub(super) stopped: Option<Arc<Error>>,
 }
@@ -122,6 +124,7 @@ impl Lane {
             late: BTreeMap::new(),
             range: i64::MIN..i64::MAX,
             panes,
+            taken: None,
             stopped: None,
         }
     }
@@ -160,7 +163,8 @@ impl Lane {
 
     /// The message that closed the window ending at `end`, if no pane of it is written yet.
     pub fn closing_cut(&self, end: EventTime) -> Option<Sequence> {
-        self.closings.of(end).map(|closing| closing.cut)
+        let taken = self.taken.as_ref().and_then(|taken| taken.closings.of(end));
+        taken.or(self.closings.of(end)).map(|closing| closing.cut)
     }
 
     /// The least watermark that closes every window that has usage; `None` when none is open.
@@ -200,7 +204,8 @@ impl Lane {
                 late_stored_us: Some(late.stored_us),
             })
         });
-        Ok(open.chain(late))
+        let taken = self.taken.iter().flat_map(Pending::unwritten);
+        Ok(open.chain(late).chain(taken))
     }
 
     /// Gives this meter up, so that the others and `events` go on. It starts again where its table
@@ -407,5 +412,10 @@ impl Lane {
             late,
             closings,
         }))
+    }
+
+    /// Puts back what was taken out last.
+    pub(super) fn put_back(&mut self, taken: &Pending) {
+        self.taken = Some(taken.clone());
     }
 }

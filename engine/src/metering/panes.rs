@@ -1,6 +1,6 @@
 //! Panes: the rows of a meter's table.
 
-use super::{late::PendingLate, micros};
+use super::{Unwritten, late::PendingLate, micros};
 use crate::{
     commit::Position,
     error::{Result, query_error},
@@ -19,7 +19,7 @@ use tollgate_sql::{meter::Meter, schema};
 
 /// The panes one flush adds to a meter's table, still as state, so that finishing them can overlap
 /// with reading on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pending {
     /// Which lane.
     pub lane: usize,
@@ -49,6 +49,21 @@ pub fn table_schema(meter: &Meter) -> SchemaRef {
 }
 
 impl Pending {
+    /// The states, as long as they are in no table.
+    pub(super) fn unwritten(&self) -> impl Iterator<Item = Unwritten<'_>> {
+        let closed = self.closed.iter().map(|states| Unwritten {
+            states,
+            late_stored_us: None,
+        });
+        let late = self.late.iter().flat_map(|late| {
+            late.states.iter().map(|states| Unwritten {
+                states,
+                late_stored_us: Some(late.stored_us),
+            })
+        });
+        closed.chain(late)
+    }
+
     /// Finishes the states: pane 0 of each window that closed, then the late panes, as rows of the
     /// meter's table.
     pub async fn panes(

@@ -8,6 +8,7 @@ use crate::{
     panes::{PaneSink, PaneWriter},
     telemetry::Report,
 };
+use datafusion::catalog::TableProvider;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinHandle;
 use tollgate_connectors::{Attempt, Staged, Table};
@@ -27,6 +28,14 @@ pub(super) struct Writer {
     pub(super) panes: PaneWriter,
 }
 
+/// The tables as a writer at rest has them: what a flush that has begun adds is in none of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Pinned {
+    pub(crate) events: Arc<dyn TableProvider>,
+    /// One for each meter.
+    pub(crate) panes: Vec<Arc<dyn TableProvider>>,
+}
+
 /// What one flush wrote.
 #[derive(Debug)]
 pub(super) struct Written {
@@ -39,10 +48,18 @@ pub(super) struct Written {
 }
 
 impl Writer {
-    async fn write(&mut self, flush: Flush) -> Result<Written> {
+    fn pin(&self) -> Result<Pinned> {
+        let panes = self.panes.tables.iter().map(|table| table.provider());
+        Ok(Pinned {
+            events: self.events.provider()?,
+            panes: panes.collect::<Result<_, _>>()?,
+        })
+    }
+
+    async fn write(&mut self, flush: &Flush) -> Result<Written> {
         let clock = Arc::clone(&self.panes.clock);
         let started_us = clock.now_us();
-        let staged = self.commit_events(&flush).await?;
+        let staged = self.commit_events(flush).await?;
         let before = self.panes.rows;
         let failed = self.panes.take(&flush.pending, &flush.position).await?;
         let panes = self.panes.rows - before;
@@ -91,60 +108,80 @@ impl Writer {
 pub(super) struct WriterSlot {
     state: State,
     failed: Vec<(usize, Error)>,
+    pinned: Pinned,
 }
 
 #[derive(Debug)]
 enum State {
     Free(Box<Writer>),
-    Busy(JoinHandle<(Box<Writer>, Result<Written>)>),
+    Busy {
+        task: JoinHandle<(Box<Writer>, Result<Written>)>,
+        flush: Arc<Flush>,
+    },
     Lost,
 }
 
 impl WriterSlot {
-    pub(super) fn new(writer: Writer) -> Self {
-        WriterSlot {
+    pub(super) fn new(writer: Writer) -> Result<Self> {
+        Ok(WriterSlot {
+            pinned: writer.pin()?,
             state: State::Free(Box::new(writer)),
             failed: Vec::new(),
-        }
+        })
     }
 
     /// Begins a flush. The one before must have been waited for.
     pub(super) fn begin(&mut self, flush: Flush) {
         self.state = match std::mem::replace(&mut self.state, State::Lost) {
-            State::Free(mut writer) => State::Busy(tokio::spawn(async move {
-                let written = writer.write(flush).await;
-                (writer, written)
-            })),
+            State::Free(mut writer) => {
+                let flush = Arc::new(flush);
+                let writing = Arc::clone(&flush);
+                let task = tokio::spawn(async move {
+                    let written = writer.write(&writing).await;
+                    (writer, written)
+                });
+                State::Busy { task, flush }
+            }
             other => other,
         };
+    }
+
+    /// The tables, and the flush whose result was not collected: committed or not, it is not in them.
+    pub(super) fn pinned(&self) -> (&Pinned, Option<&Arc<Flush>>) {
+        let flush = match &self.state {
+            State::Busy { flush, .. } => Some(flush),
+            State::Free(_) | State::Lost => None,
+        };
+        (&self.pinned, flush)
     }
 
     /// Takes the result of a finished flush without waiting.
     pub(super) async fn collect(&mut self, report: &mut Report) -> Result<()> {
         match &self.state {
-            State::Busy(task) if task.is_finished() => self.wait(report).await,
-            State::Busy(_) | State::Free(_) | State::Lost => Ok(()),
+            State::Busy { task, .. } if task.is_finished() => self.wait(report).await,
+            State::Busy { .. } | State::Free(_) | State::Lost => Ok(()),
         }
     }
 
-    /// Waits until the writer is free.
+    /// Waits until the writer is free. May be dropped while it waits, and asked again.
     pub(super) async fn wait(&mut self, report: &mut Report) -> Result<()> {
-        match std::mem::replace(&mut self.state, State::Lost) {
-            State::Busy(task) => {
-                let (writer, written) = task.await.map_err(|_| Error::Stage("writer"))?;
-                let written = written?;
-                self.state = State::Free(writer);
-                self.failed.extend(written.failed);
-                report.committed(
-                    written.position,
-                    written.bytes,
-                    written.panes,
-                    written.elapsed_us,
-                );
-            }
-            State::Free(writer) => self.state = State::Free(writer),
+        let finished = match &mut self.state {
+            State::Free(_) => return Ok(()),
+            State::Busy { task, .. } => task.await,
             State::Lost => return Err(Error::Stage("writer")),
-        }
+        };
+        self.state = State::Lost;
+        let (writer, written) = finished.map_err(|_| Error::Stage("writer"))?;
+        let written = written?;
+        self.pinned = writer.pin()?;
+        self.state = State::Free(writer);
+        self.failed.extend(written.failed);
+        report.committed(
+            written.position,
+            written.bytes,
+            written.panes,
+            written.elapsed_us,
+        );
         Ok(())
     }
 

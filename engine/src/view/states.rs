@@ -3,7 +3,7 @@
 //! A late event counts by the policy of its meter: in its own window, in the one in which it was stored, or
 //! nowhere. Its pane says so, and so does the lane that has not written it yet.
 
-use super::{View, inside::Inside};
+use super::{ShardCut, View, inside::Inside};
 use crate::{
     error::{Error, Result, query_error},
     metering::{Unwritten, micros, project},
@@ -46,8 +46,8 @@ impl View {
             states.push(meter.states_of(&placed(&pane, width_us)?)?);
         }
         let policy = meter.definition().late;
-        for (_, metering) in self.shards().await? {
-            for unwritten in metering.lanes()[index].unwritten()? {
+        for cut in self.shards().await? {
+            for unwritten in cut.metering.lanes()[index].unwritten()? {
                 states.extend(counted(unwritten, policy, width_us, inside)?);
             }
         }
@@ -66,7 +66,10 @@ impl View {
         let Some((from_us, _)) = inside.map(Inside::time) else {
             return Ok(());
         };
-        for (shard, metering) in self.shards().await? {
+        for ShardCut {
+            shard, metering, ..
+        } in self.shards().await?
+        {
             let begun_us = metering.lanes()[index].range().start;
             if from_us < begun_us {
                 let begun = Timestamp::from_microsecond(begun_us).unwrap_or_default();
@@ -91,8 +94,8 @@ impl View {
         for pane in self.panes(index, None).await? {
             states.push(meter.states_of(&pane)?);
         }
-        for (_, metering) in self.shards().await? {
-            let unwritten = metering.lanes()[index].unwritten()?;
+        for cut in self.shards().await? {
+            let unwritten = cut.metering.lanes()[index].unwritten()?;
             states.extend(unwritten.map(|unwritten| unwritten.states.clone()));
         }
         Ok(states)
@@ -100,11 +103,11 @@ impl View {
 
     /// A meter's panes, all or those that pass a filter.
     async fn panes(&self, index: usize, filter: Option<Expr>) -> Result<Vec<RecordBatch>> {
-        let Some(table) = &self.tables[index] else {
+        let Some(panes) = &self.panes[index] else {
             return Ok(Vec::new());
         };
         let doing = "reading a meter's panes";
-        let frame = session::context().read_table(table.provider()?);
+        let frame = session::context().read_table(Arc::clone(panes));
         let frame = match filter {
             Some(filter) => frame.and_then(|frame| frame.filter(filter)),
             None => frame,
@@ -158,7 +161,10 @@ impl View {
         let start = window_start(EventTime(time_us), width_us);
         let written = self.closing_cuts(index, start).await?;
         let mut on_time = lit(false);
-        for (shard, metering) in self.shards().await? {
+        for ShardCut {
+            shard, metering, ..
+        } in self.shards().await?
+        {
             let lane = &metering.lanes()[index];
             let end = lane.windowing().end(start);
             let mut in_shard = col("shard").eq(lit(shard.as_str()));
@@ -175,14 +181,14 @@ impl View {
 
     /// The message that closed a window, by shard, from the panes of the close.
     async fn closing_cuts(&self, index: usize, start: EventTime) -> Result<BTreeMap<String, i64>> {
-        let Some(table) = &self.tables[index] else {
+        let Some(panes) = &self.panes[index] else {
             return Ok(BTreeMap::new());
         };
         let doing = "reading when a window closed";
         let of_close = col("pane").eq(lit(0));
         let of_window = col("window_start").eq(schema::instant(start.0));
         let cuts = session::context()
-            .read_table(table.provider()?)
+            .read_table(Arc::clone(panes))
             .and_then(|frame| frame.filter(of_window.and(of_close)))
             .and_then(|frame| {
                 frame.aggregate(vec![col("shard")], vec![max(col("cut")).alias("cut")])

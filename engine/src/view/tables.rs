@@ -52,25 +52,33 @@ pub(super) async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn T
         .map(|table| Box::new(table) as Box<dyn Table>))
 }
 
+/// A table as it is now, to be read however it moves on.
+pub(super) fn pinned(
+    table: Option<&(dyn Table + 'static)>,
+) -> Result<Option<Arc<dyn TableProvider>>> {
+    Ok(table.map(Table::provider).transpose()?)
+}
+
 pub(super) fn provider_or(
-    table: Option<&dyn Table>,
+    pinned: Option<&Arc<dyn TableProvider>>,
     empty: impl FnOnce() -> SchemaRef,
 ) -> Result<Arc<dyn TableProvider>> {
-    match table {
-        Some(table) => Ok(table.provider()?),
-        None => memory(RecordBatch::new_empty(empty())),
+    match pinned {
+        Some(pinned) => Ok(Arc::clone(pinned)),
+        None => memory(vec![RecordBatch::new_empty(empty())]),
     }
 }
 
-fn memory(rows: RecordBatch) -> Result<Arc<dyn TableProvider>> {
-    let table = MemTable::try_new(rows.schema(), vec![vec![rows]]);
+/// Rows as a relation; there must be a batch, if only an empty one.
+pub(super) fn memory(rows: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>> {
+    let table = MemTable::try_new(rows[0].schema(), vec![rows]);
     Ok(Arc::new(
         table.map_err(query_error("registering a relation"))?,
     ))
 }
 
 pub(crate) fn register_rows(context: &SessionContext, name: &str, rows: RecordBatch) -> Result<()> {
-    register(context, name, memory(rows)?)
+    register(context, name, memory(vec![rows])?)
 }
 
 pub(super) fn register(

@@ -3,6 +3,9 @@
 //! naive recomputation of the log gives, and pane 0 of every window must be the same row as in a run
 //! without faults.
 //!
+//! While a process runs, its live view is asked for now and then: at any moment it must be what a naive
+//! reading of the log gives up to its position.
+//!
 //! [`properties`] has what holds of every log without faults.
 //!
 //! Each seed is one history. `TOLLGATE_SIMULATION_SEEDS=N` runs more of them, and a failure names its
@@ -14,6 +17,7 @@
     reason = "a test fails by panicking, and says what it went through"
 )]
 
+mod live;
 mod properties;
 
 use arrow::{
@@ -21,15 +25,17 @@ use arrow::{
     datatypes::{Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType},
     util::pretty::pretty_format_batches,
 };
+use live::Asker;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 use tokio::sync::watch;
 use tollgate::{
     Error,
+    catalog::Catalog,
     clock::ManualClock,
     dedupe,
     metering::table_schema,
@@ -95,6 +101,7 @@ struct Totals {
     halts: u64,
     errors: u64,
     zombies: u64,
+    answers: u64,
 }
 
 impl Totals {
@@ -103,13 +110,13 @@ impl Totals {
         self.halts += other.halts;
         self.errors += other.errors;
         self.zombies += other.zombies;
+        self.answers += other.answers;
     }
 }
 
 /// What is the same for every seed.
 struct Setup {
-    definitions: Definitions,
-    meters: Vec<Arc<Meter>>,
+    catalog: Arc<Catalog>,
 }
 
 impl Setup {
@@ -125,8 +132,12 @@ impl Setup {
             meters.push(Arc::new(Meter::plan(meter, event_type).await.unwrap()));
         }
         Setup {
-            definitions,
-            meters,
+            catalog: Arc::new(Catalog {
+                definitions,
+                checks: Vec::new(),
+                meters,
+                rate_tables: Vec::new(),
+            }),
         }
     }
 }
@@ -170,6 +181,8 @@ struct Fact {
     model: i64,
     tokens: i64,
     time_us: i64,
+    /// The message it came in first.
+    sequence: u64,
 }
 
 impl Fact {
@@ -203,7 +216,10 @@ fn make_log(random: &mut Random) -> Log {
                 0 => r#"{"specversion":"1.0","id":"broken""#.to_owned(),
                 1 => r#"{"specversion":"1.0","id":"x","source":"s","type":"other","subject":"u","time":"2026-10-01T00:00:00Z","data":{}}"#.to_owned(),
                 _ => {
-                    let fact = next_fact(random, &sent, clock_us);
+                    let fact = Fact {
+                        sequence,
+                        ..next_fact(random, &sent, clock_us)
+                    };
                     // First in sequence wins, whatever a later one says.
                     counted.entry(fact.id).or_insert_with(|| fact.clone());
                     let line = fact.line();
@@ -245,6 +261,7 @@ fn next_fact(random: &mut Random, sent: &[Fact], clock_us: i64) -> Fact {
         model: random.below(2),
         tokens: random.below(100),
         time_us: clock_us - random.below(late_us),
+        sequence: 0,
     }
 }
 
@@ -256,8 +273,8 @@ struct Lake {
 
 impl Lake {
     fn new(setup: &Setup) -> Self {
-        let events = schema::usage_events(&setup.definitions.event_types);
-        let meters = setup.meters.iter();
+        let events = schema::usage_events(&setup.catalog.definitions.event_types);
+        let meters = setup.catalog.meters.iter();
         let panes = meters.map(|m| MemoryTable::new(&m.definition().name, table_schema(m)));
         Lake {
             events: MemoryTable::new("events", events),
@@ -276,9 +293,9 @@ impl Lake {
         Parts {
             source: Box::new(source),
             decoder: Decoder::new(schema, "sim", DecodeOptions::default()).unwrap(),
-            definitions: setup.definitions.clone(),
+            definitions: setup.catalog.definitions.clone(),
             checks: Vec::new(),
-            meters: setup.meters.clone(),
+            meters: setup.catalog.meters.clone(),
             events: open(&self.events, faults).await,
             tables,
             clock: Arc::new(ManualClock::at(0)),
@@ -315,15 +332,19 @@ enum End {
     Failed(Error),
 }
 
-async fn process(parts: Parts, options: Options, faults: &Faults) -> End {
+/// Runs a process, and asks it for live values until it ends.
+async fn process(parts: Parts, options: Options, faults: &Faults, mut asker: Asker<'_>) -> End {
     let (_stop, stopped) = watch::channel(false);
+    let (live, mut questions) = shard::live(Arc::clone(&asker.setup.catalog));
     let run = shard::run(
         parts,
         options,
         stopped,
         watch::Sender::new(Progress::default()),
+        &mut questions,
     );
     tokio::select! {
+        never = asker.ask(&live) => match never {},
         ended = run => match ended {
             Ok(report) => End::Finished(Box::new(report)),
             Err(error) => End::Failed(error),
@@ -342,13 +363,14 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
     runtime().block_on(async {
         let faults = Faults::none();
         let parts = calm.parts(setup, &log, &faults).await;
-        match process(parts, options(&mut random), &faults).await {
+        let asker = Asker::new(&mut random, setup, &log);
+        match process(parts, options(&mut random), &faults, asker).await {
             End::Finished(report) => assert_eq!(report.position.sequence.0, log.messages),
             End::Halted => panic!("halted without a fault"),
             End::Failed(error) => panic!("failed without a fault: {error:?}"),
         }
         check_events(&faulty, &log);
-        for (at, meter) in setup.meters.iter().enumerate() {
+        for (at, meter) in setup.catalog.meters.iter().enumerate() {
             check_meter(meter, &faulty.panes[at], &log).await;
             let (faulty, calm) = (first_panes(&faulty.panes[at]), first_panes(&calm.panes[at]));
             assert_eq!(faulty, calm, "pane 0 of {}", meter.definition().name);
@@ -377,7 +399,11 @@ async fn survive(random: &mut Random, setup: &Setup, log: &Log, lake: &Lake) -> 
             totals.zombies += zombies.len() as u64;
             zombies.drain(..).for_each(|zombie| zombie.release());
         }
-        match process(parts, options(random), &faults).await {
+        let asker = Asker::new(random, setup, log);
+        let answers = Arc::clone(&asker.answers);
+        let end = process(parts, options(random), &faults, asker).await;
+        totals.answers += answers.load(Ordering::SeqCst);
+        match end {
             End::Finished(_) => break,
             End::Halted => {
                 totals.halts += 1;
@@ -435,6 +461,11 @@ async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
         .map(|panes| meter.states_of(panes).unwrap())
         .collect();
     let merged = meter.finish(&states).await.unwrap();
+    let name = &meter.definition().name;
+    assert_eq!(measured(&merged), expected(meter, &log.counted), "{name}");
+}
+
+fn measured(merged: &RecordBatch) -> Measured {
     let starts = merged["window_start"].as_primitive::<TimestampMicrosecondType>();
     let tokens = merged["tokens"].as_primitive::<Decimal128Type>();
     let calls = merged["calls"].as_primitive::<Int64Type>();
@@ -445,15 +476,15 @@ async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
         } else {
             tokens.value(row)
         };
-        let key = (starts.value(row), group(&merged, row));
+        let key = (starts.value(row), group(merged, row));
         let sums = Sums {
             tokens: sum,
             calls: calls.value(row),
-            sizes: sizes(&merged, row),
+            sizes: sizes(merged, row),
         };
         assert!(found.insert(key, sums).is_none());
     }
-    assert_eq!(found, expected(meter, log), "{}", meter.definition().name);
+    found
 }
 
 fn sizes(rows: &RecordBatch, row: usize) -> Option<(usize, i128)> {
@@ -472,11 +503,11 @@ fn group(rows: &RecordBatch, row: usize) -> String {
     }
 }
 
-fn expected(meter: &Meter, log: &Log) -> Measured {
+fn expected(meter: &Meter, counted: &[Fact]) -> Measured {
     let by_model = meter.definition().name == "by_model";
     let width_us = if by_model { MINUTE_US } else { 60 * MINUTE_US };
     let mut measured = Measured::new();
-    for fact in &log.counted {
+    for fact in counted {
         let start = fact.time_us - fact.time_us % width_us;
         let (group, is_summed) = match by_model {
             true => (format!("u{}/m{}", fact.subject, fact.model), true),
@@ -492,17 +523,17 @@ fn expected(meter: &Meter, log: &Log) -> Measured {
     }
     if !by_model {
         for ((start, group), sums) in &mut measured {
-            sums.sizes = Some(expected_sizes(*start, *start + width_us, group, log));
+            sums.sizes = Some(expected_sizes(*start, *start + width_us, group, counted));
         }
     }
     measured
 }
 
-fn expected_sizes(start: i64, end: i64, group: &str, log: &Log) -> (usize, i128) {
+fn expected_sizes(start: i64, end: i64, group: &str, counted: &[Fact]) -> (usize, i128) {
     let own = |fact: &&Fact| {
         format!("u{}", fact.subject) == group && (start..end).contains(&fact.time_us)
     };
-    let own: Vec<&Fact> = log.counted.iter().filter(own).collect();
+    let own: Vec<&Fact> = counted.iter().filter(own).collect();
     let sizes: BTreeSet<i64> = own.iter().map(|fact| fact.tokens).collect();
     let area = own
         .iter()

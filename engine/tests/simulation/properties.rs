@@ -7,7 +7,7 @@ use std::{iter::once, sync::Arc};
 use tokio::sync::watch;
 use tollgate::{
     dedupe,
-    shard::{self, Options},
+    shard::{self, Options, Questions},
     telemetry::Progress,
 };
 use tollgate_connectors::{Message, Sequence, fault::Faults, memory::MemoryStream};
@@ -62,6 +62,7 @@ fn log_of(minutes: &[Minute]) -> (MemoryStream, u64) {
                 model: *model,
                 tokens: *tokens,
                 time_us: start_us + offset_us,
+                sequence,
             };
             stream.append(Message {
                 sequence: Sequence(sequence),
@@ -120,7 +121,8 @@ async fn run(
     let progress = watch::Sender::new(Progress::default());
     let mut position = progress.subscribe();
     let parts = lake.parts(setup, log, &Faults::none()).await;
-    let run = shard::run(parts, options, stopped, progress);
+    let mut nobody = Questions::none();
+    let run = shard::run(parts, options, stopped, progress, &mut nobody);
     tokio::pin!(run);
     let Some((at, in_order)) = end else {
         run.await.unwrap();

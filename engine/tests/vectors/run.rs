@@ -15,7 +15,7 @@ use tollgate::{
     clock::ManualClock,
     dedupe,
     metering::table_schema,
-    shard::{self, Options, Parts},
+    shard::{self, Options, Parts, Questions},
     telemetry::Progress,
 };
 use tollgate_connectors::{
@@ -113,7 +113,8 @@ pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
     };
     let (_stop, stopped) = watch::channel(false);
     let progress = watch::Sender::new(Progress::default());
-    Box::pin(shard::run(parts, options(), stopped, progress)).await?;
+    let mut nobody = Questions::none();
+    Box::pin(shard::run(parts, options(), stopped, progress, &mut nobody)).await?;
     let events = table.rows();
     check_accepted(&events)?;
     Ok(Metered {

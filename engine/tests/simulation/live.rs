@@ -1,0 +1,93 @@
+//! Somebody who asks a process for its live values at random moments, and knows what they must be.
+
+use super::{Fact, Log, Random, Setup, expected, measured};
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::TimestampMicrosecondType,
+};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tollgate::{shard::Live, view::View};
+
+/// How often one process is asked at most: a history has several, and there are many histories.
+const ASKED_MAX: u32 = 4;
+
+pub(crate) struct Asker<'a> {
+    pub(crate) setup: &'a Setup,
+    log: &'a Log,
+    random: Random,
+    /// How many answers were right.
+    pub(crate) answers: Arc<AtomicU64>,
+}
+
+impl<'a> Asker<'a> {
+    pub(crate) fn new(random: &mut Random, setup: &'a Setup, log: &'a Log) -> Self {
+        Asker {
+            setup,
+            log,
+            random: Random(random.next()),
+            answers: Arc::default(),
+        }
+    }
+
+    /// Asks now and then, and checks every answer.
+    pub(crate) async fn ask(&mut self, live: &Live) -> Infallible {
+        let mut position = 0;
+        let mut closed = [BTreeSet::new(), BTreeSet::new()];
+        for _ in 0..self.random.below(ASKED_MAX + 1) {
+            for _ in 0..self.random.below(100) {
+                tokio::task::yield_now().await;
+            }
+            let view = live.view().await.unwrap();
+            let cut = view.cuts().await.unwrap()[0].1.sequence.0;
+            assert!(cut >= position, "back from {position} to {cut}");
+            position = cut;
+            let counted: Vec<Fact> = self.counted_until(cut);
+            check_events(&view, &counted).await;
+            for (index, meter) in self.setup.catalog.meters.iter().enumerate() {
+                let windows = view.windows(index, None).await.unwrap();
+                let name = &meter.definition().name;
+                let what = format!("{name}, live at {cut}");
+                assert_eq!(measured(&windows), expected(meter, &counted), "{what}");
+                let now_closed = final_windows(&windows);
+                assert!(closed[index].is_subset(&now_closed), "{what} opened again");
+                closed[index] = now_closed;
+            }
+            self.answers.fetch_add(1, Ordering::SeqCst);
+        }
+        pending().await
+    }
+
+    fn counted_until(&self, cut: u64) -> Vec<Fact> {
+        let counted = self.log.counted.iter();
+        counted.filter(|f| f.sequence <= cut).cloned().collect()
+    }
+}
+
+async fn check_events(view: &View, counted: &[Fact]) {
+    let sql = "SELECT event_id FROM events WHERE status IN ('ok', 'late')";
+    let context = view.session(sql).await.unwrap();
+    let rows = context.sql(sql).await.unwrap().collect().await.unwrap();
+    let ids = rows
+        .iter()
+        .flat_map(|rows| rows["event_id"].as_string::<i32>());
+    let mut found: Vec<usize> = ids.map(|id| id.unwrap().parse().unwrap()).collect();
+    found.sort_unstable();
+    let mut expected: Vec<usize> = counted.iter().map(|fact| fact.id).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+fn final_windows(rows: &RecordBatch) -> BTreeSet<i64> {
+    let starts = rows["window_start"].as_primitive::<TimestampMicrosecondType>();
+    let is_final = rows["is_final"].as_boolean();
+    let finals = (0..rows.num_rows()).filter(|row| is_final.value(*row));
+    finals.map(|row| starts.value(row)).collect()
+}

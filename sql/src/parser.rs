@@ -25,7 +25,8 @@ mod tests;
 pub(crate) use cursor::Name;
 pub(crate) use options::parse_date;
 pub use options::parse_instant;
-pub(crate) use suggest::{did_you_mean, list};
+pub use suggest::did_you_mean;
+pub(crate) use suggest::list;
 
 use crate::{
     definitions::{

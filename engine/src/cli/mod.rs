@@ -25,6 +25,7 @@ pub mod query;
 pub mod replay;
 pub mod run;
 pub mod source;
+pub mod watch;
 
 /// Meters what AI agents and their users consume, and prices it, exactly.
 #[derive(Debug, Parser)]
@@ -62,6 +63,8 @@ pub enum Command {
     Replay(replay::Arguments),
     /// Answers SQL over events, meters, rate tables and invoices.
     Query(query::Arguments),
+    /// Shows the newest windows of a meter, as they move.
+    Watch(watch::Arguments),
     /// Drafts invoices for a billing period, or issues them.
     Invoice(invoice::Arguments),
     /// Recomputes every meter from events and compares.
@@ -113,6 +116,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Publish(arguments) => publish::run(&settings()?, &arguments).await,
         Command::Replay(arguments) => replay::run(&settings()?, &arguments).await,
         Command::Query(arguments) => query::run(&settings()?, &arguments).await,
+        Command::Watch(arguments) => watch::run(&settings()?, &arguments).await,
         Command::Invoice(arguments) => invoice::run(&settings()?, &arguments).await,
         Command::Audit => audit::run(&settings()?).await,
         Command::Backfill(arguments) => backfill::run(&settings()?, &arguments).await,

@@ -36,6 +36,14 @@ pub enum Format {
 /// # Errors
 /// Stdout cannot be written.
 pub fn print(text: &str) -> Result<()> {
+    show(text).map(drop)
+}
+
+/// Writes text to stdout; false when its reader went away.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn show(text: &str) -> Result<bool> {
     print_bytes(text.as_bytes())
 }
 
@@ -44,7 +52,7 @@ pub fn print(text: &str) -> Result<()> {
 /// # Errors
 /// Stdout cannot be written, or a column's type has no place in the format.
 pub fn print_rows(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<()> {
-    print_bytes(&encode_rows(schema, rows, format)?)
+    print_bytes(&encode_rows(schema, rows, format)?).map(drop)
 }
 
 /// Rows in a format, as the bytes of a file.
@@ -133,15 +141,15 @@ fn json_texts(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     Ok(Arc::new(lines.lines().map(value).collect::<StringArray>()))
 }
 
-fn print_bytes(bytes: &[u8]) -> Result<()> {
+fn print_bytes(bytes: &[u8]) -> Result<bool> {
     match io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(source) => Err(Error::File {
             file: "stdout".into(),
             doing: "writing the result",
             source,
         }),
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
     }
 }
 

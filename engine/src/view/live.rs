@@ -8,8 +8,11 @@ use crate::{
 };
 use arrow::array::RecordBatch;
 use datafusion::{
-    catalog::TableProvider,
-    prelude::{DataFrame, SessionContext, col, lit},
+    catalog::{TableProvider, view::ViewTable},
+    datasource::provider_as_source,
+    error::Result as Planned,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    prelude::{col, lit},
 };
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -23,21 +26,21 @@ impl View {
         pinned: Pinned,
         rows: Vec<RecordBatch>,
     ) -> Result<Self> {
+        let doing = "pinning a live view";
         let shard = cut.shard.as_str();
-        let mut events = of_shard(pinned.events, shard)?;
-        if !rows.is_empty() {
-            let rows = SessionContext::new().read_table(memory(rows)?);
-            events = rows
-                .and_then(|rows| events.union_by_name(rows))
-                .map_err(query_error("adding rows that are not committed yet"))?;
-        }
+        let rows = match rows.is_empty() {
+            true => None,
+            false => Some(memory(rows)?),
+        };
+        let events = events(pinned.events, rows, shard).map_err(query_error(doing))?;
         let mut panes = Vec::with_capacity(pinned.panes.len());
         for table in pinned.panes {
-            panes.push(Some(of_shard(table, shard)?.into_view()));
+            let plan = of_shard(table, shard).and_then(LogicalPlanBuilder::build);
+            panes.push(Some(provider(plan.map_err(query_error(doing))?)));
         }
         Ok(View {
             catalog,
-            events: Some(events.into_view()),
+            events: Some(events),
             panes,
             documents: None,
             committed: Committed::default(),
@@ -46,10 +49,28 @@ impl View {
     }
 }
 
+/// The shard's committed rows and those that are not.
+fn events(
+    committed: Arc<dyn TableProvider>,
+    rows: Option<Arc<dyn TableProvider>>,
+    shard: &str,
+) -> Planned<Arc<dyn TableProvider>> {
+    let mut plan = of_shard(committed, shard)?;
+    if let Some(rows) = rows {
+        plan = plan.union_by_name(scan(rows)?.build()?)?;
+    }
+    Ok(provider(plan.build()?))
+}
+
 /// What one shard has in a table. The others' panes and events are not pinned at one cut.
-fn of_shard(table: Arc<dyn TableProvider>, shard: &str) -> Result<DataFrame> {
-    SessionContext::new()
-        .read_table(table)
-        .and_then(|frame| frame.filter(col("shard").eq(lit(shard))))
-        .map_err(query_error("selecting a shard's rows"))
+fn of_shard(table: Arc<dyn TableProvider>, shard: &str) -> Planned<LogicalPlanBuilder> {
+    scan(table)?.filter(col("shard").eq(lit(shard)))
+}
+
+fn scan(table: Arc<dyn TableProvider>) -> Planned<LogicalPlanBuilder> {
+    LogicalPlanBuilder::scan("part", provider_as_source(table), None)
+}
+
+fn provider(plan: LogicalPlan) -> Arc<dyn TableProvider> {
+    Arc::new(ViewTable::new(plan, None))
 }

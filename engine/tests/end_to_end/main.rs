@@ -23,6 +23,7 @@ mod invoices;
 mod kill_loop;
 mod late;
 mod live;
+mod live_values;
 mod maintenance;
 mod overflow;
 mod readers;

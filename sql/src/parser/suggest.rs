@@ -13,7 +13,7 @@ pub(crate) fn list<S: AsRef<str>>(names: &[S]) -> String {
 }
 
 /// A hint for a name that is not among those known: the nearest one, if it is near, and all of them.
-pub(crate) fn did_you_mean<S: AsRef<str>>(name: &str, what: &str, known: &[S]) -> String {
+pub fn did_you_mean<S: AsRef<str>>(name: &str, what: &str, known: &[S]) -> String {
     let all = format!("known {what}: {}", list(known));
     match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`? {all}"),

@@ -185,6 +185,11 @@ impl View {
         Ok(cuts.map(|cut| (cut.shard.clone(), cut.position)).collect())
     }
 
+    /// True for the view of a running shard.
+    fn is_live(&self) -> bool {
+        self.documents.is_none()
+    }
+
     /// The definitions that this view was opened with.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
@@ -379,7 +384,8 @@ impl View {
     }
 
     /// A meter's windows, all or those that overlap a period, merged from panes and open windows:
-    /// `window_start, window_end, is_final, customer, subject, dimensions…, measures…`. Where a
+    /// `window_start, window_end, is_final, customer, subject, dimensions…, measures…`, sorted by window,
+    /// subject and dimensions, but in no particular order in a live view. Where a
     /// period begins or ends within a window, only its part of that window counts.
     pub async fn windows(&self, index: usize, period: Option<&Period>) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
@@ -398,7 +404,10 @@ impl View {
 
     async fn finished(&self, index: usize, states: &[RecordBatch]) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
-        let rows = meter.rows(states).await?;
+        let rows = match self.is_live() {
+            true => meter.rows_in_any_order(states).await?,
+            false => meter.rows(states).await?,
+        };
         let closed_end = self
             .shards()
             .await?

@@ -345,8 +345,13 @@ impl Meter {
     }
 
     async fn finish_sorted(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
+        let finished = self.finish_unsorted(states).await?;
+        sorted(&finished, 1 + self.layout.key_count).map_err(merging)
+    }
+
+    async fn finish_unsorted(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
         match self.finish.run(states.to_vec()).await {
-            Ok(finished) => sorted(&finished, 1 + self.layout.key_count).map_err(merging),
+            Ok(finished) => Ok(finished),
             Err(error) => Err(self.blame_states(&self.finish, states, error).await),
         }
     }

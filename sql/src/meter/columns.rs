@@ -1,9 +1,10 @@
 //! Rows sorted, and columns found, renamed and checked.
 
 use arrow::{
-    array::{ArrayRef, RecordBatch},
-    compute::{SortColumn, SortOptions, cast, lexsort_to_indices, take_record_batch},
+    array::{ArrayRef, RecordBatch, UInt64Array},
+    compute::{SortOptions, cast, take_record_batch},
     datatypes::{DataType, FieldRef, SchemaRef},
+    row::{Row, RowConverter, SortField},
 };
 use datafusion::{common::exec_err, error::DataFusionError};
 use std::sync::Arc;
@@ -17,11 +18,16 @@ pub(super) fn sorted(
         descending: false,
         nulls_first: true,
     };
-    let keys = batch.columns()[..key_count].iter().map(|key| SortColumn {
-        values: Arc::clone(key),
-        options: Some(options),
+    let keys = &batch.columns()[..key_count];
+    let fields = keys.iter().map(|key| {
+        let data_type = key.data_type().clone();
+        SortField::new_with_options(data_type, options)
     });
-    let order = lexsort_to_indices(&keys.collect::<Vec<_>>(), None)?;
+    // Keys as bytes that compare as the keys do: several times faster than column by column.
+    let rows = RowConverter::new(fields.collect())?.convert_columns(keys)?;
+    let mut order: Vec<(Row<'_>, u64)> = rows.iter().zip(0..).collect();
+    order.sort_unstable();
+    let order: UInt64Array = order.into_iter().map(|(_, at)| at).collect();
     Ok(take_record_batch(batch, &order)?)
 }
 

@@ -7,8 +7,8 @@
 //! [`shard::Live`], in turns on the same stream, each with a lake of its own. Every answer is compared with
 //! what had been published up to the position that it names, and the lake with everything at the end;
 //! the command fails when one differs or goes back. What can be compared between machines is the ratio of
-//! the two times; where other work disturbs the clock, that of the processor time of this process, which
-//! is what a machine without a free core would lose.
+//! the two times; where other work disturbs the clock, the processor time of one answer says what ten of them
+//! take of a second of all cores.
 //!
 //! | variable | default | |
 //! |---|---|---|
@@ -78,7 +78,7 @@ async fn measure() -> Result<()> {
     let published = Arc::new(publish(server.url()).await?);
     let every = Duration::from_millis(number("TOLLGATE_BENCH_EVERY", 100)?.max(1));
     println!(
-        "round   alone ms   asked ms   slower by   CPU more by   answers   median ms   slowest ms   last count"
+        "round   alone ms   asked ms   slower by   CPU alone ms   answers   CPU ms each   median ms   slowest ms   last count"
     );
     let mut ratios = Vec::new();
     for round in 1..=number("TOLLGATE_BENCH_ROUNDS", 3)?.max(1) {
@@ -87,15 +87,16 @@ async fn measure() -> Result<()> {
         let (asked, answers) =
             ingest(&home.join("asked"), server.url(), &published, Some(every)).await?;
         fs::remove_dir_all(&home)?;
-        let clock = permille(asked.clock.as_micros(), alone.clock.as_micros());
-        let processor = permille(asked.processor_ticks, alone.processor_ticks);
-        ratios.push((clock, processor));
+        let slower = asked.clock.as_micros() * 1_000 / alone.clock.as_micros().max(1);
+        ratios.push(slower);
+        let answered = u128::try_from(answers.took.len())?.max(1);
+        let each = asked.processor_ms.saturating_sub(alone.processor_ms) / answered;
         println!(
-            "{round:>5} {:>10} {:>10} {:>11} {:>13} {:>9} {:>11} {:>12} {:>12}",
+            "{round:>5} {:>10} {:>10} {:>11} {:>14} {:>9} {each:>13} {:>11} {:>12} {:>12}",
             alone.clock.as_millis(),
             asked.clock.as_millis(),
-            percent(clock),
-            percent(processor),
+            percent(slower),
+            alone.processor_ms,
             answers.took.len(),
             answers.quantile(50).as_millis(),
             answers.quantile(100).as_millis(),
@@ -103,21 +104,13 @@ async fn measure() -> Result<()> {
         );
     }
     server.stop().await?;
-    let (mut clock, mut processor): (Vec<u128>, Vec<u128>) = ratios.into_iter().unzip();
-    clock.sort_unstable();
-    processor.sort_unstable();
-    let median = clock.len() / 2;
+    ratios.sort_unstable();
     println!(
-        "\nmedian of {} rounds: slower by {}, {} more processor time",
-        clock.len(),
-        percent(clock[median]),
-        percent(processor[median])
+        "\nmedian of {} rounds: slower by {}",
+        ratios.len(),
+        percent(ratios[ratios.len() / 2])
     );
     Ok(())
-}
-
-fn permille(asked: u128, alone: u128) -> u128 {
-    asked * 1_000 / alone.max(1)
 }
 
 fn percent(permille: u128) -> String {
@@ -163,7 +156,7 @@ async fn publish(url: &str) -> Result<Vec<u64>> {
 /// What one ingest took.
 struct Took {
     clock: Duration,
-    processor_ticks: u128,
+    processor_ms: u128,
 }
 
 /// What was answered during one ingest.
@@ -197,11 +190,11 @@ async fn ingest(
         None => (None, Questions::none()),
     };
     let (_stop, stopped) = watch::channel(false);
-    let (started, ticks) = (Instant::now(), processor_ticks()?);
+    let (started, processor) = (Instant::now(), processor_ms()?);
     Box::pin(supervise(&settings, &catalog, true, stopped, questions)).await?;
     let took = Took {
         clock: started.elapsed(),
-        processor_ticks: processor_ticks()? - ticks,
+        processor_ms: processor_ms()? - processor,
     };
     let answers = match asking {
         Some(asking) => asking.await??,
@@ -253,17 +246,18 @@ async fn total(view: &View) -> Result<(u64, u64)> {
     Ok((position, u64::try_from(count)?))
 }
 
-/// What this process has used of all processors so far, in ticks of the kernel; 0 where it does not say.
-fn processor_ticks() -> Result<u128> {
+/// What this process has used of all processors so far, in milliseconds; 0 where the kernel does not say.
+fn processor_ms() -> Result<u128> {
+    /// A tick of the kernel's accounts, which are in hundredths of a second.
+    const TICK_MS: u128 = 10;
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is the name in parentheses and may hold anything; `utime` is the 14th.
     let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
-    let times = fields.split_whitespace().skip(11).take(2);
     let mut ticks = 0;
-    for time in times {
+    for time in fields.split_whitespace().skip(11).take(2) {
         ticks += time.parse::<u128>()?;
     }
-    Ok(ticks)
+    Ok(ticks * TICK_MS)
 }
 
 fn settings(home: &Path, url: &str) -> Result<Settings> {

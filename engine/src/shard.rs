@@ -116,7 +116,7 @@ struct Buffer {
 /// Runs a shard until its source ends, it is told to stop, or it fails; returns what it did.
 ///
 /// `stop` becomes true to stop gracefully: what was read is flushed first. `questions` are those of
-/// [`live`], or [`Questions::none`].
+/// [`live()`], or [`Questions::none`].
 ///
 /// # Errors
 /// Whatever the source, the lake or a meter cannot do; see [`Error::kind`] for what to do then.

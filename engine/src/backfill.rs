@@ -95,6 +95,9 @@ fn unknown(catalog: &Catalog, name: &str) -> Error {
 fn check_start(meter: &Meter, span: Span) -> Result<()> {
     let width_us = meter.definition().window_us;
     match span.from_us {
+        Some(_) if meter.has_sessions() => Err(Error::Usage(
+            "--from: it could cut a session in two; fill a meter of sessions in from its first event".into(),
+        )),
         Some(from_us) if from_us.rem_euclid(width_us) != 0 => Err(Error::Usage(
             "--from: no window of the meter begins there; write the instant at which one does"
                 .into(),
@@ -162,8 +165,9 @@ impl Fill<'_> {
 
     /// Where the meter goes on, unless a shard's owner does that itself.
     async fn lane(&self, table: Option<&dyn Table>) -> Result<Lane> {
-        let lane =
-            recovery::lane(&self.catalog.definitions, self.meter, table, &self.marks).await?;
+        let position = Position::load(self.events, &self.marks)?;
+        let definitions = &self.catalog.definitions;
+        let lane = recovery::lane(definitions, self.meter, table, &self.marks, &position).await?;
         let refused = |problem: String, hint: &str| Error::Meter {
             meter: self.meter.definition().name.clone(),
             problem,
@@ -171,7 +175,8 @@ impl Fill<'_> {
         };
         let epoch = self.marks.epoch();
         let theirs = table.and_then(|table| table.mark(&epoch));
-        if theirs.is_some() && theirs == self.events.mark(&epoch) {
+        // An owner that came after `events` was read has a larger one.
+        if theirs.is_some() && theirs >= self.events.mark(&epoch) {
             let problem = format!(
                 "shard `{}`: `tollgate run` has it, up to sequence {}",
                 self.marks.shard(),

@@ -42,6 +42,8 @@ pub struct Metering {
     /// Watermarks that are known for a cut, lowest cut first: in a replay they restore the advances
     /// that no event explains.
     known: VecDeque<Written>,
+    /// When the last event was stored that was applied, in microseconds.
+    last_ingest_us: i64,
     /// The most that all open windows may take.
     bytes_max: usize,
 }
@@ -67,6 +69,7 @@ impl Metering {
             lanes,
             watermark: Watermark::at(EventTime::MIN),
             known: known.into(),
+            last_ingest_us: 0,
             bytes_max,
         }
     }
@@ -96,6 +99,7 @@ impl Metering {
     pub async fn apply(&mut self, events: &RecordBatch) -> Result<Applied> {
         let watermark = self.watermark;
         let known = self.known.clone();
+        let last_ingest_us = self.last_ingest_us;
         let closings: Vec<Closings> = self.lanes.iter().map(|l| l.closings.clone()).collect();
         let measured = self.measure(events).await?;
         let mut is_measurable = true;
@@ -105,6 +109,7 @@ impl Metering {
         if !is_measurable {
             self.watermark = watermark;
             self.known = known;
+            self.last_ingest_us = last_ingest_us;
             for (lane, closings) in self.lanes.iter_mut().zip(closings) {
                 lane.closings = closings;
             }
@@ -192,7 +197,10 @@ impl Metering {
             let sequence = Sequence(sequences[i].unsigned_abs());
             while let Some(known) = self.known.pop_front_if(|known| known.cut < sequence) {
                 // What closed there closes here too, with the last message before it.
-                let closed_at_us = ingest_times[i.saturating_sub(1)];
+                let closed_at_us = match i {
+                    0 => self.last_ingest_us,
+                    _ => ingest_times[i - 1],
+                };
                 self.watermark.advance(known.watermark);
                 moves.push((self.watermark.now(), known.cut, closed_at_us));
             }
@@ -208,6 +216,7 @@ impl Metering {
                 _ => {}
             }
         }
+        self.last_ingest_us = ingest_times.last().copied().unwrap_or(self.last_ingest_us);
         Counted {
             events,
             sequences,
@@ -254,14 +263,7 @@ impl Metering {
 
     /// True when `watermark` would close a window that has usage.
     pub fn would_close(&self, watermark: EventTime) -> bool {
-        self.lanes.iter().any(|lane| {
-            let closed_end = lane.windowing.closed_end(watermark);
-            let mut open = lane
-                .open
-                .starts()
-                .filter(|start| *start >= lane.closed_end());
-            closed_end > lane.closed_end() && open.any(|start| start < closed_end)
-        })
+        self.lanes.iter().any(|lane| lane.would_close(watermark))
     }
 
     /// The least watermark that closes every open window; `None` when none is open.

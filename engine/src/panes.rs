@@ -8,7 +8,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use std::{collections::BTreeMap, sync::Arc};
-use tollgate_connectors::{Attempt, Table};
+use tollgate_connectors::{Attempt, Sequence, Staged, Table};
 use tollgate_sql::meter::Meter;
 
 /// Takes panes that are ready.
@@ -52,6 +52,29 @@ impl PaneSink for PaneWriter {
 }
 
 impl PaneWriter {
+    /// Says in each table which versions of its meter there are, before any window closes by them.
+    pub(crate) async fn register_versions(&mut self) -> Result<()> {
+        for (meter, table) in self.meters.iter().zip(&mut self.tables) {
+            let mut marks = versions(meter, &self.owner.marks);
+            if marks
+                .iter()
+                .all(|(mark, value)| table.mark(mark) == Some(*value))
+            {
+                continue;
+            }
+            marks.insert(self.owner.marks.epoch(), self.owner.epoch);
+            let step = table.version().unsigned_abs();
+            let attempt = Attempt {
+                commit_id: self.owner.commit_id(Sequence(0), step),
+                marks,
+                info: BTreeMap::new(),
+            };
+            let (table, clock) = (table.as_mut(), self.clock.as_ref());
+            commit::commit_once(table, &attempt, &Staged::default(), &self.owner, clock).await?;
+        }
+        Ok(())
+    }
+
     async fn commit(&mut self, pending: &Pending, position: &Position) -> Result<u64> {
         let meter = &self.meters[pending.lane];
         let table = self.tables[pending.lane].as_mut();
@@ -83,10 +106,16 @@ pub(crate) fn marks(
         (marks.epoch(), epoch),
         (marks.late(), meter.definition().late.number()),
     ]);
-    let later = &meter.versions()[1..];
-    values.extend(later.iter().map(|version| {
+    values.extend(versions(meter, marks));
+    values
+}
+
+/// The later versions of a meter.
+fn versions(meter: &Meter, marks: &Marks) -> BTreeMap<String, i64> {
+    let later = meter.versions()[1..].iter();
+    let versions = later.map(|version| {
         let fingerprint = version.fingerprint.cast_signed();
         (marks.version(version.number), fingerprint)
-    }));
-    values
+    });
+    versions.collect()
 }

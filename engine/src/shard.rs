@@ -188,7 +188,7 @@ impl Shard {
             take_over(table.as_mut(), &owner, clock.as_ref()).await?;
         }
         let known: Vec<Option<&dyn Table>> = tables.iter().map(|t| Some(t.as_ref())).collect();
-        let lanes = recovery::lanes(&definitions, &meters, &known, &owner.marks).await?;
+        let lanes = recovery::lanes(&definitions, &meters, &known, &owner.marks, &position).await?;
         let mut panes = PaneWriter {
             owner,
             meters,
@@ -196,6 +196,7 @@ impl Shard {
             clock: Arc::clone(&clock),
             rows: 0,
         };
+        panes.register_versions().await?;
         let sink = Sink {
             panes: &mut panes,
             bytes: options.flush_bytes,

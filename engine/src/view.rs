@@ -160,6 +160,7 @@ impl View {
                 &self.catalog.meters,
                 &tables,
                 &marks,
+                &position,
             )
             .await?;
             let metering = recovery::open_windows(

@@ -6,6 +6,6 @@ WHERE u.shard = $shard
   AND NOT EXISTS (
     SELECT 1
     FROM events c
-    WHERE c.status IN ('ok', 'late') AND c.source = u.source AND c.event_id = u.event_id
+    WHERE c.shard = $shard AND c.status IN ('ok', 'late') AND c.source = u.source AND c.event_id = u.event_id
   )
 ORDER BY u.sequence, u.ordinal

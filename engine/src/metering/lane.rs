@@ -33,9 +33,9 @@ pub struct Lane {
     pub(super) written: Written,
     pub(super) closings: Closings,
     pub(super) open: States,
-    /// When the last session ends that was seen, in microseconds.
-    sessions_end_us: Option<i64>,
-    /// By the quarter hour in which they were stored, where that decides the period they count in.
+    /// When the last row ends that is made of several base windows, in microseconds.
+    last_end_us: Option<i64>,
+    /// By when they were stored, where that decides the window and the period they count in.
     pub(super) late: BTreeMap<i64, Late>,
     /// The time of the windows that it measures, in microseconds.
     range: Range<i64>,
@@ -75,6 +75,14 @@ pub struct Unwritten<'a> {
 
 /// Billing periods of every time zone begin on a quarter hour.
 const QUARTER_US: i64 = 900_000_000;
+
+/// The greatest number that divides both; they are above zero.
+fn greatest_divisor(a: i64, b: i64) -> i64 {
+    match a % b {
+        0 => b,
+        rest => greatest_divisor(b, rest),
+    }
+}
 
 /// What one lane makes of one micro-batch.
 #[derive(Debug, Default)]
@@ -120,7 +128,7 @@ impl Lane {
             written,
             closings: Closings::new(windowing, written.watermark),
             open: States::default(),
-            sessions_end_us: None,
+            last_end_us: None,
             late: BTreeMap::new(),
             range: i64::MIN..i64::MAX,
             panes,
@@ -167,19 +175,46 @@ impl Lane {
         taken.or(self.closings.of(end)).map(|closing| closing.cut)
     }
 
+    /// The same where rows made of several base windows end at this time, in microseconds.
+    pub(crate) fn seen_until(self, last_end_us: Option<i64>) -> Self {
+        Lane {
+            last_end_us,
+            ..self
+        }
+    }
+
     /// The least watermark that closes every window that has usage; `None` when none is open.
     pub(super) fn closing_watermark(&self) -> Option<EventTime> {
-        let last = match self.sessions_end_us {
-            // A session is open until its last gap is over, though all its events are written.
-            Some(end_us) => EventTime(end_us - 1),
-            None => self.open.last_start()?,
-        };
-        let end = self.windowing.end(last);
+        let open = self
+            .open
+            .last_start()
+            .map(|start| self.windowing.end(start));
+        let end = open.max(self.last_end())?;
         (end > self.closed_end()).then(|| self.windowing.closing_watermark(end))
+    }
+
+    /// True when `watermark` would close a window that has usage.
+    pub(super) fn would_close(&self, watermark: EventTime) -> bool {
+        let closed_end = self.windowing.closed_end(watermark);
+        let closes = |end: EventTime| end > self.closed_end() && end <= closed_end;
+        let mut open = self.open.starts().map(|start| self.windowing.end(start));
+        open.any(closes) || self.last_end().is_some_and(closes)
+    }
+
+    /// Where the base window ends that closes the last row made of several.
+    fn last_end(&self) -> Option<EventTime> {
+        // The instant of the end itself is in the next one.
+        let last = |end_us: i64| self.windowing.end(EventTime(end_us.saturating_sub(1)));
+        self.last_end_us.map(last)
     }
 
     /// True when a window that overlaps `[start, end)`, in microseconds, has usage and is not closed.
     pub fn has_open_windows(&self, start_us: i64, end_us: i64) -> bool {
+        // A session that ends in this time may begin, and still grow, before it.
+        let start_us = match self.meter.has_sessions() {
+            true => i64::MIN,
+            false => start_us,
+        };
         self.open.starts().any(|start| {
             let end = self.windowing.end(start);
             start.0 < end_us && end.0 > start_us && end > self.closed_end()
@@ -221,6 +256,7 @@ impl Lane {
         );
         self.open = States::default();
         self.late = BTreeMap::new();
+        self.last_end_us = None;
         self.stopped = Some(Arc::new(error));
     }
 
@@ -273,8 +309,10 @@ impl Lane {
         late: &BooleanBuffer,
     ) -> BTreeMap<i64, (BooleanBuffer, i64)> {
         let stored = micros(counted.events, "ingest_time");
+        // So that all of it counts in one window, and in one period of any zone.
+        let apart_us = greatest_divisor(self.windowing.width_us, QUARTER_US);
         let arrival = |row: usize| match self.meter.definition().late {
-            LatePolicy::NextPeriod => stored[row].div_euclid(QUARTER_US),
+            LatePolicy::NextPeriod => stored[row].div_euclid(apart_us),
             LatePolicy::Correct | LatePolicy::Quarantine => 0,
         };
         let arrivals: BTreeSet<i64> = late.set_indices().map(arrival).collect();
@@ -306,10 +344,7 @@ impl Lane {
 
     async fn push(&mut self, measured: Measured) -> Result<()> {
         if let Some(open) = measured.open {
-            if self.meter.has_sessions() {
-                let end = micros(&open, "window_end").iter().max().copied();
-                self.sessions_end_us = self.sessions_end_us.max(end);
-            }
+            self.last_end_us = self.last_end_us.max(self.meter.last_end_us(&open));
             self.open.push(&self.meter, open).await?;
         }
         for (arrival, part) in measured.late {
@@ -417,5 +452,22 @@ impl Lane {
     /// Puts back what was taken out last.
     pub(super) fn put_back(&mut self, taken: &Pending) {
         self.taken = Some(taken.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_usage_is_kept_apart_by_windows_and_by_periods() {
+        let minutes = |minutes: i64| minutes * 60_000_000;
+        for (width, apart) in [(1, 1), (15, 15), (24, 3), (40, 5), (60, 15), (1_440, 15)] {
+            assert_eq!(
+                greatest_divisor(minutes(width), QUARTER_US),
+                minutes(apart),
+                "{width}"
+            );
+        }
     }
 }

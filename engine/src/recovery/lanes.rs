@@ -1,7 +1,7 @@
 //! What each meter's table already holds, and whether its definition may go on from there.
 
 use crate::{
-    commit::Marks,
+    commit::{Marks, Position},
     error::{Error, Result, query_error},
     metering::{Lane, Written, last_panes},
     window::{EventTime, Windowing},
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::{Sequence, Table};
 use tollgate_sql::{
-    definitions::{Definitions, LatePolicy},
+    definitions::{Definitions, Frame, LatePolicy},
     meter::Meter,
 };
 
@@ -24,15 +24,16 @@ pub async fn lanes(
     meters: &[Arc<Meter>],
     tables: &[Option<&dyn Table>],
     marks: &Marks,
+    position: &Position,
 ) -> Result<Vec<Lane>> {
     let mut lanes = Vec::with_capacity(meters.len());
     for (meter, table) in meters.iter().zip(tables) {
-        lanes.push(lane(definitions, meter, *table, marks).await?);
+        lanes.push(lane(definitions, meter, *table, marks, position).await?);
     }
     Ok(lanes)
 }
 
-/// Builds the lane of one meter from its table, if it has one.
+/// Builds the lane of one meter from its table, if it has one, as of a position of its shard.
 ///
 /// # Errors
 /// [`Error::Meter`] when the table was written by other versions, or by another policy for late events.
@@ -41,6 +42,7 @@ pub async fn lane(
     meter: &Arc<Meter>,
     table: Option<&dyn Table>,
     marks: &Marks,
+    position: &Position,
 ) -> Result<Lane> {
     let event_type = definitions
         .event_type(&meter.definition().event_type)
@@ -56,11 +58,11 @@ pub async fn lane(
         return Ok(lane);
     };
     let written = written(table, marks);
-    check(meter, table, marks, written)?;
-    let panes = late_panes(table, marks.shard()).await?;
+    check(meter, table, marks, written, position.watermark)?;
+    let PanesSeen { panes, last_end_us } = panes_seen(meter, table, marks.shard()).await?;
     let from_us = table.mark(&marks.from()).unwrap_or(i64::MIN);
     let lane = Lane::new(Arc::clone(meter), event_type.clone(), written, panes);
-    Ok(lane.within(from_us..i64::MAX))
+    Ok(lane.within(from_us..i64::MAX).seen_until(last_end_us))
 }
 
 /// What a meter's table already holds, from its marks.
@@ -78,25 +80,51 @@ fn written(table: &dyn Table, marks: &Marks) -> Written {
     }
 }
 
-async fn late_panes(table: &dyn Table, shard: &str) -> Result<BTreeMap<i64, i32>> {
-    let doing = "reading the numbers of late panes";
-    let frame = SessionContext::new()
+/// What the panes of one shard say.
+struct PanesSeen {
+    /// The number of the last late pane of each window start that has any.
+    panes: BTreeMap<i64, i32>,
+    /// When the last row ends that is made of several base windows, in microseconds.
+    last_end_us: Option<i64>,
+}
+
+async fn panes_seen(meter: &Meter, table: &dyn Table, shard: &str) -> Result<PanesSeen> {
+    let doing = "reading what a meter's table holds";
+    let of_shard = SessionContext::new()
         .read_table(table.provider()?)
-        .and_then(|frame| frame.filter(col("pane").gt(lit(0)).and(col("shard").eq(lit(shard)))))
+        .and_then(|frame| frame.filter(col("shard").eq(lit(shard))))
+        .map_err(query_error(doing))?;
+    let late = of_shard
+        .clone()
+        .filter(col("pane").gt(lit(0)))
         .and_then(|frame| {
-            frame.aggregate(
-                vec![col("window_start")],
-                vec![max(col("pane")).alias("pane")],
-            )
+            let last = max(col("pane")).alias("pane");
+            frame.aggregate(vec![col("window_start")], vec![last])
         })
         .map_err(query_error(doing))?;
-    Ok(last_panes(
-        &frame.collect().await.map_err(query_error(doing))?,
-    ))
+    let panes = last_panes(&late.collect().await.map_err(query_error(doing))?);
+    let last_end_us = match meter.definition().frame {
+        Frame::Tumbling => None,
+        Frame::Hopping { .. } | Frame::Session { .. } => {
+            let ends = ["window_start", "window_end"].map(|name| max(col(name)).alias(name));
+            let last = of_shard
+                .aggregate(Vec::new(), ends.to_vec())
+                .map_err(query_error(doing))?;
+            let last = last.collect().await.map_err(query_error(doing))?;
+            last.iter().filter_map(|row| meter.last_end_us(row)).max()
+        }
+    };
+    Ok(PanesSeen { panes, last_end_us })
 }
 
 /// Refuses a definition that would go on otherwise than its table was begun.
-fn check(meter: &Meter, table: &dyn Table, marks: &Marks, written: Written) -> Result<()> {
+fn check(
+    meter: &Meter,
+    table: &dyn Table,
+    marks: &Marks,
+    written: Written,
+    watermark: EventTime,
+) -> Result<()> {
     if written == Written::NOTHING {
         return Ok(());
     }
@@ -119,21 +147,21 @@ fn check(meter: &Meter, table: &dyn Table, marks: &Marks, written: Written) -> R
         ));
     }
     let registered = |number| table.mark(&marks.version(number));
-    check_versions(meter, registered, written).map_err(|(problem, hint)| refused(problem, hint))
+    check_versions(meter, registered, watermark).map_err(|(problem, hint)| refused(problem, hint))
 }
 
-/// Decides whether a meter's versions are those that its table knows, and new ones begin where nothing is
-/// written. Does no I/O.
+/// Decides whether a meter's versions are those that its table knows, and new ones begin where no window is
+/// closed, be it one without usage. Does no I/O.
 fn check_versions(
     meter: &Meter,
     registered: impl Fn(u32) -> Option<i64>,
-    written: Written,
+    watermark: EventTime,
 ) -> Result<(), (String, String)> {
     let windowing = Windowing {
         width_us: meter.definition().window_us,
         lateness_us: meter.definition().lateness_us,
     };
-    let closed_end = windowing.closed_end(written.watermark).0;
+    let closed_end = windowing.closed_end(watermark).0;
     for version in &meter.versions()[1..] {
         match registered(version.number) {
             Some(fingerprint) if fingerprint == version.fingerprint.cast_signed() => {}
@@ -148,8 +176,8 @@ fn check_versions(
             None if version.from_us < closed_end => {
                 let closed = instant(closed_end);
                 let problem = format!(
-                    "version {} is effective from {}, but windows up to {closed} are closed and \
-                     written by the version before it",
+                    "version {} is effective from {}, but windows up to {closed} are closed by the \
+                     version before it",
                     version.number,
                     instant(version.from_us),
                 );

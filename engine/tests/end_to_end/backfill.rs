@@ -178,13 +178,24 @@ async fn a_shard_writes_what_a_new_meter_closes_while_it_catches_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_meter_is_told_from_those_there_are() {
-    let world = World::new(&format!("{EVENTS}{}", meter("live"))).await;
+async fn what_cannot_be_filled_in_is_refused() {
+    let sessions = meter("sessions").replace("1 hour", "session 1 hour");
+    let world = World::new(&format!("{EVENTS}{}{sessions}", meter("live"))).await;
+    let ran = world
+        .cli()
+        .run(&["backfill", "sessions", "--from", "2026-01-01"])
+        .await;
+    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    assert!(
+        ran.stderr
+            .contains("--from: it could cut a session in two; fill a meter of sessions in from its first event"),
+        "{ran:#?}"
+    );
     let ran = world.cli().run(&["backfill", "life"]).await;
     assert_eq!(ran.code, Some(2), "{ran:#?}");
     assert!(
         ran.stderr
-            .contains("there is no meter `life`; there are: live"),
+            .contains("there is no meter `life`; there are: live, sessions"),
         "{ran:#?}"
     );
 }

@@ -82,7 +82,7 @@ async fn a_version_cannot_begin_where_windows_are_written() {
         let ran = cli.run(command).await;
         assert_eq!(ran.code, Some(2), "{ran:#?}");
         let refusal = "error: meter `tasks`: version 2 is effective from 2026-01-05T10:00:00Z, but windows up \
-                       to 2026-01-05T11:00:00Z are closed and written by the version before it\n  hint: write \
+                       to 2026-01-05T11:00:00Z are closed by the version before it\n  hint: write \
                        effective_from = '2026-01-05T11:00:00Z' or later, or create a meter under another name";
         assert!(ran.stderr.contains(refusal), "{ran:#?}");
     }
@@ -111,4 +111,37 @@ async fn a_version_cannot_begin_where_windows_are_written() {
         assert_eq!(ran.code, Some(2), "{ran:#?}");
         assert!(ran.stderr.contains(refusal), "{ran:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_closed_without_usage_stays_without() {
+    let world = World::new(FIRST).await;
+    let cli = world.cli();
+    send(&world, "1", "2026-01-05T10:30:00Z", "billable", 1).await;
+    cli.run_to_end().await;
+    // Nothing that the first version counts, so it has nothing to write.
+    send(&world, "2", "2026-01-06T10:30:00Z", "free", 5).await;
+    send(&world, "3", "2026-01-08T10:30:00Z", "free", 5).await;
+    cli.run_to_end().await;
+    world.write("definitions/all.sql", &second("2026-01-06"));
+    for command in [
+        &["run", "--until-end"][..],
+        &["query", "SELECT SUM(n) FROM tasks"],
+    ] {
+        let ran = cli.run(command).await;
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        let refusal = "windows up to 2026-01-08T11:00:00Z are closed by the version before it";
+        assert!(ran.stderr.contains(refusal), "{ran:#?}");
+    }
+    // A version that was there in time stays, though nothing was written with it.
+    world.write("definitions/all.sql", &second("2026-01-09"));
+    cli.run_to_end().await;
+    let other = r#"{"specversion":"1.0","id":"o","source":"test","type":"task","subject":"acme","time":"2026-01-01T00:00:00Z","data":{"kind":"free","n":1}}"#;
+    world.send(&[], other).await;
+    cli.run_to_end().await;
+    send(&world, "4", "2026-01-12T10:30:00Z", "free", 7).await;
+    cli.run_to_end().await;
+    cli.run_to_end().await;
+    assert_eq!(cli.query("SELECT SUM(n) FROM tasks").await, [["71"]]);
+    cli.audit().await;
 }

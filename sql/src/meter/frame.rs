@@ -5,7 +5,7 @@
 //! after its last; fragments that overlap are one session. Overlapping does not depend on the order in which
 //! events come or fragments merge, so late events join sessions like any others.
 
-use super::{Meter, merging, syntax::refused};
+use super::{Meter, merging, shape::WINDOW_END, syntax::refused};
 use crate::{
     definitions::{Frame, LatePolicy},
     error::Result,
@@ -14,7 +14,7 @@ use crate::{
 use arrow::{
     array::{ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray},
     compute::{
-        SortColumn, SortOptions, concat_batches, filter_record_batch, lexsort_to_indices,
+        SortColumn, SortOptions, concat_batches, filter_record_batch, lexsort_to_indices, max,
         partition, take_record_batch,
     },
     datatypes::TimestampMicrosecondType,
@@ -89,6 +89,20 @@ impl Meter {
         Ok(vec![sessions.map_err(|error| merging(error.into()))?])
     }
 
+    /// When the last of the rows ends, in microseconds, that these states or panes are part of, where that is
+    /// later than their base windows do; `None` for plain windows, and for no states.
+    pub fn last_end_us(&self, states: &RecordBatch) -> Option<i64> {
+        let last = |column: &str| {
+            let instants = states.column_by_name(column)?;
+            max(instants.as_primitive::<TimestampMicrosecondType>())
+        };
+        match self.definition.frame {
+            Frame::Tumbling => None,
+            Frame::Hopping { size_us } => last("window_start")?.checked_add(size_us),
+            Frame::Session { .. } => last(WINDOW_END),
+        }
+    }
+
     /// Whether its rows are sessions.
     pub fn has_sessions(&self) -> bool {
         matches!(self.definition.frame, Frame::Session { .. })
@@ -98,10 +112,14 @@ impl Meter {
     pub(super) fn check_frame(&self) -> Result<()> {
         let definition = &self.definition;
         let (problem, hint) = match definition.frame {
-            Frame::Session { .. } if definition.effective_from_us.is_some() => (
-                "a session could be of two versions",
-                "create a meter under another name",
-            ),
+            Frame::Session { .. } | Frame::Hopping { .. }
+                if definition.effective_from_us.is_some() =>
+            {
+                (
+                    "a session, or a window that hops, could be of two versions",
+                    "create a meter under another name",
+                )
+            }
             Frame::Session { .. } if definition.late == LatePolicy::NextPeriod => (
                 "a session cannot have late = 'next_period', for it belongs to the period in which it ends",
                 "write late = 'correct' or 'quarantine'",

@@ -159,15 +159,17 @@ async fn what_has_no_meaning_in_such_windows_is_refused() {
         "meters.sql:3:1: meter `tokens`: usage that weighs by time cannot have late = 'next_period', for it \
          weighs from when it happened\n  hint: write late = 'correct' or 'quarantine'"
     );
-    let version = MeterDefinition {
-        effective_from_us: Some(0),
-        ..sessions(QUERY)
-    };
-    assert_eq!(
-        refusal(version).await,
-        "meters.sql:3:1: meter `tokens`: a session could be of two versions\n  hint: create a meter under \
-         another name"
-    );
+    for definition in [sessions(QUERY), hopping(QUERY)] {
+        let version = MeterDefinition {
+            effective_from_us: Some(0),
+            ..definition
+        };
+        assert_eq!(
+            refusal(version).await,
+            "meters.sql:3:1: meter `tokens`: a session, or a window that hops, could be of two versions\n  \
+             hint: create a meter under another name"
+        );
+    }
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ async fn a_window_that_closed_without_usage_stays_without() {
     ] {
         let ran = cli.run(command).await;
         assert_eq!(ran.code, Some(2), "{ran:#?}");
-        let refusal = "windows up to 2026-01-08T11:00:00Z are closed by the version before it";
+        let refusal = "windows up to 2026-01-08T10:00:00Z are closed by the version before it";
         assert!(ran.stderr.contains(refusal), "{ran:#?}");
     }
     // A version that was there in time stays, though nothing was written with it.

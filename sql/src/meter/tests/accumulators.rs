@@ -36,7 +36,7 @@ fn measures() -> String {
         format!("unique_count(model, input > 0, {PLACE})"),
         format!("prorated_unique_count(model, input > 0, {PLACE})"),
     ];
-    for name in crate::aggregates::METERED {
+    for name in aggregates::METERED {
         let is_called = calls
             .iter()
             .any(|call| call.starts_with(&format!("{name}(")));

@@ -240,7 +240,7 @@ pub(super) fn check_types(definition: &MeterDefinition, analysed: &LogicalPlan) 
     check_each(definition, analysed, inexact)
 }
 
-/// A floating-point value or an inexact operator.
+/// A floating-point value, an inexact operator, or an aggregate that is a list.
 pub(crate) fn inexact(expr: &Expr, node: &LogicalPlan) -> PlanResult<Found> {
     let schema = merge_schema(&node.inputs());
     let data_type = expr.get_type(&schema)?;
@@ -249,6 +249,10 @@ pub(crate) fn inexact(expr: &Expr, node: &LogicalPlan) -> PlanResult<Found> {
         return Ok(Some((format!("`{expr}` is floating point"), hint)));
     }
     match expr {
+        Expr::AggregateFunction(_) if data_type.is_list() => {
+            let hint = "measure its length or an element, such as MAX(array_length(tags))";
+            Ok(Some((format!("`{expr}` is a list"), hint)))
+        }
         Expr::BinaryExpr(BinaryExpr { op, .. })
             if arithmetic::is_arithmetic(*op) && arithmetic::is_exact(&data_type) =>
         {

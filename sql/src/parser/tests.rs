@@ -489,7 +489,7 @@ fn what_follows_a_column_is_not_null_and_options() {
     refused(
         "CREATE EVENT TYPE e (a DATE OPTIONS (pth = '$.a'))",
         "1:38: event type `e`: unknown option `pth`",
-        "did you mean `path`? known options: `path`",
+        "did you mean `path`? known options: `path`, `strings`",
     );
     refused(
         "CREATE EVENT TYPE e (a DATE OPTIONS (path = 'a.b'))",

@@ -453,28 +453,27 @@ async fn a_list_is_read_and_is_no_group_key() {
     with_tags.columns.push(tags);
     let plan = async |query: &str| Meter::plan(&definition(query), &with_tags).await;
     let measured = "SELECT subject, array_to_string(tags, ',') AS tags, SUM(array_length(tags)) AS n, \
-                    COUNT(*) FILTER (WHERE array_has(tags, 'x')) AS with_x FROM llm GROUP BY subject, tags";
-    let error = plan(measured).await.unwrap_err().to_string();
+                    COUNT(*) FILTER (WHERE array_has(tags, 'x')) AS with_x FROM llm GROUP BY subject, array_to_string(tags, ',')";
+    let grouped = "SELECT subject, tags, COUNT(*) AS n FROM llm GROUP BY subject, tags";
+    let error = plan(grouped).await.unwrap_err().to_string();
     assert_eq!(
         error,
         "meters.sql:3:1: meter `tokens`: the group key `llm.tags` is a list\n  hint: group by a text made of \
          it, such as array_to_string(tags, ','), or by one of its elements"
     );
-    let by_text = measured.replace(
-        "GROUP BY subject, tags",
-        "GROUP BY subject, array_to_string(tags, ',')",
-    );
-    let meter = plan(&by_text).await.unwrap();
+    let meter = plan(measured).await.unwrap();
     assert_eq!(meter.measures().len(), 2);
     for query in [
         "SELECT subject, COUNT(DISTINCT tags) AS n FROM llm GROUP BY subject",
         "SELECT subject, MAX(tags) AS n FROM llm GROUP BY subject",
         "SELECT subject, LATEST(tags) AS n FROM llm GROUP BY subject",
     ] {
-        let error = plan(query).await.expect_err(query).to_string();
-        assert!(
-            error.contains("does not take") && error.contains("hint"),
-            "{error}"
-        );
+        let Err(error) = plan(query).await else {
+            panic!("{query} is no meter");
+        };
+        let error = error.to_string();
+        let is_said =
+            error.contains("does not take") || error.contains("`max(llm.tags)` is a list");
+        assert!(is_said && error.contains("hint"), "{error}");
     }
 }

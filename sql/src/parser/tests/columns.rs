@@ -240,7 +240,7 @@ fn a_check_is_one_expression_in_parentheses() {
     );
     refused_first(
         "CREATE EVENT TYPE t (CHECK (1 > 0)) WITH (type = 't')",
-        "1:36: event type `t`: it has checks and no column",
+        "1:37: event type `t`: it has checks and no column",
     );
 }
 

@@ -86,7 +86,7 @@ pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u6
     let name = &refusal[..name_bytes];
     let refusal = refusal.split(". No function matches").next()?;
     let (problem, hint) = refusal
-        .split_once(": ")
+        .rsplit_once(": ")
         .unwrap_or((refusal, "docs/meters.md shows how it is called"));
     let mut places = Vec::new();
     let ControlFlow::Continue(()) = visit_expressions(query, |expr| {

@@ -5,9 +5,9 @@
 
 use crate::aggregates::METERED;
 use datafusion::sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Spanned, Statement, Value, visit_expressions,
-    visit_expressions_mut,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, Statement, Value,
+    visit_expressions, visit_expressions_mut,
 };
 use std::{convert::Infallible, ops::ControlFlow};
 
@@ -41,7 +41,14 @@ const CALLS: &[(&str, &[&str], Supplied)] = &[
 pub(super) fn check(function: &Function) -> Option<(String, String)> {
     let name = name_of(function);
     let arguments = arguments(function)?;
-    let distinct = arguments.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+    let treats_null = |clause: &FunctionArgumentClause| {
+        matches!(clause, FunctionArgumentClause::IgnoreOrRespectNulls(_))
+    };
+    if function.null_treatment.is_some() || arguments.clauses.iter().any(treats_null) {
+        let hint = "leave it out: NULL is no value, and counts for nothing";
+        return Some((format!("a treatment of NULL in `{name}`"), hint.to_owned()));
+    }
+    let distinct = is_distinct(function);
     if distinct && name != "count" {
         let hint = "COUNT(DISTINCT x) counts distinct values; nothing else takes DISTINCT";
         return Some((format!("DISTINCT in `{name}`"), hint.to_owned()));
@@ -66,8 +73,8 @@ pub(super) fn check(function: &Function) -> Option<(String, String)> {
     None
 }
 
-/// An aggregate that refuses the types of its arguments: what it says, where the call is if there is
-/// only one by that name (else 0, 0), and the way out. `said` is the error of planning.
+/// An aggregate that refuses the types of its arguments: what it says, where the first call by that name
+/// is, and the way out. `said` is the error of planning.
 pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u64), String)> {
     let refusal_of = |name: &&str| {
         let refusals = ["does not take", "takes", "would have"].into_iter();
@@ -79,22 +86,23 @@ pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u6
     let name = &refusal[..name_bytes];
     let refusal = refusal.split(". No function matches").next()?;
     let (problem, hint) = refusal
-        .split_once(": ")
-        .unwrap_or((refusal, "correct the call"));
+        .rsplit_once(": ")
+        .unwrap_or((refusal, "docs/meters.md shows how it is called"));
     let mut places = Vec::new();
     let ControlFlow::Continue(()) = visit_expressions(query, |expr| {
         if let Expr::Function(function) = expr
-            && name_of(function) == name
+            && (name_of(function) == name || is_distinct(function) && name == "count_distinct")
         {
             places.push(expr.span().start);
         }
         ControlFlow::<Infallible>::Continue(())
     });
-    let place = match places[..] {
-        [only] => (only.line, only.column),
-        _ => (0, 0),
+    let place = places.first().map(|start| (start.line, start.column));
+    let problem = match places.len() {
+        0 | 1 => problem.to_owned(),
+        calls => format!("{problem}, in one of {calls} calls from here on"),
     };
-    Some((problem.to_owned(), place, hint.to_owned()))
+    Some((problem, place.unwrap_or_default(), hint.to_owned()))
 }
 
 /// Adds what each call needs besides its own arguments.
@@ -146,7 +154,13 @@ impl Supplied {
     }
 }
 
-fn name_of(function: &Function) -> String {
+fn is_distinct(function: &Function) -> bool {
+    arguments(function).is_some_and(|arguments| {
+        arguments.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+    })
+}
+
+pub(super) fn name_of(function: &Function) -> String {
     function.name.to_string().to_ascii_lowercase()
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     calls,
-    syntax::{self, refused},
+    syntax::{self, Place, START, refused},
     window,
 };
 use crate::{
@@ -25,7 +25,7 @@ use datafusion::{
         utils::merge_schema,
     },
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
 /// The window key inside a plan, where columns of events may have any name.
 const WINDOW_KEY: &str = "__tollgate_window";
@@ -128,19 +128,68 @@ pub(super) fn shape(definition: &MeterDefinition, plan: &LogicalPlan) -> Result<
 pub(super) fn plan_error(definition: &MeterDefinition, source: DataFusionError) -> Error {
     match source.diagnostic() {
         Some(diagnostic) => {
-            let start = diagnostic
-                .span
-                .map_or((0, 0), |span| (span.start.line, span.start.column));
-            let help = diagnostic.helps.first().map(|help| help.message.as_str());
-            let hint = help.unwrap_or("check the names and types in the query");
-            refused(definition, &diagnostic.message, start, hint)
+            let start = match &diagnostic.span {
+                Some(span) => (span.start.line, span.start.column),
+                None => place_of_call_in(definition, &diagnostic.message),
+            };
+            let (problem, hint) = said(&diagnostic.message);
+            refused(definition, &problem, start, hint)
         }
-        None => refused_call(definition, &source).unwrap_or_else(|| Error::PlanMeter {
-            meter: definition.name.clone(),
-            at: definition.at.clone(),
-            source: Box::new(source),
-        }),
+        None => refused_call(definition, &source)
+            .or_else(|| refused_types(definition, &source))
+            .unwrap_or_else(|| Error::PlanMeter {
+                meter: definition.name.clone(),
+                at: definition.at.clone(),
+                source: Box::new(source),
+            }),
     }
+}
+
+/// What DataFusion says, without what only its authors understand, and the way out. Its own help names
+/// aggregates that are not for meters.
+fn said(message: &str) -> (String, &'static str) {
+    let call = message
+        .split_once("Function '")
+        .filter(|_| message.contains("No function matches"));
+    if let Some((name, _)) = call.and_then(|(_, rest)| rest.split_once('\'')) {
+        let hint =
+            "check how many values it takes, and their types; docs/meters.md has the aggregates";
+        return (format!("`{name}` does not take what it is given"), hint);
+    }
+    let hint = match message.contains("must appear in GROUP BY") {
+        true => "put it into GROUP BY, or aggregate it",
+        false => "check the names and types in the query",
+    };
+    (message.to_owned(), hint)
+}
+
+/// Where the function is that a message of DataFusion names.
+fn place_of_call_in(definition: &MeterDefinition, message: &str) -> Place {
+    let name = message.split_once("Function '");
+    let name = name.and_then(|(_, rest)| rest.split_once('\''));
+    name.map_or(START, |(name, _)| syntax::place_of(definition, name))
+}
+
+/// The error of an operator or a function that does not take what it is given.
+fn refused_types(definition: &MeterDefinition, source: &DataFusionError) -> Option<Error> {
+    let DataFusionError::Plan(message) = source.find_root() else {
+        return None;
+    };
+    if message.contains("No function matches") {
+        let (problem, hint) = said(message);
+        let place = place_of_call_in(definition, message);
+        return Some(refused(definition, &problem, place, hint));
+    }
+    if message.contains("exceed max scale") {
+        let problem = "a product has more than 38 digits after the point";
+        let hint = "cast the factors to DECIMAL(p, s) with fewer digits after the point";
+        let place = syntax::place_of(definition, "*");
+        return Some(refused(definition, problem, place, hint));
+    }
+    let (problem, hint) = message.split_once(": ")?;
+    let operator = problem.strip_prefix('`')?.split('`').next()?;
+    let place = syntax::place_of(definition, operator);
+    Some(refused(definition, problem, place, hint))
 }
 
 /// The error of an aggregate that does not take what it is given.
@@ -161,7 +210,7 @@ fn take_apart<'a>(
     }
     let problem = "the query is not one SELECT with GROUP BY";
     let hint = "write SELECT subject, …, SUM(…) AS … FROM … GROUP BY subject, …";
-    Err(refused(definition, problem, (0, 0), hint))
+    Err(refused(definition, problem, START, hint))
 }
 
 /// Below the aggregate there may be filters and the events, nothing else.
@@ -173,7 +222,7 @@ fn check_source(definition: &MeterDefinition, input: &LogicalPlan) -> Result<()>
         other => {
             let problem = format!("the query needs `{}`", other.display());
             let hint = "aggregate one event type, with WHERE at most";
-            Err(refused(definition, &problem, (0, 0), hint))
+            Err(refused(definition, &problem, START, hint))
         }
     }
 }
@@ -219,8 +268,16 @@ fn check_each(
     plan: &LogicalPlan,
     check: impl Fn(&Expr, &LogicalPlan) -> PlanResult<Found>,
 ) -> Result<()> {
-    match first_found(plan, check).map_err(|error| plan_error(definition, error))? {
-        Some((problem, hint)) => Err(refused(definition, &problem, (0, 0), hint)),
+    let place = Cell::new(START);
+    let found = first_found(plan, |expr, node| {
+        let found = check(expr, node)?;
+        if found.is_some() {
+            place.set(place_of(definition, expr));
+        }
+        Ok(found)
+    });
+    match found.map_err(|error| plan_error(definition, error))? {
+        Some((problem, hint)) => Err(refused(definition, &problem, place.get(), hint)),
         None => Ok(()),
     }
 }
@@ -243,6 +300,24 @@ pub(crate) fn first_found(
         })
     })?;
     Ok(found)
+}
+
+/// Where an expression is in the query: its call, the first column in it, or the same text.
+fn place_of(definition: &MeterDefinition, expr: &Expr) -> Place {
+    let mut column = None;
+    let walked = expr.apply(|part| {
+        if let Expr::Column(part) = part {
+            column = column.or(part.spans.first().map(|span| span.start));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    match (expr, column) {
+        (Expr::AggregateFunction(call), _) => syntax::place_of(definition, call.func.name()),
+        (Expr::ScalarFunction(call), _) => syntax::place_of(definition, call.name()),
+        (Expr::Alias(alias), _) => syntax::place_of_item(definition, &alias.name),
+        (_, Some(start)) if walked.is_ok() => (start.line, start.column),
+        _ => syntax::place_of(definition, &expr.to_string()),
+    }
 }
 
 /// Whatever could make two evaluations of the same events differ.
@@ -323,7 +398,7 @@ fn classify(
     check_keys(definition, &mut keys, aggregate)?;
     if measures.is_empty() {
         let hint = "add one, such as COUNT(*) AS events";
-        return Err(refused(definition, "it has no measure", (0, 0), hint));
+        return Err(refused(definition, "it has no measure", START, hint));
     }
     Ok((keys, measures))
 }
@@ -405,7 +480,8 @@ fn measure(
     if aggregates.is_empty() {
         let problem = format!("`{name}` is neither a group key nor made of aggregates");
         let hint = "put the whole expression into GROUP BY, or aggregate it";
-        return Err(refused(definition, &problem, (0, 0), hint));
+        let place = syntax::place_of_item(definition, &name);
+        return Err(refused(definition, &problem, place, hint));
     }
     Ok(Measure {
         plain: matches!(expr, Expr::Column(_)),
@@ -424,7 +500,7 @@ fn check_keys(definition: &MeterDefinition, keys: &mut [Key], aggregate: &Aggreg
     let Some(place) = keys.iter().position(is_subject) else {
         let problem = "`subject` is not both selected and in GROUP BY";
         let hint = "write SELECT subject, … GROUP BY subject, …: usage belongs to someone";
-        return Err(refused(definition, problem, (0, 0), hint));
+        return Err(refused(definition, problem, START, hint));
     };
     keys[..=place].rotate_right(1);
     for (index, group_expr) in aggregate.group_expr.iter().enumerate() {
@@ -433,13 +509,15 @@ fn check_keys(definition: &MeterDefinition, keys: &mut [Key], aggregate: &Aggreg
         if let DataType::List(_) = field.data_type() {
             let problem = format!("the group key `{group_expr}` is a list");
             let hint = "group by a text made of it, such as array_to_string(tags, ','), or by one of its elements";
-            return Err(refused(definition, &problem, (0, 0), hint));
+            let place = syntax::place_of_key(definition, index);
+            return Err(refused(definition, &problem, place, hint));
         }
         let selected = keys.iter().filter(|key| key.column == column).count();
         if selected != 1 {
             let problem = format!("the group key `{group_expr}` is selected {selected} times");
             let hint = "select each group key once: rows would not be told apart";
-            return Err(refused(definition, &problem, (0, 0), hint));
+            let place = syntax::place_of_key(definition, index);
+            return Err(refused(definition, &problem, place, hint));
         }
     }
     Ok(())
@@ -461,7 +539,8 @@ fn check_names(definition: &MeterDefinition, keys: &[Key], measures: &[Measure])
             continue;
         };
         let hint = "name the column with AS: letters, digits and `_`";
-        return Err(refused(definition, &problem, (0, 0), hint));
+        let place = syntax::place_of_item(definition, name);
+        return Err(refused(definition, &problem, place, hint));
     }
     Ok(())
 }

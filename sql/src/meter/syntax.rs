@@ -62,8 +62,7 @@ pub(super) fn normalised(query: &str) -> Result<Vec<String>, DataFusionError> {
 impl Refusal {
     fn into_error(self, definition: &MeterDefinition) -> Error {
         let problem = format!("a meter cannot have {}", self.construct);
-        let start = self.span.start;
-        refused(definition, &problem, (start.line, start.column), &self.hint)
+        refused(definition, &problem, place(self.span), &self.hint)
     }
 }
 
@@ -71,7 +70,7 @@ impl Refusal {
 pub(super) fn refused(
     definition: &MeterDefinition,
     problem: &str,
-    (line, column): (u64, u64),
+    (line, column): Place,
     hint: &str,
 ) -> Error {
     let place = match line {
@@ -85,6 +84,71 @@ pub(super) fn refused(
     }
 }
 
+/// Where something is in a query, line and column from 1; `(0, 0)` when nobody knows.
+pub(super) type Place = (u64, u64);
+
+/// Where a query begins: its text has nothing before it.
+pub(super) const START: Place = (1, 1);
+
+/// Where the first call of a function is, or of an operator, or else the first expression that is
+/// written so.
+pub(super) fn place_of(definition: &MeterDefinition, text: &str) -> Place {
+    let first = |is: &dyn Fn(&Expr) -> bool| {
+        let statement = single_statement(definition).ok()?;
+        let visited = visit_expressions(&statement, |expr| match is(expr) {
+            true => ControlFlow::Break(expr.span()),
+            false => ControlFlow::Continue(()),
+        });
+        visited.break_value().map(place)
+    };
+    let is_call = |expr: &Expr| match expr {
+        Expr::Function(call) => calls::name_of(call) == text,
+        Expr::BinaryOp { op, .. } => op.to_string() == text,
+        _ => false,
+    };
+    let is_written = |expr: &Expr| expr.to_string() == text;
+    first(&is_call)
+        .or_else(|| first(&is_written))
+        .unwrap_or_default()
+}
+
+/// Where the last selected item of this name is.
+pub(super) fn place_of_item(definition: &MeterDefinition, name: &str) -> Place {
+    let is_named = |item: &&SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => alias.value.eq_ignore_ascii_case(name),
+        item => item.to_string().eq_ignore_ascii_case(name),
+    };
+    let items = |select: &Select| {
+        let found = select.projection.iter().rev().find(is_named);
+        found.map(Spanned::span)
+    };
+    place_in(definition, items)
+}
+
+/// Where an expression of GROUP BY is, by its number from 0.
+pub(super) fn place_of_key(definition: &MeterDefinition, index: usize) -> Place {
+    place_in(definition, |select| match &select.group_by {
+        GroupByExpr::Expressions(keys, _) => keys.get(index).map(Spanned::span),
+        GroupByExpr::All(_) => None,
+    })
+}
+
+fn place_in(definition: &MeterDefinition, find: impl Fn(&Select) -> Option<Span>) -> Place {
+    let found = match single_statement(definition) {
+        Ok(Statement::Query(query)) => query.body.as_select().and_then(find),
+        _ => None,
+    };
+    found.map_or(START, place)
+}
+
+/// Where a span begins; some constructs have none, which stands for the whole query.
+fn place(span: Span) -> Place {
+    match span.start.line {
+        0 => START,
+        line => (line, span.start.column),
+    }
+}
+
 fn refuse(span: Span, construct: impl Into<String>, hint: impl Into<String>) -> Check {
     Err(Refusal {
         span,
@@ -94,13 +158,20 @@ fn refuse(span: Span, construct: impl Into<String>, hint: impl Into<String>) -> 
 }
 
 fn single_statement(definition: &MeterDefinition) -> Result<Statement> {
-    let mut statements = Parser::parse_sql(&GenericDialect {}, &definition.query)
-        .map_err(|error| refused(definition, &error.to_string(), (0, 0), "correct the query"))?;
+    let mut statements =
+        Parser::parse_sql(&GenericDialect {}, &definition.query).map_err(|error| {
+            refused(
+                definition,
+                &error.to_string(),
+                (0, 0),
+                "correct the query at this place",
+            )
+        })?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
         _ => {
             let problem = "its query is not one statement";
-            Err(refused(definition, problem, (0, 0), "write one SELECT"))
+            Err(refused(definition, problem, START, "write one SELECT"))
         }
     }
 }
@@ -124,11 +195,12 @@ fn check_query(query: &Query, definition: &MeterDefinition) -> Check {
             check_from(select, definition)?;
             check_expressions(query)
         }
-        body => refuse(
+        body @ SetExpr::SetOperation { .. } => refuse(
             body.span(),
             "UNION or another set operation",
             "make one meter for each and add them in the price",
         ),
+        body => refuse(body.span(), "anything but a SELECT", "write one SELECT"),
     }
 }
 
@@ -233,6 +305,9 @@ fn check_expression(expr: &Expr) -> Check {
             "a meter sees one event at a time: join in the price",
         ),
         Expr::Function(function) => check_function(function, expr.span()),
+        Expr::Identifier(name) if name.value.starts_with('@') => {
+            refuse(expr.span(), "a variable", "write the value itself")
+        }
         Expr::BinaryOp {
             op: op @ (BinaryOperator::Divide | BinaryOperator::Modulo),
             ..
@@ -248,6 +323,10 @@ fn check_expression(expr: &Expr) -> Check {
 fn check_function(function: &Function, span: Span) -> Check {
     if function.over.is_some() {
         return refuse(span, "a window function", WINDOW_HINT);
+    }
+    if calls::name_of(function) == "unnest" {
+        let hint = "publish an event for each element: an event is one row";
+        return refuse(span, "`unnest`", hint);
     }
     match calls::check(function) {
         Some((construct, hint)) => refuse(span, construct, hint),

@@ -11,6 +11,7 @@ use arrow::{
     util::pretty::pretty_format_batches,
 };
 
+mod accumulators;
 mod exact;
 mod frames;
 mod properties;

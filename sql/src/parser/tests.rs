@@ -732,6 +732,46 @@ fn a_meter_is_one_aggregate_select_over_one_event_type() {
             "group by the finest columns; add groups up when you query the meter",
         ),
         (
+            "SELECT subject FROM e GROUP BY CUBE (subject)",
+            "1:81: meter `m`: a meter cannot use ROLLUP, CUBE or GROUPING SETS",
+            "group by the finest columns; add groups up when you query the meter",
+        ),
+        (
+            "SELECT subject FROM e GROUP BY GROUPING SETS ((subject), ())",
+            "1:91: meter `m`: a meter cannot use ROLLUP, CUBE or GROUPING SETS",
+            "group by the finest columns; add groups up when you query the meter",
+        ),
+        (
+            "SELECT subject FROM e GROUP BY subject WITH ROLLUP",
+            "1:66: meter `m`: a meter cannot use modifiers of GROUP BY",
+            "name the columns only",
+        ),
+        (
+            "SELECT subject FROM e GROUP BY subject QUALIFY true",
+            "1:83: meter `m`: a meter cannot use QUALIFY",
+            over,
+        ),
+        (
+            "SELECT subject FROM e GROUP BY subject FOR UPDATE",
+            "1:44: meter `m`: a meter cannot use clauses after the SELECT",
+            plain,
+        ),
+        (
+            "SELECT subject FROM e |> LIMIT 3",
+            "1:44: meter `m`: a meter cannot use clauses after the SELECT",
+            plain,
+        ),
+        (
+            "SELECT TOP 3 subject FROM e GROUP BY subject",
+            "1:44: meter `m`: a meter cannot use this form of SELECT",
+            plain,
+        ),
+        (
+            "SELECT subject FROM e TABLESAMPLE (10) GROUP BY subject",
+            "1:64: meter `m`: a meter reads an event type and nothing else",
+            "write `FROM event_type`, with an alias if you like",
+        ),
+        (
             "SELECT * FROM e GROUP BY subject",
             "1:51: meter `m`: a meter cannot select `*`",
             "name the columns that GROUP BY names, and the aggregates",

@@ -55,7 +55,7 @@ struct Replay {
 /// Publishes again, each as a message of its own in the order of the stream, the events whose type is
 /// defined by now and whose id was not counted since; prints how many, by type.
 ///
-/// They keep source, id, data and the time at which they happened, so [`crate::cli::run`] counts each
+/// They keep source, id, data and the time at which they happened, so [`mod@crate::cli::run`] counts each
 /// once, however often it is replayed within the dedupe horizon, and later because it is left out here.
 ///
 /// # Errors

@@ -1,25 +1,15 @@
 //! The example of `docs/meters.md` through a real server and a real lake, whole and in parts.
 
-use crate::world::{Cli, World};
+use crate::{
+    guide::{self, rows},
+    world::{Cli, World},
+};
 use std::{collections::BTreeMap, fs};
 
 const GUIDE: &str = include_str!("../../../docs/meters.md");
 
-/// The code blocks of a language, in their order.
 fn blocks(language: &str) -> Vec<&'static str> {
-    let fence = format!("```{language}\n");
-    let after = GUIDE.split(fence.as_str()).skip(1);
-    after
-        .map(|text| text.split("```").next().unwrap())
-        .collect()
-}
-
-fn rows(csv: &str) -> Vec<Vec<String>> {
-    let mut reader = csv::Reader::from_reader(csv.as_bytes());
-    let records = reader.records().map(Result::unwrap);
-    records
-        .map(|row| row.iter().map(str::to_owned).collect())
-        .collect()
+    guide::blocks(GUIDE, language)
 }
 
 /// What the page says comes of it.

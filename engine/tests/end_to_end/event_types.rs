@@ -2,6 +2,7 @@
 //! type that is replaced, and events that had none.
 
 use crate::{
+    guide::{self, rows},
     readers::outside,
     world::{Cli, TOKENS, World},
 };
@@ -9,21 +10,8 @@ use crate::{
 const GUIDE: &str = include_str!("../../../docs/event-types.md");
 const LINES: &[(&str, &str)] = &[("Content-Type", "application/x-ndjson")];
 
-/// The code blocks of a language, in their order.
 fn blocks(language: &str) -> Vec<&'static str> {
-    let fence = format!("```{language}\n");
-    let after = GUIDE.split(fence.as_str()).skip(1);
-    after
-        .map(|text| text.split("```").next().unwrap())
-        .collect()
-}
-
-fn rows(csv: &str) -> Vec<Vec<String>> {
-    let mut reader = csv::Reader::from_reader(csv.as_bytes());
-    let records = reader.records().map(Result::unwrap);
-    records
-        .map(|row| row.iter().map(str::to_owned).collect())
-        .collect()
+    guide::blocks(GUIDE, language)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ mod event_types;
 mod failpoints;
 mod fencing;
 mod guards;
+mod guide;
 mod invoices;
 mod kill_loop;
 mod late;

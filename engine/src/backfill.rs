@@ -122,7 +122,8 @@ impl Fill<'_> {
         table: &mut Option<Box<dyn Table>>,
         clock: Option<&dyn Clock>,
     ) -> Result<Filled> {
-        let lane = self.lane(table.as_deref()).await?;
+        let position = Position::load(self.events, &self.marks)?;
+        let lane = self.lane(table.as_deref(), &position).await?;
         let owner = Owner {
             marks: self.marks.clone(),
             shard: self.marks.shard().to_owned(),
@@ -143,7 +144,9 @@ impl Fill<'_> {
             (Some(table), Some(_)) => Some(table as &dyn Table),
             _ => None,
         };
-        let (staged, reached) = self.meter_again(lane, target, &owner, &mut filled).await?;
+        let (staged, reached) = self
+            .meter_again(lane, position, target, &owner, &mut filled)
+            .await?;
         if let (Some(table), Some(clock)) = (table, clock)
             && (filled.cut > filled.after || filled.panes > 0)
         {
@@ -164,10 +167,9 @@ impl Fill<'_> {
     }
 
     /// Where the meter goes on, unless a shard's owner does that itself.
-    async fn lane(&self, table: Option<&dyn Table>) -> Result<Lane> {
-        let position = Position::load(self.events, &self.marks)?;
+    async fn lane(&self, table: Option<&dyn Table>, position: &Position) -> Result<Lane> {
         let definitions = &self.catalog.definitions;
-        let lane = recovery::lane(definitions, self.meter, table, &self.marks, &position).await?;
+        let lane = recovery::lane(definitions, self.meter, table, &self.marks, position).await?;
         let refused = |problem: String, hint: &str| Error::Meter {
             meter: self.meter.definition().name.clone(),
             problem,
@@ -201,6 +203,7 @@ impl Fill<'_> {
     async fn meter_again(
         &self,
         lane: Lane,
+        position: Position,
         table: Option<&dyn Table>,
         owner: &Owner,
         filled: &mut Filled,
@@ -234,7 +237,6 @@ impl Fill<'_> {
         let reached = match reached {
             Some(reached) => reached,
             None => {
-                let position = Position::load(self.events, &self.marks)?;
                 metering.advance(
                     position.watermark,
                     position.sequence,

@@ -13,7 +13,7 @@ mod states;
 
 pub use lane::{Lane, Unwritten, Written};
 pub use panes::{Pending, last_panes, table_schema};
-pub(crate) use relation::project;
+pub(crate) use relation::{is_counted, project};
 pub use states::States;
 
 use crate::{

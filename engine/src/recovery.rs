@@ -9,7 +9,7 @@ use crate::{
     commit::Position,
     dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
-    metering::{Metering, micros},
+    metering::{Metering, is_counted, micros},
     panes::PaneSink,
     window::EventTime,
 };
@@ -256,14 +256,11 @@ fn remember(dedupe: &mut Dedupe, batch: &RecordBatch) -> Result<()> {
 
 /// The counted events of a shard.
 fn counted(events: &dyn Table, shard: &str) -> Result<DataFrame> {
-    let is_counted = col("status")
-        .eq(lit("ok"))
-        .or(col("status").eq(lit("late")));
     let doing = "reading committed events back";
     session()
         .map_err(query_error(doing))?
         .read_table(events.provider()?)
-        .and_then(|frame| frame.filter(col("shard").eq(lit(shard)).and(is_counted)))
+        .and_then(|frame| frame.filter(col("shard").eq(lit(shard)).and(is_counted())))
         .map_err(query_error(doing))
 }
 

@@ -19,7 +19,7 @@ use crate::{
     catalog::{Catalog, table},
     commit::{Marks, Position},
     error::{Result, query_error},
-    metering::{Lane, Metering, micros, table_schema},
+    metering::{Lane, Metering, is_counted, micros, table_schema},
     period::Period,
     recovery,
     window::EventTime,
@@ -373,12 +373,9 @@ impl View {
             return Ok(None);
         }
         let source = provider_as_source(Arc::clone(provider));
-        let counted = col("status")
-            .eq(lit("ok"))
-            .or(col("status").eq(lit("late")));
         let of_type = col("type").eq(lit(event_type.cloud_event_type.as_str()));
         let plan = LogicalPlanBuilder::scan(table::EVENTS, source, None)
-            .and_then(|plan| plan.filter(of_type.and(counted)))
+            .and_then(|plan| plan.filter(of_type.and(is_counted())))
             .and_then(LogicalPlanBuilder::build)
             .map_err(query_error(doing))?;
         Ok(Some(DataFrame::new(session::context().state(), plan)))

@@ -10,8 +10,16 @@ use arrow::{
     datatypes::{Field, Schema, SchemaRef},
     error::ArrowError,
 };
+use datafusion::prelude::{Expr, col, lit};
 use std::sync::Arc;
+use tollgate_connectors::event::Status;
 use tollgate_sql::{definitions::EventType, meter::Meter};
+
+/// Which rows of `events` count.
+pub(crate) fn is_counted() -> Expr {
+    let status = |is: &str| col("status").eq(lit(is));
+    status(Status::Ok.as_str()).or(status(Status::Late.as_str()))
+}
 
 /// The rows of a micro-batch that one meter reads.
 pub(super) struct Relation<'a> {

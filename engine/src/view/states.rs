@@ -36,7 +36,7 @@ impl View {
         self.check_begun(index, inside).await?;
         let asked = inside;
         // A session that ends in a period may have begun long before it.
-        let before = asked.map(|asked| Inside::of(i64::MIN, asked.time().1, 1));
+        let before = asked.map(|asked| Inside::before(asked.time().1, 1));
         let inside = match meter.has_sessions() {
             true => before.as_ref(),
             false => asked,

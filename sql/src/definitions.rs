@@ -17,6 +17,7 @@ use crate::{
     parser,
 };
 use arrow::datatypes::DataType;
+use std::collections::BTreeMap;
 
 /// One file of a definitions folder, read by the caller.
 #[derive(Debug, Clone)]
@@ -169,6 +170,10 @@ pub struct MeterDefinition {
     pub event_type: String,
     /// The aggregate query, as SQL.
     pub query: String,
+    /// Where the query starts.
+    pub query_at: Location,
+    /// Where the value of each option is that is given.
+    pub options_at: BTreeMap<String, Location>,
     /// 1 for the first `CREATE`.
     pub version: u32,
     /// The start of the first window that this version measures, in microseconds; `None` means always.

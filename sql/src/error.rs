@@ -17,6 +17,21 @@ pub struct Location {
     pub column: u64,
 }
 
+impl Location {
+    /// A place in a text that starts here; its line and column count from 1.
+    pub(crate) fn within(&self, line: u64, column: u64) -> Self {
+        let column = match line {
+            1 => self.column + column - 1,
+            _ => column,
+        };
+        Location {
+            file: self.file.clone(),
+            line: self.line + line - 1,
+            column,
+        }
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file, self.line, self.column)

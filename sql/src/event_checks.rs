@@ -6,7 +6,7 @@
 
 use crate::{
     definitions::{Check, EventType},
-    error::{Error, Location, Result},
+    error::{Error, Result},
     meter::{shape, syntax},
     schema::{self, type_name},
     session,
@@ -248,18 +248,12 @@ impl Planner<'_> {
 
     /// A refusal that names the check, at its construct if that is known, else at its start.
     fn refuse(&self, check: &Check, span: Span, problem: &str, hint: &str) -> Error {
-        let (at, start) = (&check.at, span.start);
-        let (line, column) = match start.line {
-            0 => (at.line, at.column),
-            1 => (at.line, at.column + start.column - 1),
-            _ => (at.line + start.line - 1, start.column),
+        let at = match span.start {
+            unknown if unknown.line == 0 => check.at.clone(),
+            start => check.at.within(start.line, start.column),
         };
         Error::Definition {
-            at: Location {
-                file: at.file.clone(),
-                line,
-                column,
-            },
+            at,
             problem: format!(
                 "event type `{}`: {}: {problem}",
                 self.event_type.name,

@@ -26,7 +26,7 @@ use datafusion::{
     common::{exec_datafusion_err, internal_err},
     error::DataFusionError,
     prelude::SessionConfig,
-    sql::parser::Statement,
+    sql::{parser::Statement, sqlparser},
 };
 use frame::Joined;
 use layout::Layout;
@@ -44,6 +44,7 @@ mod frame;
 mod layout;
 mod leaf;
 mod pipeline;
+mod place;
 mod planning;
 pub(crate) mod shape;
 mod span;
@@ -97,8 +98,25 @@ impl Meter {
         event_type: &EventType,
         config: SessionConfig,
     ) -> Result<(Self, shape::Finishing)> {
+        let statement = syntax::parse(definition)?;
+        let planned =
+            Self::plan_statement(definition, event_type, config.clone(), statement.clone());
+        match planned.await {
+            Ok(planned) => Ok(planned),
+            Err(refusal) => {
+                let placed = Self::at_its_call(definition, event_type, config, &statement, refusal);
+                Err(placed.await)
+            }
+        }
+    }
+
+    async fn plan_statement(
+        definition: &MeterDefinition,
+        event_type: &EventType,
+        config: SessionConfig,
+        mut statement: sqlparser::ast::Statement,
+    ) -> Result<(Self, shape::Finishing)> {
         let planning = |source| shape::plan_error(definition, source);
-        let mut statement = syntax::parse(definition)?;
         calls::count_distinct(&mut statement);
         calls::supply(&mut statement, definition.window_us);
         let state = planner(event_type, config).map_err(planning)?;

@@ -238,6 +238,8 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
             unit,
             event_type: from.text,
             query: query.text,
+            query_at: query.start,
+            options_at: options.places(),
             version: 1,
             effective_from_us,
             earlier: Vec::new(),

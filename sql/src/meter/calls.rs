@@ -88,21 +88,18 @@ pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u6
     let (problem, hint) = refusal
         .rsplit_once(": ")
         .unwrap_or((refusal, "docs/meters.md shows how it is called"));
-    let mut places = Vec::new();
-    let ControlFlow::Continue(()) = visit_expressions(query, |expr| {
-        if let Expr::Function(function) = expr
-            && (name_of(function) == name || is_distinct(function) && name == "count_distinct")
-        {
-            places.push(expr.span().start);
+    let place = visit_expressions(query, |expr| match expr {
+        Expr::Function(function) if planned_name(function) == name => {
+            ControlFlow::Break(expr.span().start)
         }
-        ControlFlow::<Infallible>::Continue(())
+        _ => ControlFlow::Continue(()),
     });
-    let place = places.first().map(|start| (start.line, start.column));
-    let problem = match places.len() {
-        0 | 1 => problem.to_owned(),
-        calls => format!("{problem}, in one of {calls} calls from here on"),
-    };
-    Some((problem, place.unwrap_or_default(), hint.to_owned()))
+    let place = place.break_value().map(|start| (start.line, start.column));
+    Some((
+        problem.to_owned(),
+        place.unwrap_or_default(),
+        hint.to_owned(),
+    ))
 }
 
 /// Adds what each call needs besides its own arguments.
@@ -162,6 +159,19 @@ fn is_distinct(function: &Function) -> bool {
 
 pub(super) fn name_of(function: &Function) -> String {
     function.name.to_string().to_ascii_lowercase()
+}
+
+/// The name under which a call is planned.
+pub(super) fn planned_name(function: &Function) -> String {
+    match name_of(function) {
+        name if name == "count" && is_distinct(function) => "count_distinct".to_owned(),
+        name => name,
+    }
+}
+
+/// Whether it is an aggregate that a meter may use.
+pub(super) fn is_aggregate(function: &Function) -> bool {
+    METERED.contains(&planned_name(function).as_str())
 }
 
 fn arguments(function: &Function) -> Option<&FunctionArgumentList> {

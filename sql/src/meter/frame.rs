@@ -5,7 +5,7 @@
 //! after its last; fragments that overlap are one session. Overlapping does not depend on the order in which
 //! events come or fragments merge, so late events join sessions like any others.
 
-use super::{Meter, merging, shape::WINDOW_END, syntax::refused};
+use super::{Meter, merging, shape::WINDOW_END, syntax::refused_option};
 use crate::{
     definitions::{Frame, LatePolicy},
     error::Result,
@@ -108,33 +108,42 @@ impl Meter {
         matches!(self.definition.frame, Frame::Session { .. })
     }
 
+    /// Whether its rows are base windows.
+    pub fn has_plain_windows(&self) -> bool {
+        self.definition.frame == Frame::Tumbling
+    }
+
     /// Refuses what has no meaning for windows that are no base windows.
     pub(super) fn check_frame(&self) -> Result<()> {
         let definition = &self.definition;
-        let (problem, hint) = match definition.frame {
+        let (option, problem, hint) = match definition.frame {
             Frame::Session { .. } | Frame::Hopping { .. }
                 if definition.effective_from_us.is_some() =>
             {
                 (
+                    "effective_from",
                     "a session, or a window that hops, could be of two versions",
                     "create a meter under another name",
                 )
             }
             Frame::Session { .. } if definition.late == LatePolicy::NextPeriod => (
+                "late",
                 "a session cannot have late = 'next_period', for it belongs to the period in which it ends",
                 "write late = 'correct' or 'quarantine'",
             ),
             Frame::Session { .. } | Frame::Hopping { .. } if self.is_timed() => (
+                "window",
                 "usage that weighs by time needs windows of a fixed length side by side",
                 "write a window such as '1 hour'",
             ),
             Frame::Tumbling if definition.late == LatePolicy::NextPeriod && self.is_timed() => (
+                "late",
                 "usage that weighs by time cannot have late = 'next_period', for it weighs from when it happened",
                 "write late = 'correct' or 'quarantine'",
             ),
             _ => return Ok(()),
         };
-        Err(refused(definition, problem, (0, 0), hint))
+        Err(refused_option(definition, option, problem, hint))
     }
 
     /// The states of a micro-batch as they are kept.

@@ -14,7 +14,7 @@ use crate::{
 use arrow::datatypes::DataType;
 use datafusion::{
     common::{
-        Column, Result as PlanResult, internal_err,
+        Column, Result as PlanResult, SchemaError, internal_err,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     error::DataFusionError,
@@ -137,6 +137,7 @@ pub(super) fn plan_error(definition: &MeterDefinition, source: DataFusionError) 
         }
         None => refused_call(definition, &source)
             .or_else(|| refused_types(definition, &source))
+            .or_else(|| refused_twin(definition, &source))
             .unwrap_or_else(|| Error::PlanMeter {
                 meter: definition.name.clone(),
                 at: definition.at.clone(),
@@ -190,6 +191,20 @@ fn refused_types(definition: &MeterDefinition, source: &DataFusionError) -> Opti
     let operator = problem.strip_prefix('`')?.split('`').next()?;
     let place = syntax::place_of(definition, operator);
     Some(refused(definition, problem, place, hint))
+}
+
+/// The error of two aggregates of one name. DataFusion leaves casts out of names.
+fn refused_twin(definition: &MeterDefinition, source: &DataFusionError) -> Option<Error> {
+    let DataFusionError::SchemaError(error, _) = source.find_root() else {
+        return None;
+    };
+    let SchemaError::DuplicateUnqualifiedField { name } = &**error else {
+        return None;
+    };
+    let place = syntax::place_of_last_call(definition, name.split_once('(')?.0);
+    let problem = format!("two aggregates, both `{name}`, differ in a cast alone");
+    let hint = "make another expression of one of them: cast(x …) + 0, or cast(x …) || '' for text";
+    Some(refused(definition, &problem, place, hint))
 }
 
 /// The error of an aggregate that does not take what it is given.

@@ -3,7 +3,7 @@
 use super::calls;
 use crate::{
     definitions::MeterDefinition,
-    error::{Error, Result},
+    error::{Error, Location, Result},
 };
 use datafusion::{
     error::DataFusionError,
@@ -17,7 +17,7 @@ use datafusion::{
         tokenizer::{Span, Token, Tokenizer},
     },
 };
-use std::ops::ControlFlow;
+use std::{convert::Infallible, ops::ControlFlow};
 
 /// A construct that is not allowed: where, what, and what to write instead.
 struct Refusal {
@@ -66,20 +66,35 @@ impl Refusal {
     }
 }
 
-/// A refusal that names the meter, and the place in its query if that is known (not 0).
+/// A refusal that names the meter, at a place in its query, or else where the meter is.
 pub(super) fn refused(
     definition: &MeterDefinition,
     problem: &str,
     (line, column): Place,
     hint: &str,
 ) -> Error {
-    let place = match line {
-        0 => String::new(),
-        _ => format!(" (line {line}, column {column} of its query)"),
+    let at = match line {
+        0 => definition.at.clone(),
+        _ => definition.query_at.within(line, column),
     };
+    refused_at(at, definition, problem, hint)
+}
+
+/// A refusal at the value of an option, or else where the meter is.
+pub(super) fn refused_option(
+    definition: &MeterDefinition,
+    option: &str,
+    problem: &str,
+    hint: &str,
+) -> Error {
+    let at = definition.options_at.get(option).unwrap_or(&definition.at);
+    refused_at(at.clone(), definition, problem, hint)
+}
+
+fn refused_at(at: Location, definition: &MeterDefinition, problem: &str, hint: &str) -> Error {
     Error::Definition {
-        at: definition.at.clone(),
-        problem: format!("meter `{}`: {problem}{place}", definition.name),
+        at,
+        problem: format!("meter `{}`: {problem}", definition.name),
         hint: hint.to_owned(),
     }
 }
@@ -110,6 +125,23 @@ pub(super) fn place_of(definition: &MeterDefinition, text: &str) -> Place {
     first(&is_call)
         .or_else(|| first(&is_written))
         .unwrap_or_default()
+}
+
+/// Where the last call of a function is.
+pub(super) fn place_of_last_call(definition: &MeterDefinition, name: &str) -> Place {
+    let mut last = START;
+    if let Ok(statement) = single_statement(definition) {
+        // The visitor is never told to stop.
+        let ControlFlow::Continue(()) = visit_expressions(&statement, |expr| {
+            if let Expr::Function(call) = expr
+                && calls::planned_name(call) == name
+            {
+                last = place(expr.span());
+            }
+            ControlFlow::<Infallible>::Continue(())
+        });
+    }
+    last
 }
 
 /// Where the last selected item of this name is.

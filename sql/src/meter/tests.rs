@@ -55,6 +55,23 @@ pub(super) fn definition(query: &str) -> MeterDefinition {
         unit: None,
         event_type: "llm".to_owned(),
         query: query.to_owned(),
+        query_at: Location {
+            file: "meters.sql".to_owned(),
+            line: 4,
+            column: 1,
+        },
+        options_at: ["window", "late", "effective_from"]
+            .into_iter()
+            .zip(10..)
+            .map(|(option, line)| {
+                let at = Location {
+                    file: "meters.sql".to_owned(),
+                    line,
+                    column: 5,
+                };
+                (option.to_owned(), at)
+            })
+            .collect(),
         version: 1,
         effective_from_us: None,
         earlier: Vec::new(),

@@ -3,7 +3,13 @@
 //! Versions share everything after that: the same keys, states and measures, so their states merge in the
 //! total of a period that has both, and a table holds the panes of all.
 
-use super::{Meter, columns::columns_of, pipeline::Stage, shape, syntax::refused};
+use super::{
+    Meter,
+    columns::columns_of,
+    pipeline::Stage,
+    shape,
+    syntax::{START, refused},
+};
 use crate::{
     definitions::{EventType, MeterDefinition},
     error::Result,
@@ -72,7 +78,7 @@ impl Meter {
         );
         let hint = "a version may change filters and what is aggregated; for other columns create a \
                     meter under another name";
-        Err(refused(new, &problem, (0, 0), hint))
+        Err(refused(new, &problem, START, hint))
     }
 
     /// The events of each version that has any. Those before the first version are nobody's.

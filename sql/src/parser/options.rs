@@ -7,11 +7,12 @@ use super::{
 };
 use crate::{
     definitions::{BillingPeriod, Frame, LatePolicy},
-    error::{Error, Result},
+    error::{Error, Location, Result},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use iso_currency::Currency;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use std::collections::BTreeMap;
 
 const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
@@ -85,6 +86,14 @@ impl Options {
     pub(super) fn get(&self, key: &str) -> Option<&Name> {
         let found = self.given.iter().find(|(given, _)| given == key);
         found.map(|(_, value)| value)
+    }
+
+    /// Where the value of each option is.
+    pub(super) fn places(&self) -> BTreeMap<String, Location> {
+        let given = self.given.iter();
+        given
+            .map(|(key, value)| (key.clone(), value.at.clone()))
+            .collect()
     }
 
     /// The value of an option that must be given, with an example of how.

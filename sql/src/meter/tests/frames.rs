@@ -136,7 +136,7 @@ async fn what_has_no_meaning_in_such_windows_is_refused() {
         planned.unwrap_err().to_string()
     };
     let timed = "SELECT subject, TIME_WEIGHTED_SUM(input) AS n FROM llm GROUP BY subject";
-    let weighs = "meters.sql:3:1: meter `tokens`: usage that weighs by time needs windows of a fixed length \
+    let weighs = "meters.sql:10:5: meter `tokens`: usage that weighs by time needs windows of a fixed length \
                   side by side\n  hint: write a window such as '1 hour'";
     assert_eq!(refusal(sessions(timed)).await, weighs);
     assert_eq!(refusal(hopping(timed)).await, weighs);
@@ -147,7 +147,7 @@ async fn what_has_no_meaning_in_such_windows_is_refused() {
             ..sessions(QUERY)
         })
         .await,
-        "meters.sql:3:1: meter `tokens`: a session cannot have late = 'next_period', for it belongs to the \
+        "meters.sql:11:5: meter `tokens`: a session cannot have late = 'next_period', for it belongs to the \
          period in which it ends\n  hint: write late = 'correct' or 'quarantine'"
     );
     assert_eq!(
@@ -156,7 +156,7 @@ async fn what_has_no_meaning_in_such_windows_is_refused() {
             ..definition(timed)
         })
         .await,
-        "meters.sql:3:1: meter `tokens`: usage that weighs by time cannot have late = 'next_period', for it \
+        "meters.sql:11:5: meter `tokens`: usage that weighs by time cannot have late = 'next_period', for it \
          weighs from when it happened\n  hint: write late = 'correct' or 'quarantine'"
     );
     for definition in [sessions(QUERY), hopping(QUERY)] {
@@ -166,7 +166,7 @@ async fn what_has_no_meaning_in_such_windows_is_refused() {
         };
         assert_eq!(
             refusal(version).await,
-            "meters.sql:3:1: meter `tokens`: a session, or a window that hops, could be of two versions\n  \
+            "meters.sql:12:5: meter `tokens`: a session, or a window that hops, could be of two versions\n  \
              hint: create a meter under another name"
         );
     }

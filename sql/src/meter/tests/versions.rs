@@ -116,7 +116,7 @@ async fn a_version_has_the_columns_and_aggregates_of_the_one_before() {
     let hint = "\n  hint: a version may change filters and what is aggregated; for other columns create \
                 a meter under another name";
     let columns = format!(
-        "meters.sql:3:1: meter `tokens`: version 2 does not have the same dimensions, measures and types \
+        "meters.sql:4:1: meter `tokens`: version 2 does not have the same dimensions, measures and types \
          as version 1, at meters.sql:3:1{hint}"
     );
     for other in [
@@ -128,7 +128,7 @@ async fn a_version_has_the_columns_and_aggregates_of_the_one_before() {
         assert_eq!(refusal(other).await, columns, "{other}");
     }
     let aggregates = format!(
-        "meters.sql:3:1: meter `tokens`: version 2 does not make its measures of the same aggregates as \
+        "meters.sql:4:1: meter `tokens`: version 2 does not make its measures of the same aggregates as \
          version 1, at meters.sql:3:1{hint}"
     );
     let first = "SELECT subject, MEDIAN(input) AS m, SUM(input) + 1 AS n FROM llm GROUP BY subject";

@@ -2,14 +2,13 @@
 //! never answering again, which is what a crash looks like from outside.
 
 use crate::{
-    Anchor, Attempt, Bounds, CommitId, LoggedCommit, Message, ReadLimit, Sequence, Source, Staged,
-    Table, Version,
+    Anchor, Attempt, Bounds, CommitId, LoggedCommit, Message, ReadLimit, Sequence, Snapshot,
+    Source, Staged, Table, Version,
     error::{Error, Result},
 };
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use datafusion::catalog::TableProvider;
 use std::{
     ops::RangeInclusive,
     sync::{
@@ -182,7 +181,7 @@ impl<T: Table> Table for FaultyTable<T> {
             .await
     }
 
-    fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+    fn provider(&self) -> Result<Arc<dyn Snapshot>> {
         self.inner.provider()
     }
 

@@ -19,7 +19,12 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use std::{collections::BTreeMap, fmt::Debug, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    path::Path,
+    sync::Arc,
+};
 
 mod change;
 mod delta;
@@ -125,13 +130,21 @@ pub trait Table: Debug + Send + Sync {
     /// Loads the newest snapshot. The caller must check its own marks on it before it commits again.
     async fn refresh(&mut self) -> Result<()>;
     /// The loaded snapshot for SQL.
-    fn provider(&self) -> Result<Arc<dyn TableProvider>>;
+    fn provider(&self) -> Result<Arc<dyn Snapshot>>;
     /// Encodes and uploads rows as new files that nobody sees yet.
     async fn stage(&self, commit_id: &CommitId, batches: &[RecordBatch]) -> Result<Staged>;
     /// Makes staged files and marks visible together; returns the version.
     async fn commit(&mut self, attempt: &Attempt, staged: &Staged) -> Result<Version>;
     /// Commits after the loaded snapshot, oldest first.
     async fn log_since(&self) -> Result<Vec<LoggedCommit>>;
+}
+
+/// The rows of a table at one version, for SQL: those of some files, which never change.
+pub trait Snapshot: TableProvider {
+    /// The names of its files. A name stands for the same rows for ever, also in other versions.
+    fn files(&self) -> Vec<&str>;
+    /// The rows of those of its files that are named.
+    fn of_files(&self, names: &BTreeSet<&str>) -> Arc<dyn TableProvider>;
 }
 
 /// An opened place that holds the tables.

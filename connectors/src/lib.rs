@@ -25,7 +25,7 @@ pub mod nats;
 pub mod store;
 
 pub use error::{Error, ErrorKind, Result};
-pub use lake::{Attempt, CommitId, LoggedCommit, Staged, StagedFile, Table, Version};
+pub use lake::{Attempt, CommitId, LoggedCommit, Snapshot, Staged, StagedFile, Table, Version};
 
 /// JetStream's number for a message, from 1; for a file, the line. 0 means "before the first".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

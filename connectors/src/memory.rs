@@ -4,15 +4,21 @@
 //! and a lake survive a process.
 
 use crate::{
-    Anchor, Attempt, Bounds, CommitId, LoggedCommit, Message, ReadLimit, Sequence, Source, Staged,
-    StagedFile, Table, Version,
+    Anchor, Attempt, Bounds, CommitId, LoggedCommit, Message, ReadLimit, Sequence, Snapshot,
+    Source, Staged, StagedFile, Table, Version,
     error::{Error, Result},
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
-use datafusion::{catalog::TableProvider, datasource::MemTable};
+use datafusion::{
+    catalog::{Session, TableProvider},
+    datasource::{MemTable, TableType},
+    error::Result as Planned,
+    logical_expr::Expr,
+    physical_plan::ExecutionPlan,
+};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -142,7 +148,8 @@ impl MemoryTable {
     /// All rows that are visible in the newest version.
     pub fn rows(&self) -> Vec<RecordBatch> {
         let shared = locked(&self.shared);
-        shared.visible(shared.commits.len())
+        let files = shared.visible(shared.commits.len());
+        files.into_values().flatten().collect()
     }
 
     fn failed(&self, doing: &'static str, source: datafusion::error::DataFusionError) -> Error {
@@ -155,13 +162,64 @@ impl MemoryTable {
 }
 
 impl Shared {
-    fn visible(&self, version: usize) -> Vec<RecordBatch> {
+    /// The files of a version with their rows.
+    fn visible(&self, version: usize) -> BTreeMap<String, Vec<RecordBatch>> {
         let paths = self.commits[..version].iter().flat_map(|(_, paths)| paths);
         paths
-            .filter_map(|path| self.files.get(path))
-            .flatten()
-            .cloned()
+            .filter_map(|path| self.files.get_key_value(path))
+            .map(|(path, rows)| (path.clone(), rows.clone()))
             .collect()
+    }
+}
+
+/// What a [`MemoryTable`] held at one version.
+#[derive(Debug)]
+struct MemorySnapshot {
+    files: BTreeMap<String, Vec<RecordBatch>>,
+    rows: MemTable,
+}
+
+impl MemorySnapshot {
+    fn new(schema: &SchemaRef, files: BTreeMap<String, Vec<RecordBatch>>) -> Planned<Self> {
+        let rows = files.values().flatten().cloned().collect();
+        Ok(MemorySnapshot {
+            rows: MemTable::try_new(Arc::clone(schema), vec![rows])?,
+            files,
+        })
+    }
+}
+
+impl Snapshot for MemorySnapshot {
+    fn files(&self) -> Vec<&str> {
+        self.files.keys().map(String::as_str).collect()
+    }
+
+    fn of_files(&self, names: &BTreeSet<&str>) -> Arc<dyn TableProvider> {
+        let mut files = self.files.clone();
+        files.retain(|path, _| names.contains(path.as_str()));
+        let snapshot = MemorySnapshot::new(&self.rows.schema(), files);
+        Arc::new(snapshot.expect("its rows are of one schema, which were a table before"))
+    }
+}
+
+#[async_trait]
+impl TableProvider for MemorySnapshot {
+    fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.rows.table_type()
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Planned<Arc<dyn ExecutionPlan>> {
+        self.rows.scan(session, projection, filters, limit).await
     }
 }
 
@@ -193,11 +251,11 @@ impl Table for MemoryTable {
         Ok(())
     }
 
-    fn provider(&self) -> Result<Arc<dyn TableProvider>> {
-        let rows = locked(&self.shared).visible(self.version);
-        let table = MemTable::try_new(Arc::clone(&self.schema), vec![rows]);
+    fn provider(&self) -> Result<Arc<dyn Snapshot>> {
+        let files = locked(&self.shared).visible(self.version);
+        let snapshot = MemorySnapshot::new(&self.schema, files);
         Ok(Arc::new(
-            table.map_err(|error| self.failed("reading rows", error))?,
+            snapshot.map_err(|error| self.failed("reading rows", error))?,
         ))
     }
 

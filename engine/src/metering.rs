@@ -285,6 +285,14 @@ impl Metering {
         Ok(pending)
     }
 
+    /// Somebody asks for these meters, by their places, and may do so again: what they have is kept merged more,
+    /// so that each answer has less to merge.
+    pub fn asked(&mut self, meters: &[usize]) {
+        for meter in meters {
+            self.lanes[*meter].open.asked();
+        }
+    }
+
     /// Puts back what was taken out, in a copy that is only looked at: in no table yet, it is state.
     pub(crate) fn put_back(&mut self, taken: &[Pending]) {
         for pending in taken {

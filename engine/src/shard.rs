@@ -305,7 +305,8 @@ impl Shard {
     }
 
     /// Says where the shard is, and goes on. Whoever asked does the work.
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
+        self.metering.asked(&question.meters);
         let (pinned, flush) = self.writer.pinned();
         question.answer(Moment {
             shard: self.report.shard.clone(),

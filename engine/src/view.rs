@@ -10,8 +10,10 @@
 mod inside;
 mod live;
 mod states;
+mod stored;
 mod tables;
 
+pub(crate) use stored::Remembered;
 pub(crate) use tables::{register_rows, shard_names};
 
 use crate::{
@@ -39,8 +41,9 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use inside::Inside;
+use live::Live;
 use std::{collections::BTreeSet, sync::Arc};
-use tables::{existing, pinned, provider_or, referenced, register};
+use tables::{existing, memory, pinned, provider_or, referenced, register};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
@@ -56,6 +59,7 @@ pub struct View {
     panes: Vec<Option<Arc<dyn TableProvider>>>,
     /// `None` in a live view, which is about usage alone.
     documents: Option<Documents>,
+    live: Option<Live>,
     committed: Committed,
     /// The open windows of each shard. Those of a lake are metered again when somebody asks for them:
     /// what a meter cannot measure must not hide the events.
@@ -105,6 +109,7 @@ impl View {
                 invoices: pinned(invoices.as_deref())?,
                 line_items: pinned(line_items.as_deref())?,
             }),
+            live: None,
             committed: Committed { events, tables },
             shards: OnceCell::new(),
         })
@@ -118,6 +123,7 @@ impl View {
             events: None,
             panes,
             documents: Some(Documents::default()),
+            live: None,
             committed: Committed::default(),
             shards: OnceCell::new(),
         }
@@ -186,11 +192,6 @@ impl View {
         Ok(cuts.map(|cut| (cut.shard.clone(), cut.position)).collect())
     }
 
-    /// True for the view of a running shard.
-    fn is_live(&self) -> bool {
-        self.documents.is_none()
-    }
-
     /// The definitions that this view was opened with.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
@@ -225,8 +226,8 @@ impl View {
             let name = &meter.definition().name;
             for relation in [name.clone(), format!("{name}_windows")] {
                 if wanted.contains(&relation) {
-                    let rows = self.windows(index, None).await?;
-                    register_rows(&context, &relation, rows)?;
+                    let rows = self.window_rows(index, None).await?;
+                    register(&context, &relation, memory(rows)?)?;
                 }
             }
             let panes = format!("{name}_panes");
@@ -289,8 +290,8 @@ impl View {
             }
             let windows = format!("{name}_windows");
             if wanted.contains(&windows) {
-                let rows = self.windows(index, Some(period)).await?;
-                register_rows(&context, &windows, rows)?;
+                let rows = self.window_rows(index, Some(period)).await?;
+                register(&context, &windows, memory(rows)?)?;
             }
         }
         Ok(context)
@@ -386,47 +387,52 @@ impl View {
     /// subject and dimensions, but in no particular order in a live view. Where a
     /// period begins or ends within a window, only its part of that window counts.
     pub async fn windows(&self, index: usize, period: Option<&Period>) -> Result<RecordBatch> {
+        let rows = self.window_rows(index, period).await?;
+        one_batch(&rows[0].schema(), &rows)
+    }
+
+    /// The same in batches, at least one.
+    async fn window_rows(&self, index: usize, period: Option<&Period>) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
         let width_us = meter.definition().window_us;
         let inside = period.map(|period| Inside::of(period.start_us, period.end_us, width_us));
-        let states = self.states(index, inside.as_ref()).await?;
-        self.finished(index, &states).await
+        let rows = match &self.live {
+            Some(live) => self.live_rows(live, index, inside.as_ref()).await?,
+            None => {
+                let states = self.states(index, inside.as_ref()).await?;
+                vec![meter.rows(&states).await?]
+            }
+        };
+        self.finished(index, &rows).await
     }
 
     /// A meter's windows with everything that was measured in them, whether or when it counts; columns
     /// as in [`View::windows`].
     pub async fn measured_windows(&self, index: usize) -> Result<RecordBatch> {
+        let meter = &self.catalog.meters[index];
         let states = self.measured_states(index).await?;
-        self.finished(index, &states).await
+        let rows = self.finished(index, &[meter.rows(&states).await?]).await?;
+        one_batch(&rows[0].schema(), &rows)
     }
 
-    async fn finished(&self, index: usize, states: &[RecordBatch]) -> Result<RecordBatch> {
+    /// Rows as people see them, with the customer, and whether they are final.
+    async fn finished(&self, index: usize, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
-        let rows = match self.is_live() {
-            true => meter.rows_in_any_order(states).await?,
-            false => meter.rows(states).await?,
-        };
-        let closed_end = self
-            .shards()
-            .await?
-            .iter()
-            .map(|cut| cut.metering.lanes()[index].closed_end())
-            .min()
-            .unwrap_or(EventTime::MIN);
-        let is_final: BooleanArray = micros(&rows, "window_end")
-            .iter()
-            .map(|end| Some(EventTime(*end) <= closed_end))
-            .collect();
-        let is_final = (
-            Field::new("is_final", DataType::Boolean, false),
-            Arc::new(is_final) as ArrayRef,
-        );
-        with_customer(
-            meter,
-            &rows,
-            &["window_start", "window_end"],
-            Some(is_final),
-        )
+        let shards = self.shards().await?.iter();
+        let closed_ends = shards.map(|cut| cut.metering.lanes()[index].closed_end());
+        let closed_end = closed_ends.min().unwrap_or(EventTime::MIN);
+        let finished = rows.iter().map(|rows| {
+            let ends = micros(rows, "window_end").iter();
+            let is_final: BooleanArray = ends
+                .map(|end| Some(EventTime(*end) <= closed_end))
+                .collect();
+            let is_final = (
+                Field::new("is_final", DataType::Boolean, false),
+                Arc::new(is_final) as ArrayRef,
+            );
+            with_customer(meter, rows, &["window_start", "window_end"], Some(is_final))
+        });
+        finished.collect()
     }
 
     /// The totals of every meter for a period, in order of definition.

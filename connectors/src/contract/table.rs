@@ -10,9 +10,12 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
 };
 use async_trait::async_trait;
-use datafusion::prelude::SessionContext;
+use datafusion::{catalog::TableProvider, prelude::SessionContext};
 use serde_json::json;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// A place with tables of [`schema`].
 #[async_trait]
@@ -50,7 +53,8 @@ pub async fn check(place: &dyn Place) -> Result<()> {
     an_old_owner_is_fenced_for_ever(place).await?;
     owners_of_other_marks_do_not_hinder_each_other(place).await?;
     the_log_tells_what_came_after_the_snapshot(place).await?;
-    rows_that_are_not_committed_are_never_seen(place).await
+    rows_that_are_not_committed_are_never_seen(place).await?;
+    a_file_has_the_same_rows_in_every_snapshot(place).await
 }
 
 async fn rows_and_marks_appear_together(place: &dyn Place) -> Result<()> {
@@ -171,6 +175,23 @@ async fn rows_that_are_not_committed_are_never_seen(place: &dyn Place) -> Result
     Ok(())
 }
 
+async fn a_file_has_the_same_rows_in_every_snapshot(place: &dyn Place) -> Result<()> {
+    let mut table = place.open("files").await?;
+    commit(table.as_mut(), "c1", &[1, 2], &[("s/seq", 1)]).await?;
+    let first = table.provider()?;
+    commit(table.as_mut(), "c2", &[3], &[("s/seq", 2)]).await?;
+    let second = table.provider()?;
+    let old: BTreeSet<&str> = first.files().into_iter().collect();
+    let all: BTreeSet<&str> = second.files().into_iter().collect();
+    let new: BTreeSet<&str> = all.difference(&old).copied().collect();
+    assert!(all.is_superset(&old), "{old:?} {all:?}");
+    for (files, sequences) in [(&old, &[1, 2][..]), (&new, &[3]), (&all, &[1, 2, 3])] {
+        let rows = rows_of(table.as_ref(), second.of_files(files)).await?;
+        assert_eq!(rows, sequences, "{files:?}");
+    }
+    Ok(())
+}
+
 fn attempt(id: &str, marks: &[(&str, i64)]) -> Attempt {
     Attempt {
         commit_id: CommitId(id.to_owned()),
@@ -201,7 +222,11 @@ async fn commit(
 
 /// The sequences that SQL finds, in order.
 async fn rows(table: &dyn Table) -> Result<Vec<i64>> {
-    let frame = SessionContext::new().read_table(table.provider()?);
+    rows_of(table, table.provider()?).await
+}
+
+async fn rows_of(table: &dyn Table, rows: Arc<dyn TableProvider>) -> Result<Vec<i64>> {
+    let frame = SessionContext::new().read_table(rows);
     let frame = frame.map_err(|e| unread(table, e))?;
     let batches = frame.collect().await.map_err(|e| unread(table, e))?;
     let mut sequences = Vec::new();

@@ -1,12 +1,12 @@
 //! One Delta table: its state in memory, and every change of it.
 
 use super::{
-    Attempt, CommitId, LoggedCommit, Staged, StagedFile, Table, Version,
+    Attempt, CommitId, LoggedCommit, Snapshot, Staged, StagedFile, Table, Version,
     change::Change,
     encode::Encoder,
     load::{Loaded, creation, load, log_of, redefinition},
     log::Log,
-    provider::Snapshot,
+    provider::DeltaSnapshot,
     schema::{self, Fit, Stored, Wanted},
 };
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::TableProvider;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use url::Url;
 
@@ -83,7 +82,7 @@ impl Table for DeltaTable {
         self.adopt(loaded)
     }
 
-    fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+    fn provider(&self) -> Result<Arc<dyn Snapshot>> {
         self.provider_of(Arc::clone(&self.files))
     }
 
@@ -179,10 +178,10 @@ impl DeltaTable {
     pub(crate) fn provider_of(
         &self,
         files: Arc<Vec<Arc<StagedFile>>>,
-    ) -> Result<Arc<dyn TableProvider>> {
+    ) -> Result<Arc<dyn Snapshot>> {
         let url = self.url();
         let folder = path_in(url)?;
-        Snapshot::new(
+        DeltaSnapshot::new(
             self.store.root(),
             url,
             folder,
@@ -190,7 +189,7 @@ impl DeltaTable {
             &self.partition,
             files,
         )
-        .map(|snapshot| Arc::new(snapshot) as Arc<dyn TableProvider>)
+        .map(|snapshot| Arc::new(snapshot) as Arc<dyn Snapshot>)
         .map_err(|e| self.log.failed("preparing a query", e))
     }
 

@@ -4,7 +4,7 @@
 //! may be wider than the data, so a `max` must never be answered from them.
 
 use super::{
-    StagedFile,
+    Snapshot, StagedFile,
     schema::plain,
     statistics::{FileStatistics, array_of, day_number},
 };
@@ -32,12 +32,15 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use object_store::{ObjectMeta, ObjectStore, path::Path};
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 use url::Url;
 
 /// The files of one version.
-#[derive(Debug)]
-pub(crate) struct Snapshot {
+#[derive(Debug, Clone)]
+pub(crate) struct DeltaSnapshot {
     store: Arc<dyn ObjectStore>,
     store_url: ObjectStoreUrl,
     /// The table's folder in the store.
@@ -48,7 +51,7 @@ pub(crate) struct Snapshot {
     files: Arc<Vec<Arc<StagedFile>>>,
 }
 
-impl Snapshot {
+impl DeltaSnapshot {
     pub(crate) fn new(
         store: Arc<dyn ObjectStore>,
         table: &Url,
@@ -64,7 +67,7 @@ impl Snapshot {
             .cloned()
             .partition(|f| partition.contains(f.name()));
         let in_file = Arc::new(Schema::new(Fields::from(in_file)));
-        Ok(Snapshot {
+        Ok(DeltaSnapshot {
             store,
             store_url: ObjectStoreUrl::parse(&table[..url::Position::BeforePath])?,
             folder,
@@ -139,7 +142,7 @@ impl Snapshot {
 }
 
 #[async_trait]
-impl TableProvider for Snapshot {
+impl TableProvider for DeltaSnapshot {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -196,6 +199,21 @@ impl TableProvider for Snapshot {
     }
 }
 
+impl Snapshot for DeltaSnapshot {
+    fn files(&self) -> Vec<&str> {
+        self.files.iter().map(|file| file.path.as_str()).collect()
+    }
+
+    fn of_files(&self, names: &BTreeSet<&str>) -> Arc<dyn TableProvider> {
+        let is_named = |file: &&Arc<StagedFile>| names.contains(file.path.as_str());
+        let files = self.files.iter().filter(is_named).map(Arc::clone);
+        Arc::new(DeltaSnapshot {
+            files: Arc::new(files.collect()),
+            ..self.clone()
+        })
+    }
+}
+
 fn partition_value(file: &StagedFile, field: &Field) -> Result<ScalarValue> {
     let null = || ScalarValue::try_from(field.data_type());
     let Some(Some(text)) = file.partition.get(field.name()) else {
@@ -213,12 +231,12 @@ fn partition_value(file: &StagedFile, field: &Field) -> Result<ScalarValue> {
 
 /// The bounds of every file, for pruning.
 struct Bounds<'a> {
-    snapshot: &'a Snapshot,
+    snapshot: &'a DeltaSnapshot,
     files: Vec<(&'a StagedFile, FileStatistics<'a>)>,
 }
 
 impl<'a> Bounds<'a> {
-    fn new(snapshot: &'a Snapshot) -> Self {
+    fn new(snapshot: &'a DeltaSnapshot) -> Self {
         let files = snapshot.files.iter().map(|file| {
             let statistics = FileStatistics::parse(file.statistics.as_deref());
             (file.as_ref(), statistics)

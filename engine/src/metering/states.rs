@@ -20,16 +20,28 @@ pub struct States {
     small: usize,
     rows: usize,
     rows_merged: usize,
+    /// How many of the next batches are merged sooner.
+    sooner: u32,
     pub(super) bytes: usize,
 }
 
 impl States {
     /// Below this many rows, merging costs more than it saves.
     const ROWS_MIN: usize = 131_072;
+    /// The same while somebody asks for these states, who has to merge what is not merged.
+    const ROWS_MIN_ASKED: usize = 16_384;
+    /// How many batches after a question the next one is expected.
+    const ASKED_BATCHES: u32 = 64;
     /// So many batches are put together as they are: each alone costs a kilobyte or more.
     const SMALL_MAX: usize = 128;
 
-    /// Adds a state batch, and merges all of them when they have grown fourfold since last time.
+    /// Somebody asks for these states, and may do so again.
+    pub(super) fn asked(&mut self) {
+        self.sooner = Self::ASKED_BATCHES;
+    }
+
+    /// Adds a state batch, and merges all of them when they have grown fourfold since last time, or twofold
+    /// while somebody asks for them.
     pub async fn push(&mut self, meter: &Meter, batch: RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
@@ -38,7 +50,12 @@ impl States {
         self.bytes += batch.get_array_memory_size();
         self.batches.push(batch);
         self.small += 1;
-        if self.rows >= Self::ROWS_MIN.max(4 * self.rows_merged) {
+        let due = match self.sooner {
+            0 => Self::ROWS_MIN.max(4 * self.rows_merged),
+            _ => Self::ROWS_MIN_ASKED.max(2 * self.rows_merged),
+        };
+        self.sooner = self.sooner.saturating_sub(1);
+        if self.rows >= due {
             self.become_one(meter.reduce(&self.batches).await?, 0);
             self.rows_merged = self.rows;
         } else if self.small == Self::SMALL_MAX {

@@ -15,7 +15,7 @@ use crate::{
     commit::Position,
     error::{Error, Result},
     metering::Metering,
-    view::{ShardCut, View},
+    view::{Remembered, ShardCut, View},
 };
 use arrow::array::RecordBatch;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Live {
     catalog: Arc<Catalog>,
     questions: mpsc::Sender<Question>,
+    remembered: Arc<Remembered>,
 }
 
 /// The shard's side of [`Live`].
@@ -34,7 +35,11 @@ pub struct Questions(mpsc::Receiver<Question>);
 
 /// Somebody waits for where the shard is.
 #[derive(Debug)]
-pub(super) struct Question(oneshot::Sender<Moment>);
+pub(super) struct Question {
+    answer: oneshot::Sender<Moment>,
+    /// The meters that the answers before were about, by their places.
+    pub(super) meters: Vec<usize>,
+}
 
 /// A shard between two batches.
 #[derive(Debug)]
@@ -57,6 +62,7 @@ const QUESTIONS: usize = 16;
 pub fn live(catalog: Arc<Catalog>) -> (Live, Questions) {
     let (sender, receiver) = mpsc::channel(QUESTIONS);
     let live = Live {
+        remembered: Arc::new(Remembered::new(catalog.meters.len())),
         catalog,
         questions: sender,
     };
@@ -77,12 +83,15 @@ impl Live {
     /// [`Error::NotRunning`] when the shard has ended.
     pub async fn view(&self) -> Result<View> {
         let (sender, answer) = oneshot::channel();
-        let question = Question(sender);
+        let question = Question {
+            answer: sender,
+            meters: self.remembered.take_asked(),
+        };
         if self.questions.send(question).await.is_err() {
             return Err(Error::NotRunning);
         }
         let moment = answer.await.map_err(|_| Error::NotRunning)?;
-        moment.view(Arc::clone(&self.catalog))
+        moment.view(Arc::clone(&self.catalog), Arc::clone(&self.remembered))
     }
 }
 
@@ -106,12 +115,12 @@ impl Questions {
 impl Question {
     /// Whoever asked may have gone away.
     pub(super) fn answer(self, moment: Moment) {
-        let _ = self.0.send(moment);
+        let _ = self.answer.send(moment);
     }
 }
 
 impl Moment {
-    fn view(mut self, catalog: Arc<Catalog>) -> Result<View> {
+    fn view(mut self, catalog: Arc<Catalog>, remembered: Arc<Remembered>) -> Result<View> {
         let mut rows = Vec::new();
         if let Some(flush) = &self.flush {
             self.metering.put_back(&flush.pending);
@@ -123,6 +132,6 @@ impl Moment {
             position: self.position,
             metering: self.metering,
         };
-        View::live(catalog, cut, self.pinned, rows)
+        View::live(catalog, cut, self.pinned, rows, remembered)
     }
 }

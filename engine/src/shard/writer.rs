@@ -11,7 +11,7 @@ use crate::{
 use datafusion::catalog::TableProvider;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinHandle;
-use tollgate_connectors::{Attempt, Staged, Table};
+use tollgate_connectors::{Attempt, Snapshot, Staged, Table};
 
 /// Everything one commit of `events`, and the panes it closes, is made from.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Writer {
 pub(crate) struct Pinned {
     pub(crate) events: Arc<dyn TableProvider>,
     /// One for each meter.
-    pub(crate) panes: Vec<Arc<dyn TableProvider>>,
+    pub(crate) panes: Vec<Arc<dyn Snapshot>>,
 }
 
 /// What one flush wrote.

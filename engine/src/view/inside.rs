@@ -11,6 +11,7 @@ use arrow::{
 };
 
 /// The windows of some width that lie wholly in some time, and what is left at its edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Inside {
     first_us: i64,
     last_us: i64,

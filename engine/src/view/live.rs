@@ -1,6 +1,6 @@
 //! The view of one running shard.
 
-use super::{Committed, ShardCut, View, tables::memory};
+use super::{Committed, ShardCut, View, stored::Remembered, tables::memory};
 use crate::{
     catalog::Catalog,
     error::{Result, query_error},
@@ -14,8 +14,33 @@ use datafusion::{
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::{col, lit},
 };
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use tokio::sync::OnceCell;
+use tollgate_connectors::Snapshot;
+
+/// What a live view has that others have not.
+pub(super) struct Live {
+    /// The tables of the meters, with the panes of all shards.
+    pub(super) panes: Vec<Arc<dyn Snapshot>>,
+    pub(super) remembered: Arc<Remembered>,
+    shard: String,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live")
+            .field("shard", &self.shard)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// What the shard has in a table.
+    pub(super) fn rows_of(&self, table: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+        let plan = of_shard(table, &self.shard).and_then(LogicalPlanBuilder::build);
+        Ok(provider(plan.map_err(query_error("pinning a live view"))?))
+    }
+}
 
 impl View {
     /// A shard at `cut`: `rows` are its events that the pinned tables do not have, and its state is all
@@ -25,6 +50,7 @@ impl View {
         cut: ShardCut,
         pinned: Pinned,
         rows: Vec<RecordBatch>,
+        remembered: Arc<Remembered>,
     ) -> Result<Self> {
         let doing = "pinning a live view";
         let shard = cut.shard.as_str();
@@ -33,16 +59,23 @@ impl View {
             false => Some(memory(rows)?),
         };
         let events = events(pinned.events, rows, shard).map_err(query_error(doing))?;
-        let mut panes = Vec::with_capacity(pinned.panes.len());
-        for table in pinned.panes {
-            let plan = of_shard(table, shard).and_then(LogicalPlanBuilder::build);
-            panes.push(Some(provider(plan.map_err(query_error(doing))?)));
+        let live = Live {
+            panes: pinned.panes,
+            remembered,
+            shard: shard.to_owned(),
+        };
+        let mut panes = Vec::with_capacity(live.panes.len());
+        for table in &live.panes {
+            panes.push(Some(
+                live.rows_of(Arc::clone(table) as Arc<dyn TableProvider>)?,
+            ));
         }
         Ok(View {
             catalog,
             events: Some(events),
             panes,
             documents: None,
+            live: Some(live),
             committed: Committed::default(),
             shards: OnceCell::new_with(Some(vec![cut])),
         })

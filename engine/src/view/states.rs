@@ -3,7 +3,7 @@
 //! A late event counts by the policy of its meter: in its own window, in the one in which it was stored, or
 //! nowhere. Its pane says so, and so does the lane that has not written it yet.
 
-use super::{ShardCut, View, inside::Inside};
+use super::{ShardCut, View, inside::Inside, live::Live, stored::Stored};
 use crate::{
     error::{Error, Result, query_error},
     metering::{Unwritten, micros, project},
@@ -14,6 +14,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 use datafusion::{
+    catalog::TableProvider,
     functions_aggregate::expr_fn::max,
     prelude::{DataFrame, Expr, col, lit},
 };
@@ -32,31 +33,119 @@ impl View {
         inside: Option<&Inside>,
     ) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
-        let width_us = meter.definition().window_us;
         self.check_begun(index, inside).await?;
-        let asked = inside;
-        // A session that ends in a period may have begun long before it.
-        let before = asked.map(|asked| Inside::before(asked.time().1, 1));
-        let inside = match meter.has_sessions() {
-            true => before.as_ref(),
-            false => asked,
-        };
-        let mut states = Vec::new();
-        for pane in self.panes(index, Some(counting(inside))).await? {
-            states.push(meter.states_of(&placed(&pane, width_us)?)?);
-        }
-        let policy = meter.definition().late;
-        for cut in self.shards().await? {
-            for unwritten in cut.metering.lanes()[index].unwritten()? {
-                states.extend(counted(unwritten, policy, width_us, inside)?);
-            }
-        }
         if meter.has_sessions() {
-            let ending = asked.map_or((i64::MIN, i64::MAX), Inside::time);
+            // A session that ends in a period may have begun long before it.
+            let before = inside.map(|inside| Inside::before(inside.time().1, 1));
+            let mut states = self.stored_states(index, before.as_ref()).await?;
+            states.extend(self.unwritten_states(index, before.as_ref()).await?);
+            let ending = inside.map_or((i64::MIN, i64::MAX), Inside::time);
             return Ok(meter.sessions_ending(states, ending).await?);
         }
+        let mut states = self.stored_states(index, inside).await?;
+        states.extend(self.moving_states(index, inside).await?);
+        Ok(states)
+    }
+
+    /// The rows of what counts, in a live view: as [`View::states`] make them, in no particular order.
+    pub(super) async fn live_rows(
+        &self,
+        live: &Live,
+        index: usize,
+        inside: Option<&Inside>,
+    ) -> Result<Vec<RecordBatch>> {
+        let meter = &self.catalog.meters[index];
+        if !meter.has_plain_windows() {
+            return Ok(vec![meter.rows(&self.states(index, inside).await?).await?]);
+        }
+        self.check_begun(index, inside).await?;
+        let stored = self.remembered(live, index, inside).await?;
+        let moving = self.moving_states(index, inside).await?;
+        stored.rows_with(meter, moving).await
+    }
+
+    /// The states of panes.
+    async fn stored_states(
+        &self,
+        index: usize,
+        inside: Option<&Inside>,
+    ) -> Result<Vec<RecordBatch>> {
+        if let Some(live) = &self.live {
+            let stored = self.remembered(live, index, inside).await?;
+            return Ok(vec![stored.states.clone()]);
+        }
+        match &self.panes[index] {
+            Some(panes) => self.counting_states(index, Arc::clone(panes), inside).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The panes of a live view, merged, by what was merged before.
+    async fn remembered(
+        &self,
+        live: &Live,
+        index: usize,
+        inside: Option<&Inside>,
+    ) -> Result<Arc<Stored>> {
+        let meter = &self.catalog.meters[index];
+        let panes = live.panes[index].as_ref();
+        let recalled = live.remembered.recall((index, meter), panes, inside).await;
+        let unread = match recalled.unread() {
+            Some(panes) => {
+                let panes = live.rows_of(panes)?;
+                self.counting_states(index, panes, inside).await?
+            }
+            None => Vec::new(),
+        };
+        recalled.with(meter, unread).await
+    }
+
+    /// The states of those panes that count, where they do.
+    async fn counting_states(
+        &self,
+        index: usize,
+        panes: Arc<dyn TableProvider>,
+        inside: Option<&Inside>,
+    ) -> Result<Vec<RecordBatch>> {
+        let meter = &self.catalog.meters[index];
+        let panes = read(panes, Some(counting(inside))).await?;
+        let states = panes.iter().map(|panes| {
+            let placed = placed(panes, meter.definition().window_us)?;
+            Ok(meter.states_of(&placed)?)
+        });
+        states.collect()
+    }
+
+    /// The states that are in no pane, and those of a period's edges.
+    async fn moving_states(
+        &self,
+        index: usize,
+        inside: Option<&Inside>,
+    ) -> Result<Vec<RecordBatch>> {
+        let mut states = self.unwritten_states(index, inside).await?;
         for edge in inside.into_iter().flat_map(Inside::edges) {
             states.extend(self.edge(index, edge).await?);
+        }
+        Ok(states)
+    }
+
+    /// The states that are in no pane.
+    async fn unwritten_states(
+        &self,
+        index: usize,
+        inside: Option<&Inside>,
+    ) -> Result<Vec<RecordBatch>> {
+        let definition = self.catalog.meters[index].definition();
+        let mut states = Vec::new();
+        for cut in self.shards().await? {
+            for unwritten in cut.metering.lanes()[index].unwritten()? {
+                states.extend(counted(
+                    unwritten,
+                    definition.late,
+                    definition.window_us,
+                    inside,
+                )?);
+            }
         }
         Ok(states)
     }
@@ -91,29 +180,16 @@ impl View {
     pub(super) async fn measured_states(&self, index: usize) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
         let mut states = Vec::new();
-        for pane in self.panes(index, None).await? {
-            states.push(meter.states_of(&pane)?);
+        if let Some(panes) = &self.panes[index] {
+            for panes in read(Arc::clone(panes), None).await? {
+                states.push(meter.states_of(&panes)?);
+            }
         }
         for cut in self.shards().await? {
             let unwritten = cut.metering.lanes()[index].unwritten()?;
             states.extend(unwritten.map(|unwritten| unwritten.states.clone()));
         }
         Ok(states)
-    }
-
-    /// A meter's panes, all or those that pass a filter.
-    async fn panes(&self, index: usize, filter: Option<Expr>) -> Result<Vec<RecordBatch>> {
-        let Some(panes) = &self.panes[index] else {
-            return Ok(Vec::new());
-        };
-        let doing = "reading a meter's panes";
-        let frame = session::context().read_table(Arc::clone(panes));
-        let frame = match filter {
-            Some(filter) => frame.and_then(|frame| frame.filter(filter)),
-            None => frame,
-        };
-        let frame = frame.map_err(query_error(doing))?;
-        frame.collect().await.map_err(query_error(doing))
     }
 
     /// The states of the events in `[from, to)`, a part of one window, straight from `events`.
@@ -204,6 +280,18 @@ impl View {
         }
         Ok(found)
     }
+}
+
+/// Panes, all or those that pass a filter.
+async fn read(panes: Arc<dyn TableProvider>, filter: Option<Expr>) -> Result<Vec<RecordBatch>> {
+    let doing = "reading a meter's panes";
+    let frame = session::context().read_table(panes);
+    let frame = match filter {
+        Some(filter) => frame.and_then(|frame| frame.filter(filter)),
+        None => frame,
+    };
+    let frame = frame.map_err(query_error(doing))?;
+    frame.collect().await.map_err(query_error(doing))
 }
 
 /// The panes that count in some time, or ever.

@@ -56,7 +56,8 @@ pub(super) async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn T
 pub(super) fn pinned(
     table: Option<&(dyn Table + 'static)>,
 ) -> Result<Option<Arc<dyn TableProvider>>> {
-    Ok(table.map(Table::provider).transpose()?)
+    let snapshot = table.map(Table::provider).transpose()?;
+    Ok(snapshot.map(|snapshot| snapshot as Arc<dyn TableProvider>))
 }
 
 pub(super) fn provider_or(

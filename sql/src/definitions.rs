@@ -184,6 +184,13 @@ pub struct MeterDefinition {
     pub at: Location,
 }
 
+impl MeterDefinition {
+    /// Where the value of an option is, or else where the meter is.
+    pub(crate) fn option_at(&self, option: &str) -> &Location {
+        self.options_at.get(option).unwrap_or(&self.at)
+    }
+}
+
 /// `CREATE RATE TABLE`.
 #[derive(Debug, Clone)]
 pub struct RateTable {

@@ -102,7 +102,10 @@ impl Meter {
         let planned =
             Self::plan_statement(definition, event_type, config.clone(), statement.clone());
         match planned.await {
-            Ok(planned) => Ok(planned),
+            Ok((meter, finishing)) => {
+                meter.check_frame()?;
+                Ok((meter, finishing))
+            }
             Err(refusal) => {
                 let placed = Self::at_its_call(definition, event_type, config, &statement, refusal);
                 Err(placed.await)
@@ -127,9 +130,7 @@ impl Meter {
         let per_window = halves(&state, &shape.per_window).await.map_err(planning)?;
         let in_total = halves(&state, &shape.in_total).await.map_err(planning)?;
         let meter = Self::assemble(definition, event_type, &shape, &per_window, &in_total);
-        let meter = meter.map_err(planning)?;
-        meter.check_frame()?;
-        Ok((meter, shape.finishing))
+        Ok((meter.map_err(planning)?, shape.finishing))
     }
 
     fn assemble(

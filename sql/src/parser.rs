@@ -64,8 +64,6 @@ pub(crate) enum Defines {
 pub(crate) struct ParsedMeter {
     pub(crate) definition: MeterDefinition,
     pub(crate) from_at: Location,
-    /// Where `effective_from` is, or the name when it has none.
-    pub(crate) effective_at: Location,
 }
 
 /// A price, and the relations its query reads.
@@ -224,7 +222,6 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
     let carry_over = options.boolean(cursor, "carry_over")?;
     let unit = options.get("unit").map(|unit| unit.text.clone());
     let effective_from_us = options.window_start_us(cursor, "effective_from", window_us)?;
-    let effective_at = place_of(&options, "effective_from", &name);
     let query = query::after_as(cursor)?;
     let from = meter_query::event_type(&query)?;
     Ok(ParsedMeter {
@@ -246,7 +243,6 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
             at: name.at,
         },
         from_at: from.at,
-        effective_at,
     })
 }
 

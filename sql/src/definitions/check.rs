@@ -94,7 +94,8 @@ impl Whole {
                 let from = version.effective_from_us.map(Timestamp::from_microsecond);
                 from.map(|from| from.unwrap_or_default().to_string())
             });
-            return Err(not_later(&new, &new.effective_at, known.at(), since));
+            let effective_at = new.definition.option_at("effective_from");
+            return Err(not_later(&new, effective_at, known.at(), since));
         }
         check_same_windows(before, &new)?;
         new.definition.version = before.version + 1;

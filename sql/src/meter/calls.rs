@@ -3,11 +3,12 @@
 //! `latest(x)` needs the place of each event, `time_weighted_sum(x)` its window. A meter knows both,
 //! so they are added to the arguments before the query is planned.
 
+use super::syntax::each_expression;
 use crate::aggregates::METERED;
 use datafusion::sql::sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, Statement, Value,
-    visit_expressions, visit_expressions_mut,
+    visit_expressions_mut,
 };
 use std::{convert::Infallible, ops::ControlFlow};
 
@@ -88,13 +89,13 @@ pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u6
     let (problem, hint) = refusal
         .rsplit_once(": ")
         .unwrap_or((refusal, "docs/meters.md shows how it is called"));
-    let place = visit_expressions(query, |expr| match expr {
-        Expr::Function(function) if planned_name(function) == name => {
-            ControlFlow::Break(expr.span().start)
+    let mut place = None;
+    each_expression(query, |expr| {
+        if place.is_none() && name_in(expr).as_deref() == Some(name) {
+            place = Some(expr.span().start);
         }
-        _ => ControlFlow::Continue(()),
     });
-    let place = place.break_value().map(|start| (start.line, start.column));
+    let place = place.map(|start| (start.line, start.column));
     Some((
         problem.to_owned(),
         place.unwrap_or_default(),
@@ -167,6 +168,22 @@ pub(super) fn planned_name(function: &Function) -> String {
         name if name == "count" && is_distinct(function) => "count_distinct".to_owned(),
         name => name,
     }
+}
+
+/// The name of a function or operator, as planning has it.
+pub(super) fn name_in(expr: &Expr) -> Option<String> {
+    let name = match expr {
+        Expr::Function(call) => return Some(planned_name(call)),
+        Expr::BinaryOp { op, .. } => return Some(op.to_string()),
+        Expr::Ceil { .. } => "ceil",
+        Expr::Floor { .. } => "floor",
+        Expr::Substring { .. } => "substr",
+        Expr::Trim { .. } => "btrim",
+        Expr::Position { .. } => "strpos",
+        Expr::Extract { .. } => "date_part",
+        _ => return None,
+    };
+    Some(name.to_owned())
 }
 
 /// Whether it is an aggregate that a meter may use.

@@ -1,9 +1,12 @@
 //! Which of several calls is refused.
 //!
 //! Planning says what it refuses, seldom where: a message names a function, and the first call of it stands for
-//! all. A call that is refused is refused by itself, too.
+//! all. A call that is refused is refused for the same reason when the query has nothing else.
 
-use super::{Meter, calls};
+use super::{
+    Meter, calls,
+    syntax::{each_expression, selected, selected_mut},
+};
 use crate::{
     definitions::{EventType, MeterDefinition},
     error::{Error, Location},
@@ -11,15 +14,14 @@ use crate::{
 use datafusion::{
     prelude::SessionConfig,
     sql::sqlparser::{
-        ast::{Expr, Spanned, Statement, Visit, visit_expressions},
+        ast::{Expr, Ident, SelectItem, Spanned, Statement},
         dialect::GenericDialect,
         parser::Parser,
     },
 };
-use std::{convert::Infallible, ops::ControlFlow};
 
 impl Meter {
-    /// The same refusal, at the call that is refused by itself.
+    /// The same refusal, at the call that is refused by itself: the innermost, if calls are within one another.
     pub(super) async fn at_its_call(
         definition: &MeterDefinition,
         event_type: &EventType,
@@ -30,15 +32,17 @@ impl Meter {
         let Error::Definition { at, problem, hint } = refusal else {
             return refusal;
         };
-        let calls = alike(definition, statement, &at);
-        // A single one needs no second look.
-        for (call, place) in calls.iter().filter(|_| calls.len() > 1) {
-            let Some(alone) = alone(statement, call) else {
+        let mut calls = alike(definition, statement, &at);
+        calls.sort_by_key(|(call, _)| call.to_string().len());
+        for (call, place) in calls {
+            let Some(alone) = alone(statement, &call) else {
                 continue;
             };
             let planned = Self::plan_statement(definition, event_type, config.clone(), alone).await;
-            if planned.is_err() {
-                let at = place.clone();
+            if let Err(Error::Definition { problem: its, .. }) = planned
+                && without_alias(&its) == without_alias(&problem)
+            {
+                let at = place;
                 return Error::Definition { at, problem, hint };
             }
         }
@@ -46,7 +50,7 @@ impl Meter {
     }
 }
 
-/// The calls of the function that is called at a place, or uses of the operator.
+/// All calls of the functions, and uses of the operators, that start at a place, with where they are.
 fn alike(
     definition: &MeterDefinition,
     statement: &Statement,
@@ -55,52 +59,67 @@ fn alike(
     let mut calls = Vec::new();
     each_expression(statement, |expr| {
         let start = expr.span().start;
-        if let Some(name) = name_of(expr) {
+        if let Some(name) = calls::name_in(expr)
+            && start.line > 0
+        {
             let place = definition.query_at.within(start.line, start.column);
             calls.push((name, expr.clone(), place));
         }
     });
-    // The innermost is last: `sum(a) + sum(b)` starts where `sum(a)` does.
-    let named = calls.iter().rfind(|(_, _, place)| place == at);
-    let name = named.map(|(name, _, _)| name.clone());
-    let alike = calls
-        .into_iter()
-        .filter(|(other, _, _)| Some(other) == name.as_ref());
-    alike.map(|(_, expr, place)| (expr, place)).collect()
+    let here = calls.iter().filter(|(_, _, place)| place == at);
+    let names: Vec<String> = here.map(|(name, _, _)| name.clone()).collect();
+    calls.retain(|(name, _, _)| names.contains(name));
+    let calls = calls.into_iter();
+    calls.map(|(_, expr, place)| (expr, place)).collect()
 }
 
-/// A meter's query with one expression and nothing else that could be refused.
+/// A meter's query with its keys and one expression.
 fn alone(statement: &Statement, expr: &Expr) -> Option<Statement> {
-    let Statement::Query(query) = statement else {
-        return None;
+    let mut alone = statement.clone();
+    let select = selected_mut(&mut alone)?;
+    select
+        .projection
+        .retain(|item| matches!(item_expr(item), Some(key) if !has_aggregate(key)));
+    let measure = match has_aggregate(expr) {
+        true => expr.clone(),
+        false => count_of(expr)?,
     };
-    let from = query.body.as_select()?.from.first()?;
-    let mut is_measure = false;
-    each_expression(expr, |part| {
-        is_measure |= matches!(part, Expr::Function(call) if calls::is_aggregate(call));
+    select.projection.push(SelectItem::ExprWithAlias {
+        expr: measure,
+        alias: Ident::new("alone"),
     });
-    let text = match is_measure {
-        true => format!("SELECT subject, {expr} AS alone FROM {from} GROUP BY subject"),
-        false => format!(
-            "SELECT subject, COUNT(*) AS alone FROM {from} WHERE ({expr}) IS NOT NULL GROUP BY subject"
-        ),
-    };
-    Parser::parse_sql(&GenericDialect {}, &text).ok()?.pop()
+    select.selection = None;
+    Some(alone)
 }
 
-/// A function, or an operator, as messages name it.
-fn name_of(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Function(call) => Some(calls::planned_name(call)),
-        Expr::BinaryOp { op, .. } => Some(op.to_string()),
+fn item_expr(item: &SelectItem) -> Option<&Expr> {
+    match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
         _ => None,
     }
 }
 
-fn each_expression(node: &impl Visit, mut see: impl FnMut(&Expr)) {
-    // The visitor is never told to stop.
-    let ControlFlow::Continue(()) = visit_expressions(node, |expr| {
-        see(expr);
-        ControlFlow::<Infallible>::Continue(())
+fn has_aggregate(expr: &Expr) -> bool {
+    let mut found = false;
+    each_expression(expr, |part| {
+        found |= matches!(part, Expr::Function(call) if calls::is_aggregate(call));
     });
+    found
+}
+
+/// `COUNT` of an expression, which takes any.
+fn count_of(expr: &Expr) -> Option<Expr> {
+    let text = format!("SELECT COUNT({expr})");
+    let statement = Parser::parse_sql(&GenericDialect {}, &text).ok()?;
+    item_expr(selected(statement.first()?)?.projection.first()?).cloned()
+}
+
+/// A problem without the name under which an expression is selected, as DataFusion prints it.
+fn without_alias(problem: &str) -> String {
+    let quoted = problem.split('`').enumerate();
+    let texts = quoted.map(|(place, text)| match text.rsplit_once(" AS ") {
+        Some((expr, _)) if place % 2 == 1 => expr,
+        _ => text,
+    });
+    texts.collect::<Vec<_>>().join("`")
 }

@@ -75,6 +75,8 @@ pub(super) type Finishing = Vec<String>;
 pub(super) struct Measure {
     /// Its name.
     pub(super) name: String,
+    /// Its place among what is selected.
+    item: usize,
     /// Which aggregates it is made of, by index.
     pub(super) aggregates: BTreeSet<usize>,
     /// Whether it is one aggregate and nothing else.
@@ -85,6 +87,8 @@ pub(super) struct Measure {
 /// A column that is a group key.
 struct Key {
     name: String,
+    /// Its place among what is selected.
+    item: usize,
     group_expr: Expr,
     column: Column,
 }
@@ -138,12 +142,42 @@ pub(super) fn plan_error(definition: &MeterDefinition, source: DataFusionError) 
         None => refused_call(definition, &source)
             .or_else(|| refused_types(definition, &source))
             .or_else(|| refused_twin(definition, &source))
+            .or_else(|| refused_query(definition, &source))
             .unwrap_or_else(|| Error::PlanMeter {
                 meter: definition.name.clone(),
                 at: definition.at.clone(),
                 source: Box::new(source),
             }),
     }
+}
+
+/// What else DataFusion does not take, in its words.
+fn refused_query(definition: &MeterDefinition, source: &DataFusionError) -> Option<Error> {
+    let hint = "docs/meters.md shows what a meter may be";
+    let message = match source.find_root() {
+        DataFusionError::Plan(message) | DataFusionError::NotImplemented(message) => {
+            message.clone()
+        }
+        DataFusionError::SchemaError(error, _) => error.to_string(),
+        _ => return None,
+    };
+    if message.contains("non-boolean predicate") {
+        let problem = "the condition of WHERE is neither true nor false";
+        let place = syntax::place_of_where(definition);
+        return Some(refused(
+            definition,
+            problem,
+            place,
+            "compare it with something",
+        ));
+    }
+    let ordinal = message.split_once("column with position ");
+    if let Some((ordinal, _)) = ordinal.and_then(|(_, rest)| rest.split_once(' ')) {
+        let problem = format!("there is no column {ordinal} in SELECT");
+        let place = syntax::place_of(definition, &[ordinal]).unwrap_or(START);
+        return Some(refused(definition, &problem, place, "group by a name"));
+    }
+    Some(refused(definition, &message, START, hint))
 }
 
 /// What DataFusion says, without what only its authors understand, and the way out. Its own help names
@@ -168,7 +202,8 @@ fn said(message: &str) -> (String, &'static str) {
 fn place_of_call_in(definition: &MeterDefinition, message: &str) -> Place {
     let name = message.split_once("Function '");
     let name = name.and_then(|(_, rest)| rest.split_once('\''));
-    name.map_or(START, |(name, _)| syntax::place_of(definition, name))
+    let place = name.and_then(|(name, _)| syntax::place_of(definition, &[name]));
+    place.unwrap_or(START)
 }
 
 /// The error of an operator or a function that does not take what it is given.
@@ -184,12 +219,12 @@ fn refused_types(definition: &MeterDefinition, source: &DataFusionError) -> Opti
     if message.contains("exceed max scale") {
         let problem = "a product has more than 38 digits after the point";
         let hint = "cast the factors to DECIMAL(p, s) with fewer digits after the point";
-        let place = syntax::place_of(definition, "*");
+        let place = syntax::place_of(definition, &["*"]).unwrap_or(START);
         return Some(refused(definition, problem, place, hint));
     }
     let (problem, hint) = message.split_once(": ")?;
     let operator = problem.strip_prefix('`')?.split('`').next()?;
-    let place = syntax::place_of(definition, operator);
+    let place = syntax::place_of(definition, &[operator]).unwrap_or(START);
     Some(refused(definition, problem, place, hint))
 }
 
@@ -201,8 +236,8 @@ fn refused_twin(definition: &MeterDefinition, source: &DataFusionError) -> Optio
     let SchemaError::DuplicateUnqualifiedField { name } = &**error else {
         return None;
     };
-    let place = syntax::place_of_last_call(definition, name.split_once('(')?.0);
-    let problem = format!("two aggregates, both `{name}`, differ in a cast alone");
+    let place = syntax::place_of_twin(definition)?;
+    let problem = format!("two expressions, both `{name}`, differ in a cast alone");
     let hint = "make another expression of one of them: cast(x …) + 0, or cast(x …) || '' for text";
     Some(refused(definition, &problem, place, hint))
 }
@@ -326,13 +361,24 @@ fn place_of(definition: &MeterDefinition, expr: &Expr) -> Place {
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    match (expr, column) {
-        (Expr::AggregateFunction(call), _) => syntax::place_of(definition, call.func.name()),
-        (Expr::ScalarFunction(call), _) => syntax::place_of(definition, call.name()),
-        (Expr::Alias(alias), _) => syntax::place_of_item(definition, &alias.name),
-        (_, Some(start)) if walked.is_ok() => (start.line, start.column),
-        _ => syntax::place_of(definition, &expr.to_string()),
-    }
+    let column = column.filter(|_| walked.is_ok());
+    let column = column.map(|start| (start.line, start.column));
+    let (name, aliases) = match expr {
+        Expr::AggregateFunction(call) => (call.func.name(), call.func.aliases()),
+        Expr::ScalarFunction(call) => (call.func.name(), call.func.aliases()),
+        Expr::Alias(alias) => {
+            let item = syntax::place_of_alias(definition, &alias.name);
+            return item.unwrap_or_else(|| place_of(definition, &alias.expr));
+        }
+        _ => {
+            let written = || syntax::place_of(definition, &[&expr.to_string()]);
+            return column.or_else(written).unwrap_or(START);
+        }
+    };
+    let aliases = aliases.iter().map(String::as_str);
+    let names: Vec<&str> = aliases.chain([name]).collect();
+    let called = syntax::place_of(definition, &names);
+    called.or(column).unwrap_or(START)
 }
 
 /// Whatever could make two evaluations of the same events differ.
@@ -398,16 +444,18 @@ fn classify(
     aggregate: &Aggregate,
 ) -> Result<(Vec<Key>, Vec<Measure>)> {
     let (mut keys, mut measures) = (Vec::new(), Vec::new());
-    for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
+    let selected = projection.expr.iter().zip(projection.schema.fields());
+    for (item, (expr, field)) in selected.enumerate() {
         let name = field.name().clone();
         let inner = expr.clone().unalias_nested().data;
         match key_index(&inner, aggregate) {
             Some(index) => keys.push(Key {
                 name,
+                item,
                 group_expr: aggregate.group_expr[index].clone(),
                 column: Column::from(aggregate.schema.qualified_field(index)),
             }),
-            None => measures.push(measure(definition, name, inner, aggregate)?),
+            None => measures.push(measure(definition, (item, name), inner, aggregate)?),
         }
     }
     check_keys(definition, &mut keys, aggregate)?;
@@ -430,6 +478,8 @@ fn session_end(aggregate: &Aggregate, gap_us: i64) -> PlanResult<(Aggregate, Mea
     let column = Column::from(aggregate.schema.qualified_field(column));
     let measure = Measure {
         name: WINDOW_END.to_owned(),
+        // Nobody selected it.
+        item: usize::MAX,
         aggregates: BTreeSet::from([place]),
         plain: true,
         expr: Expr::Column(column),
@@ -482,7 +532,7 @@ fn key_index(expr: &Expr, aggregate: &Aggregate) -> Option<usize> {
 
 fn measure(
     definition: &MeterDefinition,
-    name: String,
+    (item, name): (usize, String),
     expr: Expr,
     aggregate: &Aggregate,
 ) -> Result<Measure> {
@@ -495,10 +545,11 @@ fn measure(
     if aggregates.is_empty() {
         let problem = format!("`{name}` is neither a group key nor made of aggregates");
         let hint = "put the whole expression into GROUP BY, or aggregate it";
-        let place = syntax::place_of_item(definition, &name);
+        let place = syntax::place_of_item(definition, item);
         return Err(refused(definition, &problem, place, hint));
     }
     Ok(Measure {
+        item,
         plain: matches!(expr, Expr::Column(_)),
         name,
         aggregates,
@@ -539,10 +590,10 @@ fn check_keys(definition: &MeterDefinition, keys: &mut [Key], aggregate: &Aggreg
 }
 
 fn check_names(definition: &MeterDefinition, keys: &[Key], measures: &[Measure]) -> Result<()> {
-    let keys = keys.iter().map(|key| &key.name);
-    let names = keys.chain(measures.iter().map(|measure| &measure.name));
+    let keys = keys.iter().map(|key| (key.item, &key.name));
+    let names = keys.chain(measures.iter().map(|measure| (measure.item, &measure.name)));
     let mut seen = BTreeSet::new();
-    for name in names {
+    for (item, name) in names {
         let folded = name.to_ascii_lowercase();
         let problem = if RESERVED.contains(&folded.as_str()) || folded.contains(STATE_MARK) {
             format!("the column name `{name}` is taken")
@@ -554,7 +605,7 @@ fn check_names(definition: &MeterDefinition, keys: &[Key], measures: &[Measure])
             continue;
         };
         let hint = "name the column with AS: letters, digits and `_`";
-        let place = syntax::place_of_item(definition, name);
+        let place = syntax::place_of_item(definition, item);
         return Err(refused(definition, &problem, place, hint));
     }
     Ok(())

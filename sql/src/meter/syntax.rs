@@ -9,15 +9,15 @@ use datafusion::{
     error::DataFusionError,
     sql::sqlparser::{
         ast::{
-            BinaryOperator, Expr, Function, GroupByExpr, Query, Select, SelectItem, SetExpr,
-            Spanned, Statement, TableFactor, Visit, visit_expressions,
+            BinaryOperator, Expr, Function, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr,
+            Spanned, Statement, TableFactor, Visit, visit_expressions, visit_expressions_mut,
         },
         dialect::GenericDialect,
         parser::Parser,
         tokenizer::{Span, Token, Tokenizer},
     },
 };
-use std::{convert::Infallible, ops::ControlFlow};
+use std::{collections::BTreeSet, convert::Infallible, ops::ControlFlow};
 
 /// A construct that is not allowed: where, what, and what to write instead.
 struct Refusal {
@@ -87,8 +87,8 @@ pub(super) fn refused_option(
     problem: &str,
     hint: &str,
 ) -> Error {
-    let at = definition.options_at.get(option).unwrap_or(&definition.at);
-    refused_at(at.clone(), definition, problem, hint)
+    let at = definition.option_at(option).clone();
+    refused_at(at, definition, problem, hint)
 }
 
 fn refused_at(at: Location, definition: &MeterDefinition, problem: &str, hint: &str) -> Error {
@@ -105,56 +105,76 @@ pub(super) type Place = (u64, u64);
 /// Where a query begins: its text has nothing before it.
 pub(super) const START: Place = (1, 1);
 
-/// Where the first call of a function is, or of an operator, or else the first expression that is
-/// written so.
-pub(super) fn place_of(definition: &MeterDefinition, text: &str) -> Place {
-    let first = |is: &dyn Fn(&Expr) -> bool| {
-        let statement = single_statement(definition).ok()?;
-        let visited = visit_expressions(&statement, |expr| match is(expr) {
-            true => ControlFlow::Break(expr.span()),
-            false => ControlFlow::Continue(()),
-        });
-        visited.break_value().map(place)
-    };
-    let is_call = |expr: &Expr| match expr {
-        Expr::Function(call) => calls::name_of(call) == text,
-        Expr::BinaryOp { op, .. } => op.to_string() == text,
-        _ => false,
-    };
-    let is_written = |expr: &Expr| expr.to_string() == text;
-    first(&is_call)
-        .or_else(|| first(&is_written))
-        .unwrap_or_default()
+/// Where the first call of a function or use of an operator is that has one of these names, or else the first
+/// expression that is written so.
+pub(super) fn place_of(definition: &MeterDefinition, names: &[&str]) -> Option<Place> {
+    let statement = single_statement(definition).ok()?;
+    let (mut called, mut written) = (None, None);
+    each_expression(&statement, |expr| {
+        let is_called = |name: String| names.contains(&name.as_str());
+        if called.is_none() && calls::name_in(expr).is_some_and(is_called) {
+            called = Some(place(expr.span()));
+        }
+        if written.is_none() && names.contains(&expr.to_string().as_str()) {
+            written = Some(place(expr.span()));
+        }
+    });
+    called.or(written)
 }
 
-/// Where the last call of a function is.
-pub(super) fn place_of_last_call(definition: &MeterDefinition, name: &str) -> Place {
-    let mut last = START;
-    if let Ok(statement) = single_statement(definition) {
-        // The visitor is never told to stop.
-        let ControlFlow::Continue(()) = visit_expressions(&statement, |expr| {
-            if let Expr::Function(call) = expr
-                && calls::planned_name(call) == name
-            {
-                last = place(expr.span());
-            }
-            ControlFlow::<Infallible>::Continue(())
-        });
+/// Where the second of two aggregates or group keys is that differ in casts alone.
+pub(super) fn place_of_twin(definition: &MeterDefinition) -> Option<Place> {
+    let statement = single_statement(definition).ok()?;
+    let mut twins: Vec<Expr> = Vec::new();
+    each_expression(&statement, |expr| {
+        if matches!(expr, Expr::Function(call) if calls::is_aggregate(call)) {
+            twins.push(expr.clone());
+        }
+    });
+    if let GroupByExpr::Expressions(keys, _) = &selected(&statement)?.group_by {
+        twins.extend(keys.iter().cloned());
     }
-    last
+    let bare: Vec<String> = twins.iter().map(without_casts).collect();
+    let is_second =
+        |at: &usize| (0..*at).any(|first| bare[first] == bare[*at] && twins[first] != twins[*at]);
+    let second = (0..twins.len()).find(is_second)?;
+    Some(place(twins[second].span()))
 }
 
-/// Where the last selected item of this name is.
-pub(super) fn place_of_item(definition: &MeterDefinition, name: &str) -> Place {
-    let is_named = |item: &&SelectItem| match item {
-        SelectItem::ExprWithAlias { alias, .. } => alias.value.eq_ignore_ascii_case(name),
-        item => item.to_string().eq_ignore_ascii_case(name),
-    };
-    let items = |select: &Select| {
-        let found = select.projection.iter().rev().find(is_named);
-        found.map(Spanned::span)
-    };
-    place_in(definition, items)
+fn without_casts(expr: &Expr) -> String {
+    let mut bare = expr.clone();
+    // The visitor is never told to stop.
+    let ControlFlow::Continue(()) = visit_expressions_mut(&mut bare, |part| {
+        while let Expr::Cast { expr: inner, .. } = part {
+            *part = (**inner).clone();
+        }
+        ControlFlow::<Infallible>::Continue(())
+    });
+    bare.to_string()
+}
+
+/// Where the condition of WHERE is.
+pub(super) fn place_of_where(definition: &MeterDefinition) -> Place {
+    place_in(definition, |select| {
+        select.selection.as_ref().map(Spanned::span)
+    })
+}
+
+/// Where the last item is that is selected under a name.
+pub(super) fn place_of_alias(definition: &MeterDefinition, name: &str) -> Option<Place> {
+    let statement = single_statement(definition).ok()?;
+    let mut items = selected(&statement)?.projection.iter();
+    let named = items.rfind(
+        |item| matches!(item, SelectItem::ExprWithAlias { alias, .. } if folded(alias) == name),
+    );
+    named.map(|item| place(item.span()))
+}
+
+/// Where a selected item is, by its number from 0.
+pub(super) fn place_of_item(definition: &MeterDefinition, index: usize) -> Place {
+    place_in(definition, |select| {
+        select.projection.get(index).map(Spanned::span)
+    })
 }
 
 /// Where an expression of GROUP BY is, by its number from 0.
@@ -167,10 +187,38 @@ pub(super) fn place_of_key(definition: &MeterDefinition, index: usize) -> Place 
 
 fn place_in(definition: &MeterDefinition, find: impl Fn(&Select) -> Option<Span>) -> Place {
     let found = match single_statement(definition) {
-        Ok(Statement::Query(query)) => query.body.as_select().and_then(find),
-        _ => None,
+        Ok(statement) => selected(&statement).and_then(find),
+        Err(_) => None,
     };
     found.map_or(START, place)
+}
+
+/// The SELECT that a statement is.
+pub(super) fn selected(statement: &Statement) -> Option<&Select> {
+    match statement {
+        Statement::Query(query) => query.body.as_select(),
+        _ => None,
+    }
+}
+
+/// The same, to be changed.
+pub(super) fn selected_mut(statement: &mut Statement) -> Option<&mut Select> {
+    let Statement::Query(query) = statement else {
+        return None;
+    };
+    match &mut *query.body {
+        SetExpr::Select(select) => Some(select),
+        _ => None,
+    }
+}
+
+/// Looks at each expression, outer ones before those within.
+pub(super) fn each_expression(node: &impl Visit, mut see: impl FnMut(&Expr)) {
+    // The visitor is never told to stop.
+    let ControlFlow::Continue(()) = visit_expressions(node, |expr| {
+        see(expr);
+        ControlFlow::<Infallible>::Continue(())
+    });
 }
 
 /// Where a span begins; some constructs have none, which stands for the whole query.
@@ -263,13 +311,67 @@ fn check_select(select: &Select) -> Check {
             return refuse(item.span(), "`*` in SELECT", hint);
         }
     }
+    check_columns(select)?;
+    if let Some(condition) = &select.selection {
+        let hint = "filter events there; filter totals when you query the meter";
+        check_no_aggregate(condition, "an aggregate in WHERE", hint)?;
+    }
     match &select.group_by {
-        GroupByExpr::Expressions(_, modifiers) if modifiers.is_empty() => Ok(()),
+        GroupByExpr::Expressions(keys, modifiers) if modifiers.is_empty() => check_group_by(keys),
         group_by => refuse(
             group_by.span(),
             "GROUP BY ALL, ROLLUP or CUBE",
             "list the keys: GROUP BY subject, …",
         ),
+    }
+}
+
+/// DataFusion refuses two columns of one name without a place.
+fn check_columns(select: &Select) -> Check {
+    let mut names = BTreeSet::new();
+    for item in &select.projection {
+        let name = match item {
+            SelectItem::ExprWithAlias { alias, .. } => folded(alias),
+            SelectItem::UnnamedExpr(Expr::Identifier(column)) => folded(column),
+            item => item.to_string(),
+        };
+        if names.contains(&name) {
+            let hint = "name the column with AS: letters, digits and `_`";
+            return refuse(item.span(), format!("two columns called `{name}`"), hint);
+        }
+        names.insert(name);
+    }
+    Ok(())
+}
+
+fn folded(name: &Ident) -> String {
+    match name.quote_style {
+        None => name.value.to_ascii_lowercase(),
+        Some(_) => name.value.clone(),
+    }
+}
+
+fn check_group_by(keys: &[Expr]) -> Check {
+    let mut seen = BTreeSet::new();
+    for key in keys {
+        let hint = "group by what each event has, and aggregate in SELECT";
+        check_no_aggregate(key, "an aggregate in GROUP BY", hint)?;
+        if !seen.insert(key.to_string()) {
+            let construct = format!("`{key}` twice in GROUP BY");
+            return refuse(key.span(), construct, "name each key once");
+        }
+    }
+    Ok(())
+}
+
+fn check_no_aggregate(expr: &Expr, construct: &str, hint: &str) -> Check {
+    let visited = visit_expressions(expr, |part| match part {
+        Expr::Function(call) if calls::is_aggregate(call) => ControlFlow::Break(part.span()),
+        _ => ControlFlow::Continue(()),
+    });
+    match visited {
+        ControlFlow::Break(span) => refuse(span, construct, hint),
+        ControlFlow::Continue(()) => Ok(()),
     }
 }
 

@@ -310,7 +310,67 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(input) AS i,\n  SUM(CAST(input AS DECIMAL(20, 2))) AS j FROM llm GROUP BY subject",
-            "5:3: meter `tokens`: two aggregates, both `sum(llm.input)`, differ in a cast alone\n  hint: make another expression of one of them: cast(x …) + 0, or cast(x …) || '' for text",
+            "5:3: meter `tokens`: two expressions, both `sum(llm.input)`, differ in a cast alone\n  hint: make another expression of one of them: cast(x …) + 0, or cast(x …) || '' for text",
+        ),
+        (
+            "SELECT subject, cost, cost * SUM(input) AS x, SUM(cost * cost * cost * cost * cost) AS y FROM llm GROUP BY subject, cost",
+            "4:51: meter `tokens`: a product has more than 38 digits after the point\n  hint: cast the factors to DECIMAL(p, s) with fewer digits after the point",
+        ),
+        (
+            "SELECT subject, SUM(abs(input) * 2) AS i, SUM(cost * cost * cost * cost * cost) AS j FROM llm GROUP BY subject",
+            "4:47: meter `tokens`: a product has more than 38 digits after the point\n  hint: cast the factors to DECIMAL(p, s) with fewer digits after the point",
+        ),
+        (
+            "SELECT subject, SUM(input << 3) AS i, SUM(model) AS j FROM llm GROUP BY subject",
+            "4:39: meter `tokens`: sum does not take Utf8\n  hint: it adds integers and decimals",
+        ),
+        (
+            "SELECT subject, SUM(input) AS a, SUM(CAST(input AS DECIMAL(20, 2))) AS b, SUM(output) AS c FROM llm GROUP BY subject",
+            "4:34: meter `tokens`: two expressions, both `sum(llm.input)`, differ in a cast alone\n  hint: make another expression of one of them: cast(x …) + 0, or cast(x …) || '' for text",
+        ),
+        (
+            "SELECT subject, SUM(input) AS i, SUM(output) AS i FROM llm GROUP BY subject",
+            "4:34: meter `tokens`: a meter cannot have two columns called `i`\n  hint: name the column with AS: letters, digits and `_`",
+        ),
+        (
+            "SELECT subject, COUNT(*), COUNT(*) FROM llm GROUP BY subject",
+            "4:27: meter `tokens`: a meter cannot have two columns called `COUNT(*)`\n  hint: name the column with AS: letters, digits and `_`",
+        ),
+        (
+            "SELECT subject, SUM(input) FROM llm GROUP BY subject",
+            "4:17: meter `tokens`: `sum(llm.input)` needs a name\n  hint: name the column with AS: letters, digits and `_`",
+        ),
+        (
+            "SELECT subject, COUNT(*) AS i FROM llm WHERE SUM(input) > 3 GROUP BY subject",
+            "4:46: meter `tokens`: a meter cannot have an aggregate in WHERE\n  hint: filter events there; filter totals when you query the meter",
+        ),
+        (
+            "SELECT subject, COUNT(*) AS i FROM llm WHERE input GROUP BY subject",
+            "4:46: meter `tokens`: the condition of WHERE is neither true nor false\n  hint: compare it with something",
+        ),
+        (
+            "SELECT subject, COUNT(*) AS i FROM llm GROUP BY 1, 9",
+            "4:52: meter `tokens`: there is no column 9 in SELECT\n  hint: group by a name",
+        ),
+        (
+            "SELECT subject, model, COUNT(*) AS i FROM llm GROUP BY subject, model, model",
+            "4:72: meter `tokens`: a meter cannot have `model` twice in GROUP BY\n  hint: name each key once",
+        ),
+        (
+            "SELECT subject, COUNT(*) AS i FROM llm GROUP BY subject, SUM(input)",
+            "4:58: meter `tokens`: a meter cannot have an aggregate in GROUP BY\n  hint: group by what each event has, and aggregate in SELECT",
+        ),
+        (
+            "SELECT subject, COUNT(*) AS i FROM llm WHERE event_time < CURRENT_TIMESTAMP GROUP BY subject",
+            "4:59: meter `tokens`: `now` does not always return the same\n  hint: use `event_time` for time, and columns of the event",
+        ),
+        (
+            "SELECT subject, COUNT(*) AS i FROM llm WHERE output > 0 AND CEIL(input) > 3 GROUP BY subject",
+            "4:66: meter `tokens`: `ceil(CAST(llm.input AS Float64))` is floating point\n  hint: declare the column, or cast it, as DECIMAL(p, s)",
+        ),
+        (
+            "SELECT subject, var_samp(input) AS i FROM llm GROUP BY subject",
+            "4:17: meter `tokens`: the aggregate `var` is not for meters\n  hint: docs/meters.md lists those that are: sum, count, min, max, avg, first, latest, …",
         ),
         (
             "SELECT subject, SUM(input, output) AS i FROM llm GROUP BY subject",
@@ -513,6 +573,19 @@ async fn a_list_is_read_and_is_no_group_key() {
         let said = format!("meters.sql:4:17: meter `tokens`: {said}\n  hint: {hint}");
         assert_eq!(error.to_string(), said);
     }
+}
+
+#[tokio::test]
+async fn an_option_does_not_make_a_call_the_refused_one() {
+    let query = "SELECT subject, AVG(input) AS i, AVG(model) AS j FROM llm GROUP BY subject";
+    let late = MeterDefinition {
+        late: LatePolicy::NextPeriod,
+        frame: Frame::Session { gap_us: HOUR / 2 },
+        ..definition(query)
+    };
+    let refused = Meter::plan(&late, &event_type()).await.unwrap_err();
+    let said = "meters.sql:4:34: meter `tokens`: avg does not take Utf8\n";
+    assert!(refused.to_string().starts_with(said), "{refused}");
 }
 
 #[tokio::test]

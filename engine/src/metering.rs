@@ -289,7 +289,9 @@ impl Metering {
     /// so that each answer has less to merge.
     pub fn asked(&mut self, meters: &[usize]) {
         for meter in meters {
-            self.lanes[*meter].open.asked();
+            if let Some(lane) = self.lanes.get_mut(*meter) {
+                lane.open.asked();
+            }
         }
     }
 

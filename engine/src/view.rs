@@ -7,6 +7,7 @@
 //! A [live view](crate::shard::Live) has the open windows of a running shard instead, and its rows that
 //! are not committed yet.
 
+mod asked;
 mod inside;
 mod live;
 mod states;
@@ -31,6 +32,7 @@ use arrow::{
     compute::concat_batches,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
+use asked::Starts;
 use datafusion::{
     catalog::TableProvider,
     common::TableReference,
@@ -217,27 +219,68 @@ impl View {
 
     /// A session with every relation that `sql` names: `events`, event types, meters with all their
     /// windows (`<meter>` and `<meter>_windows` are the same here), their panes (`<meter>_panes`), rate tables, `invoices`,
-    /// `line_items`.
+    /// `line_items`. Of a meter there may only be the windows that can matter to `sql`, by its conditions on
+    /// `window_start`.
     pub async fn session(&self, sql: &str) -> Result<SessionContext> {
         let context = session::context();
         let wanted = referenced(&context, sql)?;
         self.register_common(&context, &wanted).await?;
+        let mut relations = Vec::new();
         for (index, meter) in self.catalog.meters.iter().enumerate() {
             let name = &meter.definition().name;
-            for relation in [name.clone(), format!("{name}_windows")] {
-                if wanted.contains(&relation) {
-                    let rows = self.window_rows(index, None).await?;
-                    register(&context, &relation, memory(rows)?)?;
-                }
-            }
             let panes = format!("{name}_panes");
             if wanted.contains(&panes) {
                 let empty = || table_schema(meter);
                 let provider = provider_or(self.panes[index].as_ref(), empty)?;
                 register(&context, &panes, provider)?;
             }
+            let rows = [name.clone(), format!("{name}_windows")].into_iter();
+            let rows = rows.filter(|relation| wanted.contains(relation));
+            relations.extend(rows.map(|relation| (index, relation)));
+        }
+        let asked = self.asked(&context, sql, &relations).await?;
+        for ((index, relation), starts) in relations.iter().zip(asked) {
+            let meter = &self.catalog.meters[*index];
+            let inside = Inside::around(starts, meter);
+            let rows = self.rows_inside(*index, inside.as_ref()).await?;
+            register(&context, relation, memory(rows)?)?;
         }
         Ok(context)
+    }
+
+    /// The windows that a statement may read of each of these relations, which are of meters and not registered
+    /// yet.
+    async fn asked(
+        &self,
+        context: &SessionContext,
+        sql: &str,
+        relations: &[(usize, String)],
+    ) -> Result<Vec<Starts>> {
+        if relations.is_empty() || !sql.to_ascii_lowercase().contains("window_start") {
+            return Ok(vec![Starts::EVER; relations.len()]);
+        }
+        for (index, relation) in relations {
+            let schema = self.catalog.meters[*index].pane_schema();
+            let nothing = RecordBatch::new_empty(Arc::clone(schema));
+            let nothing = self.finished(*index, &[nothing]).await?;
+            register(context, relation, memory(nothing)?)?;
+        }
+        let planned = context
+            .sql_with_options(sql, session::read_only_options())
+            .await
+            .and_then(DataFrame::into_optimized_plan);
+        let mut asked = Vec::with_capacity(relations.len());
+        for (_, relation) in relations {
+            let reference = TableReference::bare(relation.as_str());
+            context
+                .deregister_table(reference)
+                .map_err(query_error("planning the query"))?;
+            // What cannot be planned says so when it is run.
+            let plan = planned.as_ref().ok();
+            let starts = plan.and_then(|plan| Starts::asked(plan, relation).ok());
+            asked.push(starts.unwrap_or(Starts::EVER));
+        }
+        Ok(asked)
     }
 
     /// A session for the audit of a meter: its event type without the events before its first window.
@@ -393,15 +436,18 @@ impl View {
 
     /// The same in batches, at least one.
     async fn window_rows(&self, index: usize, period: Option<&Period>) -> Result<Vec<RecordBatch>> {
-        let meter = &self.catalog.meters[index];
-        let width_us = meter.definition().window_us;
+        let width_us = self.catalog.meters[index].definition().window_us;
         let inside = period.map(|period| Inside::of(period.start_us, period.end_us, width_us));
+        self.check_begun(index, inside.as_ref()).await?;
+        self.rows_inside(index, inside.as_ref()).await
+    }
+
+    /// A meter's windows inside some time, as [`View::windows`] has them.
+    async fn rows_inside(&self, index: usize, inside: Option<&Inside>) -> Result<Vec<RecordBatch>> {
+        let meter = &self.catalog.meters[index];
         let rows = match &self.live {
-            Some(live) => self.live_rows(live, index, inside.as_ref()).await?,
-            None => {
-                let states = self.states(index, inside.as_ref()).await?;
-                vec![meter.rows(&states).await?]
-            }
+            Some(live) => self.live_rows(live, index, inside).await?,
+            None => vec![meter.rows(&self.states(index, inside).await?).await?],
         };
         self.finished(index, &rows).await
     }
@@ -449,10 +495,12 @@ impl View {
         let meter = &self.catalog.meters[index];
         let width_us = meter.definition().window_us;
         let within = Inside::of(period.start_us, period.end_us, width_us);
+        self.check_begun(index, Some(&within)).await?;
         let within = self.states(index, Some(&within)).await?;
         let before = match meter.carries() {
             true => {
                 let before = Inside::before(period.start_us, width_us);
+                self.check_begun(index, Some(&before)).await?;
                 self.states(index, Some(&before)).await?
             }
             false => Vec::new(),

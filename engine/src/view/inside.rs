@@ -1,5 +1,6 @@
 //! Some time as whole windows and what is left at its edges.
 
+use super::asked::Starts;
 use crate::{
     error::{Result, query_error},
     metering::micros,
@@ -9,6 +10,7 @@ use arrow::{
     array::{BooleanArray, RecordBatch},
     compute::filter_record_batch,
 };
+use tollgate_sql::meter::Meter;
 
 /// The windows of some width that lie wholly in some time, and what is left at its edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,28 @@ impl Inside {
             last_us,
             period: (i64::MIN, start_us),
         }
+    }
+
+    /// The windows that rows of a meter are made of, if they start in this time; `None` when that may be all.
+    ///
+    /// There is a window more on each side: a statement that says `now()` is planned twice.
+    pub(super) fn around(starts: Starts, meter: &Meter) -> Option<Self> {
+        let reach_us = meter.row_reach_us().filter(|_| starts != Starts::EVER)?;
+        let width_us = meter.definition().window_us;
+        let floor = |us| window_start(EventTime(us), width_us).0;
+        let first_us = match starts.from_us {
+            i64::MIN => i64::MIN,
+            from_us => floor(from_us).saturating_sub(width_us),
+        };
+        let last_us = match starts.to_us {
+            i64::MAX => i64::MAX,
+            to_us => floor(to_us).saturating_add(2 * width_us + reach_us),
+        };
+        Some(Inside {
+            first_us,
+            last_us,
+            period: (first_us, last_us),
+        })
     }
 
     /// The time itself, as `[from, to)`.

@@ -14,24 +14,17 @@ use datafusion::{
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::{col, lit},
 };
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 use tokio::sync::OnceCell;
 use tollgate_connectors::Snapshot;
 
 /// What a live view has that others have not.
+#[derive(Debug)]
 pub(super) struct Live {
     /// The tables of the meters, with the panes of all shards.
     pub(super) panes: Vec<Arc<dyn Snapshot>>,
     pub(super) remembered: Arc<Remembered>,
     shard: String,
-}
-
-impl fmt::Debug for Live {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live")
-            .field("shard", &self.shard)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Live {

@@ -33,7 +33,6 @@ impl View {
         inside: Option<&Inside>,
     ) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
-        self.check_begun(index, inside).await?;
         if meter.has_sessions() {
             // A session that ends in a period may have begun long before it.
             let before = inside.map(|inside| Inside::before(inside.time().1, 1));
@@ -58,7 +57,6 @@ impl View {
         if !meter.has_plain_windows() {
             return Ok(vec![meter.rows(&self.states(index, inside).await?).await?]);
         }
-        self.check_begun(index, inside).await?;
         let stored = self.remembered(live, index, inside).await?;
         let moving = self.moving_states(index, inside).await?;
         stored.rows_with(meter, moving).await
@@ -72,7 +70,7 @@ impl View {
     ) -> Result<Vec<RecordBatch>> {
         if let Some(live) = &self.live {
             let stored = self.remembered(live, index, inside).await?;
-            return Ok(vec![stored.states.clone()]);
+            return stored.states(&self.catalog.meters[index]);
         }
         match &self.panes[index] {
             Some(panes) => self.counting_states(index, Arc::clone(panes), inside).await,
@@ -88,16 +86,17 @@ impl View {
         inside: Option<&Inside>,
     ) -> Result<Arc<Stored>> {
         let meter = &self.catalog.meters[index];
-        let panes = live.panes[index].as_ref();
-        let recalled = live.remembered.recall((index, meter), panes, inside).await;
-        let unread = match recalled.unread() {
+        let recalled = live
+            .remembered
+            .recall(index, live.panes[index].as_ref(), inside);
+        let unread = match &recalled.unread {
             Some(panes) => {
-                let panes = live.rows_of(panes)?;
+                let panes = live.rows_of(Arc::clone(panes))?;
                 self.counting_states(index, panes, inside).await?
             }
             None => Vec::new(),
         };
-        recalled.with(meter, unread).await
+        live.remembered.complete(recalled, meter, unread).await
     }
 
     /// The states of those panes that count, where they do.
@@ -151,7 +150,7 @@ impl View {
     }
 
     /// Refuses some time of which a part is left out of the meter for good.
-    async fn check_begun(&self, index: usize, inside: Option<&Inside>) -> Result<()> {
+    pub(super) async fn check_begun(&self, index: usize, inside: Option<&Inside>) -> Result<()> {
         let Some((from_us, _)) = inside.map(Inside::time) else {
             return Ok(());
         };

@@ -4,11 +4,10 @@
 //! a running shard that is asked again and again has each file read and merged once. Of what it is asked for, only
 //! windows that still move are merged anew.
 
-use super::inside::Inside;
+use super::{inside::Inside, one_batch};
 use crate::{
     error::{Result, query_error},
     metering::micros,
-    view::one_batch,
 };
 use arrow::{
     array::{BooleanArray, RecordBatch},
@@ -18,93 +17,117 @@ use datafusion::catalog::TableProvider;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio::sync::{Mutex, MutexGuard};
 use tollgate_connectors::Snapshot;
 use tollgate_sql::meter::Meter;
 
-/// The merged panes of a meter, as far as they count in some time or ever.
-#[derive(Debug, Clone)]
+/// The merged panes of a meter, as far as they count in some time or ever: one row for each base window and group,
+/// of sessions for each fragment.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Stored {
-    /// One row for each window and group; of sessions, for each fragment.
-    pub(super) states: RecordBatch,
-    /// What the states are by themselves; nothing of sessions and windows that hop.
-    rows: RecordBatch,
-    starts: BTreeSet<i64>,
+    parts: Vec<Part>,
 }
 
-impl Stored {
-    fn nothing(meter: &Meter) -> Self {
-        Stored {
-            states: RecordBatch::new_empty(Arc::clone(meter.state_schema())),
-            rows: RecordBatch::new_empty(Arc::clone(meter.pane_schema())),
-            starts: BTreeSet::new(),
+/// Panes of windows that no other part has.
+#[derive(Debug, Clone)]
+struct Part {
+    panes: RecordBatch,
+    starts: Arc<BTreeSet<i64>>,
+}
+
+impl Part {
+    fn new(panes: RecordBatch) -> Self {
+        Part {
+            starts: Arc::new(starts_of(&panes).collect()),
+            panes,
         }
     }
 
-    /// These and the states of more panes.
-    async fn and(&self, meter: &Meter, mut more: Vec<RecordBatch>) -> Result<Self> {
-        if meter.has_sessions() {
-            // Whatever is added may join fragments of any window.
-            more.push(self.states.clone());
-            let states = meter.reduce(&more).await?;
-            return Ok(Stored {
-                states,
-                ..self.clone()
-            });
+    /// What is not in some windows, and what is.
+    fn apart(&self, moving: &BTreeSet<i64>) -> Result<(Self, Option<RecordBatch>)> {
+        if self.starts.is_disjoint(moving) {
+            return Ok((self.clone(), None));
         }
-        let (resting, moving) = self.apart(meter, &more)?;
-        more.push(moving);
-        let states = meter.reduce(&more).await?;
-        let rows = match meter.has_plain_windows() {
-            true => {
-                meter
-                    .rows_in_any_order(std::slice::from_ref(&states))
-                    .await?
-            }
-            false => resting.rows.slice(0, 0),
+        let starts = micros(&self.panes, "window_start");
+        let of = |wanted: bool| {
+            let mask: BooleanArray = starts
+                .iter()
+                .map(|start| Some(moving.contains(start) == wanted))
+                .collect();
+            filter_record_batch(&self.panes, &mask).map_err(query_error("selecting windows"))
         };
-        let mut starts = resting.starts;
-        starts.extend(starts_of(&states));
-        Ok(Stored {
-            states: one_batch(meter.state_schema(), &[resting.states, states])?,
-            rows: one_batch(meter.pane_schema(), &[resting.rows, rows])?,
-            starts,
-        })
+        Ok((Part::new(of(false)?), Some(of(true)?)))
+    }
+}
+
+impl Stored {
+    /// More parts than this become one.
+    const PARTS_MAX: usize = 64;
+
+    /// The states of all panes.
+    pub(super) fn states(&self, meter: &Meter) -> Result<Vec<RecordBatch>> {
+        let parts = self.parts.iter();
+        parts
+            .map(|part| Ok(meter.states_of(&part.panes)?))
+            .collect()
     }
 
     /// The rows of a meter with plain windows, in no particular order, when these and other states are merged.
     pub(super) async fn rows_with(
         &self,
         meter: &Meter,
-        mut others: Vec<RecordBatch>,
+        others: Vec<RecordBatch>,
     ) -> Result<Vec<RecordBatch>> {
-        let (resting, moving) = self.apart(meter, &others)?;
-        others.push(moving);
-        Ok(vec![resting.rows, meter.rows_in_any_order(&others).await?])
+        let (resting, states) = self.apart(meter, others)?;
+        let resting = resting.parts.into_iter().map(|part| part.panes);
+        let moving = meter.rows_in_any_order(&states).await?;
+        Ok(resting.chain([moving]).collect())
     }
 
-    /// What no other state belongs to, and the states of windows that one does.
-    fn apart(&self, meter: &Meter, others: &[RecordBatch]) -> Result<(Self, RecordBatch)> {
-        let moving: BTreeSet<i64> = others.iter().flat_map(starts_of).collect();
-        if self.starts.is_disjoint(&moving) {
-            let none = RecordBatch::new_empty(Arc::clone(meter.state_schema()));
-            return Ok((self.clone(), none));
+    /// These and the states of more panes.
+    async fn and(&self, meter: &Meter, more: Vec<RecordBatch>) -> Result<Self> {
+        if more.iter().all(|states| states.num_rows() == 0) {
+            return Ok(self.clone());
         }
-        let moves = |start: i64| moving.contains(&start);
-        let resting = Stored {
-            states: of_windows(&self.states, |start| !moves(start))?,
-            rows: of_windows(&self.rows, |start| !moves(start))?,
-            starts: self.starts.difference(&moving).copied().collect(),
-        };
-        Ok((resting, of_windows(&self.states, moves)?))
+        let (mut stored, states) = self.apart(meter, more)?;
+        let merged = meter.finish(&states).await?;
+        stored.parts.push(Part::new(merged));
+        if stored.parts.len() > Self::PARTS_MAX {
+            let panes = stored.parts.iter().map(|part| part.panes.clone());
+            let panes: Vec<RecordBatch> = panes.collect();
+            stored.parts = vec![Part::new(one_batch(meter.pane_schema(), &panes)?)];
+        }
+        Ok(stored)
+    }
+
+    /// What no other state belongs to, and the states of everything else with the others.
+    fn apart(&self, meter: &Meter, others: Vec<RecordBatch>) -> Result<(Self, Vec<RecordBatch>)> {
+        let mut states = others;
+        if meter.has_sessions() {
+            // Whatever is added may join fragments of any window.
+            states.extend(self.states(meter)?);
+            return Ok((Stored::default(), states));
+        }
+        let moving: BTreeSet<i64> = states.iter().flat_map(starts_of).collect();
+        let mut resting = Stored::default();
+        for part in &self.parts {
+            let (rest, moved) = part.apart(&moving)?;
+            if rest.panes.num_rows() > 0 {
+                resting.parts.push(rest);
+            }
+            if let Some(moved) = moved {
+                states.push(meter.states_of(&moved)?);
+            }
+        }
+        Ok((resting, states))
     }
 
     fn bytes(&self) -> usize {
-        self.states.get_array_memory_size() + self.rows.get_array_memory_size()
+        let panes = self.parts.iter();
+        panes.map(|part| part.panes.get_array_memory_size()).sum()
     }
 }
 
@@ -114,46 +137,40 @@ fn starts_of(batch: &RecordBatch) -> impl Iterator<Item = i64> {
     runs.map(|run| run[0])
 }
 
-fn of_windows(rows: &RecordBatch, is_wanted: impl Fn(i64) -> bool) -> Result<RecordBatch> {
-    let starts = micros(rows, "window_start").iter();
-    let wanted: BooleanArray = starts.map(|start| Some(is_wanted(*start))).collect();
-    filter_record_batch(rows, &wanted).map_err(query_error("selecting windows"))
-}
-
-/// What the live views of one shard have merged before, by meter.
+/// What the live views of one shard have merged before.
 #[derive(Debug)]
 pub(crate) struct Remembered {
-    meters: Vec<Mutex<VecDeque<Memory>>>,
-    /// Which of them were asked for since [`Remembered::take_asked`].
+    /// The last asked for first.
+    memories: Mutex<VecDeque<Memory>>,
+    /// Which meters were asked for since [`Remembered::take_asked`].
     asked: Vec<AtomicBool>,
 }
 
-/// What was merged of some files, for one time that was asked for.
-#[derive(Debug)]
+/// What was merged of some files of a meter's table, for one time that was asked for.
+#[derive(Debug, Clone)]
 struct Memory {
+    meter: usize,
     inside: Option<Inside>,
-    files: BTreeSet<String>,
+    files: Arc<BTreeSet<String>>,
     stored: Arc<Stored>,
 }
 
-/// One of them, while it is brought up to a snapshot.
+/// What is remembered of a snapshot, and what is not.
 #[derive(Debug)]
-pub(super) struct Recalled<'a> {
-    others: MutexGuard<'a, VecDeque<Memory>>,
+pub(super) struct Recalled {
     memory: Memory,
-    unread: Option<Arc<dyn TableProvider>>,
+    /// The rows of files that were not there the last time.
+    pub(super) unread: Option<Arc<dyn TableProvider>>,
 }
 
 impl Remembered {
-    /// Panes of a meter that take more than this merged, in bytes, are read again each time.
+    /// What all that is remembered may take, in bytes.
     const BYTES_MAX: usize = 256 << 20;
-    /// How many times, such as ever and this month, are remembered for one meter.
-    const TIMES_MAX: usize = 4;
 
     /// Nothing yet.
     pub(crate) fn new(meters: usize) -> Self {
         Remembered {
-            meters: (0..meters).map(|_| Mutex::default()).collect(),
+            memories: Mutex::default(),
             asked: (0..meters).map(|_| AtomicBool::default()).collect(),
         }
     }
@@ -165,59 +182,77 @@ impl Remembered {
         asked.map(|(meter, _)| meter).collect()
     }
 
-    /// What was merged of a snapshot's panes that count in some time. Whoever asks for the same meter
-    /// meanwhile waits until this is dropped or complete.
-    pub(super) async fn recall(
+    /// What was merged of a snapshot's panes that count in some time.
+    pub(super) fn recall(
         &self,
-        (index, meter): (usize, &Meter),
+        meter: usize,
         snapshot: &dyn Snapshot,
         inside: Option<&Inside>,
-    ) -> Recalled<'_> {
-        self.asked[index].store(true, Ordering::Relaxed);
-        let mut others = self.meters[index].lock().await;
-        let files: BTreeSet<&str> = snapshot.files().into_iter().collect();
-        let of_time = others.iter().position(|m| m.inside.as_ref() == inside);
-        let memory = of_time.and_then(|at| others.remove(at));
+    ) -> Recalled {
+        self.asked[meter].store(true, Ordering::Relaxed);
+        let files: BTreeSet<String> = snapshot.files().into_iter().map(str::to_owned).collect();
+        let memories = self.memories();
+        let mut memories = memories.iter();
         // Without a file that was merged, such as one that maintenance has replaced, all begins anew.
-        let still_there = |m: &Memory| m.files.iter().all(|file| files.contains(file.as_str()));
-        let mut memory = memory.filter(still_there).unwrap_or_else(|| Memory {
+        let known =
+            memories.find(|memory| memory.is_of(meter, inside) && memory.files.is_subset(&files));
+        let mut memory = known.cloned().unwrap_or_else(|| Memory {
+            meter,
             inside: inside.copied(),
-            files: BTreeSet::new(),
-            stored: Arc::new(Stored::nothing(meter)),
+            files: Arc::default(),
+            stored: Arc::default(),
         });
-        let is_new = |file: &&str| !memory.files.contains(*file);
-        let new: BTreeSet<&str> = files.into_iter().filter(is_new).collect();
+        let new = files.difference(&memory.files).map(String::as_str);
+        let new: BTreeSet<&str> = new.collect();
         let unread = (!new.is_empty()).then(|| snapshot.of_files(&new));
-        memory.files.extend(new.into_iter().map(str::to_owned));
-        Recalled {
-            others,
-            memory,
-            unread,
-        }
-    }
-}
-
-impl Recalled<'_> {
-    /// The rows of files that were not there the last time.
-    pub(super) fn unread(&self) -> Option<Arc<dyn TableProvider>> {
-        self.unread.as_ref().map(Arc::clone)
+        memory.files = Arc::new(files);
+        Recalled { memory, unread }
     }
 
-    /// All of the snapshot, once the states of what was unread are given; remembers it.
-    pub(super) async fn with(
-        mut self,
+    /// All of a snapshot, when the states of what was unread are given; remembers it.
+    pub(super) async fn complete(
+        &self,
+        recalled: Recalled,
         meter: &Meter,
         unread: Vec<RecordBatch>,
     ) -> Result<Arc<Stored>> {
-        if self.unread.is_some() {
-            self.memory.stored = Arc::new(self.memory.stored.and(meter, unread).await?);
+        let Recalled { mut memory, .. } = recalled;
+        if !unread.is_empty() {
+            memory.stored = Arc::new(memory.stored.and(meter, unread).await?);
         }
-        let stored = Arc::clone(&self.memory.stored);
-        if stored.bytes() <= Remembered::BYTES_MAX {
-            self.others.push_front(self.memory);
-            self.others.truncate(Remembered::TIMES_MAX);
-        }
+        let stored = Arc::clone(&memory.stored);
+        self.keep(memory);
         Ok(stored)
+    }
+
+    /// Puts it first. What was asked for longest ago is forgotten when all takes too much.
+    fn keep(&self, memory: Memory) {
+        let mut memories = self.memories();
+        let of_time = memories
+            .iter()
+            .position(|m| m.is_of(memory.meter, memory.inside.as_ref()));
+        let newest = match of_time.and_then(|at| memories.remove(at)) {
+            // Somebody asks an older view than others do.
+            Some(known) if known.files.is_superset(&memory.files) => known,
+            _ => memory,
+        };
+        memories.push_front(newest);
+        let mut bytes = 0;
+        memories.retain(|memory| {
+            bytes += memory.stored.bytes();
+            bytes <= Self::BYTES_MAX
+        });
+    }
+
+    /// A panic elsewhere leaves what is remembered whole: every change of it is one step.
+    fn memories(&self) -> MutexGuard<'_, VecDeque<Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn is_of(&self, meter: usize, inside: Option<&Inside>) -> bool {
+        self.meter == meter && self.inside.as_ref() == inside
     }
 }
 

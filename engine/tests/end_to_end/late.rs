@@ -109,6 +109,14 @@ async fn what_is_billed_in_the_next_period_counts_when_it_was_stored() {
             [stored.as_str(), "11000"],
         ]
     );
+    // A query of some time finds it there alone.
+    for (condition, expected) in [
+        (format!("= '{stored}'"), vec![["11000"]]),
+        ("< '2026-02-01T00:00:00Z'".to_owned(), vec![["1"], ["10"]]),
+    ] {
+        let some = format!("SELECT n FROM tasks WHERE window_start {condition} ORDER BY n");
+        assert_eq!(cli.query(&some).await, expected, "{condition}");
+    }
     let month = month_of_storing(&cli).await;
     for (zone, january, february) in [("UTC", 10, 100), ("Asia/Kolkata", 11, 100)] {
         assert_eq!(billed(&cli, zone, "2026-01").await, january, "{zone}");

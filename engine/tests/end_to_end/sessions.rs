@@ -108,6 +108,16 @@ async fn a_session_is_billed_once_in_the_month_in_which_it_ends() {
         ],
     ];
     assert_eq!(cli.query(SESSIONS).await, before);
+    // The last of the three began before midnight, so what it has after that is no session.
+    let february = "SELECT window_start, tokens FROM agent_sessions WHERE window_start >= '2026-02-01T00:00:00Z'";
+    assert_eq!(cli.query(february).await, [["2026-02-02T08:00:00Z", "64"]]);
+    // Both hops over the last half hour of January, whole.
+    let hops = "SELECT window_start, tokens FROM busy WHERE window_start >= '2026-01-31T22:30:00Z'
+                AND window_start <= '2026-01-31T23:00:00Z' ORDER BY window_start";
+    assert_eq!(
+        cli.query(hops).await,
+        [["2026-01-31T22:30:00Z", "1"], ["2026-01-31T23:00:00Z", "3"]]
+    );
     cli.audit().await;
     assert_eq!(billed(&cli, "UTC", "2026-01").await, ["3", "60", "60"]);
     assert_eq!(billed(&cli, "UTC", "2026-02").await, ["2", "67", "64"]);

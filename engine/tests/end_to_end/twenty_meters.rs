@@ -217,8 +217,12 @@ async fn answers(cli: &Cli) -> Answers {
     let view = view(cli).await;
     let mut answers = Answers::new();
     for meter in meters() {
-        let csv = csv(&view, &select(meter, meter)).await;
-        answers.insert(meter.to_owned(), csv);
+        let all = csv(&view, &select(meter, meter)).await;
+        assert!(
+            csv(&view, &select_some(meter)).await == some_of(&all),
+            "{meter}"
+        );
+        answers.insert(meter.to_owned(), all);
     }
     assert_eq!(answers.len(), 20);
     // One of them through the command, whose code that was.
@@ -252,6 +256,27 @@ fn select(meter: &str, relation: &str) -> String {
         "SELECT * FROM (SELECT * EXCLUDE (window_end, is_final, customer) {region} FROM {relation})
          ORDER BY window_start, subject{keys}"
     )
+}
+
+/// A part of the time that all windows span, which begins and ends within some.
+const SOME: [&str; 2] = ["2025-10-11T00:00:30Z", "2025-10-12T06:20:00Z"];
+
+/// The windows that start in [`SOME`] of the time.
+fn select_some(meter: &str) -> String {
+    let [from, to] = SOME;
+    let some = format!("{meter} WHERE window_start > '{from}' AND window_start <= '{to}'");
+    select(meter, &some)
+}
+
+/// The same from the CSV of all windows, where an instant is text of one length.
+fn some_of(csv: &str) -> String {
+    let [from, to] = SOME;
+    let (header, lines) = csv.split_once('\n').unwrap();
+    let within = lines
+        .lines()
+        .filter(|line| *line > from && &line[..to.len()] <= to);
+    let lines = within.map(|line| format!("{line}\n"));
+    format!("{header}\n{}", lines.collect::<String>())
 }
 
 /// The panes of the close, as they are in the table.

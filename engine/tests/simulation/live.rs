@@ -1,6 +1,6 @@
 //! Somebody who asks a process for its live values at random moments, and knows what they must be.
 
-use super::{Fact, Log, Random, Setup, expected, measured};
+use super::{Fact, Log, MINUTE_US, Random, START_US, Setup, expected, measured};
 use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::TimestampMicrosecondType,
@@ -14,7 +14,10 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tollgate::{shard::Live, view::View};
+use tollgate::{
+    shard::Live,
+    view::{View, one_batch},
+};
 
 /// How often one process is asked at most: a history has several, and there are many histories.
 const ASKED_MAX: u32 = 4;
@@ -56,6 +59,11 @@ impl<'a> Asker<'a> {
                 let name = &meter.definition().name;
                 let what = format!("{name}, live at {cut}");
                 assert_eq!(measured(&windows), expected(meter, &counted), "{what}");
+                let from_us = START_US + i64::from(self.random.below(120)) * MINUTE_US;
+                let from = windows_from(&view, name, from_us).await;
+                let mut wanted = expected(meter, &counted);
+                wanted.retain(|(start, _), _| *start >= from_us);
+                assert_eq!(measured(&from), wanted, "{what} from {from_us}");
                 let now_closed = final_windows(&windows);
                 assert!(closed[index].is_subset(&now_closed), "{what} opened again");
                 closed[index] = now_closed;
@@ -69,6 +77,16 @@ impl<'a> Asker<'a> {
         let counted = self.log.counted.iter();
         counted.filter(|f| f.sequence <= cut).cloned().collect()
     }
+}
+
+/// A meter's windows that start at an instant or later.
+async fn windows_from(view: &View, meter: &str, from_us: i64) -> RecordBatch {
+    let from = jiff::Timestamp::from_microsecond(from_us).unwrap();
+    let sql = format!("SELECT * FROM {meter} WHERE window_start >= '{from}'");
+    let context = view.session(&sql).await.unwrap();
+    let frame = context.sql(&sql).await.unwrap();
+    let schema = Arc::clone(frame.schema().inner());
+    one_batch(&schema, &frame.collect().await.unwrap()).unwrap()
 }
 
 async fn check_events(view: &View, counted: &[Fact]) {

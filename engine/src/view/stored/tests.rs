@@ -85,14 +85,11 @@ impl World {
     /// How many panes had to be read, and what all of them are.
     async fn recall(&self, inside: Option<&Inside>) -> (usize, Arc<Stored>) {
         let snapshot = self.table.provider().unwrap();
-        let recalled = self
-            .remembered
-            .recall((0, &self.meter), snapshot.as_ref(), inside);
-        let recalled = recalled.await;
-        let panes = match recalled.unread() {
+        let recalled = self.remembered.recall(0, snapshot.as_ref(), inside);
+        let panes = match &recalled.unread {
             Some(unread) => {
-                let frame = SessionContext::new().read_table(unread).unwrap();
-                frame.collect().await.unwrap()
+                let frame = SessionContext::new().read_table(Arc::clone(unread));
+                frame.unwrap().collect().await.unwrap()
             }
             None => Vec::new(),
         };
@@ -100,9 +97,18 @@ impl World {
             .iter()
             .map(|panes| self.meter.states_of(panes).unwrap());
         let read = panes.iter().map(RecordBatch::num_rows).sum();
-        let stored = recalled.with(&self.meter, states.collect()).await.unwrap();
+        let stored = self
+            .remembered
+            .complete(recalled, &self.meter, states.collect())
+            .await
+            .unwrap();
         (read, stored)
     }
+}
+
+/// What is remembered, by itself.
+fn panes(stored: &Stored) -> Vec<RecordBatch> {
+    stored.parts.iter().map(|part| part.panes.clone()).collect()
 }
 
 /// Rows as `hour subject tokens`, sorted.
@@ -128,7 +134,7 @@ fn shown(rows: &[RecordBatch]) -> Vec<String> {
 async fn each_file_is_read_once() {
     let mut world = World::new("tokens").await;
     let (read, nothing) = world.recall(None).await;
-    assert_eq!((read, nothing.states.num_rows()), (0, 0));
+    assert_eq!((read, panes(&nothing).len()), (0, 0));
     world.write("c1", &[(0, "a", 1), (1, "b", 10)]).await;
     assert_eq!(world.recall(None).await.0, 2);
     assert_eq!(world.recall(None).await.0, 0);
@@ -138,15 +144,7 @@ async fn each_file_is_read_once() {
         .await;
     let (read, stored) = world.recall(None).await;
     assert_eq!(read, 2);
-    assert_eq!(
-        shown(std::slice::from_ref(&stored.rows)),
-        ["0 a 101", "0 b 10", "2 a 7"]
-    );
-    assert_eq!(
-        stored.states.num_rows(),
-        3,
-        "one row for each window and group"
-    );
+    assert_eq!(shown(&panes(&stored)), ["0 a 101", "0 b 10", "2 a 7"]);
 }
 
 #[tokio::test]
@@ -159,7 +157,9 @@ async fn only_windows_that_move_are_merged_again() {
     let rows_with = async |events: &Events| {
         let others = vec![states(&world.meter, events).await];
         let rows = stored.rows_with(&world.meter, others).await.unwrap();
-        (rows[0].num_rows(), shown(&rows))
+        let (_, resting) = rows.split_last().unwrap();
+        let resting: usize = resting.iter().map(RecordBatch::num_rows).sum();
+        (resting, shown(&rows))
     };
     let (resting, rows) = rows_with(&[(2 * HOUR, "a", 50)]).await;
     assert_eq!(
@@ -192,7 +192,7 @@ async fn what_maintenance_has_replaced_is_read_again() {
     world.write("merged", &[(0, "a", 1), (HOUR, "a", 2)]).await;
     let (read, after) = world.recall(None).await;
     assert_eq!(read, 2);
-    let rows = |stored: &Stored| shown(std::slice::from_ref(&stored.rows));
+    let rows = |stored: &Stored| shown(&panes(&stored));
     assert_eq!(
         (rows(&before), rows(&after)),
         (rows(&after), vec!["0 a 1".into(), "1 a 2".into()])
@@ -210,7 +210,7 @@ async fn an_older_snapshot_is_answered_by_its_own_files() {
     for table in [&newer, &older, &newer] {
         world.table = table.clone();
         let (_, stored) = world.recall(None).await;
-        seen.extend(shown(std::slice::from_ref(&stored.rows)));
+        seen.extend(shown(&panes(&stored)));
     }
     assert_eq!(seen, ["0 a 3", "0 a 1", "0 a 3"]);
 }
@@ -239,6 +239,41 @@ async fn fragments_of_a_session_join_across_files() {
         .await;
     let (read, stored) = world.recall(None).await;
     assert_eq!(read, 2);
-    let sessions = world.meter.rows(std::slice::from_ref(&stored.states)).await;
+    let states = stored.states(&world.meter).unwrap();
+    let sessions = world.meter.rows(&states).await;
     assert_eq!(shown(&[sessions.unwrap()]), ["0 a 3", "3 a 4"]);
+}
+
+#[tokio::test]
+async fn many_parts_become_one() {
+    let mut world = World::new("tokens").await;
+    for hour in 0..70 {
+        world
+            .write(&format!("c{hour}"), &[(hour * HOUR, "a", hour)])
+            .await;
+        world.recall(None).await;
+    }
+    let (read, stored) = world.recall(None).await;
+    assert_eq!(read, 0);
+    assert!(stored.parts.len() <= Stored::PARTS_MAX);
+    let mut expected: Vec<String> = (0..70).map(|hour| format!("{hour} a {hour}")).collect();
+    expected.sort();
+    assert_eq!(shown(&panes(&stored)), expected);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_never_finished_takes_nothing_away() {
+    let mut world = World::new("tokens").await;
+    world.write("c1", &[(0, "a", 1)]).await;
+    world.recall(None).await;
+    world.write("c2", &[(HOUR, "a", 2)]).await;
+    let snapshot = world.table.provider().unwrap();
+    let given_up = world.remembered.recall(0, snapshot.as_ref(), None);
+    assert!(given_up.unread.is_some());
+    drop(given_up);
+    assert_eq!(
+        world.recall(None).await.0,
+        1,
+        "the first file is known still"
+    );
 }

@@ -101,14 +101,15 @@ impl Meter {
         let statement = syntax::parse(definition)?;
         let planned =
             Self::plan_statement(definition, event_type, config.clone(), statement.clone());
-        match planned.await {
+        // Planning is large, and done once.
+        match Box::pin(planned).await {
             Ok((meter, finishing)) => {
                 meter.check_frame()?;
                 Ok((meter, finishing))
             }
             Err(refusal) => {
                 let placed = Self::at_its_call(definition, event_type, config, &statement, refusal);
-                Err(placed.await)
+                Err(Box::pin(placed).await)
             }
         }
     }

@@ -108,16 +108,6 @@ impl Meter {
         matches!(self.definition.frame, Frame::Session { .. })
     }
 
-    /// How long after the start of a row the last base window ends that it is made of, in microseconds; `None` for
-    /// sessions, whose fragments may be anywhere.
-    pub fn row_reach_us(&self) -> Option<i64> {
-        match self.definition.frame {
-            Frame::Tumbling => Some(self.definition.window_us),
-            Frame::Hopping { size_us } => Some(size_us),
-            Frame::Session { .. } => None,
-        }
-    }
-
     /// Whether its rows are base windows.
     pub fn has_plain_windows(&self) -> bool {
         self.definition.frame == Frame::Tumbling

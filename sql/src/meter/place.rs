@@ -32,20 +32,28 @@ impl Meter {
         let Error::Definition { at, problem, hint } = refusal else {
             return refusal;
         };
-        let mut calls = alike(definition, statement, &at);
-        calls.sort_by_key(|(call, _)| call.to_string().len());
-        for (call, place) in calls {
-            let Some(alone) = alone(statement, &call) else {
-                continue;
-            };
-            let planned = Self::plan_statement(definition, event_type, config.clone(), alone).await;
-            if let Err(Error::Definition { problem: its, .. }) = planned
-                && without_alias(&its) == without_alias(&problem)
-            {
-                let at = place;
-                return Error::Definition { at, problem, hint };
+        let is_refused = async |expr: Option<&Expr>| {
+            let alone = alone(statement, expr)?;
+            let planned = Self::plan_statement(definition, event_type, config.clone(), alone);
+            match planned.await {
+                Err(Error::Definition { problem: its, .. }) => {
+                    (without_alias(&its) == without_alias(&problem)).then_some(())
+                }
+                _ => None,
+            }
+        };
+        // A key that is refused would make every call look so.
+        let mut found: Option<(Expr, Location)> = None;
+        if is_refused(None).await.is_none() {
+            for (call, place) in alike(definition, statement, &at) {
+                // A call comes before those within it.
+                let is_within = |(outer, _): &(Expr, Location)| contains(outer, &call);
+                if found.as_ref().is_none_or(is_within) && is_refused(Some(&call)).await.is_some() {
+                    found = Some((call, place));
+                }
             }
         }
+        let at = found.map_or(at, |(_, place)| place);
         Error::Definition { at, problem, hint }
     }
 }
@@ -73,16 +81,17 @@ fn alike(
     calls.map(|(_, expr, place)| (expr, place)).collect()
 }
 
-/// A meter's query with its keys and one expression.
-fn alone(statement: &Statement, expr: &Expr) -> Option<Statement> {
+/// A meter's query with its keys and one expression, if any.
+fn alone(statement: &Statement, expr: Option<&Expr>) -> Option<Statement> {
     let mut alone = statement.clone();
     let select = selected_mut(&mut alone)?;
     select
         .projection
         .retain(|item| matches!(item_expr(item), Some(key) if !has_aggregate(key)));
-    let measure = match has_aggregate(expr) {
-        true => expr.clone(),
-        false => count_of(expr)?,
+    let measure = match expr {
+        Some(expr) if has_aggregate(expr) => expr.clone(),
+        Some(expr) => count_of(&expr.to_string())?,
+        None => count_of("*")?,
     };
     select.projection.push(SelectItem::ExprWithAlias {
         expr: measure,
@@ -90,6 +99,12 @@ fn alone(statement: &Statement, expr: &Expr) -> Option<Statement> {
     });
     select.selection = None;
     Some(alone)
+}
+
+fn contains(outer: &Expr, inner: &Expr) -> bool {
+    let mut found = false;
+    each_expression(outer, |part| found |= part == inner);
+    found
 }
 
 fn item_expr(item: &SelectItem) -> Option<&Expr> {
@@ -108,7 +123,7 @@ fn has_aggregate(expr: &Expr) -> bool {
 }
 
 /// `COUNT` of an expression, which takes any.
-fn count_of(expr: &Expr) -> Option<Expr> {
+fn count_of(expr: &str) -> Option<Expr> {
     let text = format!("SELECT COUNT({expr})");
     let statement = Parser::parse_sql(&GenericDialect {}, &text).ok()?;
     item_expr(selected(statement.first()?)?.projection.first()?).cloned()

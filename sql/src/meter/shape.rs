@@ -174,7 +174,7 @@ fn refused_query(definition: &MeterDefinition, source: &DataFusionError) -> Opti
     let ordinal = message.split_once("column with position ");
     if let Some((ordinal, _)) = ordinal.and_then(|(_, rest)| rest.split_once(' ')) {
         let problem = format!("there is no column {ordinal} in SELECT");
-        let place = syntax::place_of(definition, &[ordinal]).unwrap_or(START);
+        let place = syntax::place_of_written_key(definition, ordinal);
         return Some(refused(definition, &problem, place, "group by a name"));
     }
     Some(refused(definition, &message, START, hint))

@@ -153,6 +153,17 @@ fn without_casts(expr: &Expr) -> String {
     bare.to_string()
 }
 
+/// Where an expression of GROUP BY is that is written so.
+pub(super) fn place_of_written_key(definition: &MeterDefinition, text: &str) -> Place {
+    place_in(definition, |select| match &select.group_by {
+        GroupByExpr::Expressions(keys, _) => {
+            let key = keys.iter().find(|key| key.to_string() == text);
+            key.map(Spanned::span)
+        }
+        GroupByExpr::All(_) => None,
+    })
+}
+
 /// Where the condition of WHERE is.
 pub(super) fn place_of_where(definition: &MeterDefinition) -> Place {
     place_in(definition, |select| {
@@ -273,7 +284,8 @@ fn check_query(query: &Query, definition: &MeterDefinition) -> Check {
         SetExpr::Select(select) => {
             check_select(select)?;
             check_from(select, definition)?;
-            check_expressions(query)
+            check_expressions(query)?;
+            check_places(select)
         }
         body @ SetExpr::SetOperation { .. } => refuse(
             body.span(),
@@ -311,13 +323,8 @@ fn check_select(select: &Select) -> Check {
             return refuse(item.span(), "`*` in SELECT", hint);
         }
     }
-    check_columns(select)?;
-    if let Some(condition) = &select.selection {
-        let hint = "filter events there; filter totals when you query the meter";
-        check_no_aggregate(condition, "an aggregate in WHERE", hint)?;
-    }
     match &select.group_by {
-        GroupByExpr::Expressions(keys, modifiers) if modifiers.is_empty() => check_group_by(keys),
+        GroupByExpr::Expressions(_, modifiers) if modifiers.is_empty() => Ok(()),
         group_by => refuse(
             group_by.span(),
             "GROUP BY ALL, ROLLUP or CUBE",
@@ -326,7 +333,19 @@ fn check_select(select: &Select) -> Check {
     }
 }
 
-/// DataFusion refuses two columns of one name without a place.
+/// What DataFusion refuses without saying where.
+fn check_places(select: &Select) -> Check {
+    check_columns(select)?;
+    if let Some(condition) = &select.selection {
+        let hint = "filter events there; filter totals when you query the meter";
+        check_no_aggregate(condition, "an aggregate in WHERE", hint)?;
+    }
+    match &select.group_by {
+        GroupByExpr::Expressions(keys, _) => check_group_by(keys),
+        GroupByExpr::All(_) => Ok(()),
+    }
+}
+
 fn check_columns(select: &Select) -> Check {
     let mut names = BTreeSet::new();
     for item in &select.projection {

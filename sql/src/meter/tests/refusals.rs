@@ -373,6 +373,18 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
             "4:17: meter `tokens`: the aggregate `var` is not for meters\n  hint: docs/meters.md lists those that are: sum, count, min, max, avg, first, latest, …",
         ),
         (
+            "SELECT subject, SUM(input * 9) AS i FROM llm GROUP BY 1, 9",
+            "4:58: meter `tokens`: there is no column 9 in SELECT\n  hint: group by a name",
+        ),
+        (
+            "SELECT subject, COUNT(*) AS i FROM llm WHERE input > (SELECT AVG(input) FROM llm) GROUP BY subject",
+            "4:55: meter `tokens`: a meter cannot have a sub-query\n  hint: a meter sees one event at a time: join in the price",
+        ),
+        (
+            "SELECT subject, abs(CAST(cost AS DOUBLE)) AS k, SUM(abs(input)) AS i FROM llm GROUP BY subject, abs(CAST(cost AS DOUBLE))",
+            "4:17: meter `tokens`: `abs(llm.cost) AS k` is floating point\n  hint: declare the column, or cast it, as DECIMAL(p, s)",
+        ),
+        (
             "SELECT subject, SUM(input, output) AS i FROM llm GROUP BY subject",
             "4:17: meter `tokens`: sum takes one argument, not 2\n  hint: docs/meters.md shows how it is called",
         ),

@@ -238,9 +238,14 @@ impl View {
             let rows = rows.filter(|relation| wanted.contains(relation));
             relations.extend(rows.map(|relation| (index, relation)));
         }
-        let asked = self.asked(&context, sql, &relations).await?;
+        let asked = Box::pin(self.asked(&context, sql, &relations)).await?;
         for ((index, relation), starts) in relations.iter().zip(asked) {
             let meter = &self.catalog.meters[*index];
+            let starts = match &self.live {
+                // What is remembered is remembered by time: one that moves with each question helps nobody.
+                Some(_) => starts.since_midnight(),
+                None => starts,
+            };
             let inside = Inside::around(starts, meter);
             let rows = self.rows_inside(*index, inside.as_ref()).await?;
             register(&context, relation, memory(rows)?)?;
@@ -268,7 +273,10 @@ impl View {
         let planned = context
             .sql_with_options(sql, session::read_only_options())
             .await
-            .and_then(DataFrame::into_optimized_plan);
+            .and_then(|frame| match asked::is_fixed(frame.logical_plan())? {
+                true => frame.into_optimized_plan().map(Some),
+                false => Ok(None),
+            });
         let mut asked = Vec::with_capacity(relations.len());
         for (_, relation) in relations {
             let reference = TableReference::bare(relation.as_str());
@@ -276,7 +284,7 @@ impl View {
                 .deregister_table(reference)
                 .map_err(query_error("planning the query"))?;
             // What cannot be planned says so when it is run.
-            let plan = planned.as_ref().ok();
+            let plan = planned.as_ref().ok().and_then(Option::as_ref);
             let starts = plan.and_then(|plan| Starts::asked(plan, relation).ok());
             asked.push(starts.unwrap_or(Starts::EVER));
         }

@@ -2,12 +2,15 @@
 //!
 //! The statement is planned and optimised over tables without rows; the conditions that end up on a meter's
 //! scan bound its windows. What is found may be more than what is asked for, never less: the statement's
-//! conditions are evaluated on the rows all the same.
+//! conditions are evaluated on the rows all the same. They must be the same then, so nothing is bounded by what
+//! changes from one planning to the next, such as `now()`.
 
 use datafusion::{
-    common::tree_node::TreeNodeRecursion,
+    common::tree_node::{TreeNode, TreeNodeRecursion},
     error::Result as Planned,
-    logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, TableScan, utils::split_conjunction},
+    logical_expr::{
+        BinaryExpr, Expr, LogicalPlan, Operator, TableScan, Volatility, utils::split_conjunction,
+    },
     scalar::ScalarValue,
 };
 
@@ -30,6 +33,15 @@ impl Starts {
         visit(plan, relation, &mut asked)?;
         // A plan without the relation may have lost it to the optimizer; then nobody reads it.
         Ok(asked.unwrap_or(Starts::EVER))
+    }
+
+    /// These and all later ones, from a midnight on.
+    pub(super) fn since_midnight(self) -> Self {
+        const DAY_US: i64 = 86_400_000_000;
+        Starts {
+            from_us: self.from_us.saturating_sub(self.from_us.rem_euclid(DAY_US)),
+            ..Starts::EVER
+        }
     }
 
     /// Those that pass a condition, as far as it bounds them.
@@ -55,15 +67,31 @@ impl Starts {
     }
 }
 
+/// Whether a plan, before it is optimised, says the same whenever it is planned.
+pub(super) fn is_fixed(plan: &LogicalPlan) -> Planned<bool> {
+    let mut fixed = true;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|root| {
+            root.apply(|expr| {
+                if let Expr::ScalarFunction(call) = expr {
+                    fixed &= call.func.signature().volatility == Volatility::Immutable;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(fixed)
+}
+
 fn visit(plan: &LogicalPlan, relation: &str, asked: &mut Option<Starts>) -> Planned<()> {
     plan.apply_subqueries(|query| {
         visit(query, relation, asked)?;
-        Ok(TreeNodeRecursion::Jump)
+        Ok(TreeNodeRecursion::Continue)
     })?;
     let scanned = match plan {
         LogicalPlan::TableScan(scan) => of_scan(scan, relation),
         LogicalPlan::Filter(filter) => match &*filter.input {
-            LogicalPlan::TableScan(scan) => {
+            LogicalPlan::TableScan(scan) if scan.filters.is_empty() => {
                 of_scan(scan, relation).map(|starts| starts.within(&filter.predicate))
             }
             other => return visit(other, relation, asked),
@@ -80,8 +108,7 @@ fn visit(plan: &LogicalPlan, relation: &str, asked: &mut Option<Starts>) -> Plan
 }
 
 fn of_scan(scan: &TableScan, relation: &str) -> Option<Starts> {
-    let filters = scan.filters.iter();
-    (scan.table_name.table() == relation).then(|| filters.fold(Starts::EVER, Starts::within))
+    (scan.table_name.table() == relation).then_some(Starts::EVER)
 }
 
 /// What one condition says of `window_start`; `None` if it bounds nothing.
@@ -127,13 +154,13 @@ mod tests {
         array::RecordBatch,
         datatypes::{DataType, Field, Schema},
     };
+    use datafusion::prelude::SessionContext;
     use std::sync::Arc;
     use tollgate_sql::{schema, session};
 
     const DAY_US: i64 = 86_400_000_000;
 
-    /// The days of 1970 that a statement asks for, from 0; an open end is `None`.
-    async fn asked(sql: &str) -> (Option<i64>, Option<i64>) {
+    fn context() -> SessionContext {
         let context = session::context();
         let columns = vec![
             Field::new("window_start", schema::timestamp(), false),
@@ -144,12 +171,13 @@ mod tests {
         for name in ["tokens", "others"] {
             register(&context, name, memory(vec![rows.clone()]).unwrap()).unwrap();
         }
-        let plan = context
-            .sql(sql)
-            .await
-            .unwrap()
-            .into_optimized_plan()
-            .unwrap();
+        context
+    }
+
+    /// The days of 1970 that a statement asks for, from 0; an open end is `None`.
+    async fn asked(sql: &str) -> (Option<i64>, Option<i64>) {
+        let frame = context().sql(sql).await.unwrap();
+        let plan = frame.into_optimized_plan().unwrap();
         let Starts { from_us, to_us } = Starts::asked(&plan, "tokens").unwrap();
         let day = |us: i64| (us != i64::MIN && us != i64::MAX).then_some(us.div_euclid(DAY_US));
         (day(from_us), day(to_us))
@@ -189,6 +217,29 @@ mod tests {
         ] {
             let sql = format!("SELECT SUM(calls) FROM tokens t WHERE {condition}");
             assert_eq!(asked(&sql).await, expected, "{condition}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_changes_between_two_plannings_is_not_fixed() {
+        for (condition, fixed) in [
+            ("window_start >= '1970-01-03T00:00:00Z'", true),
+            (
+                "window_start >= date_trunc('day', TIMESTAMP '1970-01-03T00:00:00Z')",
+                true,
+            ),
+            ("window_start < date_trunc('day', now())", false),
+            ("window_start < current_date", false),
+            ("window_start < current_timestamp", false),
+            (
+                "calls > (SELECT MAX(calls) FROM tokens WHERE window_start < now())",
+                false,
+            ),
+            ("calls > random()", false),
+        ] {
+            let sql = format!("SELECT * FROM tokens WHERE {condition}");
+            let plan = context().sql(&sql).await.unwrap().into_unoptimized_plan();
+            assert_eq!(is_fixed(&plan).unwrap(), fixed, "{condition}");
         }
     }
 

@@ -53,20 +53,21 @@ impl Inside {
         }
     }
 
-    /// The windows that rows of a meter are made of, if they start in this time; `None` when that may be all.
-    ///
-    /// There is a window more on each side: a statement that says `now()` is planned twice.
+    /// The windows of a meter that start in this time; `None` when that may be all. Sessions, and windows that
+    /// hop, are made of base windows that start elsewhere too: of them it is all.
     pub(super) fn around(starts: Starts, meter: &Meter) -> Option<Self> {
-        let reach_us = meter.row_reach_us().filter(|_| starts != Starts::EVER)?;
+        if starts == Starts::EVER || !meter.has_plain_windows() {
+            return None;
+        }
         let width_us = meter.definition().window_us;
         let floor = |us| window_start(EventTime(us), width_us).0;
         let first_us = match starts.from_us {
             i64::MIN => i64::MIN,
-            from_us => floor(from_us).saturating_sub(width_us),
+            from_us => floor(from_us),
         };
         let last_us = match starts.to_us {
             i64::MAX => i64::MAX,
-            to_us => floor(to_us).saturating_add(2 * width_us + reach_us),
+            to_us => floor(to_us).saturating_add(width_us),
         };
         Some(Inside {
             first_us,

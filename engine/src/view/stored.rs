@@ -126,8 +126,9 @@ impl Stored {
     }
 
     fn bytes(&self) -> usize {
-        let panes = self.parts.iter();
-        panes.map(|part| part.panes.get_array_memory_size()).sum()
+        let of_part =
+            |part: &Part| part.panes.get_array_memory_size() + part.starts.len() * size_of::<i64>();
+        self.parts.iter().map(of_part).sum()
     }
 }
 
@@ -166,6 +167,8 @@ pub(super) struct Recalled {
 impl Remembered {
     /// What all that is remembered may take, in bytes.
     const BYTES_MAX: usize = 256 << 20;
+    /// How many times of meters are remembered at most.
+    const MEMORIES_MAX: usize = 256;
 
     /// Nothing yet.
     pub(crate) fn new(meters: usize) -> Self {
@@ -225,7 +228,8 @@ impl Remembered {
         Ok(stored)
     }
 
-    /// Puts it first. What was asked for longest ago is forgotten when all takes too much.
+    /// Puts it first. What was asked for longest ago is forgotten when all takes too much, and what takes too
+    /// much by itself is not remembered.
     fn keep(&self, memory: Memory) {
         let mut memories = self.memories();
         let of_time = memories
@@ -236,10 +240,14 @@ impl Remembered {
             Some(known) if known.files.is_superset(&memory.files) => known,
             _ => memory,
         };
+        if newest.bytes() > Self::BYTES_MAX {
+            return;
+        }
         memories.push_front(newest);
+        memories.truncate(Self::MEMORIES_MAX);
         let mut bytes = 0;
         memories.retain(|memory| {
-            bytes += memory.stored.bytes();
+            bytes += memory.bytes();
             bytes <= Self::BYTES_MAX
         });
     }
@@ -251,6 +259,14 @@ impl Remembered {
 }
 
 impl Memory {
+    fn bytes(&self) -> usize {
+        let names = self
+            .files
+            .iter()
+            .map(|name| name.len() + size_of::<String>());
+        names.sum::<usize>() + self.stored.bytes()
+    }
+
     fn is_of(&self, meter: usize, inside: Option<&Inside>) -> bool {
         self.meter == meter && self.inside.as_ref() == inside
     }

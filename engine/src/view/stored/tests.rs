@@ -192,7 +192,7 @@ async fn what_maintenance_has_replaced_is_read_again() {
     world.write("merged", &[(0, "a", 1), (HOUR, "a", 2)]).await;
     let (read, after) = world.recall(None).await;
     assert_eq!(read, 2);
-    let rows = |stored: &Stored| shown(&panes(&stored));
+    let rows = |stored: &Stored| shown(&panes(stored));
     assert_eq!(
         (rows(&before), rows(&after)),
         (rows(&after), vec!["0 a 1".into(), "1 a 2".into()])

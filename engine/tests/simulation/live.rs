@@ -59,7 +59,7 @@ impl<'a> Asker<'a> {
                 let name = &meter.definition().name;
                 let what = format!("{name}, live at {cut}");
                 assert_eq!(measured(&windows), expected(meter, &counted), "{what}");
-                let from_us = START_US + i64::from(self.random.below(120)) * MINUTE_US;
+                let from_us = START_US + self.random.below(120) * MINUTE_US;
                 let from = windows_from(&view, name, from_us).await;
                 let mut wanted = expected(meter, &counted);
                 wanted.retain(|(start, _), _| *start >= from_us);

@@ -17,6 +17,7 @@ use std::{
 use tollgate::{
     dedupe::{Dedupe, Options, Verdict},
     telemetry::memory_kib,
+    window::EventTime,
 };
 
 const KEYS: u64 = 50_000_000;
@@ -55,10 +56,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 end_us => end_us,
             };
             let content = number.cast_signed() ^ change;
-            wrong += u64::from(dedupe.judge(key(number), content, at_us)? != expected);
+            wrong +=
+                u64::from(dedupe.judge(key(number), content, at_us, EventTime(at_us))? != expected);
             judged += 1;
             if number % BATCH == 0 {
-                dedupe.settle(at_us)?;
+                dedupe.settle(EventTime(at_us))?;
             }
         }
         report(name, judged, started.elapsed());

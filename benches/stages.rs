@@ -28,6 +28,7 @@ use tollgate::{
     dedupe::{self, Dedupe},
     generator::{Load, Workload},
     metering::{Lane, Metering, Written},
+    window::EventTime,
 };
 use tollgate_connectors::{
     CommitId, Message, Sequence, Table,
@@ -164,7 +165,7 @@ fn judge(decoded: &Decoded) -> Result<Timing> {
             directory: std::env::temp_dir(),
         });
         for key in &decoded.keys {
-            black_box(dedupe.judge(*key, 0, INGEST_US)?);
+            black_box(dedupe.judge(*key, 0, INGEST_US, EventTime(INGEST_US))?);
         }
         Ok(())
     })

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     commit::{self, Marks, Owner, Position},
     error::{Error, Result, query_error},
-    metering::{Lane, Metering, micros},
+    metering::{Lane, Metering, Written, micros},
     panes,
     recovery::{self, position_at},
     view::shard_names,
@@ -150,14 +150,14 @@ impl Fill<'_> {
         if let (Some(table), Some(clock)) = (table, clock)
             && (filled.cut > filled.after || filled.panes > 0)
         {
-            let mut marks = panes::marks(self.meter, &self.marks, &reached, owner.epoch);
+            let mut marks = panes::marks(self.meter, &self.marks, reached, owner.epoch);
             marks.extend(
                 self.span
                     .from_us
                     .map(|from_us| (self.marks.from(), from_us)),
             );
             let attempt = Attempt {
-                commit_id: owner.commit_id(reached.sequence, 0),
+                commit_id: owner.commit_id(reached.cut, 0),
                 marks,
                 info: BTreeMap::new(),
             };
@@ -207,7 +207,7 @@ impl Fill<'_> {
         table: Option<&dyn Table>,
         owner: &Owner,
         filled: &mut Filled,
-    ) -> Result<(Staged, Position)> {
+    ) -> Result<(Staged, Written)> {
         let doing = "reading committed events back";
         let shard = self.marks.shard();
         let to = self.span.to_us.map(EventTime);
@@ -237,11 +237,7 @@ impl Fill<'_> {
         let reached = match reached {
             Some(reached) => reached,
             None => {
-                metering.advance(
-                    position.watermark,
-                    position.sequence,
-                    position.ingest_time_us(),
-                );
+                metering.settle(&position);
                 self.stage(
                     &mut metering,
                     table,
@@ -254,7 +250,7 @@ impl Fill<'_> {
             }
         };
         filled.cut = reached.sequence;
-        Ok((staged, reached))
+        Ok((staged, metering.lanes()[0].written_at(&reached)))
     }
 
     /// Uploads what closed, or counts it.

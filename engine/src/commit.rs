@@ -54,7 +54,7 @@ impl Marks {
         format!("{}/epoch", self.shard)
     }
 
-    /// The watermark at that sequence in microseconds, in `events`.
+    /// The watermark at that sequence in microseconds, in `events`; in a meter's table the one at its cut.
     pub fn watermark(&self) -> String {
         format!("{}/watermark", self.shard)
     }
@@ -81,12 +81,17 @@ impl Marks {
         format!("{}/caught_up", self.shard)
     }
 
+    /// The sequence at which it was, in `events`.
+    pub fn caught_up_sequence(&self) -> String {
+        format!("{}/caught_up_seq", self.shard)
+    }
+
     /// The sequence up to which a meter has written its panes, in the meter's table.
     pub fn cut(&self) -> String {
         format!("{}/cut", self.shard)
     }
 
-    /// The watermark at that cut in microseconds, in the meter's table.
+    /// The watermark that closes what was closed at that cut, in microseconds, in the meter's table.
     pub fn closed(&self) -> String {
         format!("{}/closed", self.shard)
     }
@@ -117,8 +122,17 @@ pub struct Position {
     pub anchor: Option<(Sequence, Anchor)>,
     /// The watermark after it.
     pub watermark: EventTime,
-    /// Everything that the stream had stored by this time, in microseconds, is included.
-    pub caught_up_us: Option<i64>,
+    /// When everything that the stream had stored was last included.
+    pub caught_up: Option<CaughtUp>,
+}
+
+/// Where a shard had read all there was, and when, by the stream's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaughtUp {
+    /// Everything that the stream had stored by this time is included.
+    pub time: EventTime,
+    /// The last message then. In a lake that does not say, 0: the clock closes no window there.
+    pub sequence: Sequence,
 }
 
 impl Position {
@@ -127,7 +141,7 @@ impl Position {
         sequence: Sequence(0),
         anchor: None,
         watermark: EventTime::MIN,
-        caught_up_us: None,
+        caught_up: None,
     };
 
     /// When the stream stored the last message, in microseconds; 0 before the first.
@@ -163,7 +177,13 @@ impl Position {
             sequence,
             anchor: number(marks.anchor_sequence())?.zip(anchor),
             watermark: watermark.map_or(EventTime::MIN, EventTime),
-            caught_up_us: events.mark(&marks.caught_up()),
+            caught_up: match events.mark(&marks.caught_up()) {
+                None => None,
+                Some(time_us) => Some(CaughtUp {
+                    time: EventTime(time_us),
+                    sequence: number(marks.caught_up_sequence())?.unwrap_or_default(),
+                }),
+            },
         })
     }
 
@@ -181,7 +201,10 @@ impl Position {
             values.insert(marks.anchor_hash(), anchor.hash);
             values.insert(marks.anchor_time(), anchor.ingest_time_us);
         }
-        values.extend(self.caught_up_us.map(|at| (marks.caught_up(), at)));
+        if let Some(caught_up) = self.caught_up {
+            values.insert(marks.caught_up(), caught_up.time.0);
+            values.insert(marks.caught_up_sequence(), caught_up.sequence.signed());
+        }
         values
     }
 }

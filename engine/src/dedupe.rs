@@ -9,8 +9,10 @@
 //! ```
 //!
 //! A key is the 128-bit hash of (source, event id), never of the time. First in sequence wins. The
-//! horizon is measured in ingest time, the stream's own clock, so that the answer depends on the log
-//! alone: an id comes back as new exactly when more than the horizon lies between the two messages.
+//! horizon is measured by the watermark, so that the answer depends on the log alone: an id comes back as new
+//! exactly when the watermark is more than the horizon past the time at which the stream stored it. The
+//! watermark never goes back, and a server whose clock jumps ahead for a while does not move it where events
+//! say their own time: so nothing is forgotten that a later message could still repeat.
 //! A filter never decides that a key was seen: only the stored key does.
 //!
 //! The files are a cache without a name: `events` holds the truth, a start rebuilds the index from
@@ -26,7 +28,10 @@
 mod limits;
 mod run;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    window::EventTime,
+};
 use hashbrown::{HashTable, hash_table::Entry};
 use limits::Limits;
 use run::{Run, Seen};
@@ -35,7 +40,7 @@ use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle};
 /// How far back keys are remembered, and in how much memory.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long an id is remembered, in microseconds of ingest time.
+    /// How long an id is remembered, in microseconds from when it was stored until the watermark passes.
     pub horizon_us: i64,
     /// The most that all of the index may take, in bytes.
     pub memory_bytes: usize,
@@ -65,7 +70,7 @@ pub struct Dedupe {
     merging: Option<Merging>,
     /// Oldest first.
     runs: Vec<Arc<Run>>,
-    pruned_at_us: i64,
+    pruned_at: EventTime,
 }
 
 /// Recent keys on their way to a run. They answer until it is written.
@@ -101,24 +106,31 @@ impl Dedupe {
             sealing: None,
             merging: None,
             runs: Vec::new(),
-            pruned_at_us: i64::MIN,
+            pruned_at: EventTime::MIN,
         }
     }
 
-    /// True when a time lies before the horizon as of `ingest_us`: an id that came then is forgotten,
-    /// and of an event that happened then an earlier copy might be.
-    pub fn is_older(&self, time_us: i64, ingest_us: i64) -> bool {
-        ingest_us.saturating_sub(time_us) > self.horizon_us
+    /// True when a time in microseconds lies before the horizon as of `watermark`: an id that came then is
+    /// forgotten, and of an event that happened then an earlier copy might be.
+    pub fn is_older(&self, time_us: i64, watermark: EventTime) -> bool {
+        watermark.0.saturating_sub(time_us) > self.horizon_us
     }
 
-    /// Judges one event and remembers it when it is new. Call in rising sequence.
+    /// Judges one event and remembers it when it is new. Call in rising sequence, with the watermark before
+    /// its message.
     ///
     /// `content` is the event's content hash: it tells a repeat from a conflict.
     ///
     /// # Errors
     /// [`Error::File`] when older keys cannot be read back; then nothing is known of this one.
-    pub fn judge(&mut self, key: u128, content: i64, ingest_us: i64) -> Result<Verdict> {
-        let seen = match self.find(key, ingest_us)? {
+    pub fn judge(
+        &mut self,
+        key: u128,
+        content: i64,
+        ingest_us: i64,
+        watermark: EventTime,
+    ) -> Result<Verdict> {
+        let seen = match self.find(key, watermark)? {
             Some(seen) if seen.content == content => return Ok(Verdict::Repeat),
             Some(_) => return Ok(Verdict::Conflict),
             None => Seen {
@@ -146,13 +158,13 @@ impl Dedupe {
         }
     }
 
-    /// Keeps memory within its bound: call it after each batch, with the time of its last message.
+    /// Keeps memory within its bound: call it after each batch, with the watermark after it.
     /// Changes no verdict. Waits only when recent keys come faster than the disk takes them.
     ///
     /// # Errors
     /// [`Error::File`] when keys cannot be written, as on a full disk.
-    pub fn settle(&mut self, ingest_us: i64) -> Result<()> {
-        self.drop_expired(ingest_us);
+    pub fn settle(&mut self, watermark: EventTime) -> Result<()> {
+        self.drop_expired(watermark);
         if self
             .merging
             .as_ref()
@@ -171,7 +183,7 @@ impl Dedupe {
             self.finish_sealing()?;
             self.seal()?;
         }
-        self.merge(ingest_us);
+        self.merge(watermark);
         Ok(())
     }
 
@@ -187,12 +199,12 @@ impl Dedupe {
         self.len() == 0
     }
 
-    /// What is remembered of a key within the horizon before `ingest_us`.
+    /// What is remembered of a key within the horizon before `watermark`.
     ///
     /// An expired entry proves nothing, and a younger one may be elsewhere: at most one is within
     /// the horizon, since none is stored while another is.
-    fn find(&self, key: u128, ingest_us: i64) -> Result<Option<Seen>> {
-        let within = |seen: &Seen| !self.is_older(seen.ingest_us, ingest_us);
+    fn find(&self, key: u128, watermark: EventTime) -> Result<Option<Seen>> {
+        let within = |seen: &Seen| !self.is_older(seen.ingest_us, watermark);
         let sealing = self.sealing.as_ref().map(|sealing| &*sealing.keys);
         for table in std::iter::once(&self.recent).chain(sealing) {
             let found = table.find(bucket(key), |seen| seen.key == key);
@@ -212,14 +224,14 @@ impl Dedupe {
     }
 
     /// Drops keys that no later message can meet within the horizon; in memory at most once per day
-    /// of ingest time, since `find` looks at the age itself.
-    fn drop_expired(&mut self, ingest_us: i64) {
+    /// of the watermark, since `find` looks at the age itself.
+    fn drop_expired(&mut self, watermark: EventTime) {
         const DAY_US: i64 = 86_400_000_000;
-        if ingest_us.saturating_sub(self.pruned_at_us) < DAY_US {
+        if watermark.0.saturating_sub(self.pruned_at.0) < DAY_US {
             return;
         }
-        self.pruned_at_us = ingest_us;
-        let oldest_us = ingest_us.saturating_sub(self.horizon_us);
+        self.pruned_at = watermark;
+        let oldest_us = watermark.0.saturating_sub(self.horizon_us);
         self.recent.retain(|seen| seen.ingest_us >= oldest_us);
         self.runs.retain(|run| run.newest_us() >= oldest_us);
     }
@@ -247,14 +259,14 @@ impl Dedupe {
     }
 
     /// Begins to merge the small runs when there are enough: fewer files to ask about a key.
-    fn merge(&mut self, ingest_us: i64) {
+    fn merge(&mut self, watermark: EventTime) {
         let small = || self.runs.iter().filter(|run| !run.is_merged());
         if self.merging.is_some() || small().count() < self.limits.merged_runs {
             return;
         }
         let inputs: Vec<Arc<Run>> = small().map(Arc::clone).collect();
         let (merged, directory) = (inputs.clone(), self.directory.clone());
-        let oldest_us = ingest_us.saturating_sub(self.horizon_us);
+        let oldest_us = watermark.0.saturating_sub(self.horizon_us);
         let written = std::thread::spawn(move || Run::merged(&merged, oldest_us, &directory));
         self.merging = Some(Merging { inputs, written });
     }

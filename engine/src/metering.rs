@@ -39,8 +39,7 @@ use tollgate_connectors::Sequence;
 pub struct Metering {
     lanes: Vec<Lane>,
     watermark: Watermark,
-    /// Watermarks that are known for a cut, lowest cut first: in a replay they restore the advances
-    /// that no event explains.
+    /// Watermarks of the shard that are known for a cut, lowest cut first: a replay begins with the first.
     known: VecDeque<Written>,
     /// When the last event was stored that was applied, in microseconds.
     last_ingest_us: i64,
@@ -91,6 +90,11 @@ impl Metering {
     /// The watermark after everything applied so far.
     pub fn watermark(&self) -> EventTime {
         self.watermark.now()
+    }
+
+    /// The same as it goes on with the events of the next messages.
+    pub fn watermark_before(&self) -> Watermark {
+        self.watermark
     }
 
     /// Meters a micro-batch of counted events, in rising sequence, in the schema of `events`.
@@ -249,26 +253,40 @@ impl Metering {
         })
     }
 
-    /// Moves the watermark without an event, closing windows at `position`'s message.
-    pub fn advance(&mut self, to: EventTime, cut: Sequence, closed_at_us: i64) {
+    /// Takes up a committed position after everything up to it was applied: its watermark, and what the clock
+    /// closed if the shard was caught up just there.
+    pub fn settle(&mut self, position: &Position) {
         for known in self.known.drain(..) {
             self.watermark.advance(known.watermark);
         }
-        self.watermark.advance(to);
+        self.watermark.advance(position.watermark);
         let now = self.watermark.now();
+        let closed_at_us = position.ingest_time_us();
         for lane in &mut self.lanes {
-            lane.closings.reach(now, cut, closed_at_us);
+            lane.reach(now, position.sequence, closed_at_us);
+        }
+        if let Some(caught_up) = position
+            .caught_up
+            .filter(|c| c.sequence == position.sequence)
+        {
+            self.close_due(caught_up.time, position);
         }
     }
 
-    /// True when `watermark` would close a window that has usage.
-    pub fn would_close(&self, watermark: EventTime) -> bool {
-        self.lanes.iter().any(|lane| lane.would_close(watermark))
+    /// Closes, for each meter by itself, the windows that hold events and are due at `now`. The shard must be
+    /// caught up with its source: what comes after the message at `position` and belongs to them is late.
+    ///
+    /// The shard's watermark stays: it depends on the events alone, and so does what is late for another
+    /// meter.
+    pub fn close_due(&mut self, now: EventTime, position: &Position) {
+        for lane in &mut self.lanes {
+            lane.close_due(now, position.sequence, position.ingest_time_us());
+        }
     }
 
-    /// The least watermark that closes every open window; `None` when none is open.
-    pub fn closing_watermark(&self) -> Option<EventTime> {
-        self.lanes.iter().filter_map(Lane::closing_watermark).max()
+    /// True when a window is open that [`Metering::close_due`] would close.
+    pub fn has_due(&self, now: EventTime) -> bool {
+        self.lanes.iter().any(|lane| lane.due(now).is_some())
     }
 
     /// What all windows take in memory, in bytes.

@@ -4,7 +4,7 @@ use crate::{
     clock::Clock,
     commit::{self, Marks, Owner, Position},
     error::{Error, Result},
-    metering::Pending,
+    metering::{Pending, Written},
 };
 use async_trait::async_trait;
 use std::{collections::BTreeMap, sync::Arc};
@@ -85,7 +85,7 @@ impl PaneWriter {
         let staged = table.stage(&commit_id, &panes).await?;
         let attempt = Attempt {
             commit_id,
-            marks: marks(meter, &self.owner.marks, position, self.owner.epoch),
+            marks: marks(meter, &self.owner.marks, pending.written, self.owner.epoch),
             info: BTreeMap::new(),
         };
         commit::commit_once(table, &attempt, &staged, &self.owner, self.clock.as_ref()).await?;
@@ -97,12 +97,13 @@ impl PaneWriter {
 pub(crate) fn marks(
     meter: &Meter,
     marks: &Marks,
-    position: &Position,
+    written: Written,
     epoch: i64,
 ) -> BTreeMap<String, i64> {
     let mut values = BTreeMap::from([
-        (marks.cut(), position.sequence.signed()),
-        (marks.closed(), position.watermark.0),
+        (marks.cut(), written.cut.signed()),
+        (marks.watermark(), written.watermark.0),
+        (marks.closed(), written.closed.0),
         (marks.epoch(), epoch),
         (marks.late(), meter.definition().late.number()),
     ]);

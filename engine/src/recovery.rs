@@ -119,8 +119,7 @@ pub(crate) async fn open_windows(
             kept = metering.bytes();
         }
     }
-    let closed_at_us = position.ingest_time_us();
-    metering.advance(position.watermark, position.sequence, closed_at_us);
+    metering.settle(position);
     Ok(metering)
 }
 
@@ -210,7 +209,7 @@ pub(crate) fn position_at(batch: &RecordBatch, watermark: EventTime) -> Option<P
         sequence,
         anchor: Some((sequence, anchor)),
         watermark,
-        caught_up_us: None,
+        caught_up: None,
     })
 }
 
@@ -222,10 +221,8 @@ pub async fn dedupe(
     options: dedupe::Options,
 ) -> Result<Dedupe> {
     let doing = "rebuilding the dedupe index";
-    // Without a message there is no time to count back from: then every key is remembered.
-    let since = position.anchor.map_or(i64::MIN, |(_, anchor)| {
-        anchor.ingest_time_us.saturating_sub(options.horizon_us)
-    });
+    // Without a counted event there is no time to count back from, and nothing to remember.
+    let since = position.watermark.0.saturating_sub(options.horizon_us);
     let mut dedupe = Dedupe::new(options);
     let frame = counted(events, shard)?
         .filter(col("ingest_time").gt_eq(schema::instant(since)))
@@ -234,13 +231,13 @@ pub async fn dedupe(
         });
     let mut rows = execute(frame, doing).await?;
     while let Some(batch) = rows.try_next().await.map_err(query_error(doing))? {
-        remember(&mut dedupe, &batch)?;
-        dedupe.settle(position.ingest_time_us())?;
+        remember(&mut dedupe, &batch, position.watermark)?;
+        dedupe.settle(position.watermark)?;
     }
     Ok(dedupe)
 }
 
-fn remember(dedupe: &mut Dedupe, batch: &RecordBatch) -> Result<()> {
+fn remember(dedupe: &mut Dedupe, batch: &RecordBatch, watermark: EventTime) -> Result<()> {
     let sources = batch["source"].as_string::<i32>();
     let ids = batch["event_id"].as_string::<i32>();
     let contents = batch["content_hash"].as_primitive::<Int64Type>();
@@ -248,7 +245,8 @@ fn remember(dedupe: &mut Dedupe, batch: &RecordBatch) -> Result<()> {
     for row in 0..batch.num_rows() {
         if ids.is_valid(row) && sources.is_valid(row) {
             let key = event_key(sources.value(row), ids.value(row));
-            dedupe.judge(key, contents.value(row), ingest_times.value(row))?;
+            let (content, ingest_us) = (contents.value(row), ingest_times.value(row));
+            dedupe.judge(key, content, ingest_us, watermark)?;
         }
     }
     Ok(())
@@ -303,7 +301,7 @@ mod tests {
             sequence: Sequence(10),
             anchor: Some((Sequence(10), ANCHOR)),
             watermark: EventTime(0),
-            caught_up_us: None,
+            caught_up: None,
         };
         let bounds = Bounds {
             first: Sequence(first),

@@ -20,10 +20,10 @@ mod writer;
 
 use crate::{
     clock::Clock,
-    commit::{self, Owner, Position},
+    commit::{self, CaughtUp, Owner, Position},
     dedupe::{self, Dedupe},
     error::{Error, Result},
-    metering::{Applied, Metering, micros},
+    metering::{Applied, Metering},
     panes::PaneWriter,
     recovery::{self, Seen, Sink},
     telemetry::{Counts, Progress, Report},
@@ -79,7 +79,7 @@ pub struct Options {
     pub windows_bytes: usize,
     /// How far back event ids are remembered.
     pub dedupe: dedupe::Options,
-    /// Stop at the source's present end, with every window closed.
+    /// Stop at the source's present end, with every window closed that is due by the source's clock.
     pub until_end: bool,
 }
 
@@ -127,7 +127,6 @@ pub async fn run(
     progress: watch::Sender<Progress>,
     questions: &mut Questions,
 ) -> Result<Report> {
-    let until_end = options.until_end;
     let mut shard = Shard::start(parts, options, stop, progress).await?;
     let reached_end = match shard.process_all(questions).await {
         Ok(reached_end) => reached_end,
@@ -136,9 +135,6 @@ pub async fn run(
             return Err(error);
         }
     };
-    if reached_end && until_end {
-        shard.close_everything();
-    }
     shard.flush(questions).await?;
     shard.written(questions).await?;
     if !reached_end {
@@ -265,7 +261,7 @@ impl Shard {
                 Input::Batch(batch) => self.process(*batch).await?,
                 Input::Idle { caught_up_us } => self.idle(caught_up_us),
                 Input::End { asked_us } => {
-                    self.caught_up(asked_us);
+                    self.caught_up(EventTime(asked_us));
                     return Ok(true);
                 }
             }
@@ -322,15 +318,14 @@ impl Shard {
         let (judged, late) = self.judge_and_meter(&batch).await?;
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
-            self.dedupe.settle(last.ingest_time_us)?;
             self.position.anchor = Some((last.sequence, Anchor::of(last)));
         }
         self.position.sequence = batch.last;
         self.position.watermark = self.metering.watermark();
+        self.dedupe.settle(self.position.watermark)?;
         let counts = Counts {
             messages: batch.messages.len() as u64,
             holes: batch.holes,
-            older_than_horizon: self.older_than_horizon(&judged.counted),
             late: late.map_or(0, |late| late.count_set_bits() as u64),
             ..judged.counts
         };
@@ -344,16 +339,6 @@ impl Shard {
         Ok(())
     }
 
-    /// How many events happened so long before they were stored that an earlier copy may be forgotten.
-    fn older_than_horizon(&self, counted: &RecordBatch) -> u64 {
-        let event_times = micros(counted, "event_time");
-        let older = event_times
-            .iter()
-            .zip(micros(counted, "ingest_time"))
-            .filter(|(event_us, ingest_us)| self.dedupe.is_older(**event_us, **ingest_us));
-        older.count() as u64
-    }
-
     /// Meters what counts; returns that, and which of it was late.
     ///
     /// An event that fails a check of its type is set aside, and so is one that a meter cannot measure by
@@ -361,7 +346,8 @@ impl Shard {
     /// with the same id after it is judged without it.
     async fn judge_and_meter(&mut self, batch: &Batch) -> Result<(Judged, Option<BooleanBuffer>)> {
         let mut refused = checks::refused(&self.checks, &batch.decoded.batch)?;
-        let judged = judge(&mut self.dedupe, batch, &refused)?;
+        let before = self.metering.watermark_before();
+        let judged = judge(&mut self.dedupe, before, batch, &refused)?;
         if let Applied::Measured(late) = self.metering.apply(&judged.counted).await? {
             return Ok((judged, late));
         }
@@ -370,7 +356,7 @@ impl Shard {
         for (row, reason) in unmeasurable {
             refused.entry(row).or_insert(reason);
         }
-        let judged = judge(&mut self.dedupe, batch, &refused)?;
+        let judged = judge(&mut self.dedupe, before, batch, &refused)?;
         match self.metering.apply(&judged.counted).await? {
             Applied::Measured(late) => Ok((judged, late)),
             Applied::Unmeasurable => Err(Error::Stage("meter")),
@@ -399,36 +385,23 @@ impl Shard {
         let Some(now_us) = caught_up_us else {
             return;
         };
-        if self.metering.would_close(EventTime(now_us)) {
-            self.advance(EventTime(now_us));
-        }
         let quarter = |us: i64| us.div_euclid(CAUGHT_UP_EVERY_US);
-        if self.position.caught_up_us.map(quarter) != Some(quarter(now_us)) {
-            self.caught_up(now_us);
+        let said = self.position.caught_up.map(|said| quarter(said.time.0));
+        if self.metering.has_due(EventTime(now_us)) || said != Some(quarter(now_us)) {
+            self.caught_up(EventTime(now_us));
         }
     }
 
-    /// Everything that the source had stored by `asked_us` is read: to be said in the next commit.
-    fn caught_up(&mut self, asked_us: i64) {
-        self.position.caught_up_us = self.position.caught_up_us.max(Some(asked_us));
-        self.buffer.since_us.get_or_insert(self.clock.now_us());
-    }
-
-    /// The input has ended: closes every window that is open, and no later one.
-    fn close_everything(&mut self) {
-        if let Some(closing) = self.metering.closing_watermark() {
-            self.advance(closing);
-        }
-    }
-
-    fn advance(&mut self, to: EventTime) {
-        let closed_at_us = self
-            .position
-            .anchor
-            .map_or(to.0, |(_, anchor)| anchor.ingest_time_us);
-        self.metering
-            .advance(to, self.position.sequence, closed_at_us);
-        self.position.watermark = self.metering.watermark();
+    /// Everything that the source had stored by `now`, its own time, is read: closes what is due, and says so
+    /// in the next commit, from which recovery closes the same windows at the same message.
+    ///
+    /// A clock that was ahead and went back takes its claim back too.
+    fn caught_up(&mut self, now: EventTime) {
+        self.position.caught_up = Some(CaughtUp {
+            time: now,
+            sequence: self.position.sequence,
+        });
+        self.metering.close_due(now, &self.position);
         self.buffer.since_us.get_or_insert(self.clock.now_us());
     }
 

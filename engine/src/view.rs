@@ -206,8 +206,8 @@ impl View {
             let closed = |lane: &Lane| lane.closed_end().0 >= period.end_us;
             let caught_up = cut
                 .position
-                .caught_up_us
-                .is_some_and(|at| at >= period.end_us);
+                .caught_up
+                .is_some_and(|at| at.time.0 >= period.end_us);
             let open = |lane: &Lane| lane.has_open_windows(period.start_us, period.end_us);
             let lanes = cut.metering.lanes();
             if !(lanes.iter().all(closed) || caught_up && !lanes.iter().any(open)) {

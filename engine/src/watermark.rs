@@ -32,18 +32,24 @@ impl Watermark {
         self.pending
     }
 
+    /// The watermark before the message with this sequence: what decides about all of its events alike.
+    pub fn before(&self, sequence: Sequence) -> EventTime {
+        match self.message {
+            Some(message) if message == sequence => self.reached,
+            _ => self.pending,
+        }
+    }
+
     /// Takes one counted event and returns the watermark *before* its message, which decides whether
     /// it is late. Events must come in rising sequence.
     pub fn observe(&mut self, sequence: Sequence, event_us: i64, ingest_us: i64) -> EventTime {
-        if self.message != Some(sequence) {
-            self.message = Some(sequence);
-            self.reached = self.pending;
-        }
+        self.reached = self.before(sequence);
+        self.message = Some(sequence);
         self.pending = self.pending.max(EventTime(event_us.min(ingest_us)));
         self.reached
     }
 
-    /// Moves on without an event: the shard is idle, or its input has ended.
+    /// Moves on without an event, to what a commit says was reached.
     pub fn advance(&mut self, to: EventTime) {
         self.pending = self.pending.max(to);
         self.reached = self.pending;

@@ -26,6 +26,11 @@ fn roomy(horizon_us: i64) -> Dedupe {
 }
 
 impl Dedupe {
+    /// Judges where the watermark goes with the ingest time.
+    fn judge_at(&mut self, key: u128, content: i64, at_us: i64) -> Result<Verdict> {
+        self.judge(key, content, at_us, EventTime(at_us))
+    }
+
     /// Waits until nothing is on its way to disk.
     fn rest(&mut self) {
         self.finish_sealing().unwrap();
@@ -36,20 +41,49 @@ impl Dedupe {
 #[test]
 fn first_in_sequence_wins() {
     for mut dedupe in [roomy(100), tiny(100, 0)] {
-        assert_eq!(dedupe.judge(1, 7, 0).unwrap(), Verdict::New);
-        assert_eq!(dedupe.judge(1, 7, 1).unwrap(), Verdict::Repeat);
-        assert_eq!(dedupe.judge(1, 8, 2).unwrap(), Verdict::Conflict);
-        assert_eq!(dedupe.judge(1, 7, 3).unwrap(), Verdict::Repeat);
+        assert_eq!(dedupe.judge_at(1, 7, 0).unwrap(), Verdict::New);
+        assert_eq!(dedupe.judge_at(1, 7, 1).unwrap(), Verdict::Repeat);
+        assert_eq!(dedupe.judge_at(1, 8, 2).unwrap(), Verdict::Conflict);
+        assert_eq!(dedupe.judge_at(1, 7, 3).unwrap(), Verdict::Repeat);
     }
 }
 
 #[test]
 fn a_forgotten_key_is_new_again() {
     let mut dedupe = roomy(100);
-    dedupe.judge(1, 7, 0).unwrap();
+    dedupe.judge_at(1, 7, 0).unwrap();
     dedupe.forget(1);
     dedupe.forget(2);
-    assert_eq!(dedupe.judge(1, 8, 1).unwrap(), Verdict::New);
+    assert_eq!(dedupe.judge_at(1, 8, 1).unwrap(), Verdict::New);
+}
+
+#[test]
+fn a_server_whose_clock_jumps_ahead_and_back_makes_nothing_forgotten() {
+    let mut dedupe = roomy(35 * DAY_US);
+    let second = |n: i64| n * 1_000_000;
+    // Events say their own time, so the watermark goes by seconds, whatever the server stores.
+    assert_eq!(
+        dedupe.judge(1, 7, second(1), EventTime(second(0))).unwrap(),
+        Verdict::New
+    );
+    let ahead = second(2) + 40 * DAY_US;
+    assert_eq!(
+        dedupe.judge(2, 7, ahead, EventTime(second(1))).unwrap(),
+        Verdict::New
+    );
+    dedupe.settle(EventTime(second(2))).unwrap();
+    assert_eq!(
+        dedupe.judge(1, 7, ahead, EventTime(second(2))).unwrap(),
+        Verdict::Repeat
+    );
+    assert_eq!(
+        dedupe.judge(1, 7, second(3), EventTime(second(2))).unwrap(),
+        Verdict::Repeat
+    );
+    assert_eq!(
+        dedupe.judge(2, 7, second(3), EventTime(second(2))).unwrap(),
+        Verdict::Repeat
+    );
 }
 
 #[test]
@@ -61,51 +95,51 @@ fn keys_that_share_half_of_their_bits_are_two_keys() {
     let distinct: std::collections::BTreeSet<u128> = keys.iter().copied().collect();
     let mut new = 0;
     for key in &keys {
-        new += usize::from(dedupe.judge(*key, 7, 0).unwrap() == Verdict::New);
-        dedupe.settle(0).unwrap();
+        new += usize::from(dedupe.judge_at(*key, 7, 0).unwrap() == Verdict::New);
+        dedupe.settle(EventTime(0)).unwrap();
     }
     assert_eq!(new, distinct.len());
     dedupe.rest();
     assert!(
         keys.iter()
-            .all(|key| dedupe.judge(*key, 7, 1).unwrap() == Verdict::Repeat)
+            .all(|key| dedupe.judge_at(*key, 7, 1).unwrap() == Verdict::Repeat)
     );
 }
 
 #[test]
 fn the_horizon_is_inclusive_and_starts_at_the_counted_event() {
     let mut dedupe = roomy(100);
-    dedupe.judge(1, 7, 0).unwrap();
-    assert_eq!(dedupe.judge(1, 7, 60).unwrap(), Verdict::Repeat);
-    assert_eq!(dedupe.judge(1, 7, 100).unwrap(), Verdict::Repeat);
-    assert_eq!(dedupe.judge(1, 7, 101).unwrap(), Verdict::New);
-    assert_eq!(dedupe.judge(1, 7, 201).unwrap(), Verdict::Repeat);
+    dedupe.judge_at(1, 7, 0).unwrap();
+    assert_eq!(dedupe.judge_at(1, 7, 60).unwrap(), Verdict::Repeat);
+    assert_eq!(dedupe.judge_at(1, 7, 100).unwrap(), Verdict::Repeat);
+    assert_eq!(dedupe.judge_at(1, 7, 101).unwrap(), Verdict::New);
+    assert_eq!(dedupe.judge_at(1, 7, 201).unwrap(), Verdict::Repeat);
 }
 
 #[test]
 fn expired_keys_are_dropped_and_no_verdict_changes() {
     let mut dedupe = roomy(2 * DAY_US);
-    dedupe.judge(1, 7, 0).unwrap();
-    dedupe.judge(2, 7, DAY_US).unwrap();
-    dedupe.settle(2 * DAY_US).unwrap();
-    assert_eq!(dedupe.judge(1, 7, 2 * DAY_US).unwrap(), Verdict::Repeat);
-    dedupe.settle(3 * DAY_US).unwrap();
+    dedupe.judge_at(1, 7, 0).unwrap();
+    dedupe.judge_at(2, 7, DAY_US).unwrap();
+    dedupe.settle(EventTime(2 * DAY_US)).unwrap();
+    assert_eq!(dedupe.judge_at(1, 7, 2 * DAY_US).unwrap(), Verdict::Repeat);
+    dedupe.settle(EventTime(3 * DAY_US)).unwrap();
     assert_eq!(dedupe.len(), 1);
-    assert_eq!(dedupe.judge(2, 7, 3 * DAY_US).unwrap(), Verdict::Repeat);
-    assert_eq!(dedupe.judge(1, 7, 3 * DAY_US).unwrap(), Verdict::New);
+    assert_eq!(dedupe.judge_at(2, 7, 3 * DAY_US).unwrap(), Verdict::Repeat);
+    assert_eq!(dedupe.judge_at(1, 7, 3 * DAY_US).unwrap(), Verdict::New);
 }
 
 #[test]
 fn runs_are_merged_and_expired_runs_are_dropped() {
     let mut dedupe = tiny(10 * DAY_US, usize::MAX);
     for key in 0..400 {
-        dedupe.judge(key, 7, 0).unwrap();
-        dedupe.settle(0).unwrap();
+        dedupe.judge_at(key, 7, 0).unwrap();
+        dedupe.settle(EventTime(0)).unwrap();
     }
     dedupe.rest();
     assert_eq!(dedupe.len(), 400);
     assert!(dedupe.runs.iter().any(|run| run.is_merged()));
-    dedupe.settle(11 * DAY_US).unwrap();
+    dedupe.settle(EventTime(11 * DAY_US)).unwrap();
     dedupe.rest();
     assert!(dedupe.is_empty());
 }
@@ -115,13 +149,13 @@ fn a_run_that_loses_its_filter_while_it_is_merged_is_replaced_all_the_same() {
     // Three runs of four keys have their filters, 32 bytes and a page each; a fourth is too much.
     let mut dedupe = tiny(1_000, 3 * 48);
     for key in 0..16 {
-        dedupe.judge(key, 7, 0).unwrap();
+        dedupe.judge_at(key, 7, 0).unwrap();
         if key % 4 == 3 {
             dedupe.seal().unwrap();
             dedupe.finish_sealing().unwrap();
         }
         if key == 11 {
-            dedupe.merge(0);
+            dedupe.merge(EventTime(0));
             assert!(dedupe.merging.is_some());
         }
     }
@@ -138,8 +172,8 @@ fn a_folder_that_cannot_be_made_is_named() {
         filter_bytes: 0,
     };
     let mut dedupe = Dedupe::with_limits(100, limits, file.path().join("keys"));
-    dedupe.judge(1, 7, 0).unwrap();
-    let error = dedupe.settle(0).unwrap_err().to_string();
+    dedupe.judge_at(1, 7, 0).unwrap();
+    let error = dedupe.settle(EventTime(0)).unwrap_err().to_string();
     assert!(
         error.contains(&file.path().display().to_string()),
         "{error}"
@@ -179,9 +213,9 @@ proptest! {
             if expected == Verdict::New {
                 counted.insert(key, (now_us, content));
             }
-            prop_assert_eq!(dedupe.judge(key << 70 | key, content, now_us).unwrap(), expected);
+            prop_assert_eq!(dedupe.judge_at(key << 70 | key, content, now_us).unwrap(), expected);
             if is_batch_end {
-                dedupe.settle(now_us).unwrap();
+                dedupe.settle(EventTime(now_us)).unwrap();
             }
             if !is_slow {
                 dedupe.rest();

@@ -35,6 +35,9 @@ pub struct Lane {
     pub(super) open: States,
     /// When the last row ends that is made of several base windows, in microseconds.
     last_end_us: Option<i64>,
+    /// Windows that this watermark closes were closed before every event still to come: by the clock of a
+    /// source that was caught up, or because their panes are written.
+    closed_at_cut: EventTime,
     /// By when they were stored, where that decides the window and the period they count in.
     pub(super) late: BTreeMap<i64, Late>,
     /// The time of the windows that it measures, in microseconds.
@@ -46,13 +49,16 @@ pub struct Lane {
     pub(super) stopped: Option<Arc<Error>>,
 }
 
-/// What a meter's table already holds: every event up to `cut` whose window `watermark` closes.
+/// What a meter's table already holds: every event up to `cut` whose window `closed` closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// The sequence up to which panes were written.
     pub cut: Sequence,
-    /// The watermark at that cut.
+    /// The shard's watermark at that cut: what its events say.
     pub watermark: EventTime,
+    /// The watermark that closes just the windows of this meter that were closed at that cut. It is ahead of
+    /// the shard's where the clock closed windows.
+    pub closed: EventTime,
 }
 
 impl Written {
@@ -60,6 +66,7 @@ impl Written {
     pub const NOTHING: Written = Written {
         cut: Sequence(0),
         watermark: EventTime::MIN,
+        closed: EventTime::MIN,
     };
 }
 
@@ -126,9 +133,10 @@ impl Lane {
             event_type,
             windowing,
             written,
-            closings: Closings::new(windowing, written.watermark),
+            closings: Closings::new(windowing, written.closed),
             open: States::default(),
             last_end_us: None,
+            closed_at_cut: written.closed,
             late: BTreeMap::new(),
             range: i64::MIN..i64::MAX,
             panes,
@@ -183,22 +191,33 @@ impl Lane {
         }
     }
 
-    /// The least watermark that closes every window that has usage; `None` when none is open.
-    pub(super) fn closing_watermark(&self) -> Option<EventTime> {
-        let open = self
-            .open
-            .last_start()
-            .map(|start| self.windowing.end(start));
-        let end = open.max(self.last_end())?;
-        (end > self.closed_end()).then(|| self.windowing.closing_watermark(end))
+    /// The least watermark that closes every open window that holds events and is due at `now`: its end plus
+    /// lateness is not after it. `None` when no window is.
+    ///
+    /// A window without events is not closed for its own sake: its first event may still come in time.
+    pub(super) fn due(&self, now: EventTime) -> Option<EventTime> {
+        let closed_end = self.windowing.closed_end(now);
+        let open = self.open.starts().map(|start| self.windowing.end(start));
+        // A row that is made of several base windows ends behind the last one that holds events.
+        let rows = self.last_end().map(|end| end.min(closed_end));
+        open.filter(|end| *end <= closed_end)
+            .max()
+            .max(rows)
+            .filter(|end| *end > self.closed_end())
+            .map(|end| self.windowing.closing_watermark(end))
     }
 
-    /// True when `watermark` would close a window that has usage.
-    pub(super) fn would_close(&self, watermark: EventTime) -> bool {
-        let closed_end = self.windowing.closed_end(watermark);
-        let closes = |end: EventTime| end > self.closed_end() && end <= closed_end;
-        let mut open = self.open.starts().map(|start| self.windowing.end(start));
-        open.any(closes) || self.last_end().is_some_and(closes)
+    /// Closes the windows that are due at `now`, with the message `cut` as their last.
+    pub(super) fn close_due(&mut self, now: EventTime, cut: Sequence, closed_at_us: i64) {
+        if let Some(closing) = self.due(now) {
+            self.reach(closing, cut, closed_at_us);
+        }
+    }
+
+    /// Closes what `watermark` closes before every event still to come.
+    pub(super) fn reach(&mut self, watermark: EventTime, cut: Sequence, closed_at_us: i64) {
+        self.closings.reach(watermark, cut, closed_at_us);
+        self.closed_at_cut = self.closed_at_cut.max(watermark);
     }
 
     /// Where the base window ends that closes the last row made of several.
@@ -388,7 +407,7 @@ impl Lane {
         if after_cut && self.range == (i64::MIN..i64::MAX) {
             return None;
         }
-        let closed = self.windowing.closed_end(self.written.watermark).0;
+        let closed = self.windowing.closed_end(self.written.closed).0;
         Some(BooleanBuffer::collect_bool(counted.sequences.len(), |i| {
             let time_us = counted.event_times[i];
             counted.sequences[i] <= cut && time_us < closed || !self.range.contains(&time_us)
@@ -402,8 +421,9 @@ impl Lane {
             return None;
         }
         let late = BooleanBuffer::collect_bool(counted.event_times.len(), |i| {
+            let before = counted.before[i].max(self.closed_at_cut);
             counted.event_times[i] < closed
-                && counted.event_times[i] < self.windowing.closed_end(counted.before[i]).0
+                && counted.event_times[i] < self.windowing.closed_end(before).0
         });
         (late.count_set_bits() > 0).then_some(late)
     }
@@ -437,16 +457,23 @@ impl Lane {
         let late = late.collect();
         let closings = self.closings.clone();
         self.closings.forget();
-        self.written = Written {
-            cut: position.sequence,
-            watermark: position.watermark,
-        };
+        self.written = self.written_at(position);
         Ok(Some(Pending {
             lane,
+            written: self.written,
             closed,
             late,
             closings,
         }))
+    }
+
+    /// What the table holds when everything that is closed at `position` is in it.
+    pub(crate) fn written_at(&self, position: &Position) -> Written {
+        Written {
+            cut: position.sequence,
+            watermark: position.watermark,
+            closed: position.watermark.max(self.closed_at_cut),
+        }
     }
 
     /// Puts back what was taken out last.

@@ -1,6 +1,6 @@
 //! Panes: the rows of a meter's table.
 
-use super::{Unwritten, late::PendingLate, micros};
+use super::{Unwritten, Written, late::PendingLate, micros};
 use crate::{
     commit::Position,
     error::{Result, query_error},
@@ -23,6 +23,8 @@ use tollgate_sql::{meter::Meter, schema};
 pub struct Pending {
     /// Which lane.
     pub lane: usize,
+    /// What the table holds when these are in it.
+    pub written: Written,
     pub(super) closed: Vec<RecordBatch>,
     pub(super) late: Vec<PendingLate>,
     pub(super) closings: Closings,

@@ -130,11 +130,6 @@ impl States {
         self.starts().min()
     }
 
-    /// The start of the last window that has state, or `None`.
-    pub(super) fn last_start(&self) -> Option<EventTime> {
-        self.starts().max()
-    }
-
     pub(super) fn starts(&self) -> impl Iterator<Item = EventTime> {
         let starts = self
             .batches

@@ -58,7 +58,8 @@ pub async fn lane(
         return Ok(lane);
     };
     let written = written(table, marks);
-    check(meter, table, marks, written, position.watermark)?;
+    let closed = position.watermark.max(written.closed);
+    check(meter, table, marks, written, closed)?;
     let PanesSeen { panes, last_end_us } = panes_seen(meter, table, marks.shard()).await?;
     let from_us = table.mark(&marks.from()).unwrap_or(i64::MIN);
     let lane = Lane::new(Arc::clone(meter), event_type.clone(), written, panes);
@@ -70,11 +71,13 @@ fn written(table: &dyn Table, marks: &Marks) -> Written {
     let cut = table
         .mark(&marks.cut())
         .and_then(|cut| u64::try_from(cut).ok());
-    let watermark = table.mark(&marks.closed());
-    match cut.zip(watermark) {
-        Some((cut, watermark)) => Written {
+    let closed = table.mark(&marks.closed());
+    match cut.zip(closed) {
+        Some((cut, closed)) => Written {
             cut: Sequence(cut),
-            watermark: EventTime(watermark),
+            // Until the clock closed windows for each meter by itself, there was one watermark for both.
+            watermark: EventTime(table.mark(&marks.watermark()).unwrap_or(closed)),
+            closed: EventTime(closed),
         },
         None => Written::NOTHING,
     }

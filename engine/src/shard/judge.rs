@@ -5,6 +5,7 @@ use crate::{
     dedupe::{Dedupe, Verdict},
     error::{Result, query_error},
     telemetry::Counts,
+    watermark::Watermark,
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, RecordBatch, StringArray},
@@ -13,7 +14,7 @@ use arrow::{
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tollgate_connectors::event::Status;
+use tollgate_connectors::{Sequence, event::Status};
 
 /// A batch after dedupe: no repeats any more.
 pub(super) struct Judged {
@@ -38,15 +39,18 @@ struct Aside {
 }
 
 /// Drops repeats and finds conflicts. Only an event that counts claims its id, so one that was
-/// rejected may be corrected and sent again. `refused` has rows that were accepted and yet cannot count,
+/// rejected may be corrected and sent again. `watermark` is the shard's before the batch. `refused` has rows that were accepted and yet cannot count,
 /// and why.
 pub(super) fn judge(
     dedupe: &mut Dedupe,
+    mut watermark: Watermark,
     batch: &Batch,
     refused: &BTreeMap<usize, String>,
 ) -> Result<Judged> {
     let events = &batch.decoded.batch;
     let contents = events["content_hash"].as_primitive::<Int64Type>();
+    let sequences = events["sequence"].as_primitive::<Int64Type>();
+    let event_times = events["event_time"].as_primitive::<TimestampMicrosecondType>();
     let ingest_times = events["ingest_time"].as_primitive::<TimestampMicrosecondType>();
     let mut counts = Counts {
         events: events.num_rows() as u64,
@@ -56,6 +60,8 @@ pub(super) fn judge(
     let mut is_counted = Vec::with_capacity(events.num_rows());
     let mut aside = BTreeMap::new();
     for row in 0..events.num_rows() {
+        let sequence = Sequence(sequences.value(row).unsigned_abs());
+        let before = watermark.before(sequence);
         let verdict = match batch.decoded.statuses[row] {
             Status::Ok if refused.contains_key(&row) => {
                 counts.rejected += 1;
@@ -68,6 +74,7 @@ pub(super) fn judge(
                 batch.decoded.keys[row],
                 contents.value(row),
                 ingest_times.value(row),
+                before,
             )?),
             Status::Unmatched => {
                 counts.unmatched += 1;
@@ -85,6 +92,11 @@ pub(super) fn judge(
                 is_counted.len(),
                 set_aside(batch, row, Status::Conflict, reason),
             );
+        }
+        if verdict == Some(Verdict::New) {
+            let event_us = event_times.value(row);
+            counts.older_than_horizon += u64::from(dedupe.is_older(event_us, before));
+            watermark.observe(sequence, event_us, ingest_times.value(row));
         }
         counts.repeats += u64::from(verdict == Some(Verdict::Repeat));
         counts.counted += u64::from(verdict == Some(Verdict::New));

@@ -35,5 +35,6 @@ mod storage;
 mod streams;
 mod time_zones;
 mod twenty_meters;
+mod until_end;
 mod versions;
 mod world;

@@ -3,6 +3,10 @@
 //! naive recomputation of the log gives, and pane 0 of every window must be the same row as in a run
 //! without faults.
 //!
+//! The log arrives in parts: at the end of each, a process reads to the stream's present end and closes what is
+//! due by the stream's clock, for each meter by itself. Which events were in time is worked out apart, from the
+//! watermark and those ends.
+//!
 //! While a process runs, its live view is asked for now and then: at any moment it must be what a naive
 //! reading of the log gives up to its position.
 //!
@@ -17,11 +21,13 @@
     reason = "a test fails by panicking, and says what it went through"
 )]
 
+mod in_time;
 mod live;
 mod properties;
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
+    compute::filter_record_batch,
     datatypes::{Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType},
     util::pretty::pretty_format_batches,
 };
@@ -49,7 +55,7 @@ use tollgate_connectors::{
     memory::{MemoryStream, MemoryTable},
 };
 use tollgate_sql::{
-    definitions::{Definitions, SourceFile},
+    definitions::{Definitions, LatePolicy, SourceFile},
     meter::Meter,
     schema,
 };
@@ -67,6 +73,8 @@ CREATE METER by_subject WITH (window = '1 hour') AS
 SELECT subject, SUM(tokens) FILTER (WHERE tokens > 50) AS tokens, COUNT(*) AS calls,
        COUNT(DISTINCT tokens) AS sizes, TIME_WEIGHTED_SUM(tokens) AS area
 FROM call GROUP BY subject;
+CREATE METER in_time WITH (window = '5 minutes', lateness = '1 minute', late = 'quarantine') AS
+SELECT subject, SUM(tokens) AS tokens, COUNT(*) AS calls FROM call GROUP BY subject;
 ";
 
 #[test]
@@ -183,6 +191,8 @@ struct Fact {
     time_us: i64,
     /// The message it came in first.
     sequence: u64,
+    /// When that was stored.
+    ingest_us: i64,
 }
 
 impl Fact {
@@ -197,13 +207,24 @@ impl Fact {
 
 /// The log of one seed, and what a naive reading of it counts.
 struct Log {
-    stream: MemoryStream,
+    messages: Vec<Message>,
+    /// In rising sequence.
     counted: Vec<Fact>,
-    messages: u64,
+    /// Where the stream ended when it was read to its end, the last time after its last message.
+    ends: Vec<StreamEnd>,
+}
+
+/// A present end of the stream.
+#[derive(Debug, Clone, Copy)]
+struct StreamEnd {
+    /// Its last message.
+    sequence: u64,
+    /// What the stream's clock said.
+    now_us: i64,
 }
 
 fn make_log(random: &mut Random) -> Log {
-    let stream = MemoryStream::default();
+    let mut log = Vec::new();
     let mut sent: Vec<Fact> = Vec::new();
     let mut counted: BTreeMap<usize, Fact> = BTreeMap::new();
     let messages = 20 + random.next() % 60;
@@ -218,6 +239,7 @@ fn make_log(random: &mut Random) -> Log {
                 _ => {
                     let fact = Fact {
                         sequence,
+                        ingest_us: clock_us,
                         ..next_fact(random, &sent, clock_us)
                     };
                     // First in sequence wins, whatever a later one says.
@@ -228,18 +250,33 @@ fn make_log(random: &mut Random) -> Log {
                 }
             });
         }
-        stream.append(Message {
+        log.push(Message {
             sequence: Sequence(sequence),
             ingest_time_us: clock_us,
             headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
             payload: lines.join("\n").into(),
         });
     }
-    let counted = counted.into_values().collect();
+    let mut counted: Vec<Fact> = counted.into_values().collect();
+    counted.sort_by_key(|fact| fact.sequence);
+    let mut ends = Vec::new();
+    for message in &log[..log.len() - 1] {
+        if random.one_in(40) {
+            ends.push(StreamEnd {
+                sequence: message.sequence.0,
+                now_us: message.ingest_time_us + random.below(600_000_000),
+            });
+        }
+    }
+    ends.push(StreamEnd {
+        sequence: messages,
+        // By then every window is due.
+        now_us: clock_us + 120 * MINUTE_US,
+    });
     Log {
-        stream,
+        messages: log,
         counted,
-        messages,
+        ends,
     }
 }
 
@@ -262,11 +299,13 @@ fn next_fact(random: &mut Random, sent: &[Fact], clock_us: i64) -> Fact {
         tokens: random.below(100),
         time_us: clock_us - random.below(late_us),
         sequence: 0,
+        ingest_us: 0,
     }
 }
 
-/// The tables of one lake.
+/// The tables of one lake, and the stream that it is filled from, as far as it came.
 struct Lake {
+    stream: MemoryStream,
     events: MemoryTable,
     panes: Vec<MemoryTable>,
 }
@@ -277,19 +316,26 @@ impl Lake {
         let meters = setup.catalog.meters.iter();
         let panes = meters.map(|m| MemoryTable::new(&m.definition().name, table_schema(m)));
         Lake {
+            stream: MemoryStream::default(),
             events: MemoryTable::new("events", events),
             panes: panes.collect(),
         }
     }
 
-    /// A new process over this lake and the log.
-    async fn parts(&self, setup: &Setup, log: &Log, faults: &Arc<Faults>) -> Parts {
+    /// Appends to the stream what comes up to one of its ends.
+    fn stream_until(&self, log: &Log, end: StreamEnd) {
+        let new = log.messages.iter().filter(|m| m.sequence.0 <= end.sequence);
+        new.for_each(|message| self.stream.append(message.clone()));
+    }
+
+    /// A new process over this lake at a time.
+    async fn parts(&self, setup: &Setup, now_us: i64, faults: &Arc<Faults>) -> Parts {
         let schema = self.events.schema();
         let mut tables = Vec::new();
         for pane in &self.panes {
             tables.push(open(pane, faults).await);
         }
-        let source = FaultySource::new(log.stream.source("sim"), Arc::clone(faults));
+        let source = FaultySource::new(self.stream.source("sim"), Arc::clone(faults));
         Parts {
             source: Box::new(source),
             decoder: Decoder::new(schema, "sim", DecodeOptions::default()).unwrap(),
@@ -298,7 +344,7 @@ impl Lake {
             meters: setup.catalog.meters.clone(),
             events: open(&self.events, faults).await,
             tables,
-            clock: Arc::new(ManualClock::at(0)),
+            clock: Arc::new(ManualClock::at(now_us)),
         }
     }
 }
@@ -362,12 +408,15 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
     let calm = Lake::new(setup);
     runtime().block_on(async {
         let faults = Faults::none();
-        let parts = calm.parts(setup, &log, &faults).await;
-        let asker = Asker::new(&mut random, setup, &log);
-        match process(parts, options(&mut random), &faults, asker).await {
-            End::Finished(report) => assert_eq!(report.position.sequence.0, log.messages),
-            End::Halted => panic!("halted without a fault"),
-            End::Failed(error) => panic!("failed without a fault: {error:?}"),
+        for end in &log.ends {
+            calm.stream_until(&log, *end);
+            let parts = calm.parts(setup, end.now_us, &faults).await;
+            let asker = Asker::new(&mut random, setup, &log);
+            match process(parts, options(&mut random), &faults, asker).await {
+                End::Finished(report) => assert_eq!(report.position.sequence.0, end.sequence),
+                End::Halted => panic!("halted without a fault"),
+                End::Failed(error) => panic!("failed without a fault: {error:?}"),
+            }
         }
         check_events(&faulty, &log);
         for (at, meter) in setup.catalog.meters.iter().enumerate() {
@@ -379,11 +428,14 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
     totals
 }
 
-/// Starts one process after another until one gets to the end.
+/// Starts one process after another until one gets to the last end.
 async fn survive(random: &mut Random, setup: &Setup, log: &Log, lake: &Lake) -> Totals {
     let mut totals = Totals::default();
     let mut zombies: Vec<Arc<Faults>> = Vec::new();
-    loop {
+    let mut ends = log.ends.iter();
+    let mut end = ends.next();
+    while let Some(StreamEnd { now_us, .. }) = end.copied() {
+        end.iter().for_each(|end| lake.stream_until(log, **end));
         totals.runs += 1;
         let faults = match totals.runs {
             1..=6 => Faults::new(
@@ -393,7 +445,7 @@ async fn survive(random: &mut Random, setup: &Setup, log: &Log, lake: &Lake) -> 
             ),
             _ => Faults::none(),
         };
-        let parts = lake.parts(setup, log, &faults).await;
+        let parts = lake.parts(setup, now_us, &faults).await;
         // Whatever halted may wake up while its successor works.
         if random.one_in(2) {
             totals.zombies += zombies.len() as u64;
@@ -401,10 +453,10 @@ async fn survive(random: &mut Random, setup: &Setup, log: &Log, lake: &Lake) -> 
         }
         let asker = Asker::new(random, setup, log);
         let answers = Arc::clone(&asker.answers);
-        let end = process(parts, options(random), &faults, asker).await;
+        let ended = process(parts, options(random), &faults, asker).await;
         totals.answers += answers.load(Ordering::SeqCst);
-        match end {
-            End::Finished(_) => break,
+        match ended {
+            End::Finished(_) => end = ends.next(),
             End::Halted => {
                 totals.halts += 1;
                 zombies.push(faults);
@@ -458,11 +510,18 @@ async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
     let panes = table.rows();
     let states: Vec<RecordBatch> = panes
         .iter()
-        .map(|panes| meter.states_of(panes).unwrap())
+        .map(|panes| meter.states_of(&not_quarantined(panes)).unwrap())
         .collect();
     let merged = meter.finish(&states).await.unwrap();
     let name = &meter.definition().name;
-    assert_eq!(measured(&merged), expected(meter, &log.counted), "{name}");
+    let expected = expected(meter, &log.counted, &log.ends);
+    assert_eq!(measured(&merged), expected, "{name}");
+}
+
+fn not_quarantined(panes: &RecordBatch) -> RecordBatch {
+    let policies = panes["late"].as_string::<i32>();
+    let counts = policies.iter().map(|late| Some(late != Some("quarantine")));
+    filter_record_batch(panes, &counts.collect()).unwrap()
 }
 
 fn measured(merged: &RecordBatch) -> Measured {
@@ -503,15 +562,20 @@ fn group(rows: &RecordBatch, row: usize) -> String {
     }
 }
 
-fn expected(meter: &Meter, counted: &[Fact]) -> Measured {
+fn expected(meter: &Meter, counted: &[Fact], ends: &[StreamEnd]) -> Measured {
     let by_model = meter.definition().name == "by_model";
-    let width_us = if by_model { MINUTE_US } else { 60 * MINUTE_US };
+    let all_tokens = meter.definition().name != "by_subject";
+    let width_us = meter.definition().window_us;
+    let counted = match meter.definition().late {
+        LatePolicy::Quarantine => in_time::in_time(meter.definition(), counted, ends),
+        LatePolicy::Correct | LatePolicy::NextPeriod => counted.to_vec(),
+    };
     let mut measured = Measured::new();
-    for fact in counted {
+    for fact in &counted {
         let start = fact.time_us - fact.time_us % width_us;
         let (group, is_summed) = match by_model {
             true => (format!("u{}/m{}", fact.subject, fact.model), true),
-            false => (format!("u{}", fact.subject), fact.tokens > 50),
+            false => (format!("u{}", fact.subject), all_tokens || fact.tokens > 50),
         };
         let sums = measured.entry((start, group)).or_default();
         sums.tokens += if is_summed {
@@ -521,9 +585,9 @@ fn expected(meter: &Meter, counted: &[Fact]) -> Measured {
         };
         sums.calls += 1;
     }
-    if !by_model {
+    if !all_tokens {
         for ((start, group), sums) in &mut measured {
-            sums.sizes = Some(expected_sizes(*start, *start + width_us, group, counted));
+            sums.sizes = Some(expected_sizes(*start, *start + width_us, group, &counted));
         }
     }
     measured

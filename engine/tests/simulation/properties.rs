@@ -62,6 +62,7 @@ fn log_of(minutes: &[Minute]) -> (MemoryStream, u64) {
                 model: *model,
                 tokens: *tokens,
                 time_us: start_us + offset_us,
+                ingest_us: start_us + 3 * MINUTE_US / 2,
                 sequence,
             };
             stream.append(Message {
@@ -77,34 +78,19 @@ fn log_of(minutes: &[Minute]) -> (MemoryStream, u64) {
 
 async fn panes_of(setup: &Setup, minutes: &[Minute], reading: &Reading) -> Vec<Vec<String>> {
     let (stream, last) = log_of(minutes);
-    let log = super::Log {
+    let lake = Lake {
         stream,
-        counted: Vec::new(),
-        messages: last,
+        ..Lake::new(setup)
     };
-    let lake = Lake::new(setup);
     for (at, in_order) in &reading.ends {
-        run(
-            setup,
-            &log,
-            &lake,
-            reading,
-            Some((at % (last + 1), *in_order)),
-        )
-        .await;
+        run(setup, &lake, reading, Some((at % (last + 1), *in_order))).await;
     }
-    run(setup, &log, &lake, reading, None).await;
+    run(setup, &lake, reading, None).await;
     lake.panes.iter().map(super::first_panes).collect()
 }
 
 /// Runs one process: to the end, or until it has come somewhere, where it stops or is dropped.
-async fn run(
-    setup: &Setup,
-    log: &super::Log,
-    lake: &Lake,
-    reading: &Reading,
-    end: Option<(u64, bool)>,
-) {
+async fn run(setup: &Setup, lake: &Lake, reading: &Reading, end: Option<(u64, bool)>) {
     let options = Options {
         batch_bytes: reading.batch_bytes,
         flush_interval_us: i64::MAX,
@@ -120,7 +106,9 @@ async fn run(
     let (stop, stopped) = watch::channel(false);
     let progress = watch::Sender::new(Progress::default());
     let mut position = progress.subscribe();
-    let parts = lake.parts(setup, log, &Faults::none()).await;
+    let parts = lake
+        .parts(setup, START_US + 366 * 86_400_000_000, &Faults::none())
+        .await;
     let mut nobody = Questions::none();
     let run = shard::run(parts, options, stopped, progress, &mut nobody);
     tokio::pin!(run);

@@ -113,7 +113,9 @@ async fn up_to(live: &Live, message: u64) -> Result<View> {
 /// What acme's next invoice comes to.
 async fn spend(view: &View, settings: &Settings) -> Result<String> {
     let period = Period::month("2026-01", &settings.billing.time_zone)?;
-    let drafts = billing::draft(view, &settings.billing, &period).await?;
+    let drafts = billing::draft(view, &settings.billing, &period)
+        .await?
+        .invoices;
     Ok(drafts[0].total.amount_text())
 }
 

@@ -219,7 +219,7 @@ impl Fill<'_> {
         let mut kept = metering.bytes();
         let mut reached = None;
         while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {
-            metering.apply_committed(&batch).await?;
+            metering.apply(&batch).await?;
             let at = position_at(&batch, metering.watermark());
             let is_done = to.is_some_and(|to| metering.lanes()[0].closed_end() >= to);
             if let Some(at) = at

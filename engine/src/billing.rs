@@ -11,7 +11,7 @@ use crate::{
     config::BillingSettings,
     error::{Error, Result, query_error},
     period::Period,
-    view::{View, one_batch},
+    view::{InError, Totals, View, one_batch},
 };
 use arrow::{
     array::{
@@ -60,24 +60,35 @@ pub fn invoices_schema() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Drafts the invoice of every customer with usage in the period, by customer.
+/// The drafts of a period.
+#[derive(Debug, Default)]
+pub struct Drafts {
+    /// One for each customer with usage, by customer.
+    pub invoices: Vec<Invoice>,
+    /// Customers who get no invoice until their usage is mended, and why, in order.
+    pub in_error: BTreeSet<InError>,
+}
+
+/// Drafts the invoice of every customer with usage in the period. A customer whose usage is in error in any meter has
+/// none: what is left of it would be a wrong number.
 ///
 /// # Errors
 /// There is no such plan, or a price fails.
-pub async fn draft(
-    view: &View,
-    settings: &BillingSettings,
-    period: &Period,
-) -> Result<Vec<Invoice>> {
+pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> Result<Drafts> {
     let plan = plan(view, settings)?;
-    let totals = view.all_totals(period).await?;
+    let Totals {
+        meters: totals,
+        in_error,
+    } = view.all_totals(period).await?;
+    let mut in_error: BTreeSet<InError> = in_error.into_iter().collect();
     let subscription = subscription(&totals, &plan.name, period)?;
     let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
     for name in &plan.prices {
         let price = price_in_force(view, name, period)?;
-        let session = view
+        let (session, windows_in_error) = view
             .period_session(period, &price.query, &totals, subscription.clone())
             .await?;
+        in_error.extend(windows_in_error);
         for charge in rate(&session, price).await? {
             charges
                 .entry(charge.customer.clone())
@@ -95,7 +106,11 @@ pub async fn draft(
         };
         Ok(invoice::assemble(&terms, charges)?)
     };
-    charges.iter().map(assemble).collect()
+    charges.retain(|customer, _| !in_error.iter().any(|known| known.customer == *customer));
+    Ok(Drafts {
+        invoices: charges.iter().map(assemble).collect::<Result<_>>()?,
+        in_error,
+    })
 }
 
 /// Evaluates every price over meters without usage, so that a mistake in one is found before the first
@@ -106,10 +121,10 @@ pub async fn draft(
 pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
     let view = View::empty(Arc::clone(catalog));
     let period = Period::month("2026-01", "UTC")?;
-    let totals = view.all_totals(&period).await?;
+    let totals = view.all_totals(&period).await?.meters;
     for price in &catalog.definitions.prices {
         let nobody = subscription(&totals, "", &period)?;
-        let session = view
+        let (session, _) = view
             .period_session(&period, &price.query, &totals, nobody)
             .await?;
         rate(&session, price).await?;

@@ -1,7 +1,8 @@
 //! Everything that can stop the engine, and the exit code it ends in.
 
+use crate::view::InError;
 use datafusion::error::DataFusionError;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::ErrorKind;
 
 /// The result of everything in this crate that can fail.
@@ -51,6 +52,15 @@ pub enum Error {
         problem: String,
         /// What to do.
         hint: String,
+    },
+    /// Customers got no invoice, because some of their usage is in error; all others were dealt with.
+    #[error(
+        "no invoice for {}\n  hint: SELECT window_start, subject, error FROM the meter WHERE error IS NOT NULL shows the \
+         windows; all other customers are invoiced", each_in_error(.in_error)
+    )]
+    InError {
+        /// Whose usage, of which meter, and why.
+        in_error: BTreeSet<InError>,
     },
     /// The audit found differences; they were printed.
     #[error("{differences} differences between the meters and the events they come from")]
@@ -144,6 +154,7 @@ impl Error {
             | Error::Usage(_)
             | Error::Billing { .. }
             | Error::Audit { .. }
+            | Error::InError { .. }
             | Error::File { .. }
             | Error::Meter { .. }
             | Error::OpenWindows { .. }
@@ -169,6 +180,21 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// Each customer, the meter and why, a line each.
+fn each_in_error(in_error: &BTreeSet<InError>) -> String {
+    let line = |known: &InError| {
+        format!(
+            "customer `{}`: meter `{}`, subject `{}`: {}",
+            known.customer.escape_debug(),
+            known.meter,
+            known.subject.escape_debug(),
+            known.reason.escape_debug()
+        )
+    };
+    let lines: Vec<String> = in_error.iter().map(line).collect();
+    lines.join("\n  ")
 }
 
 /// True when a query failed because the store could not be read, which may pass.

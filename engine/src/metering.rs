@@ -19,7 +19,7 @@ pub use states::States;
 use crate::{
     commit::Position,
     error::{Error, Result},
-    watermark::{Closings, Watermark},
+    watermark::Watermark,
     window::EventTime,
 };
 use arrow::{
@@ -28,10 +28,7 @@ use arrow::{
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
 use lane::{Counted, Measured};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 use tollgate_connectors::Sequence;
 
 /// All meters of a shard, and its watermark. A clone shares the state batches.
@@ -45,16 +42,6 @@ pub struct Metering {
     last_ingest_us: i64,
     /// The most that all open windows may take.
     bytes_max: usize,
-}
-
-/// What became of a micro-batch.
-#[derive(Debug)]
-pub enum Applied {
-    /// It was measured; which of its events were late for any meter, `None` when none was.
-    Measured(Option<BooleanBuffer>),
-    /// Nothing has changed: some event cannot be measured even alone; [`Metering::unmeasurable`] says
-    /// which.
-    Unmeasurable,
 }
 
 impl Metering {
@@ -97,46 +84,14 @@ impl Metering {
         self.watermark
     }
 
-    /// Meters a micro-batch of counted events, in rising sequence, in the schema of `events`.
+    /// Meters a micro-batch of counted events, in rising sequence, in the schema of `events`, live or committed before;
+    /// returns which of them were late for any meter, `None` when none was.
     ///
-    /// A meter that cannot measure the batch, though each of its events alone, is stopped.
-    pub async fn apply(&mut self, events: &RecordBatch) -> Result<Applied> {
-        let watermark = self.watermark;
-        let known = self.known.clone();
-        let last_ingest_us = self.last_ingest_us;
-        let closings: Vec<Closings> = self.lanes.iter().map(|l| l.closings.clone()).collect();
+    /// An event that a meter cannot measure puts its group in error there. A meter that fails otherwise, such as for want
+    /// of memory, is stopped.
+    pub async fn apply(&mut self, events: &RecordBatch) -> Result<Option<BooleanBuffer>> {
         let measured = self.measure(events).await?;
-        let mut is_measurable = true;
-        for (lane, measured) in self.lanes.iter().zip(&measured) {
-            is_measurable &= measured.is_ok() || lane.unmeasurable(events).await?.is_empty();
-        }
-        if !is_measurable {
-            self.watermark = watermark;
-            self.known = known;
-            self.last_ingest_us = last_ingest_us;
-            for (lane, closings) in self.lanes.iter_mut().zip(closings) {
-                lane.closings = closings;
-            }
-            return Ok(Applied::Unmeasurable);
-        }
-        self.keep(measured).await.map(Applied::Measured)
-    }
-
-    /// The events, by their place, on which some meter fails even alone, and why: an expression such as
-    /// a product of more than 38 digits.
-    pub async fn unmeasurable(&self, events: &RecordBatch) -> Result<BTreeMap<usize, String>> {
-        let mut unmeasurable = BTreeMap::new();
-        for lane in &self.lanes {
-            unmeasurable.extend(lane.unmeasurable(events).await?);
-        }
-        Ok(unmeasurable)
-    }
-
-    /// Meters committed events again. Whatever a meter cannot measure now stops it: the events are
-    /// counted already.
-    pub async fn apply_committed(&mut self, events: &RecordBatch) -> Result<()> {
-        let measured = self.measure(events).await?;
-        self.keep(measured).await.map(|_late| ())
+        self.keep(measured).await
     }
 
     /// What each lane makes of the events; an error within is one of the meter alone.

@@ -107,7 +107,7 @@ pub(crate) async fn open_windows(
     let mut messages = messages_after(metering.lowest_cut(), events, shard).await?;
     let mut kept = metering.bytes();
     while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {
-        metering.apply_committed(&batch).await?;
+        metering.apply(&batch).await?;
         if let Some(sink) = &mut sink
             && metering.bytes() > kept + sink.bytes
             && let Some(at) = position_at(&batch, metering.watermark())

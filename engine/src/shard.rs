@@ -23,14 +23,14 @@ use crate::{
     commit::{self, CaughtUp, Owner, Position},
     dedupe::{self, Dedupe},
     error::{Error, Result},
-    metering::{Applied, Metering},
+    metering::Metering,
     panes::PaneWriter,
     recovery::{self, Seen, Sink},
     telemetry::{Counts, Progress, Report},
     window::EventTime,
 };
-use arrow::{array::RecordBatch, buffer::BooleanBuffer};
-use judge::{Judged, judge, with_late};
+use arrow::array::RecordBatch;
+use judge::{judge, with_late};
 use live::{Moment, Question};
 use reader::{Batch, Input, Reader};
 use std::{collections::BTreeMap, sync::Arc};
@@ -315,7 +315,10 @@ impl Shard {
     }
 
     async fn process(&mut self, batch: Batch) -> Result<()> {
-        let (judged, late) = self.judge_and_meter(&batch).await?;
+        let refused = checks::refused(&self.checks, &batch.decoded.batch)?;
+        let before = self.metering.watermark_before();
+        let judged = judge(&mut self.dedupe, before, &batch, &refused)?;
+        let late = self.metering.apply(&judged.counted).await?;
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
             self.position.anchor = Some((last.sequence, Anchor::of(last)));
@@ -337,30 +340,6 @@ impl Shard {
             p.counts = counts;
         });
         Ok(())
-    }
-
-    /// Meters what counts; returns that, and which of it was late.
-    ///
-    /// An event that fails a check of its type is set aside, and so is one that a meter cannot measure by
-    /// itself, so that one publisher cannot stop everyone's metering. Such an event claims no id: what came
-    /// with the same id after it is judged without it.
-    async fn judge_and_meter(&mut self, batch: &Batch) -> Result<(Judged, Option<BooleanBuffer>)> {
-        let mut refused = checks::refused(&self.checks, &batch.decoded.batch)?;
-        let before = self.metering.watermark_before();
-        let judged = judge(&mut self.dedupe, before, batch, &refused)?;
-        if let Applied::Measured(late) = self.metering.apply(&judged.counted).await? {
-            return Ok((judged, late));
-        }
-        judged.take_back(batch, &mut self.dedupe);
-        let unmeasurable = self.metering.unmeasurable(&batch.decoded.batch).await?;
-        for (row, reason) in unmeasurable {
-            refused.entry(row).or_insert(reason);
-        }
-        let judged = judge(&mut self.dedupe, before, batch, &refused)?;
-        match self.metering.apply(&judged.counted).await? {
-            Applied::Measured(late) => Ok((judged, late)),
-            Applied::Unmeasurable => Err(Error::Stage("meter")),
-        }
     }
 
     /// Gives up the meters whose panes could not be finished.

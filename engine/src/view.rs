@@ -8,6 +8,7 @@
 //! are not committed yet.
 
 mod asked;
+mod guarded;
 mod inside;
 mod live;
 mod states;
@@ -28,8 +29,8 @@ use crate::{
     window::EventTime,
 };
 use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch},
-    compute::concat_batches,
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    compute::{concat_batches, filter_record_batch, is_null},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use asked::Starts;
@@ -42,6 +43,7 @@ use datafusion::{
     prelude::{DataFrame, Expr, SessionContext, col, lit, not},
     scalar::ScalarValue,
 };
+use guarded::Guarded;
 use inside::Inside;
 use live::Live;
 use std::{collections::BTreeSet, sync::Arc};
@@ -49,7 +51,10 @@ use tables::{existing, memory, pinned, provider_or, referenced, register};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
-    definitions::EventType, invoice::tables::line_items_schema, meter::Meter, schema, session,
+    definitions::EventType,
+    invoice::tables::line_items_schema,
+    meter::{ERROR, Meter},
+    schema, session,
 };
 
 /// A pinned, read-only view of everything that was committed, or of what a running shard has processed.
@@ -248,7 +253,11 @@ impl View {
             };
             let inside = Inside::around(starts, meter);
             let rows = self.rows_inside(*index, inside.as_ref()).await?;
-            register(&context, relation, memory(rows)?)?;
+            let rows = match Guarded::of(meter, &rows) {
+                Some(guarded) => guarded as Arc<dyn TableProvider>,
+                None => memory(rows)?,
+            };
+            register(&context, relation, rows)?;
         }
         Ok(context)
     }
@@ -322,14 +331,15 @@ impl View {
 
     /// The session that a price sees: each meter is its total for the period (from
     /// [`View::all_totals`]), `<meter>_windows` its windows in the period, and `subscription` has one
-    /// row a customer.
+    /// row a customer. Windows in error are left out, and returned.
     pub async fn period_session(
         &self,
         period: &Period,
         sql: &str,
         totals: &[RecordBatch],
         subscription: RecordBatch,
-    ) -> Result<SessionContext> {
+    ) -> Result<(SessionContext, Vec<InError>)> {
+        let mut in_error = Vec::new();
         let context = session::context();
         let wanted = referenced(&context, sql)?;
         self.register_common(&context, &wanted).await?;
@@ -342,10 +352,11 @@ impl View {
             let windows = format!("{name}_windows");
             if wanted.contains(&windows) {
                 let rows = self.window_rows(index, Some(period)).await?;
-                register(&context, &windows, memory(rows)?)?;
+                let rows = rows.iter().map(|rows| apart(meter, rows, &mut in_error));
+                register(&context, &windows, memory(rows.collect::<Result<_>>()?)?)?;
             }
         }
-        Ok(context)
+        Ok((context, in_error))
     }
 
     async fn register_common(
@@ -434,7 +445,7 @@ impl View {
     }
 
     /// A meter's windows, all or those that overlap a period, merged from panes and open windows:
-    /// `window_start, window_end, is_final, customer, subject, dimensions…, measures…`, sorted by window,
+    /// `window_start, window_end, is_final, customer, subject, dimensions…, measures…, error`, sorted by window,
     /// subject and dimensions, but in no particular order in a live view. Where a
     /// period begins or ends within a window, only its part of that window counts.
     pub async fn windows(&self, index: usize, period: Option<&Period>) -> Result<RecordBatch> {
@@ -489,16 +500,18 @@ impl View {
         finished.collect()
     }
 
-    /// The totals of every meter for a period, in order of definition.
-    pub async fn all_totals(&self, period: &Period) -> Result<Vec<RecordBatch>> {
-        let mut totals = Vec::with_capacity(self.catalog.meters.len());
-        for index in 0..self.catalog.meters.len() {
-            totals.push(self.totals(index, period).await?);
+    /// The totals of every meter for a period, in order of definition, and whose are in error.
+    pub async fn all_totals(&self, period: &Period) -> Result<Totals> {
+        let mut totals = Totals::default();
+        for (index, meter) in self.catalog.meters.iter().enumerate() {
+            let rows = self.totals(index, period).await?;
+            let rows = apart(meter, &rows, &mut totals.in_error)?;
+            totals.meters.push(rows);
         }
         Ok(totals)
     }
 
-    /// A meter's totals for a period: `customer, subject, dimensions…, measures…`.
+    /// A meter's totals for a period: `customer, subject, dimensions…, measures…, error`.
     async fn totals(&self, index: usize, period: &Period) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
         let width_us = meter.definition().window_us;
@@ -516,6 +529,48 @@ impl View {
         let totals = meter.totals_over(&within, &before, &period.span()).await?;
         with_customer(meter, &totals, &[], None)
     }
+}
+
+/// The totals of every meter for a period.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// `customer, subject, dimensions…, measures…` of each meter, in order of definition, without what is in error.
+    pub meters: Vec<RecordBatch>,
+    /// Whose totals are in error, by meter.
+    pub in_error: Vec<InError>,
+}
+
+/// Usage that cannot be told, because some of it is in error.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InError {
+    /// Who would pay for it.
+    pub customer: String,
+    /// The meter.
+    pub meter: String,
+    /// Whose usage it is.
+    pub subject: String,
+    /// Why, as the meter's column `error` says.
+    pub reason: String,
+}
+
+/// The rows that have values, without the column `error`; the others are noted.
+fn apart(meter: &Meter, rows: &RecordBatch, in_error: &mut Vec<InError>) -> Result<RecordBatch> {
+    let doing = "leaving out what is in error";
+    let text = |name: &str| rows[name].as_string::<i32>();
+    let faults = text(ERROR);
+    for row in (0..rows.num_rows()).filter(|row| faults.is_valid(*row)) {
+        in_error.push(InError {
+            customer: text("customer").value(row).to_owned(),
+            meter: meter.definition().name.clone(),
+            subject: text("subject").value(row).to_owned(),
+            reason: faults.value(row).to_owned(),
+        });
+    }
+    let whole = is_null(&rows[ERROR]).map_err(query_error(doing))?;
+    let mut rows = filter_record_batch(rows, &whole).map_err(query_error(doing))?;
+    let error = rows.schema().index_of(ERROR).map_err(query_error(doing))?;
+    rows.remove_column(error);
+    Ok(rows)
 }
 
 /// Adds `customer`, who pays for the subject, and leaves out state columns. Without accounts every
@@ -554,6 +609,8 @@ fn with_customer(
             Arc::clone(&rows[column.name().as_str()]),
         );
     }
+    let error = field(ERROR).map_err(query_error("reading a meter"))?;
+    add(error, Arc::clone(&rows[ERROR]));
     let schema = Arc::new(Schema::new(fields));
     RecordBatch::try_new(schema, columns).map_err(query_error("reading a meter"))
 }

@@ -7,7 +7,7 @@
 use crate::{
     definitions::{Check, EventType},
     error::{Error, Result},
-    meter::{shape, syntax},
+    meter::{constants, shape, syntax},
     schema::{self, type_name},
     session,
 };
@@ -184,6 +184,9 @@ impl Planner<'_> {
         let analysed = analyzer.execute_and_check(plan, self.state.config_options(), |_, _| {});
         let analysed = analysed.map_err(unplanned)?;
         let found = shape::first_found(&analysed, shape::inexact).map_err(unplanned)?;
+        self.refuse_found(check, found)?;
+        let fails = |expr: &Expr, node: &LogicalPlan| constants::failing(&self.state, expr, node);
+        let found = shape::first_found(&analysed, fails).map_err(unplanned)?;
         self.refuse_found(check, found)?;
         let expr = only_expression(&analysed).map_err(unplanned)?;
         let data_type = expr.get_type(self.events.schema()).map_err(unplanned)?;

@@ -7,8 +7,8 @@
 //!
 //! A *state* is one row for a window and its group keys, with columns that can be merged. States of
 //! any batches, reduced at any moments in any order, finish to the same rows: every aggregate of a
-//! meter is exact, and the rows come sorted by window and keys. A partial result that needs more than
-//! 38 digits is an error, at whichever stage it appears.
+//! meter is exact, and the rows come sorted by window and keys. What fails puts its group in error, or its
+//! subject where the group cannot be told, and no other.
 
 use crate::{
     aggregates,
@@ -17,9 +17,9 @@ use crate::{
     schema,
 };
 use arrow::{
-    array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray},
+    array::{AsArray, RecordBatch, TimestampMicrosecondArray, new_null_array},
     compute::concat_batches,
-    datatypes::{FieldRef, SchemaRef, TimestampMicrosecondType},
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimestampMicrosecondType},
 };
 use columns::{columns_of, sorted, with_schema, without_first_column};
 use datafusion::{
@@ -28,6 +28,7 @@ use datafusion::{
     prelude::SessionConfig,
     sql::{parser::Statement, sqlparser},
 };
+use faults::Spread;
 use frame::Joined;
 use layout::Layout;
 use pipeline::{Halves, Stage};
@@ -39,6 +40,8 @@ mod batch;
 mod blame;
 mod calls;
 mod columns;
+pub(crate) mod constants;
+mod faults;
 mod fingerprint;
 mod frame;
 mod layout;
@@ -52,6 +55,7 @@ pub(crate) mod syntax;
 mod version;
 mod window;
 
+pub use shape::ERROR;
 pub use span::Span;
 pub use version::Version;
 
@@ -146,13 +150,18 @@ impl Meter {
         let finish = per_window.finish()?;
         let counts = per_window.state_counts()?;
         let layout = Layout::new(shape, &states, &counts, finish.schema());
-        let fingerprint = fingerprint::of(definition, event_type, &per_window.input, &layout.pane)?;
+        let fingerprint = fingerprint::of(
+            definition,
+            event_type,
+            &per_window.input,
+            &layout.fingerprinted,
+        )?;
         let input = Arc::clone(&per_window.input);
-        let partial = per_window.partial()?;
+        let stages = (per_window.partial()?, per_window.keys()?);
         Ok(Self {
             definition: definition.clone(),
             input: Arc::clone(&input),
-            versions: vec![Version::new(definition, fingerprint, input, partial)],
+            versions: vec![Version::new(definition, fingerprint, input, stages)],
             reduce: per_window.reduce()?,
             finish,
             totals: in_total.finish()?,
@@ -186,7 +195,8 @@ impl Meter {
     }
 
     /// Columns of [`Meter::finish`]: `window_start`, `window_end`, `subject`, dimensions, measures,
-    /// then the state columns that the measures alone do not restore (`<measure>__state<n>`).
+    /// then the state columns that the measures alone do not restore (`<measure>__state<n>`), then `error`: why a
+    /// row has no values. A subject that is in error as a whole has one row a window, without dimensions.
     pub fn pane_schema(&self) -> &SchemaRef {
         &self.layout.pane
     }
@@ -244,8 +254,8 @@ impl Meter {
     /// The batch has the columns of [`Meter::input_schema`], by name and type; others are ignored.
     ///
     /// # Errors
-    /// [`Error::Measure`] with the first window that fails, for example by overflow;
-    /// [`Error::Engine`] for a batch without the columns.
+    /// [`Error::Measure`] when memory runs short; [`Error::Engine`] for a batch without the columns. What an event
+    /// makes fail puts its group in error.
     pub async fn partial(&self, events: RecordBatch) -> Result<RecordBatch> {
         let events = self.select_input(&events).map_err(reading_events)?;
         let mut states = Vec::new();
@@ -267,7 +277,10 @@ impl Meter {
                 let states = with_schema(&states, &self.layout.state).map_err(merging)?;
                 self.fragments(states).await
             }
-            Err(error) => Err(self.blame_events(version, events, error).await),
+            Err(_) => {
+                let states = self.partial_apart(version, &events).await?;
+                self.fragments(states).await
+            }
         }
     }
 
@@ -298,18 +311,27 @@ impl Meter {
         let states = &self
             .joined(states, Joined::InBaseWindows)
             .map_err(merging)?;
-        self.finish_joined(states).await
+        let spread = match self.has_sessions() {
+            true => Spread::No,
+            false => Spread::SameStart,
+        };
+        self.finish_joined(states, spread).await
     }
 
-    async fn finish_joined(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
-        if self.layout.kept.is_empty() {
-            let finished = self.finish_sorted(states).await?;
-            return self.pane(&finished, &[]).map_err(merging);
+    async fn finish_joined(&self, states: &[RecordBatch], spread: Spread) -> Result<RecordBatch> {
+        let key_count = 1 + self.layout.key_count;
+        if self.layout.is_restored_by_measures()
+            && let Some(finished) = self.finish_whole(&self.finish, states.to_vec()).await?
+        {
+            let finished = sorted(&finished, key_count).map_err(merging)?;
+            return self.pane(&finished, None, spread).map_err(merging);
         }
         let reduced = self.reduce_joined(states).await?;
-        let reduced = sorted(&reduced, 1 + self.layout.key_count).map_err(merging)?;
-        let finished = self.finish_sorted(std::slice::from_ref(&reduced)).await?;
-        self.pane_with_states(&finished, &reduced).map_err(merging)
+        let reduced = sorted(&reduced, key_count).map_err(merging)?;
+        let finished = self.finish_each(&self.finish, &reduced, 0).await?;
+        let finished = sorted(&finished, key_count).map_err(merging)?;
+        self.pane(&finished, Some(&reduced), spread)
+            .map_err(merging)
     }
 
     /// The states from which stored panes were finished, to be merged with others. Columns that a
@@ -319,18 +341,18 @@ impl Meter {
     /// [`Error::Engine`] when a column is missing or has another type: the panes are not this
     /// meter's.
     pub fn states_of(&self, panes: &RecordBatch) -> Result<RecordBatch> {
-        columns_of(panes, &self.layout.state).map_err(|source| Error::Engine {
+        self.restored(panes).map_err(|source| Error::Engine {
             doing: "restoring a meter's states from its stored panes",
             source: Box::new(source),
         })
     }
 
     /// Merges states over all their windows: one row for each `subject` and dimensions, sorted by
-    /// them, NULL first.
+    /// them, NULL first: the columns of [`Meter::totals_schema`], then `error`, which says why a row has no values.
+    /// A subject that is in error as a whole has one row, without dimensions.
     ///
     /// # Errors
-    /// [`Error::Measure`]; its window is `any` when each window by itself is fine. [`Error::Engine`]
-    /// for a meter that [weighs usage by time](Meter::is_timed), whose totals are those of a span.
+    /// [`Error::Measure`] when memory runs short. [`Error::Engine`] for a meter that [weighs usage by time](Meter::is_timed), whose totals are those of a span.
     pub async fn totals(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
         if self.is_timed() {
             return Err(merging(exec_datafusion_err!(
@@ -346,15 +368,29 @@ impl Meter {
         let without_window: Vec<RecordBatch> = without_window
             .collect::<Result<_, DataFusionError>>()
             .map_err(merging)?;
-        let totals = match self.totals.run(without_window).await {
-            Ok(totals) => sorted(&totals, self.layout.key_count),
-            Err(error) => return Err(self.blame_states(&self.finish, states, error).await),
+        let totals = match self.finish_whole(&self.totals, without_window).await? {
+            Some(totals) => totals,
+            None => {
+                // One window for all, so that they merge.
+                let states = states.iter().map(in_one_window);
+                let states: Vec<RecordBatch> = states
+                    .collect::<Result<_, DataFusionError>>()
+                    .map_err(merging)?;
+                let reduced = self.reduce_joined(&states).await?;
+                self.finish_each(&self.totals, &reduced, 1).await?
+            }
         };
-        let totals = totals.and_then(|totals| {
-            let own = totals.columns()[..self.layout.totals.fields().len()].to_vec();
-            Ok(RecordBatch::try_new(Arc::clone(&self.layout.totals), own)?)
-        });
-        totals.map_err(merging)
+        self.totals_of(&totals).map_err(merging)
+    }
+
+    fn totals_of(&self, finished: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let totals = sorted(finished, self.layout.key_count)?;
+        let own = self.layout.totals.fields();
+        let mut fields: Vec<FieldRef> = own.iter().cloned().collect();
+        fields.push(Arc::new(Field::new(ERROR, DataType::Utf8, true)));
+        let columns = totals.columns()[..=own.len()].to_vec();
+        let totals = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        self.settled(totals, Spread::SameStart, self.layout.key_count)
     }
 
     fn select_input(&self, events: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
@@ -364,57 +400,38 @@ impl Meter {
         columns_of(events, &self.input)
     }
 
-    async fn finish_sorted(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
-        let finished = self.finish_unsorted(states).await?;
-        sorted(&finished, 1 + self.layout.key_count).map_err(merging)
-    }
-
-    async fn finish_unsorted(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
-        match self.finish.run(states.to_vec()).await {
-            Ok(finished) => Ok(finished),
-            Err(error) => Err(self.blame_states(&self.finish, states, error).await),
-        }
-    }
-
-    /// Adds `window_end` and the kept states to finished rows.
+    /// Adds `window_end`, the kept states and `error` to finished rows. `reduced` has the states, sorted by the same
+    /// keys, each once; without it none is kept but wide sums, and none is wide.
     fn pane(
         &self,
         finished: &RecordBatch,
-        kept: &[ArrayRef],
+        reduced: Option<&RecordBatch>,
+        spread: Spread,
     ) -> Result<RecordBatch, DataFusionError> {
+        let keys = 1 + self.layout.key_count;
+        if reduced.is_some_and(|reduced| finished.columns()[..keys] != reduced.columns()[..keys]) {
+            return internal_err!("finished rows are not those of the states");
+        }
         let starts = finished
             .column(0)
             .as_primitive::<TimestampMicrosecondType>();
         let own = &finished.columns()[1..=self.layout.totals.fields().len()];
         let ends = match self.definition.frame {
-            Frame::Session { .. } => Arc::clone(finished.column(own.len() + 1)),
+            Frame::Session { .. } => Arc::clone(finished.column(own.len() + 2)),
             Frame::Tumbling | Frame::Hopping { .. } => Arc::new(self.window_ends(starts)?),
         };
         let mut columns = vec![Arc::clone(finished.column(0)), ends];
         columns.extend(own.iter().cloned());
-        columns.extend(kept.iter().cloned());
-        Ok(RecordBatch::try_new(
-            Arc::clone(&self.layout.pane),
-            columns,
-        )?)
-    }
-
-    /// Both batches are sorted by the same keys, each once, so their rows belong together.
-    fn pane_with_states(
-        &self,
-        finished: &RecordBatch,
-        reduced: &RecordBatch,
-    ) -> Result<RecordBatch, DataFusionError> {
-        let keys = 1 + self.layout.key_count;
-        if finished.columns()[..keys] != reduced.columns()[..keys] {
-            return internal_err!("finished rows are not those of the states");
-        }
-        let kept = self
-            .layout
-            .kept
-            .iter()
-            .map(|i| Arc::clone(reduced.column(*i)));
-        self.pane(finished, &kept.collect::<Vec<_>>())
+        columns.extend(self.layout.kept.iter().map(|index| match reduced {
+            Some(reduced) => Arc::clone(reduced.column(*index)),
+            None => {
+                let data_type = self.layout.state.field(*index).data_type();
+                new_null_array(data_type, finished.num_rows())
+            }
+        }));
+        columns.push(Arc::clone(finished.column(own.len() + 1)));
+        let pane = RecordBatch::try_new(Arc::clone(&self.layout.pane), columns)?;
+        self.settled(pane, spread, 1 + keys)
     }
 
     fn window_ends(
@@ -441,9 +458,18 @@ fn states_of(first: usize, halves: &Halves) -> Result<Vec<StateOf>, DataFusionEr
         StateOf {
             columns,
             timed: aggregates::timed(name),
+            is_fault: name == aggregates::fault::NAME,
         }
     });
     Ok(states.collect())
+}
+
+/// The states as if all were of one window.
+fn in_one_window(states: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    let start = TimestampMicrosecondArray::from_value(0, states.num_rows());
+    let mut columns = states.columns().to_vec();
+    columns[0] = Arc::new(start.with_data_type(schema::timestamp()));
+    Ok(RecordBatch::try_new(states.schema(), columns)?)
 }
 
 fn indented(text: &str) -> String {

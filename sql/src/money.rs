@@ -216,9 +216,10 @@ pub fn round(value: Exact, scale: u8) -> Result<Exact, MoneyError> {
 
 /// `digits · 10^zeros / divisor`, rounded half away from zero to a whole number; `divisor` is above
 /// zero. `None` when it takes more than 38 digits, or more than 76 on the way.
-pub(crate) fn quotient(digits: i128, zeros: u8, divisor: i128) -> Option<i128> {
+pub(crate) fn quotient(digits: impl Into<i256>, zeros: u8, divisor: i128) -> Option<i128> {
+    let digits: i256 = digits.into();
     let scaled = i256::from_i128(10).checked_pow(zeros.into())?;
-    let scaled = scaled.checked_mul(i256::from_i128(digits))?;
+    let scaled = scaled.checked_mul(digits)?;
     let divisor = i256::from_i128(divisor);
     let quotient = scaled.checked_div(divisor)?.to_i128()?;
     let rest = scaled.checked_rem(divisor)?;
@@ -228,7 +229,7 @@ pub(crate) fn quotient(digits: i128, zeros: u8, divisor: i128) -> Option<i128> {
         rest
     };
     let rounded = match rest >= divisor.checked_sub(rest)? {
-        true => quotient.checked_add(digits.signum()),
+        true => quotient.checked_add(digits.signum().to_i128()?),
         false => Some(quotient),
     };
     rounded.filter(|digits| Exact::new(*digits, 0).is_ok())

@@ -1,7 +1,7 @@
 //! `tollgate invoice`: drafts invoices for a billing period, or issues them.
 
 use crate::{
-    billing::{self, Issued},
+    billing::{self, Drafts, Issued},
     cli::{
         load,
         output::{self, Format},
@@ -66,7 +66,7 @@ pub enum Export {
 /// Prints, and with `--out` writes, the invoices of a period.
 ///
 /// # Errors
-/// See [`billing::draft`] and [`billing::issue`].
+/// See [`billing::draft`] and [`billing::issue`]; and [`Error::InError`], when all is done, if customers got no invoice.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let period = Period::month(&arguments.period, &settings.billing.time_zone)?;
     let catalog = load(settings).await?;
@@ -75,9 +75,13 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         false => Lake::open_to_read(&settings.lake.url, &settings.base).await?,
     };
     let view = View::open(catalog, &lake).await?;
-    let mut drafts = billing::draft(&view, &settings.billing, &period).await?;
+    let Drafts {
+        invoices: mut drafts,
+        mut in_error,
+    } = billing::draft(&view, &settings.billing, &period).await?;
     if let Some(customer) = &arguments.customer {
         drafts.retain(|draft| draft.customer == *customer);
+        in_error.retain(|known| known.customer == *customer);
     }
     let tables = match arguments.finalize {
         false => {
@@ -92,9 +96,12 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
             billing::issued(&lake, &period, arguments.customer.as_deref()).await?
         }
     };
-    match &arguments.out {
-        Some(folder) => export(folder, &tables, &arguments.format),
-        None => Ok(()),
+    if let Some(folder) = &arguments.out {
+        export(folder, &tables, &arguments.format)?;
+    }
+    match in_error.is_empty() {
+        true => Ok(()),
+        false => Err(Error::InError { in_error }),
     }
 }
 

@@ -1,4 +1,8 @@
-//! `tollgate replay --unmatched`: events that had no event type, published again now that they have one.
+//! `tollgate replay`: events that were set aside for a reason that was not theirs, published again.
+//!
+//! With `--unmatched` those that had no event type, now that they have one; with `--rejected` those that earlier versions
+//! of Tollgate set aside because an expression of a meter failed on them, which now count and put a group in error at
+//! most.
 
 use crate::{
     cli::{
@@ -30,9 +34,13 @@ use tollgate_connectors::{
 /// Arguments of `tollgate replay`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Replay events that had no event type when they were read. There is nothing else to replay.
-    #[arg(long, required = true)]
+    /// Replay events that had no event type when they were read.
+    #[arg(long, required_unless_present = "rejected")]
     pub unmatched: bool,
+    /// Replay events that were rejected because an expression of a meter failed on them, as earlier versions did.
+    /// What an event type rejects is not replayed: it would be rejected again.
+    #[arg(long)]
+    pub rejected: bool,
     /// Only events of this CloudEvents type.
     #[arg(long = "type", value_name = "TYPE")]
     pub event_type: Option<String>,
@@ -88,13 +96,18 @@ impl Replay {
         arguments: &Arguments,
         mut publisher: Option<&mut Publisher>,
     ) -> Result<()> {
-        let doing = "reading events without an event type";
+        let doing = "reading events that were set aside";
         let (catalog, lake) = open_to_read(settings).await?;
         let view = View::open(catalog, &lake).await?;
         let sql = include_str!("replay.sql");
         let shard = ScalarValue::from(settings.source.stream.as_str());
         let frame = view.session(sql).await?.sql(sql).await;
-        let rows = frame.and_then(|frame| frame.with_param_values(vec![("shard", shard)]));
+        let values = vec![
+            ("shard", shard),
+            ("unmatched", ScalarValue::from(arguments.unmatched)),
+            ("rejected", ScalarValue::from(arguments.rejected)),
+        ];
+        let rows = frame.and_then(|frame| frame.with_param_values(values));
         let rows = rows.map_err(query_error(doing))?.execute_stream().await;
         let mut rows = rows.map_err(query_error(doing))?;
         let mut messages = Batches::new(settings, NonZeroUsize::MIN);

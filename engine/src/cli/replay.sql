@@ -1,8 +1,12 @@
--- Events of a stream that had no event type when they were read, and were not counted since.
+-- Events of a stream that were set aside for a reason that was not theirs, and were not counted since: those that had
+-- no event type when they were read, and those on which a meter's expression failed, which once rejected them.
 SELECT u.type, u.source, u.event_id, u.content_hash, u.event_time, u.raw
 FROM events u
 WHERE u.shard = $shard
-  AND u.status = 'unmatched'
+  AND (
+    $unmatched AND u.status = 'unmatched'
+    OR $rejected AND u.status = 'rejected' AND u.reason LIKE 'meter `%` failed in the window that starts at %'
+  )
   AND NOT EXISTS (
     SELECT 1
     FROM events c

@@ -10,6 +10,7 @@ use crate::{
     view::View,
     window::EventTime,
 };
+use arrow::array::Array;
 use clap::Args;
 use datafusion::{
     common::{Column, error::Result as Planned},
@@ -22,7 +23,11 @@ use std::{
     sync::Arc,
 };
 use tollgate_connectors::lake::Lake;
-use tollgate_sql::{meter::Meter, parser::did_you_mean, session};
+use tollgate_sql::{
+    meter::{ERROR, Meter},
+    parser::did_you_mean,
+    session,
+};
 
 /// Arguments of `tollgate watch`.
 #[derive(Debug, Args)]
@@ -123,9 +128,10 @@ impl Watch<'_> {
         let doing = "watching a meter";
         let meter = &self.catalog.meters[self.index];
         let windows = view.windows(self.index, None).await?;
+        let has_faults = windows[ERROR].null_count() < windows.num_rows();
         let windows = session::context().read_batch(windows);
         let (all, rows) = windows
-            .and_then(|windows| self.rows(meter, windows))
+            .and_then(|windows| self.rows(meter, windows, has_faults))
             .map_err(query_error(doing))?;
         let schema = Arc::clone(rows.schema().inner());
         let all = all.count().await.map_err(query_error(doing))?;
@@ -141,7 +147,12 @@ impl Watch<'_> {
     }
 
     /// All rows that are asked for, and the first of them as they are shown.
-    fn rows(&self, meter: &Meter, windows: DataFrame) -> Planned<(DataFrame, DataFrame)> {
+    fn rows(
+        &self,
+        meter: &Meter,
+        windows: DataFrame,
+        has_faults: bool,
+    ) -> Planned<(DataFrame, DataFrame)> {
         let all = match &self.arguments.condition {
             Some(condition) => {
                 let condition = windows.parse_sql_expr(condition)?;
@@ -169,7 +180,13 @@ impl Watch<'_> {
             .clone()
             .sort(order.collect())?
             .limit(0, Some(self.arguments.top))?
-            .select(columns.into_iter().chain(keys()).chain(measures()))?;
+            .select(
+                columns
+                    .into_iter()
+                    .chain(keys())
+                    .chain(measures())
+                    .chain(has_faults.then(|| col(ERROR))),
+            )?;
         Ok((all, shown))
     }
 }

@@ -345,7 +345,7 @@ impl Lane {
         arrivals.into_iter().map(part).collect()
     }
 
-    /// Adds what was measured to the state. A sum that overflows only now stops the meter.
+    /// Adds what was measured to the state. A meter whose states cannot be merged is stopped.
     pub(super) async fn keep(&mut self, measured: Measured) -> Result<()> {
         if self.stopped.is_some() {
             // It was measured all the same: which events count, and which are late, does not depend on
@@ -371,32 +371,6 @@ impl Lane {
             late.push(&self.meter, part).await?;
         }
         Ok(())
-    }
-
-    /// The events of a batch that this meter cannot measure each by itself, with the reason.
-    pub(super) async fn unmeasurable(
-        &self,
-        events: &RecordBatch,
-    ) -> Result<BTreeMap<usize, String>> {
-        let mut found = BTreeMap::new();
-        let mut parts = vec![(0, events.num_rows())];
-        while let Some((from, length)) = parts.pop() {
-            let part = events.slice(from, length);
-            let Some(rows) = relation(&part, &self.event_type, &self.meter)? else {
-                continue;
-            };
-            match self.meter.partial(rows.all()?).await {
-                Ok(_) => {}
-                Err(error) if length == 1 => {
-                    found.insert(from, chain(&error));
-                }
-                Err(_) => {
-                    let half = length / 2;
-                    parts.extend([(from, half), (from + half, length - half)]);
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// Events that are in the table already, up to the cut in windows closed at the cut; and those in

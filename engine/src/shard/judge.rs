@@ -1,4 +1,7 @@
 //! Dedupe and status: which rows of a batch are stored, and which of them count.
+//!
+//! A verdict on an event depends on the event and on those before it in the log, never on a meter, nor on where a batch
+//! begins or ends.
 
 use super::reader::Batch;
 use crate::{
@@ -24,8 +27,6 @@ pub(super) struct Judged {
     is_counted: BooleanBuffer,
     /// Those alone.
     pub(super) counted: RecordBatch,
-    /// Which rows of the batch are in `rows`.
-    kept: BooleanBuffer,
     /// Rows of `rows` that are set aside here, beside those that the decoder did.
     aside: BTreeMap<usize, Aside>,
     pub(super) counts: Counts,
@@ -105,15 +106,13 @@ pub(super) fn judge(
             is_counted.push(verdict == Some(Verdict::New));
         }
     }
-    let kept = BooleanBuffer::from(keep);
-    let rows = select(events, kept.clone())?;
+    let rows = select(events, BooleanBuffer::from(keep))?;
     let is_counted = BooleanBuffer::from(is_counted);
     let counted = select(&rows, is_counted.clone())?;
     Ok(Judged {
         rows,
         is_counted,
         counted,
-        kept,
         aside,
         counts,
     })
@@ -132,16 +131,6 @@ fn set_aside(batch: &Batch, row: usize, status: Status, reason: String) -> Aside
         status,
         reason,
         raw: raw.into_owned(),
-    }
-}
-
-impl Judged {
-    /// Gives back the ids that were claimed.
-    pub(super) fn take_back(&self, batch: &Batch, dedupe: &mut Dedupe) {
-        let kept: Vec<usize> = self.kept.set_indices().collect();
-        for row in self.is_counted.set_indices() {
-            dedupe.forget(batch.decoded.keys[kept[row]]);
-        }
     }
 }
 

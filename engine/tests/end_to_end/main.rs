@@ -17,6 +17,7 @@ mod crashes;
 mod errors;
 mod event_types;
 mod failpoints;
+mod faults;
 mod fencing;
 mod guards;
 mod guide;

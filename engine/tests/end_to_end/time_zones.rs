@@ -280,7 +280,7 @@ async fn drafted(view: &View, cli: &Cli, zone: &Zone, month: &str) -> Lines {
     let period = Period::month(month, zone.name).unwrap();
     let invoices = billing::draft(view, &cli.settings().billing, &period).await;
     let mut lines = Lines::new();
-    for invoice in invoices.unwrap() {
+    for invoice in invoices.unwrap().invoices {
         for line in invoice.lines {
             let measure = line.dimensions[0].1.clone().unwrap();
             let (width, quantity) = (line.price.unwrap(), line.quantity.unwrap());

@@ -75,6 +75,12 @@ SELECT subject, SUM(tokens) FILTER (WHERE tokens > 50) AS tokens, COUNT(*) AS ca
 FROM call GROUP BY subject;
 CREATE METER in_time WITH (window = '5 minutes', lateness = '1 minute', late = 'quarantine') AS
 SELECT subject, SUM(tokens) AS tokens, COUNT(*) AS calls FROM call GROUP BY subject;
+-- Events of 80 tokens and more put their group in error and those of 99 their subject, for a product has more than 38
+-- digits; a sum of fifty times 2·10^36 does not fit, and may fit again.
+CREATE METER risky WITH (window = '5 minutes', lateness = '10 seconds') AS
+SELECT subject, model, SUM((tokens - 30) * 2000000000000000000000000000000000000) AS tokens, COUNT(*) AS calls
+FROM call WHERE tokens * 1020000000000000000000000000000000000 <> 5
+GROUP BY subject, model;
 ";
 
 #[test]
@@ -419,6 +425,7 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
             }
         }
         check_events(&faulty, &log);
+        assert_eq!(statuses(&faulty), statuses(&calm), "statuses");
         for (at, meter) in setup.catalog.meters.iter().enumerate() {
             check_meter(meter, &faulty.panes[at], &log).await;
             let (faulty, calm) = (first_panes(&faulty.panes[at]), first_panes(&calm.panes[at]));
@@ -494,6 +501,21 @@ fn check_events(lake: &Lake, log: &Log) {
     assert_eq!(counted, expected);
 }
 
+/// The status of each event, by its place in the log: no fault may change a verdict.
+fn statuses(lake: &Lake) -> BTreeMap<(i64, i32), String> {
+    let mut found = BTreeMap::new();
+    for batch in lake.events.rows() {
+        let sequences = batch["sequence"].as_primitive::<Int64Type>();
+        let ordinals = batch["ordinal"].as_primitive::<Int32Type>();
+        let statuses = batch["status"].as_string::<i32>();
+        found.extend((0..batch.num_rows()).map(|row| {
+            let place = (sequences.value(row), ordinals.value(row));
+            (place, statuses.value(row).to_owned())
+        }));
+    }
+    found
+}
+
 /// What is measured, by window start and group.
 type Measured = BTreeMap<(i64, String), Sums>;
 
@@ -503,6 +525,26 @@ struct Sums {
     calls: i64,
     /// Different sizes and token microseconds, for the meter that has them.
     sizes: Option<(usize, i128)>,
+    /// What is in error: then there is nothing else.
+    error: Option<&'static str>,
+}
+
+const OF_SUBJECT: &str = "the group of an event cannot be told";
+const OF_GROUP: &str = "an event cannot be measured";
+const OF_VALUE: &str = "the values cannot be made";
+
+/// What the rows say that are in error.
+fn error(rows: &RecordBatch, row: usize) -> Option<&'static str> {
+    let errors = rows["error"].as_string::<i32>();
+    let text = errors.is_valid(row).then(|| errors.value(row))?;
+    assert!(text.contains("38"), "{text}");
+    let known = [OF_SUBJECT, OF_GROUP, OF_VALUE];
+    Some(
+        known
+            .into_iter()
+            .find(|known| text.starts_with(known))
+            .unwrap(),
+    )
 }
 
 /// The merge of all panes is what the counted events add up to.
@@ -536,10 +578,19 @@ fn measured(merged: &RecordBatch) -> Measured {
             tokens.value(row)
         };
         let key = (starts.value(row), group(merged, row));
-        let sums = Sums {
-            tokens: sum,
-            calls: calls.value(row),
-            sizes: sizes(merged, row),
+        let error = error(merged, row);
+        assert!(error.is_none() || tokens.is_null(row), "a value in error");
+        let sums = match error {
+            Some(_) => Sums {
+                error,
+                ..Sums::default()
+            },
+            None => Sums {
+                tokens: sum,
+                calls: calls.value(row),
+                sizes: sizes(merged, row),
+                error,
+            },
         };
         assert!(found.insert(key, sums).is_none());
     }
@@ -562,7 +613,50 @@ fn group(rows: &RecordBatch, row: usize) -> String {
     }
 }
 
+/// What the meter with faults makes of the events, in units of 2·10^36: one row for each group, in error or not, but
+/// one for all of a subject whose group cannot be told.
+fn expected_at_risk(counted: &[Fact]) -> Measured {
+    const UNIT: i128 = 2 * 10_i128.pow(36);
+    let mut groups: BTreeMap<(i64, i64, i64), Vec<&Fact>> = BTreeMap::new();
+    let mut subjects = BTreeSet::new();
+    for fact in counted {
+        let start = fact.time_us - fact.time_us % (5 * MINUTE_US);
+        if fact.tokens >= 99 {
+            subjects.insert((start, fact.subject));
+        }
+        let group = groups.entry((start, fact.subject, fact.model)).or_default();
+        group.push(fact);
+    }
+    let in_error = |error| Sums {
+        error: Some(error),
+        ..Sums::default()
+    };
+    let mut measured = Measured::new();
+    for ((start, subject, model), facts) in groups {
+        let units: i128 = facts.iter().map(|fact| i128::from(fact.tokens - 30)).sum();
+        let (group, sums) = if subjects.contains(&(start, subject)) {
+            (format!("u{subject}/"), in_error(OF_SUBJECT))
+        } else if facts.iter().any(|fact| fact.tokens >= 80) {
+            (format!("u{subject}/m{model}"), in_error(OF_GROUP))
+        } else if units.abs() >= 50 {
+            (format!("u{subject}/m{model}"), in_error(OF_VALUE))
+        } else {
+            let sums = Sums {
+                tokens: units * UNIT,
+                calls: i64::try_from(facts.len()).unwrap(),
+                ..Sums::default()
+            };
+            (format!("u{subject}/m{model}"), sums)
+        };
+        measured.insert((start, group), sums);
+    }
+    measured
+}
+
 fn expected(meter: &Meter, counted: &[Fact], ends: &[StreamEnd]) -> Measured {
+    if meter.definition().name == "risky" {
+        return expected_at_risk(counted);
+    }
     let by_model = meter.definition().name == "by_model";
     let all_tokens = meter.definition().name != "by_subject";
     let width_us = meter.definition().window_us;

@@ -3,11 +3,12 @@
 use super::{
     fold::{Aggregate, Kind, Rows},
     values::{as_decimal, scale_of, widest, within_38_digits},
+    wide,
 };
 use crate::money;
 use arrow::{
     array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array},
-    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Int64Type},
+    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Int64Type, i256},
 };
 use datafusion::{
     common::{Result, exec_datafusion_err, plan_err},
@@ -25,7 +26,7 @@ pub(super) fn quotient_scale(scale: i8) -> i8 {
 
 /// Divides numbers of one scale, and rounds half away from zero to [`quotient_scale`] digits.
 /// `divisor` is above zero.
-pub(super) fn quotient(name: &str, digits: i128, scale: i8, divisor: i64) -> Result<i128> {
+pub(super) fn quotient(name: &str, digits: i256, scale: i8, divisor: i64) -> Result<i128> {
     let zeros = quotient_scale(scale).abs_diff(scale);
     within_38_digits(name, money::quotient(digits, zeros, divisor.into()))
 }
@@ -61,7 +62,12 @@ impl Kind for Avg {
     }
 
     fn state(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        Ok(vec![widest(scale_of(&arguments[0])?), DataType::Int64])
+        let sum = widest(scale_of(&arguments[0])?);
+        Ok(vec![sum, DataType::Int64, wide::DIGITS])
+    }
+
+    fn wide(&self) -> usize {
+        1
     }
 
     fn aggregate(&self, args: &AccumulatorArgs) -> Result<Average> {
@@ -78,13 +84,13 @@ pub(super) struct Average {
 /// Sum and count of the values.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sum {
-    digits: i128,
+    digits: i256,
     count: i64,
 }
 
 impl Sum {
-    fn add(&mut self, digits: i128, count: i64) -> Result<()> {
-        self.digits = within_38_digits(NAME, self.digits.checked_add(digits))?;
+    fn add(&mut self, digits: i256, count: i64) -> Result<()> {
+        wide::add(&mut self.digits, digits)?;
         let count = self.count.checked_add(count);
         self.count = count.ok_or_else(|| exec_datafusion_err!("too many values for avg"))?;
         Ok(())
@@ -97,16 +103,18 @@ impl Aggregate for Average {
     fn update(&self, groups: &mut [Sum], arguments: &[ArrayRef], rows: Rows<'_>) -> Result<()> {
         let values = arguments[0].as_primitive::<Decimal128Type>();
         for (row, group) in rows.iter().filter(|(row, _)| values.is_valid(*row)) {
-            groups[group].add(values.value(row), 1)?;
+            groups[group].add(i256::from_i128(values.value(row)), 1)?;
         }
         Ok(())
     }
 
     fn merge(&self, groups: &mut [Sum], states: &[ArrayRef], rows: Rows<'_>) -> Result<()> {
-        let sums = states[0].as_primitive::<Decimal128Type>();
+        let sums = wide::Sums::of(&states[0], &states[2], self.scale)?;
         let counts = states[1].as_primitive::<Int64Type>();
-        for (row, group) in rows.iter().filter(|(row, _)| sums.is_valid(*row)) {
-            groups[group].add(sums.value(row), counts.value(row))?;
+        for (row, group) in rows.iter() {
+            if let Some(sum) = sums.value(row)? {
+                groups[group].add(sum, counts.value(row))?;
+            }
         }
         Ok(())
     }
@@ -115,11 +123,10 @@ impl Aggregate for Average {
         let sums = groups
             .iter()
             .map(|sum| (sum.count > 0).then_some(sum.digits));
+        let (sums, wide) = wide::columns(&sums.collect::<Vec<_>>(), self.scale)?;
         let counts = groups.iter().map(|sum| sum.count);
-        Ok(vec![
-            decimals(sums, self.scale)?,
-            Arc::new(Int64Array::from_iter_values(counts)),
-        ])
+        let counts = Arc::new(Int64Array::from_iter_values(counts));
+        Ok(vec![sums, counts, wide])
     }
 
     fn values(&self, groups: &[Sum]) -> Result<ArrayRef> {

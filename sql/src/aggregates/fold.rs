@@ -105,6 +105,11 @@ pub(super) trait Kind:
     /// The types of the state columns.
     fn state(&self, arguments: &[DataType]) -> Result<Vec<DataType>>;
 
+    /// How many of them, the last ones, hold the digits of [wide sums](super::wide).
+    fn wide(&self) -> usize {
+        0
+    }
+
     /// The aggregate for arguments that were coerced.
     fn aggregate(&self, args: &AccumulatorArgs) -> Result<Self::Aggregate>;
 }
@@ -161,11 +166,13 @@ impl<K: Kind> AggregateUDFImpl for Exact<K> {
             .iter()
             .map(|field| field.data_type().clone())
             .collect();
+        let states = self.kind.state(&types)?;
+        let own = states.len() - self.kind.wide();
         let field = |(number, data_type)| {
-            let name = format_state_name(args.name, &format!("state{number}"));
+            let kind = if number < own { "state" } else { "wide" };
+            let name = format_state_name(args.name, &format!("{kind}{number}"));
             Arc::new(Field::new(name, data_type, true))
         };
-        let states = self.kind.state(&types)?.into_iter();
         Ok((0_usize..).zip(states).map(field).collect())
     }
 

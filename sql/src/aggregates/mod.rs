@@ -14,6 +14,7 @@ use datafusion::{logical_expr::AggregateUDF, prelude::SessionContext};
 mod active;
 mod average;
 mod distinct;
+pub(crate) mod fault;
 mod fold;
 mod latest;
 mod percentile;
@@ -21,6 +22,7 @@ mod place;
 mod sum;
 mod values;
 pub(crate) mod weighted;
+pub(crate) mod wide;
 
 pub use sum::CheckedSum;
 

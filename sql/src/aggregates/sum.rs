@@ -1,10 +1,13 @@
 //! `sum`, exact: integers and decimals are added as 128-bit decimals of up to 38 digits, and a sum
 //! that needs more is an error. It never wraps.
 
-use super::values::{overflow, scale_of, widest, within_38_digits};
+use super::{
+    values::{overflow, scale_of, widest, within_38_digits},
+    wide::{self, narrow},
+};
 use arrow::{
     array::{Array, ArrayRef},
-    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef},
+    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef, i256},
 };
 use datafusion::{
     common::{Result, ScalarValue, plan_err},
@@ -23,8 +26,8 @@ const NAME: &str = "sum";
 
 /// `sum(x)`: DECIMAL(38, 0) for integers, DECIMAL(38, s) for DECIMAL(p, s), NULL over no values.
 ///
-/// Its state is one column of the result's type. A partial sum beyond 38 digits is an error even if
-/// later values would bring the whole back within them.
+/// Its state is one column of the result's type, and one for the digits of a [wide](super::wide) sum: only the
+/// whole decides whether it has too many digits, never the order of its values.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct CheckedSum {
     signature: Signature,
@@ -72,7 +75,8 @@ impl AggregateUDFImpl for CheckedSum {
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let name = format_state_name(args.name, "sum");
         let field = Field::new(name, args.return_type().clone(), true);
-        Ok(vec![Arc::new(field)])
+        let wide = Field::new(format_state_name(args.name, "wide"), wide::DIGITS, true);
+        Ok(vec![Arc::new(field), Arc::new(wide)])
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
@@ -123,7 +127,7 @@ fn summed_as(argument: &DataType) -> Result<DataType> {
 /// One sum, for a query without GROUP BY and for window functions.
 #[derive(Debug)]
 struct Sum {
-    sum: i128,
+    sum: i256,
     /// Values that were not NULL.
     count: usize,
     scale: i8,
@@ -132,20 +136,20 @@ struct Sum {
 impl Sum {
     fn of(result: &DataType) -> Result<Self> {
         Ok(Self {
-            sum: 0,
+            sum: i256::ZERO,
             count: 0,
             scale: scale_of(result)?,
         })
     }
 
     /// The sum of one batch, added up as one group.
-    fn batch_sum(&self, values: &ArrayRef) -> Result<i128> {
+    fn batch_sum(&self, values: &ArrayRef) -> Result<i256> {
         let mut batch = GroupSums::at_scale(self.scale);
         batch.add(values, &vec![0; values.len()], None, 1)?;
         Ok(batch.sum_of(0))
     }
 
-    fn apply(&mut self, sum: Option<i128>, count: Option<usize>) -> Result<()> {
+    fn apply(&mut self, sum: Option<i256>, count: Option<usize>) -> Result<()> {
         match (sum, count) {
             (Some(sum), Some(count)) => {
                 self.sum = sum;
@@ -175,13 +179,19 @@ impl Accumulator for Sum {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.update_batch(states)
+        let sums = wide::Sums::of(&states[0], &states[1], self.scale)?;
+        for row in 0..states[0].len() {
+            if let Some(more) = sums.value(row)? {
+                self.apply(self.sum.checked_add(more), self.count.checked_add(1))?;
+            }
+        }
+        Ok(())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let sum = match self.count {
             0 => None,
-            _ => Some(within_38_digits(NAME, Some(self.sum))?),
+            _ => Some(within_38_digits(NAME, narrow(self.sum))?),
         };
         Ok(ScalarValue::Decimal128(
             sum,
@@ -191,7 +201,12 @@ impl Accumulator for Sum {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.evaluate()?])
+        let sum = (self.count > 0).then_some(self.sum);
+        let (sum, wide) = wide::columns(&[sum], self.scale)?;
+        Ok(vec![
+            ScalarValue::try_from_array(&sum, 0)?,
+            ScalarValue::try_from_array(&wide, 0)?,
+        ])
     }
 
     fn size(&self) -> usize {

@@ -15,12 +15,13 @@
 use super::{
     average::{decimals, quotient, quotient_scale},
     fold::{Aggregate, Kind, Rows},
-    values::{as_decimal, scale_of, widest, within_38_digits},
+    values::{as_decimal, overflow, scale_of, widest, within_38_digits},
+    wide::{self, narrow},
 };
 use crate::schema;
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array},
-    datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType},
+    datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType, i256},
 };
 use datafusion::{
     common::{Result, exec_err, plan_err},
@@ -107,11 +108,26 @@ impl Kind for Weighted {
         Ok(widest(scale))
     }
 
-    /// `change, moment, from, until, whole`: Σ change, Σ change · at, and the time that is asked for.
+    /// `change, moment, from, until, whole`: Σ change, Σ change · at, and the time that is asked for; then the
+    /// digits of the two sums where they are wide.
     fn state(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         let sum = widest(scale_of(&arguments[0])?);
         let bound = DataType::Int64;
-        Ok(vec![sum.clone(), sum, bound.clone(), bound.clone(), bound])
+        let [from, until, whole] = [(); 3].map(|()| bound.clone());
+        let digits = wide::DIGITS;
+        Ok(vec![
+            sum.clone(),
+            sum,
+            from,
+            until,
+            whole,
+            digits.clone(),
+            digits,
+        ])
+    }
+
+    fn wide(&self) -> usize {
+        2
     }
 
     fn aggregate(&self, args: &AccumulatorArgs) -> Result<Weighing> {
@@ -131,8 +147,8 @@ pub(super) struct Weighing {
 /// The sums of a group, and the time they are asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sums {
-    change: i128,
-    moment: i128,
+    change: i256,
+    moment: i256,
     from: i64,
     until: i64,
     whole: i64,
@@ -144,9 +160,8 @@ impl Weighing {
             *group = Some(more);
             return Ok(());
         };
-        let name = self.kind.name();
-        sums.change = within_38_digits(name, sums.change.checked_add(more.change))?;
-        sums.moment = within_38_digits(name, sums.moment.checked_add(more.moment))?;
+        wide::add(&mut sums.change, more.change)?;
+        wide::add(&mut sums.moment, more.moment)?;
         sums.from = sums.from.min(more.from);
         sums.until = sums.until.max(more.until);
         sums.whole = sums.whole.max(more.whole);
@@ -155,12 +170,14 @@ impl Weighing {
 
     fn value(&self, sums: &Sums) -> Result<i128> {
         let name = self.kind.name();
-        let integral = sums.change.checked_mul(sums.until.into());
+        let integral = sums.change.checked_mul(i256::from(sums.until));
         let integral = integral.and_then(|whole| whole.checked_sub(sums.moment));
-        let integral = within_38_digits(name, integral)?;
+        let Some(integral) = integral else {
+            return overflow(name);
+        };
         match self.kind {
             // Microseconds are seconds with six digits after the point.
-            Weighted::Seconds => Ok(integral),
+            Weighted::Seconds => within_38_digits(name, narrow(integral)),
             Weighted::Level | Weighted::Days => quotient(name, integral, self.scale, sums.whole),
         }
     }
@@ -184,10 +201,10 @@ impl Aggregate for Weighing {
             }
             let (change, time_us) = (changes.value(row), times.value(row));
             let (from, until) = self.kind.window(time_us, widths.value(row))?;
-            let moment = change.checked_mul(self.kind.at(time_us).into());
+            let change = i256::from_i128(change);
             let event = Sums {
                 change,
-                moment: within_38_digits(self.kind.name(), moment)?,
+                moment: moment(self.kind.name(), change, self.kind.at(time_us))?,
                 from,
                 until,
                 whole: until - from,
@@ -198,14 +215,17 @@ impl Aggregate for Weighing {
     }
 
     fn merge(&self, groups: &mut [Self::Group], states: &[ArrayRef], rows: Rows<'_>) -> Result<()> {
-        let changes = states[0].as_primitive::<Decimal128Type>();
-        let moments = states[1].as_primitive::<Decimal128Type>();
+        let changes = wide::Sums::of(&states[0], &states[5], self.scale)?;
+        let moments = wide::Sums::of(&states[1], &states[6], self.scale)?;
         let [from, until, whole] =
             [2, 3, 4].map(|column: usize| states[column].as_primitive::<Int64Type>());
-        for (row, group) in rows.iter().filter(|(row, _)| changes.is_valid(*row)) {
+        for (row, group) in rows.iter() {
+            let (Some(change), Some(moment)) = (changes.value(row)?, moments.value(row)?) else {
+                continue;
+            };
             let sums = Sums {
-                change: changes.value(row),
-                moment: moments.value(row),
+                change,
+                moment,
                 from: from.value(row),
                 until: until.value(row),
                 whole: whole.value(row),
@@ -220,15 +240,20 @@ impl Aggregate for Weighing {
             let bounds = groups.iter().map(|sums| sums.as_ref().map(of));
             Arc::new(bounds.collect::<Int64Array>())
         };
-        let sums = |of: fn(&Sums) -> i128| {
-            decimals(groups.iter().map(|sums| sums.as_ref().map(of)), self.scale)
+        let sums = |of: fn(&Sums) -> i256| {
+            let sums: Vec<Option<i256>> = groups.iter().map(|sums| sums.as_ref().map(of)).collect();
+            wide::columns(&sums, self.scale)
         };
+        let (changes, wide_changes) = sums(|sums| sums.change)?;
+        let (moments, wide_moments) = sums(|sums| sums.moment)?;
         Ok(vec![
-            sums(|sums| sums.change)?,
-            sums(|sums| sums.moment)?,
+            changes,
+            moments,
             bounds(|sums| sums.from),
             bounds(|sums| sums.until),
             bounds(|sums| sums.whole),
+            wide_changes,
+            wide_moments,
         ])
     }
 
@@ -241,4 +266,26 @@ impl Aggregate for Weighing {
         };
         decimals(values.into_iter(), scale)
     }
+}
+
+/// A change, weighed with when it happened.
+fn moment(name: &str, change: i256, at: i64) -> Result<i256> {
+    match change.checked_mul(i256::from(at)) {
+        Some(moment) => Ok(moment),
+        None => overflow(name),
+    }
+}
+
+/// The columns of changes that all happened at one time each, NULL where there is none: `change, moment` and,
+/// where they are wide, their digits.
+pub(crate) fn moments(columns: &mut [ArrayRef], at: impl Fn(usize) -> i64) -> Result<()> {
+    let scale = scale_of(columns[0].data_type())?;
+    let changes = wide::Sums::of(&columns[0], &columns[5], scale)?;
+    let moment = |row| match changes.value(row)? {
+        Some(change) => moment("a level", change, at(row)).map(Some),
+        None => Ok(None),
+    };
+    let moments: Vec<Option<i256>> = (0..columns[0].len()).map(moment).collect::<Result<_>>()?;
+    (columns[1], columns[6]) = wide::columns(&moments, scale)?;
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Which window a failure belongs to: the input is run again, window by window.
 
-use super::{Meter, Version, pipeline::Stage, window};
+use super::{Meter, pipeline::Stage};
 use crate::error::Error;
 use arrow::{
     array::{AsArray, RecordBatch, TimestampMicrosecondArray, UInt32Array},
@@ -14,18 +14,6 @@ use std::collections::BTreeMap;
 type ByWindow = BTreeMap<i64, Vec<RecordBatch>>;
 
 impl Meter {
-    /// The error of a failed partial aggregate.
-    pub(super) async fn blame_events(
-        &self,
-        version: &Version,
-        events: RecordBatch,
-        error: DataFusionError,
-    ) -> Error {
-        let by_window = self.events_by_window(&events);
-        self.blame(&version.partial, by_window.unwrap_or_default(), error)
-            .await
-    }
-
     /// The error of a failed merge of states; `stage` is run again.
     pub(super) async fn blame_states(
         &self,
@@ -42,17 +30,6 @@ impl Meter {
             by_window.clear();
         }
         self.blame(stage, by_window, error).await
-    }
-
-    fn events_by_window(&self, events: &RecordBatch) -> Result<ByWindow, DataFusionError> {
-        let index = events.schema().index_of("event_time")?;
-        let times = events
-            .column(index)
-            .as_primitive::<TimestampMicrosecondType>();
-        let starts = window::window_starts(times, self.definition.window_us)?;
-        let mut by_window = ByWindow::new();
-        split_rows(events, &starts, &mut by_window)?;
-        Ok(by_window)
     }
 
     async fn blame(&self, stage: &Stage, by_window: ByWindow, error: DataFusionError) -> Error {

@@ -5,7 +5,7 @@
 //! after its last; fragments that overlap are one session. Overlapping does not depend on the order in which
 //! events come or fragments merge, so late events join sessions like any others.
 
-use super::{Meter, merging, shape::WINDOW_END, syntax::refused_option};
+use super::{Meter, faults::Spread, merging, shape::WINDOW_END, syntax::refused_option};
 use crate::{
     definitions::{Frame, LatePolicy},
     error::Result,
@@ -44,11 +44,11 @@ impl Meter {
             Frame::Tumbling => self.finish(states).await,
             Frame::Session { .. } => {
                 let sessions = self.joined(states, Joined::Whole).map_err(merging)?;
-                self.finish_joined(&sessions).await
+                self.finish_joined(&sessions, Spread::Overlapping).await
             }
             Frame::Hopping { size_us } => {
                 let hops = self.hops(states, size_us).map_err(merging)?;
-                let rows = self.finish_joined(&hops).await?;
+                let rows = self.finish_joined(&hops, Spread::SameStart).await?;
                 with_ends(&rows, size_us).map_err(merging)
             }
         }
@@ -60,11 +60,15 @@ impl Meter {
     /// # Errors
     /// [`crate::Error::Measure`] with the first window that fails.
     pub async fn rows_in_any_order(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
-        if self.definition.frame != Frame::Tumbling || !self.layout.kept.is_empty() {
-            return self.rows(states).await;
+        if self.definition.frame == Frame::Tumbling
+            && self.layout.is_restored_by_measures()
+            && let Some(finished) = self.finish_whole(&self.finish, states.to_vec()).await?
+        {
+            return self
+                .pane(&finished, None, Spread::SameStart)
+                .map_err(merging);
         }
-        let finished = self.finish_unsorted(states).await?;
-        self.pane(&finished, &[]).map_err(merging)
+        self.rows(states).await
     }
 
     /// The states of the sessions that end in `(from, until]`, in microseconds: the last event of each is

@@ -99,6 +99,21 @@ impl Halves {
         self.stage(&self.below, &self.input)
     }
 
+    /// Events to the keys of their groups, through the filter: what must not fail for an event to have a group.
+    pub(super) fn keys(&self) -> Result<Stage> {
+        let keys = AggregateExec::try_new(
+            AggregateMode::Partial,
+            self.partial.group_expr().clone(),
+            Vec::new(),
+            Vec::new(),
+            Arc::clone(self.partial.input()),
+            self.partial.input_schema(),
+        )?;
+        let mut below = self.below.clone();
+        below[0] = Arc::new(keys);
+        self.stage(&below, &self.input)
+    }
+
     /// States to fewer states.
     pub(super) fn reduce(&self) -> Result<Stage> {
         let states = self.state_schema();

@@ -44,7 +44,7 @@ pub(super) fn planner(
         .build())
 }
 
-/// Refuses types that are not exact, once the analyzer has settled them.
+/// Refuses types that are not exact, once the analyzer has settled them, and what fails on every event.
 pub(super) fn check_types(
     definition: &MeterDefinition,
     state: &SessionState,
@@ -53,7 +53,8 @@ pub(super) fn check_types(
     let analyzer = state.analyzer();
     let analysed = analyzer.execute_and_check(plan.clone(), state.config_options(), |_, _| {});
     let analysed = analysed.map_err(|source| shape::plan_error(definition, source))?;
-    shape::check_types(definition, &analysed)
+    shape::check_types(definition, &analysed)?;
+    shape::check_constants(definition, state, &analysed)
 }
 
 pub(super) async fn halves(

@@ -1,12 +1,12 @@
 //! A meter's query as a logical plan: checked, and rebuilt with the window as its first key.
 
 use super::{
-    calls,
+    calls, constants,
     syntax::{self, Place, START, refused},
     window,
 };
 use crate::{
-    aggregates,
+    aggregates::{self, fault::fault},
     definitions::{Frame, MeterDefinition},
     error::{Error, Result},
     session::arithmetic,
@@ -18,6 +18,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     error::DataFusionError,
+    execution::SessionState,
     functions_aggregate::expr_fn::max,
     logical_expr::{
         Aggregate, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Projection, Volatility,
@@ -33,10 +34,14 @@ const WINDOW_KEY: &str = "__tollgate_window";
 /// The end of a window or session, in a pane.
 pub(super) const WINDOW_END: &str = "window_end";
 
+/// The column of panes, rows and totals that says why a row has no values; NULL where it has.
+pub const ERROR: &str = "error";
+
 /// Columns that a pane has besides those of the query.
 const RESERVED: &[&str] = &[
     "window_start",
     WINDOW_END,
+    ERROR,
     "pane",
     "shard",
     "cut",
@@ -56,7 +61,7 @@ pub(super) struct Shape {
     pub(super) keys: Vec<String>,
     /// What is made of base windows.
     pub(super) frame: Frame,
-    /// The measures, as selected; then, for sessions, `window_end`.
+    /// The measures, as selected; then `error` and, for sessions, `window_end`.
     pub(super) measures: Vec<Measure>,
     /// How states become the measures.
     pub(super) finishing: Finishing,
@@ -106,7 +111,9 @@ pub(super) fn shape(definition: &MeterDefinition, plan: &LogicalPlan) -> Result<
     let planning = |source: DataFusionError| plan_error(definition, source);
     let finishing = finishing(aggregate, &measures).map_err(planning)?;
     let mut measures = measures;
-    let mut aggregate = aggregate.clone();
+    let of_fault = fault().call(vec![event_time(aggregate).map_err(planning)?]);
+    let (mut aggregate, error) = with_hidden(aggregate, of_fault, ERROR).map_err(planning)?;
+    measures.push(error);
     let window_us = match definition.frame {
         Frame::Tumbling | Frame::Hopping { .. } => definition.window_us,
         // Each instant by itself: which of them are one session is seen when they are put together.
@@ -290,6 +297,17 @@ pub(super) fn check_types(definition: &MeterDefinition, analysed: &LogicalPlan) 
     check_each(definition, analysed, inexact)
 }
 
+/// Refuses what fails whatever an event says, in a plan whose types are settled.
+pub(super) fn check_constants(
+    definition: &MeterDefinition,
+    state: &SessionState,
+    analysed: &LogicalPlan,
+) -> Result<()> {
+    check_each(definition, analysed, |expr, node| {
+        constants::failing(state, expr, node)
+    })
+}
+
 /// A floating-point value, an inexact operator, or an aggregate that is a list.
 pub(crate) fn inexact(expr: &Expr, node: &LogicalPlan) -> PlanResult<Found> {
     let schema = merge_schema(&node.inputs());
@@ -469,15 +487,24 @@ fn classify(
 /// Adds the end of a session as the last aggregate.
 fn session_end(aggregate: &Aggregate, gap_us: i64) -> PlanResult<(Aggregate, Measure)> {
     let end = window::session_end(gap_us).call(vec![event_time(aggregate)?]);
+    with_hidden(aggregate, max(end), WINDOW_END)
+}
+
+/// Adds an aggregate that nobody selected.
+fn with_hidden(
+    aggregate: &Aggregate,
+    hidden: Expr,
+    name: &str,
+) -> PlanResult<(Aggregate, Measure)> {
     let mut aggregates = aggregate.aggr_expr.clone();
-    aggregates.push(max(end));
+    aggregates.push(hidden);
     let place = aggregates.len() - 1;
     let groups = aggregate.group_expr.clone();
     let aggregate = Aggregate::try_new(Arc::clone(&aggregate.input), groups, aggregates)?;
     let column = aggregate.schema.fields().len() - 1;
     let column = Column::from(aggregate.schema.qualified_field(column));
     let measure = Measure {
-        name: WINDOW_END.to_owned(),
+        name: name.to_owned(),
         // Nobody selected it.
         item: usize::MAX,
         aggregates: BTreeSet::from([place]),

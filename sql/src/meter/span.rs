@@ -4,9 +4,12 @@
 //! of a period each state is restated: what happened in the period keeps its instant or day, and what
 //! happened before it is there from its first moment.
 
-use super::Meter;
+use super::{Meter, shape::ERROR};
 use crate::{
-    aggregates::{Timed, weighted::DAY_US},
+    aggregates::{
+        Timed,
+        weighted::{self, DAY_US},
+    },
     error::Result,
     schema,
 };
@@ -90,6 +93,8 @@ fn day_of(time_us: i64, zone: &TimeZone) -> i64 {
 pub(super) struct StateOf {
     pub(super) columns: Range<usize>,
     pub(super) timed: Option<Timed>,
+    /// Whether it is the fault of a group, which no time mends.
+    pub(super) is_fault: bool,
 }
 
 /// Whether states are of the span or from before it.
@@ -196,7 +201,7 @@ impl Meter {
 
     /// Without `carry_over` a level is all that earlier usage leaves.
     fn carries_state(&self, state: &StateOf) -> bool {
-        self.definition.carry_over || state.timed == Some(Timed::Microseconds)
+        self.definition.carry_over || state.is_fault || state.timed == Some(Timed::Microseconds)
     }
 
     /// Leaves out the groups whose level has come back to zero.
@@ -204,17 +209,22 @@ impl Meter {
         if self.definition.carry_over {
             return Ok(carried.clone());
         }
-        let levels: Vec<&Decimal128Array> = self
+        let levels: Vec<(&Decimal128Array, &ArrayRef)> = self
             .states_of_time(Timed::Microseconds)
             .map(|state| {
-                carried
-                    .column(state.columns.start)
-                    .as_primitive::<Decimal128Type>()
+                let level = carried.column(state.columns.start);
+                // The digits of a level that is wide.
+                let wide = carried.column(state.columns.start + 5);
+                (level.as_primitive::<Decimal128Type>(), wide)
             })
             .collect();
+        let faults = carried.column_by_name(ERROR);
         let has_level = |row| {
             let mut levels = levels.iter();
-            Some(levels.any(|level| level.is_valid(row) && level.value(row) != 0))
+            let has_level = levels.any(|(level, wide)| {
+                wide.is_valid(row) || level.is_valid(row) && level.value(row) != 0
+            });
+            Some(has_level || faults.is_some_and(|faults| faults.is_valid(row)))
         };
         let kept: BooleanArray = (0..carried.num_rows()).map(has_level).collect();
         Ok(filter_record_batch(carried, &kept)?)
@@ -252,7 +262,7 @@ fn restate_sums(
     let (from, at): (i64, Box<dyn Fn(usize) -> i64>) = match (timed, when) {
         (Timed::Microseconds, When::Within) => {
             bounds(
-                &mut columns[2..],
+                &mut columns[2..5],
                 [span.from_us, span.until_us, span.whole_us],
             );
             return Ok(());
@@ -268,25 +278,12 @@ fn restate_sums(
         ),
         (_, When::Before) => (days.start, Box::new(|_| days.start)),
     };
-    let changes = columns[0].as_primitive::<Decimal128Type>();
-    let moment = |row| {
-        if changes.is_null(row) {
-            return Ok(None);
-        }
-        match changes.value(row).checked_mul(at(row).into()) {
-            Some(moment) => Ok(Some(moment)),
-            None => exec_err!("a level overflow: the result needs more than 38 digits"),
-        }
-    };
-    let moments: Vec<Option<i128>> = (0..changes.len()).map(moment).collect::<PlanResult<_>>()?;
-    let moments = Decimal128Array::from(moments).with_data_type(changes.data_type().clone());
-    moments.validate_decimal_precision(arrow::datatypes::DECIMAL128_MAX_PRECISION)?;
-    columns[1] = Arc::new(moments);
+    weighted::moments(columns, at)?;
     let (until, whole) = match timed {
         Timed::Microseconds => (span.until_us, span.whole_us),
         Timed::Days | Timed::Operations => (days.end, span.whole_days),
     };
-    bounds(&mut columns[2..], [from, until, whole]);
+    bounds(&mut columns[2..5], [from, until, whole]);
     Ok(())
 }
 

@@ -38,6 +38,8 @@ pub struct Version {
     /// The columns that it reads.
     pub(super) input: SchemaRef,
     pub(super) partial: Stage,
+    /// The group of each event, without what is measured.
+    pub(super) keys: Stage,
 }
 
 impl Meter {
@@ -116,7 +118,7 @@ impl Version {
         definition: &MeterDefinition,
         fingerprint: u64,
         input: SchemaRef,
-        partial: Stage,
+        (partial, keys): (Stage, Stage),
     ) -> Self {
         Self {
             number: definition.version,
@@ -124,6 +126,7 @@ impl Version {
             fingerprint,
             input,
             partial,
+            keys,
         }
     }
 }

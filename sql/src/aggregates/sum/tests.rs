@@ -1,7 +1,9 @@
 //! What the two accumulators of `sum` add up, and what they refuse.
 
 use super::{super::values::LARGEST, *};
-use arrow::array::{BooleanArray, Decimal128Array, Int64Array, UInt64Array};
+use arrow::array::{
+    AsArray, BooleanArray, Decimal128Array, Int64Array, UInt64Array, new_null_array,
+};
 use datafusion::logical_expr::EmitTo;
 
 fn sums(scale: i8) -> GroupSums {
@@ -14,9 +16,9 @@ fn integers(values: Vec<Option<i64>>) -> Vec<ArrayRef> {
 
 fn states(values: Vec<Option<i128>>, scale: i8) -> Vec<ArrayRef> {
     let values = Decimal128Array::from(values);
-    vec![Arc::new(
-        values.with_precision_and_scale(38, scale).unwrap(),
-    )]
+    let values = values.with_precision_and_scale(38, scale).unwrap();
+    let wide = new_null_array(&DataType::Utf8, values.len());
+    vec![Arc::new(values), wide]
 }
 
 #[test]
@@ -109,12 +111,54 @@ fn thirty_eight_digits_fit_and_one_unit_more_does_not() {
     }
 }
 
+/// What groups add up to that get these values in turn, through states that are taken out in between.
+fn through_states(values: &[i128]) -> Result<Vec<ArrayRef>> {
+    let mut whole = sums(0);
+    for value in values {
+        let mut one = sums(0);
+        one.merge_batch(&states(vec![Some(*value); 3], 0), &[0, 1, 1], 2)?;
+        whole.merge_batch(&one.state(EmitTo::All)?, &[0, 1], 2)?;
+        let so_far = whole.state(EmitTo::All)?;
+        whole = sums(0);
+        whole.merge_batch(&so_far, &[0, 1], 2)?;
+    }
+    whole.state(EmitTo::All)
+}
+
 #[test]
-fn a_sum_beyond_128_bits_is_an_error_at_once() {
-    let twice = states(vec![Some(LARGEST), Some(LARGEST)], 0);
-    assert!(sums(0).merge_batch(&twice, &[0, 0], 1).is_err());
-    let and_null = states(vec![Some(LARGEST), Some(LARGEST), None], 0);
-    assert!(sums(0).merge_batch(&and_null, &[0, 0, 0], 1).is_err());
+fn a_sum_leaves_38_digits_and_128_bits_and_comes_back() {
+    for sign in [1, -1] {
+        let mut values = vec![sign * LARGEST; 5];
+        let wide = through_states(&values).unwrap();
+        assert_eq!(wide[0].null_count(), 2);
+        // 5 × (10^38 − 1), and twice that.
+        let texts = [
+            "499999999999999999999999999999999999995",
+            "999999999999999999999999999999999999990",
+        ];
+        let texts = texts.map(|text| {
+            if sign < 0 {
+                format!("-{text}")
+            } else {
+                text.to_owned()
+            }
+        });
+        assert_eq!(
+            wide[1]
+                .as_string::<i32>()
+                .iter()
+                .flatten()
+                .collect::<Vec<_>>(),
+            texts
+        );
+        let mut finished = sums(0);
+        finished.merge_batch(&wide, &[0, 1], 2).unwrap();
+        assert!(finished.evaluate(EmitTo::All).is_err());
+        values.extend([-sign * LARGEST; 5]);
+        values.push(sign * 7);
+        let back = through_states(&values).unwrap();
+        assert_eq!(back, states(vec![Some(sign * 7), Some(sign * 14)], 0));
+    }
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub(super) fn readings(readings: &[Reading]) -> RecordBatch {
 pub(super) fn cells(batch: &RecordBatch) -> Vec<Vec<String>> {
     let options = FormatOptions::new().with_null("NULL");
     let formatter = |column| ArrayFormatter::try_new(column, &options).unwrap();
+    let batch = without_faults(batch);
     let columns: Vec<_> = batch
         .columns()
         .iter()

@@ -1,0 +1,240 @@
+//! Faults stay small: what fails puts a group or a subject in error, and nothing else.
+
+use crate::world::{Cli, World};
+
+const DEFINITIONS: &str = "
+CREATE EVENT TYPE img (kind VARCHAR NOT NULL, w DECIMAL(38, 0) NOT NULL, h DECIMAL(38, 0) NOT NULL, day VARCHAR)
+WITH (type = 'img');
+CREATE METER area WITH (window = '1 hour', lateness = '0 seconds') AS
+SELECT subject, kind, SUM(w * h) AS area, COUNT(*) AS images FROM img GROUP BY subject, kind;
+CREATE METER days WITH (window = '1 hour', lateness = '0 seconds') AS
+SELECT subject, CAST(day AS DATE) AS day, COUNT(*) AS images FROM img GROUP BY subject, CAST(day AS DATE);
+CREATE METER images WITH (window = '1 hour', lateness = '0 seconds') AS
+SELECT subject, COUNT(*) AS images FROM img GROUP BY subject;
+CREATE PRICE by_area WITH (currency = 'USD') AS
+SELECT customer, SUM(area) AS quantity, per_unit(SUM(area), 0.5) AS amount FROM area GROUP BY customer;
+CREATE PLAN payg WITH (currency = 'USD') AS (by_area);
+";
+
+/// 10^20: its square has 41 digits.
+const LARGE: &str = "100000000000000000000";
+
+fn event(
+    id: &str,
+    subject: &str,
+    kind: &str,
+    hour: u32,
+    (w, h): (&str, &str),
+    day: &str,
+) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"test","type":"img","subject":"{subject}","time":"2026-01-15T{hour:02}:00:00Z","data":{{"kind":"{kind}","w":{w},"h":{h},"day":"{day}"}}}}"#
+    )
+}
+
+/// Six events of which two fail: one in `area`, for a product of 41 digits, one in `days`, whose group cannot be told.
+fn events() -> Vec<String> {
+    let day = "2026-01-15";
+    vec![
+        event("1", "honest", "png", 10, ("2", "3"), day),
+        event("2", "evil", "png", 10, (LARGE, LARGE), day),
+        event("3", "evil", "gif", 10, ("5", "5"), day),
+        event("4", "evil", "png", 10, ("1", "1"), "soon"),
+        event("5", "evil", "png", 11, ("7", "7"), day),
+        event("6", "honest", "png", 11, ("4", "5"), day),
+    ]
+}
+
+/// A lake that has the events, sent together or each by itself with a restart in between.
+async fn lake_of(world: &World, events: &[String], apart: bool) -> Cli {
+    let cli = world.cli();
+    for event in events {
+        world.send(&[], event).await;
+        if apart {
+            cli.run_to_end().await;
+        }
+    }
+    cli.run_to_end().await;
+    cli
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_fails_puts_its_group_in_error_or_its_subject_where_that_is_unknown() {
+    for (events, apart) in [
+        (events(), false),
+        (events(), true),
+        (events().into_iter().rev().collect(), false),
+    ] {
+        let world = World::new(DEFINITIONS).await;
+        let cli = lake_of(&world, &events, apart).await;
+        let statuses = "SELECT COUNT(*) FROM events WHERE status IN ('ok', 'late')";
+        assert_eq!(cli.query(statuses).await, [["6"]]);
+        let area = "SELECT date_part('hour', window_start), subject, kind, area, images FROM area WHERE error IS NULL
+                    ORDER BY 1, 2, 3";
+        assert_eq!(
+            cli.query(area).await,
+            [
+                ["10", "evil", "gif", "25", "1"],
+                ["10", "honest", "png", "6", "1"],
+                ["11", "evil", "png", "49", "1"],
+                ["11", "honest", "png", "20", "1"],
+            ]
+        );
+        let faults = "SELECT date_part('hour', window_start), subject, kind, error FROM area WHERE error IS NOT NULL";
+        let faults = cli.query(faults).await;
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0][..3], ["10", "evil", "png"]);
+        assert!(
+            faults[0][3].starts_with("an event cannot be measured: "),
+            "{faults:?}"
+        );
+
+        let days = "SELECT date_part('hour', window_start), subject, day, images FROM days WHERE error IS NULL
+                    ORDER BY 1, 2, 3";
+        assert_eq!(
+            cli.query(days).await,
+            [
+                ["10", "honest", "2026-01-15", "1"],
+                ["11", "evil", "2026-01-15", "1"],
+                ["11", "honest", "2026-01-15", "1"],
+            ]
+        );
+        let faults = "SELECT date_part('hour', window_start), subject, day IS NULL, error FROM days
+                      WHERE error IS NOT NULL";
+        let faults = cli.query(faults).await;
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0][..3], ["10", "evil", "true"]);
+        assert!(
+            faults[0][3].starts_with("the group of an event cannot be told: "),
+            "{faults:?}"
+        );
+        assert!(faults[0][3].contains("soon"), "{faults:?}");
+        assert_eq!(cli.query("SELECT SUM(images) FROM images").await, [["6"]]);
+        cli.audit().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_customer_in_error_gets_no_invoice() {
+    let world = World::new(DEFINITIONS).await;
+    let cli = lake_of(&world, &events(), false).await;
+    for command in [
+        &["invoice", "--period", "2026-01"][..],
+        &["invoice", "--period", "2026-01", "--finalize"],
+    ] {
+        let ran = cli.run(command).await;
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        // (2 × 3 + 4 × 5) × 0.5.
+        assert!(
+            ran.stdout.contains("honest") && ran.stdout.contains("13.00 USD"),
+            "{ran:#?}"
+        );
+        assert!(!ran.stdout.contains("evil"), "{ran:#?}");
+        for line in [
+            "customer `evil`: meter `area`, subject `evil`: an event cannot be measured: ",
+            "customer `evil`: meter `days`, subject `evil`: the group of an event cannot be told: ",
+        ] {
+            assert!(ran.stderr.contains(line), "{ran:#?}");
+        }
+    }
+    let issued = cli
+        .query("SELECT customer, CAST(total AS DECIMAL(38, 2)) FROM invoices")
+        .await;
+    assert_eq!(issued, [["honest", "13.00"]]);
+    // Of one customer alone the others' faults are not said.
+    cli.succeed(&["invoice", "--period", "2026-01", "--customer", "honest"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_in_error_is_read_only_where_no_value_of_it_is() {
+    let world = World::new(DEFINITIONS).await;
+    let cli = lake_of(&world, &events(), false).await;
+    let error = "meter `area`, window 2026-01-15T10:00:00Z, subject `evil` is in error: an event cannot be measured: ";
+    for sql in [
+        "SELECT * FROM area",
+        "SELECT SUM(area) FROM area",
+        "SELECT 1 FROM area WHERE area > 5",
+        "SELECT area FROM area_windows WHERE subject = 'evil'",
+    ] {
+        let ran = cli.run(&["query", sql]).await;
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        assert!(ran.stderr.contains(error), "{ran:#?}");
+        assert!(ran.stderr.contains("WHERE error IS NULL"), "{ran:#?}");
+    }
+    for (sql, sum) in [
+        ("SELECT SUM(area) FROM area WHERE error IS NULL", "100"),
+        (
+            "SELECT SUM(area) FROM area WHERE error IS NULL AND area > 20",
+            "74",
+        ),
+        (
+            "SELECT SUM(a.area) FROM area a WHERE a.subject = 'honest'",
+            "26",
+        ),
+        (
+            "SELECT SUM(area) FROM area WHERE window_start > '2026-01-15T10:30:00Z'",
+            "69",
+        ),
+        ("SELECT COUNT(*) FROM area WHERE subject = 'evil'", "3"),
+    ] {
+        assert_eq!(cli.query(sql).await, [[sum]], "{sql}");
+    }
+    let panes = "SELECT area IS NULL, images IS NULL FROM area_panes WHERE error IS NOT NULL";
+    assert_eq!(cli.query(panes).await, [["true", "true"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sum_is_judged_by_its_whole_never_by_the_way_there() {
+    // Three times 6·10^37 does not fit 38 digits; minus as much, it does.
+    let six = format!("6{}", "0".repeat(37));
+    let minus = format!("-{six}");
+    let day = "2026-01-15";
+    let sums = |ids: &[(&str, &str)]| -> Vec<String> {
+        let events = ids
+            .iter()
+            .map(|(id, w)| event(id, "a", "png", 10, (w, "1"), day));
+        events
+            .chain([event("b", "b", "png", 10, ("2", "2"), day)])
+            .collect()
+    };
+    let coming_back = [
+        ("1", &*six),
+        ("2", &*six),
+        ("3", &*six),
+        ("4", &*minus),
+        ("5", &*minus),
+    ];
+    for apart in [false, true] {
+        let world = World::new(DEFINITIONS).await;
+        // Apart, each event but the first comes late, and makes a pane of its own.
+        let cli = lake_of(&world, &sums(&coming_back[..3]), apart).await;
+        let faults = cli
+            .query("SELECT subject, error FROM area WHERE error IS NOT NULL")
+            .await;
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(
+            faults[0],
+            [
+                "a",
+                "the values cannot be made: Execution error: sum overflow: the result needs more than 38 digits"
+            ]
+        );
+        assert_eq!(
+            cli.query("SELECT area FROM area WHERE error IS NULL").await,
+            [["4"]]
+        );
+        cli.audit().await;
+        for (id, w) in &coming_back[3..] {
+            world
+                .send(&[], &event(id, "a", "png", 10, (w, "1"), day))
+                .await;
+            cli.run_to_end().await;
+        }
+        let whole = cli
+            .query("SELECT subject, area, images FROM area ORDER BY subject")
+            .await;
+        assert_eq!(whole, [["a", &*six, "5"], ["b", "4", "1"]]);
+        cli.audit().await;
+    }
+}

@@ -182,15 +182,27 @@ impl Error {
     }
 }
 
+/// What came with an event, on one line and without what a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
+}
+
 /// Each customer, the meter and why, a line each.
 fn each_in_error(in_error: &BTreeSet<InError>) -> String {
     let line = |known: &InError| {
         format!(
             "customer `{}`: meter `{}`, subject `{}`: {}",
-            known.customer.escape_debug(),
+            printable(&known.customer),
             known.meter,
-            known.subject.escape_debug(),
-            known.reason.escape_debug()
+            printable(&known.subject),
+            printable(&known.reason)
         )
     };
     let lines: Vec<String> = in_error.iter().map(line).collect();

@@ -6,10 +6,11 @@ use crate::{
     error::{Error, Result},
     metering::{Pending, Written},
 };
+use arrow::array::{Array, RecordBatch};
 use async_trait::async_trait;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::{Attempt, Sequence, Staged, Table};
-use tollgate_sql::meter::Meter;
+use tollgate_sql::meter::{ERROR, Meter};
 
 /// Takes panes that are ready.
 #[async_trait]
@@ -79,6 +80,7 @@ impl PaneWriter {
         let meter = &self.meters[pending.lane];
         let table = self.tables[pending.lane].as_mut();
         let panes = pending.panes(meter, &self.owner.shard, position).await?;
+        warn_of_faults(meter, &panes);
         let commit_id = self
             .owner
             .commit_id(position.sequence, table.version().unsigned_abs());
@@ -90,6 +92,20 @@ impl PaneWriter {
         };
         commit::commit_once(table, &attempt, &staged, &self.owner, self.clock.as_ref()).await?;
         Ok(staged.rows)
+    }
+}
+
+/// Says that some panes have no values, and where to see why.
+fn warn_of_faults(meter: &Meter, panes: &[RecordBatch]) {
+    let in_error = |rows: &RecordBatch| rows.num_rows() - rows[ERROR].null_count();
+    let panes: usize = panes.iter().map(in_error).sum();
+    if panes > 0 {
+        let meter = &meter.definition().name;
+        tracing::warn!(
+            meter,
+            panes,
+            "panes are in error, see the column `error` of the meter"
+        );
     }
 }
 

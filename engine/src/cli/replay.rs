@@ -180,3 +180,86 @@ impl Replay {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use std::sync::Arc;
+    use tollgate_sql::session;
+
+    /// Of each row of `events`: id, status, reason.
+    const ROWS: [(&str, &str, Option<&str>); 7] = [
+        (
+            "untyped",
+            "unmatched",
+            Some("no event type is defined for `gpu`"),
+        ),
+        (
+            "of a meter",
+            "rejected",
+            Some(
+                "meter `px` failed in the window that starts at 2026-01-15T10:00:00Z: Execution error: overflow",
+            ),
+        ),
+        (
+            "counted since",
+            "rejected",
+            Some("meter `px` failed in the window that starts at any: Execution error: overflow"),
+        ),
+        ("of its type", "rejected", Some("check failed: meter > 0")),
+        (
+            "malformed",
+            "rejected",
+            Some("field `meter` is required but missing or null"),
+        ),
+        (
+            "other",
+            "conflict",
+            Some("meter `px` failed in the window that starts at any"),
+        ),
+        ("counted since", "late", None),
+    ];
+
+    /// The ids that are published again.
+    async fn replayed(unmatched: bool, rejected: bool) -> Vec<String> {
+        let text = |of: fn(&(&str, &str, Option<&str>)) -> Option<String>| -> ArrayRef {
+            Arc::new(ROWS.iter().map(of).collect::<StringArray>())
+        };
+        let numbers = || -> ArrayRef { Arc::new(Int64Array::from_iter_values(0..7)) };
+        let rows = RecordBatch::try_from_iter([
+            ("shard", text(|_| Some("USAGE".into()))),
+            ("type", text(|_| Some("gpu".into()))),
+            ("source", text(|_| Some("s".into()))),
+            ("event_id", text(|row| Some(row.0.into()))),
+            ("status", text(|row| Some(row.1.into()))),
+            ("reason", text(|row| row.2.map(str::to_owned))),
+            ("raw", text(|_| None)),
+            ("content_hash", numbers()),
+            ("event_time", numbers()),
+            ("sequence", numbers()),
+            ("ordinal", numbers()),
+        ]);
+        let context = session::context();
+        context.register_batch("events", rows.unwrap()).unwrap();
+        let frame = context.sql(include_str!("replay.sql")).await.unwrap();
+        let values = vec![
+            ("shard", ScalarValue::from("USAGE")),
+            ("unmatched", ScalarValue::from(unmatched)),
+            ("rejected", ScalarValue::from(rejected)),
+        ];
+        let frame = frame.with_param_values(values).unwrap();
+        let found = frame.collect().await.unwrap();
+        let ids = found
+            .iter()
+            .flat_map(|rows| rows["event_id"].as_string::<i32>());
+        ids.map(|id| id.unwrap().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_set_aside_for_our_reasons_is_replayed_and_nothing_else() {
+        assert_eq!(replayed(true, false).await, ["untyped"]);
+        assert_eq!(replayed(false, true).await, ["of a meter"]);
+        assert_eq!(replayed(true, true).await, ["untyped", "of a meter"]);
+    }
+}

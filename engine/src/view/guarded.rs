@@ -3,7 +3,7 @@
 //! What a statement asks of windows, subjects, dimensions and `error` is answered here, before a value is read, so that
 //! `WHERE error IS NULL` leaves out what is in error, and so does any other condition on these columns.
 
-use crate::metering::micros;
+use crate::{error::printable, metering::micros};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     compute::filter_record_batch,
@@ -77,8 +77,8 @@ impl Guarded {
                     "meter `{}`, window {start}, subject `{}` is in error: {}; leave it out with WHERE error IS \
                      NULL, or by its window or subject",
                     self.meter.definition().name,
-                    rows["subject"].as_string::<i32>().value(row).escape_debug(),
-                    faults.value(row).escape_debug()
+                    printable(rows["subject"].as_string::<i32>().value(row)),
+                    printable(faults.value(row))
                 );
             }
         }

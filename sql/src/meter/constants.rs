@@ -44,12 +44,12 @@ pub(crate) fn failing(state: &SessionState, expr: &Expr, node: &LogicalPlan) -> 
         return Ok(None);
     };
     let with_the_least = with_the_least(&columns)?;
-    let read = expr.column_refs().into_iter();
+    let mut read = expr.column_refs().into_iter();
     let is_time = |column: &Column| {
         let data_type = schema.data_type(column);
         data_type.is_ok_and(|data_type| matches!(data_type, DataType::Timestamp(..)))
     };
-    let of_time_alone = read.fold(true, |all, column| all && is_time(column));
+    let of_time_alone = read.all(is_time);
     let events = match of_time_alone {
         true => vec![with_the_least],
         false => vec![without_values(&columns)?, with_the_least],

@@ -136,7 +136,7 @@ async fn panes_that_were_stored_before_are_read_as_they_were() {
             .await;
     let events = [event(0, "a", None, 1), event(1, "a", None, 2)];
     let states = meter.partial(batch(&events)).await.unwrap();
-    let pane = meter.finish(&[states.clone()]).await.unwrap();
+    let pane = meter.finish(std::slice::from_ref(&states)).await.unwrap();
     let before = pane.schema();
     let before = before.fields().iter().enumerate();
     let before = before.filter(|(_, f)| f.name() != ERROR && !f.name().ends_with("_wide"));

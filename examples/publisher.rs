@@ -235,9 +235,7 @@ async fn bill(settings: &Settings) -> Result<()> {
     assert_eq!(usage, USAGE);
 
     let period = Period::month("2026-01", &settings.billing.time_zone)?;
-    let drafts = billing::draft(&view, &settings.billing, &period)
-        .await?
-        .invoices;
+    let drafts = billing::draft(&view, &settings.billing, &period).await?;
     let issued = billing::issue(&view, &lake, drafts, &period, &SystemClock).await?;
     print!("{}", listing(&issued.issued));
     let invoices = issued.issued.iter();

@@ -5,6 +5,8 @@
 //! is the point of no return. `line_items` is derived from those documents, so a crash between the two
 //! is mended by deriving what is missing, before anything else is issued.
 
+mod review;
+
 use crate::{
     catalog::{Catalog, table},
     clock::Clock,
@@ -30,11 +32,15 @@ use tollgate_sql::{
     definitions::{PlanDefinition, PriceDefinition},
     invoice::{
         self, Invoice, Status, Terms,
+        basis::{self, Basis, RatedBy, Usage},
         tables::{invoices_batch, line_items_batch, line_items_schema},
     },
     rating::{Charge, rate},
     schema,
 };
+
+use review::review;
+pub use review::{Gap, Refused, Review, causes_text, review_of};
 
 /// The `txn` app id, in `invoices` and in `line_items`, of the last number they hold.
 const NUMBER_MARK: &str = "invoices/number";
@@ -46,27 +52,65 @@ pub struct Issued {
     pub issued: Vec<Invoice>,
     /// Customers who had their invoice for this period already, untouched.
     pub already: Vec<String>,
-    /// Of these, customers whose usage has changed since; the difference is not on any invoice yet.
-    pub changed: Vec<String>,
+    /// What else there is to say.
+    pub review: Review,
+}
+
+/// The drafts of a period, and what they were made from.
+#[derive(Debug)]
+pub struct Drafts {
+    /// The invoice of every customer with a charge, by customer.
+    pub invoices: Vec<Invoice>,
+    /// Customers who get no invoice until their usage is mended, and why, in order.
+    pub in_error: BTreeSet<InError>,
+    /// The one customer that is asked for, and the drafts of the others.
+    only: Option<String>,
+    others: Vec<Invoice>,
+    plan: PlanDefinition,
+    usage: BTreeMap<String, Vec<Usage>>,
+    rated_by: RatedBy,
+}
+
+impl Drafts {
+    /// Leaves the drafts of one customer. What the others' come to is kept, to be compared with.
+    pub fn retain(&mut self, customer: &str) {
+        let drafts = std::mem::take(&mut self.invoices).into_iter();
+        let (asked_for, others) = drafts.partition(|draft| draft.customer == customer);
+        self.invoices = asked_for;
+        self.others = others;
+        self.in_error.retain(|known| known.customer == customer);
+        self.only = Some(customer.to_owned());
+    }
+
+    /// Whether a customer is one that is asked for.
+    fn is_asked_for(&self, customer: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == customer)
+    }
+
+    /// What a customer's invoice is made from.
+    fn basis(&self, customer: &str) -> Basis {
+        Basis {
+            usage: self.usage.get(customer).cloned().unwrap_or_default(),
+            rated_by: self.rated_by.clone(),
+        }
+    }
+
+    fn of(&self, customer: &str) -> Option<&Invoice> {
+        let mut invoices = self.invoices.iter().chain(&self.others);
+        invoices.find(|draft| draft.customer == customer)
+    }
 }
 
 /// The schema of `invoices`: what an invoice says, its serial number, and its lines as it was issued
-/// (rows of `line_items`, one JSON object a line).
+/// (rows of `line_items`, one JSON object a line), and what it was made from ([`Basis`]; NULL in those that were
+/// issued before that was kept).
 pub fn invoices_schema() -> SchemaRef {
     let schema = invoice::tables::invoices_schema();
     let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
     fields.push(Field::new("serial", DataType::Int64, false));
     fields.push(Field::new("document", DataType::Utf8, false));
+    fields.push(Field::new("basis", DataType::Utf8, true));
     Arc::new(Schema::new(fields))
-}
-
-/// The drafts of a period.
-#[derive(Debug, Default)]
-pub struct Drafts {
-    /// One for each customer with usage, by customer.
-    pub invoices: Vec<Invoice>,
-    /// Customers who get no invoice until their usage is mended, and why, in order.
-    pub in_error: BTreeSet<InError>,
 }
 
 /// Drafts the invoice of every customer with usage in the period. A customer whose usage is in error in any meter has
@@ -75,7 +119,10 @@ pub struct Drafts {
 /// # Errors
 /// There is no such plan, or a price fails.
 pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> Result<Drafts> {
-    let plan = plan(view, settings)?;
+    draft_on(view, plan(view, settings)?, period).await
+}
+
+async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result<Drafts> {
     let Totals {
         meters: totals,
         in_error,
@@ -83,12 +130,14 @@ pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> 
     let mut in_error: BTreeSet<InError> = in_error.into_iter().collect();
     let subscription = subscription(&totals, &plan.name, period)?;
     let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
+    let mut rated_by = RatedBy::default();
     for name in &plan.prices {
         let price = price_in_force(view, name, period)?;
         let (session, windows_in_error) = view
             .period_session(period, &price.query, &totals, subscription.clone())
             .await?;
         in_error.extend(windows_in_error);
+        note_rating(view.catalog(), &session, price, &mut rated_by)?;
         for charge in rate(&session, price).await? {
             charges
                 .entry(charge.customer.clone())
@@ -110,7 +159,59 @@ pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> 
     Ok(Drafts {
         invoices: charges.iter().map(assemble).collect::<Result<_>>()?,
         in_error,
+        only: None,
+        others: Vec::new(),
+        plan: plan.clone(),
+        usage: usage_of_all(view.catalog(), &totals)?,
+        rated_by,
     })
+}
+
+/// Notes what a price is, and what the rate tables are that its session has.
+fn note_rating(
+    catalog: &Catalog,
+    session: &SessionContext,
+    price: &PriceDefinition,
+    rated_by: &mut RatedBy,
+) -> Result<()> {
+    let version = price.version.to_string();
+    let text = [
+        version.as_str(),
+        price.query.as_str(),
+        price.currency.as_str(),
+    ];
+    let hash = basis::hash(text.into_iter());
+    rated_by.prices.insert(price.name.clone(), hash);
+    for (table, rows) in catalog
+        .definitions
+        .rate_tables
+        .iter()
+        .zip(&catalog.rate_tables)
+    {
+        let is_read = session
+            .table_exist(table.name.as_str())
+            .map_err(query_error("looking for rate tables"))?;
+        if is_read && !rated_by.rate_tables.contains_key(&table.name) {
+            rated_by
+                .rate_tables
+                .insert(table.name.clone(), basis::rows_hash(rows)?);
+        }
+    }
+    Ok(())
+}
+
+/// What every customer used of every meter.
+fn usage_of_all(catalog: &Catalog, totals: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Usage>>> {
+    let mut all: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
+    for (meter, totals) in catalog.meters.iter().zip(totals) {
+        let measures = meter.measures().iter().map(|field| field.name().as_str());
+        let measures: Vec<&str> = measures.collect();
+        let usage = basis::usage_of(&meter.definition().name, &measures, totals)?;
+        for (customer, usage) in usage {
+            all.entry(customer).or_default().extend(usage);
+        }
+    }
+    Ok(all)
 }
 
 /// Evaluates every price over meters without usage, so that a mistake in one is found before the first
@@ -223,7 +324,7 @@ fn subscription(totals: &[RecordBatch], plan: &str, period: &Period) -> Result<R
 pub async fn issue(
     view: &View,
     lake: &Lake,
-    drafts: Vec<Invoice>,
+    drafts: Drafts,
     period: &Period,
     clock: &dyn Clock,
 ) -> Result<Issued> {
@@ -240,22 +341,26 @@ pub async fn issue(
         )
         .await?;
     derive_line_items(&invoices, &mut line_items).await?;
-    check_overlap(&invoices, &drafts, period).await?;
+    check_overlap(&invoices, &drafts.invoices, period).await?;
     let issued_before = issued_in(&invoices, period).await?;
-    let mut outcome = Issued::default();
-    for draft in drafts {
-        match issued_before.get(draft.id.as_str()) {
-            None => outcome.issued.push(draft),
-            Some(document) => {
-                if document_of(&draft)? != *document {
-                    outcome.changed.push(draft.customer.clone());
-                }
-                outcome.already.push(draft.customer);
-            }
+    let mut outcome = Issued {
+        review: review(view, &invoices, &drafts, period).await?,
+        ..Issued::default()
+    };
+    let mut bases = Vec::new();
+    for draft in &drafts.invoices {
+        let is_refused = |refused: &Refused| refused.customer == draft.customer;
+        if !issued_before.contains_key(draft.id.as_str())
+            && !outcome.review.refused.iter().any(is_refused)
+        {
+            outcome.issued.push(draft.clone());
+            bases.push(drafts.basis(&draft.customer).to_json());
         }
     }
+    let already = issued_before.into_values();
+    outcome.already = already.filter(|c| drafts.is_asked_for(c)).collect();
     if !outcome.issued.is_empty() {
-        commit_invoices(&mut invoices, &mut outcome.issued, clock.now_us()).await?;
+        commit_invoices(&mut invoices, &mut outcome.issued, bases, clock.now_us()).await?;
         derive_line_items(&invoices, &mut line_items).await?;
     }
     Ok(outcome)
@@ -336,15 +441,14 @@ async fn check_overlap(invoices: &dyn Table, drafts: &[Invoice], period: &Period
     Ok(())
 }
 
-/// The documents of what was issued for a period, by invoice id.
+/// Who has which invoice for a period, by its id.
 async fn issued_in(invoices: &dyn Table, period: &Period) -> Result<BTreeMap<String, String>> {
     let mut issued = BTreeMap::new();
     for batch in rows_where(invoices, within(period)).await? {
         let ids = batch["invoice"].as_string::<i32>();
-        let documents = batch["document"].as_string::<i32>();
-        for row in 0..batch.num_rows() {
-            issued.insert(ids.value(row).to_owned(), documents.value(row).to_owned());
-        }
+        let customers = batch["customer"].as_string::<i32>();
+        let of_row = |row| (ids.value(row).to_owned(), customers.value(row).to_owned());
+        issued.extend((0..ids.len()).map(of_row));
     }
     Ok(issued)
 }
@@ -389,6 +493,7 @@ fn without_cut(lines: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowEr
 async fn commit_invoices(
     table: &mut dyn Table,
     invoices: &mut [Invoice],
+    bases: Vec<String>,
     now_us: i64,
 ) -> Result<()> {
     let last = table.mark(NUMBER_MARK).unwrap_or(0);
@@ -407,6 +512,7 @@ async fn commit_invoices(
     let mut columns = invoices_batch(invoices)?.columns().to_vec();
     columns.push(Arc::new(Int64Array::from(serials)));
     columns.push(Arc::new(StringArray::from(documents)));
+    columns.push(Arc::new(StringArray::from(bases)));
     let rows = RecordBatch::try_new(invoices_schema(), columns)
         .map_err(query_error("writing invoices"))?;
     commit(table, &[rows], number).await

@@ -51,6 +51,21 @@ impl Period {
         })
     }
 
+    /// Any time from one instant to a later one in this period's zone, such as an earlier billing period's.
+    pub(crate) fn between(&self, start_us: i64, end_us: i64) -> Self {
+        let day = |us: i64| {
+            let instant = Timestamp::from_microsecond(us).unwrap_or_default();
+            self.zone.to_datetime(instant).date()
+        };
+        Period {
+            first_day: day(start_us),
+            last_day: day(end_us.saturating_sub(1)),
+            start_us,
+            end_us,
+            zone: self.zone.clone(),
+        }
+    }
+
     /// The first day.
     pub fn first_day(&self) -> Date {
         self.first_day

@@ -5,6 +5,8 @@
 //! the rounded lines, so it always equals what is printed above it. Minimums, discounts, credits, taxes
 //! and adjustments are further [`LineKind`]s of the same list.
 
+pub mod basis;
+pub mod changes;
 pub mod tables;
 #[cfg(test)]
 mod tests;

@@ -172,9 +172,7 @@ async fn compare(expected: &Expected, counts: &Counts, view: &View) -> Result<()
 
 /// As `tollgate invoice --finalize` does.
 async fn bill(view: &View, lake: &Lake, settings: &Settings, period: &Period) -> Result<()> {
-    let drafts = billing::draft(view, &settings.billing, period)
-        .await?
-        .invoices;
+    let drafts = billing::draft(view, &settings.billing, period).await?;
     let issued = billing::issue(view, lake, drafts, period, &SystemClock).await?;
     output::print(&show::invoices(&issued, period)?)
 }

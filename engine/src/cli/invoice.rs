@@ -1,7 +1,7 @@
 //! `tollgate invoice`: drafts invoices for a billing period, or issues them.
 
 use crate::{
-    billing::{self, Drafts, Issued},
+    billing::{self, Issued, Review, causes_text},
     cli::{
         load,
         output::{self, Format},
@@ -15,6 +15,7 @@ use crate::{
 use arrow::array::RecordBatch;
 use clap::{Args, ValueEnum};
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -22,6 +23,7 @@ use std::{
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::invoice::{
     Invoice,
+    changes::Change,
     tables::{invoices_batch, line_items_batch},
 };
 
@@ -75,51 +77,119 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         false => Lake::open_to_read(&settings.lake.url, &settings.base).await?,
     };
     let view = View::open(catalog, &lake).await?;
-    let Drafts {
-        invoices: mut drafts,
-        mut in_error,
-    } = billing::draft(&view, &settings.billing, &period).await?;
+    let mut drafts = billing::draft(&view, &settings.billing, &period).await?;
     if let Some(customer) = &arguments.customer {
-        drafts.retain(|draft| draft.customer == *customer);
-        in_error.retain(|known| known.customer == *customer);
+        drafts.retain(customer);
     }
-    let tables = match arguments.finalize {
+    let in_error = drafts.in_error.clone();
+    let (tables, review) = match arguments.finalize {
         false => {
-            output::print(&listing(&drafts))?;
-            (invoices_batch(&drafts)?, line_items_batch(&drafts)?)
+            let review = billing::review_of(&view, &lake, &drafts, &period).await?;
+            output::print(&listing(&drafts.invoices))?;
+            output::print(&changes_text(&review))?;
+            let tables = (
+                invoices_batch(&drafts.invoices)?,
+                line_items_batch(&drafts.invoices)?,
+            );
+            (tables, review)
         }
         true => {
             let issued = billing::issue(&view, &lake, drafts, &period, &SystemClock).await?;
             output::print(&summary(&issued))?;
             output::print(&listing(&issued.issued))?;
+            output::print(&changes_text(&issued.review))?;
             // What was issued before too, or a second run would leave empty files behind.
-            billing::issued(&lake, &period, arguments.customer.as_deref()).await?
+            let tables = billing::issued(&lake, &period, arguments.customer.as_deref()).await?;
+            (tables, issued.review)
         }
     };
     if let Some(folder) = &arguments.out {
         export(folder, &tables, &arguments.format)?;
     }
-    match in_error.is_empty() {
-        true => Ok(()),
-        false => Err(Error::InError { in_error }),
+    if !in_error.is_empty() {
+        return Err(Error::InError { in_error });
     }
+    check_refused(&review)
 }
 
-/// What issuing did, for people.
+/// What issuing did, for people: how many invoices, and of those issued before which would be others now, by cause.
 pub fn summary(issued: &Issued) -> String {
     let mut text = format!("{} invoices issued", issued.issued.len());
-    let (already, changed) = (issued.already.len(), &issued.changed);
+    let already = issued.already.len();
     if already > 0 {
         let _ = write!(text, ", {already} were issued before");
     }
-    if !changed.is_empty() {
-        let customers = changed.join(", ");
+    for (causes, customers) in by_causes(&issued.review.changed) {
+        let customers = customers.join(", ");
         let _ = write!(
             text,
-            "; usage has changed since, and is not invoiced yet, for: {customers}"
+            "; {causes} has changed since, and is not invoiced yet, for: {customers}"
         );
     }
     text + "\n"
+}
+
+/// Customers by why their invoices would be others now.
+fn by_causes(changed: &[Change]) -> BTreeMap<String, Vec<&str>> {
+    let mut by_causes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for change in changed {
+        let causes = causes_text(&change.causes);
+        by_causes.entry(causes).or_default().push(&change.customer);
+    }
+    by_causes
+}
+
+/// One line for each invoice that would be another now, and one for each customer with usage between two billing
+/// periods.
+fn changes_text(review: &Review) -> String {
+    let mut text = String::new();
+    for change in &review.changed {
+        let _ = writeln!(
+            text,
+            "changed      {:<32} {} was {}, would be {} now: {} {} on no invoice, because {} has changed",
+            change.customer,
+            change.number,
+            change.issued,
+            change.now,
+            change.difference,
+            change.currency,
+            causes_text(&change.causes),
+        );
+    }
+    let gap = review.gap.iter();
+    for (period, invoice) in gap.flat_map(|gap| gap.invoices.iter().map(|i| (&gap.period, i))) {
+        let _ = writeln!(
+            text,
+            "unbilled     {:<32} {} {} from {} to {}, which is in no billing period",
+            invoice.customer,
+            invoice.total.amount_text(),
+            invoice.total.currency().code(),
+            instant(period.start_us),
+            instant(period.end_us),
+        );
+    }
+    text
+}
+
+fn instant(us: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_microsecond(us).unwrap_or_default()
+}
+
+/// Ends in an error that names the customers who get no invoice, if there are any.
+fn check_refused(review: &Review) -> Result<()> {
+    if review.refused.is_empty() {
+        return Ok(());
+    }
+    let refused = review.refused.iter();
+    let refused = refused.map(|refused| format!("\n  `{}`: {}", refused.customer, refused.reason));
+    Err(Error::Billing {
+        problem: format!(
+            "{} customers get no invoice, the others do:{}",
+            review.refused.len(),
+            refused.collect::<String>()
+        ),
+        hint: "bill what is missing by hand, or put back what was changed".into(),
+    })
 }
 
 /// One line for each invoice, and their sum for each currency.

@@ -285,7 +285,7 @@ async fn a_frame_has_the_newest_windows_and_the_largest_rows_first() {
     assert_eq!(frames.len(), 2);
     assert_eq!(frames[0], frames[1]);
     let (header, table) = frames[0].split_once('\n').unwrap();
-    let expected = "tokens: 3 of 4 rows, USAGE up to 4, watermark 2026-01-01T00:21:00Z, changed ";
+    let expected = "tokens: 3 of 4 rows, USAGE up to 4, watermark 2026-01-01T00:11:40Z, changed ";
     assert!(header.starts_with(expected), "{header}");
     assert_eq!(table, NEWEST);
     let narrowed = watch(&["--count", "1", "--where", "subject = 's2' AND is_final"]).await;

@@ -1,0 +1,214 @@
+//! What a billing job says when what it issued would be another invoice now: every kind of change, both ways, with
+//! the amounts and the cause; and that nothing is billed twice.
+
+use crate::world::{Cli, World};
+
+const UNITS: &str = "
+CREATE EVENT TYPE unit (n BIGINT NOT NULL) WITH (type = 'unit');
+CREATE METER units WITH (window = '1 hour', lateness = '10 minutes') AS
+SELECT subject, SUM(n) AS n FROM unit GROUP BY subject;
+CREATE RATE TABLE rates (rate DECIMAL(9, 4) NOT NULL) WITH (location = 'rates.csv');
+CREATE PRICE used WITH (currency = 'USD') AS
+SELECT u.customer, u.n AS quantity, u.n * r.rate AS amount FROM units u CROSS JOIN rates r WHERE u.n > 0;
+CREATE PLAN payg WITH (currency = 'USD') AS (used);
+";
+
+async fn send(world: &World, id: &str, subject: &str, time: &str, n: i64) {
+    let event = format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"test","type":"unit","subject":"{subject}","time":"{time}","data":{{"n":{n}}}}}"#
+    );
+    world.send(&[], &event).await;
+}
+
+/// September: acme used 100 and globex 7, at 1.00 each.
+async fn issued(definitions: &str) -> (World, Cli) {
+    let world = World::new(definitions).await;
+    world.write("definitions/rates.csv", "rate\n1.0\n");
+    let cli = world.cli();
+    send(&world, "1", "acme", "2026-09-10T10:00:00Z", 100).await;
+    send(&world, "2", "globex", "2026-09-11T10:00:00Z", 7).await;
+    cli.run_to_end().await;
+    assert_eq!(
+        finalize(&cli, "2026-09").await,
+        [
+            "2 invoices issued",
+            "INV-000001   acme                                1 lines             100.00 USD",
+            "INV-000002   globex                              1 lines               7.00 USD",
+        ]
+    );
+    (world, cli)
+}
+
+async fn finalize(cli: &Cli, period: &str) -> Vec<String> {
+    let text = cli
+        .succeed(&["invoice", "--period", period, "--finalize"])
+        .await;
+    text.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_that_is_taken_back_is_reported_though_no_charge_is_left() {
+    let (world, cli) = issued(UNITS).await;
+    send(&world, "3", "acme", "2026-09-12T10:00:00Z", -100).await;
+    cli.run_to_end().await;
+    let changed = "changed      acme                             INV-000001 was 100, would be 0 now: -100 USD on no \
+                   invoice, because usage has changed";
+    assert_eq!(
+        finalize(&cli, "2026-09").await,
+        [
+            "0 invoices issued, 2 were issued before; usage has changed since, and is not invoiced yet, for: acme",
+            changed
+        ]
+    );
+    // A draft says so too.
+    let draft = cli.succeed(&["invoice", "--period", "2026-09"]).await;
+    assert_eq!(draft.lines().last(), Some(changed));
+    // Who is asked for alone is told of alone.
+    let globex = [
+        "invoice",
+        "--period",
+        "2026-09",
+        "--finalize",
+        "--customer",
+        "globex",
+    ];
+    let globex = cli.succeed(&globex).await;
+    assert_eq!(globex, "0 invoices issued, 1 were issued before\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edited_rate_or_price_is_not_called_usage() {
+    let (world, cli) = issued(UNITS).await;
+    world.write("definitions/rates.csv", "rate\n2\n");
+    assert_eq!(
+        finalize(&cli, "2026-09").await,
+        [
+            "0 invoices issued, 2 were issued before; rate table `rates` has changed since, and is not invoiced yet, \
+             for: acme, globex",
+            "changed      acme                             INV-000001 was 100, would be 200 now: 100 USD on no \
+             invoice, because rate table `rates` has changed",
+            "changed      globex                           INV-000002 was 7, would be 14 now: 7 USD on no invoice, \
+             because rate table `rates` has changed",
+        ]
+    );
+    world.write("definitions/rates.csv", "rate\n1.0000\n");
+    assert_eq!(
+        finalize(&cli, "2026-09").await,
+        ["0 invoices issued, 2 were issued before"]
+    );
+    let dearer = UNITS.replace("u.n * r.rate AS", "u.n * r.rate * 3 AS");
+    world.write("definitions/all.sql", &dearer);
+    send(&world, "3", "globex", "2026-09-12T10:00:00Z", 1).await;
+    cli.run_to_end().await;
+    assert_eq!(
+        finalize(&cli, "2026-09").await[0],
+        "0 invoices issued, 2 were issued before; price `used` has changed since, and is not invoiced yet, for: acme; \
+         usage, price `used` has changed since, and is not invoiced yet, for: globex"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_that_a_rate_table_moves_is_not_billed_under_another_name() {
+    let payers = UNITS
+        .replace("rate DECIMAL(9, 4) NOT NULL", "subject VARCHAR NOT NULL, payer VARCHAR NOT NULL")
+        .replace("SELECT u.customer, u.n AS quantity, u.n * r.rate AS amount FROM units u CROSS JOIN rates r",
+                 "SELECT r.payer AS customer, u.n AS quantity, u.n * 1.00 AS amount FROM units u \
+                  JOIN rates r ON r.subject = u.subject");
+    let world = World::new(&payers).await;
+    world.write("definitions/rates.csv", "subject,payer\nacme,big-corp\n");
+    let cli = world.cli();
+    send(&world, "1", "acme", "2026-09-10T10:00:00Z", 100).await;
+    cli.run_to_end().await;
+    let first = "INV-000001   big-corp                            1 lines             100.00 USD";
+    assert_eq!(
+        finalize(&cli, "2026-09").await,
+        ["1 invoices issued", first]
+    );
+    world.write("definitions/rates.csv", "subject,payer\nacme,other-corp\n");
+    let ran = cli
+        .run(&["invoice", "--period", "2026-09", "--finalize"])
+        .await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.stderr.contains(
+            "1 customers get no invoice, the others do:\n  `other-corp`: its 100.00 USD may be a part of what invoice \
+             INV-000001 of `big-corp` billed: that was 100, and would be 0 now, because rate table `rates` has changed"
+        ),
+        "{ran:#?}"
+    );
+    assert_eq!(
+        cli.query("SELECT SUM(total) FROM invoices").await,
+        [["100.0000"]]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_billed_is_not_billed_again_where_it_ends_now() {
+    let sessions = UNITS.replace("'1 hour', lateness = '10 minutes'", "'session 30 minutes'");
+    let world = World::new(&sessions).await;
+    world.write("definitions/rates.csv", "rate\n1.0\n");
+    let cli = world.cli();
+    send(&world, "1", "acme", "2026-09-30T23:20:00Z", 100).await;
+    send(&world, "2", "globex", "2026-10-05T10:00:00Z", 5).await;
+    cli.run_to_end().await;
+    assert_eq!(finalize(&cli, "2026-09").await[0], "1 invoices issued");
+    // Ten minutes later an event from before midnight arrives: the session ends in October now.
+    send(&world, "3", "acme", "2026-09-30T23:45:00Z", 1).await;
+    cli.run_to_end().await;
+    assert_eq!(
+        finalize(&cli, "2026-09").await[0],
+        "0 invoices issued, 1 were issued before; usage has changed since, and is not invoiced yet, for: acme"
+    );
+    let ran = cli
+        .run(&["invoice", "--period", "2026-10", "--finalize"])
+        .await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.stderr.contains(
+            "1 customers get no invoice, the others do:\n  `acme`: a session that ends in this period began before it, \
+             and invoice INV-000001 billed 100 for that time, which would be 0 now: an invoice of 101.00 USD would \
+             bill a part of it twice"
+        ),
+        "{ran:#?}"
+    );
+    let billed = "SELECT customer, total FROM invoices ORDER BY serial";
+    assert_eq!(
+        cli.query(billed).await,
+        [["acme", "100.0000"], ["globex", "5.0000"]]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_always_ended_in_the_next_period_is_billed_there() {
+    let sessions = UNITS.replace("'1 hour', lateness = '10 minutes'", "'session 30 minutes'");
+    let world = World::new(&sessions).await;
+    world.write("definitions/rates.csv", "rate\n1.0\n");
+    let cli = world.cli();
+    send(&world, "1", "acme", "2026-09-10T10:00:00Z", 3).await;
+    send(&world, "2", "acme", "2026-09-30T23:50:00Z", 100).await;
+    send(&world, "3", "acme", "2026-10-01T00:10:00Z", 1).await;
+    cli.run_to_end().await;
+    for (period, total) in [("2026-09", "3.00"), ("2026-10", "101.00")] {
+        let text = finalize(&cli, period).await;
+        assert!(text[1].ends_with(&format!("{total} USD")), "{text:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_change_of_the_billing_zone_leaves_between_two_periods_is_reported() {
+    let (world, cli) = issued(UNITS).await;
+    // September of UTC ends at midnight, October in New York begins four hours later.
+    send(&world, "3", "acme", "2026-10-01T02:30:00Z", 40).await;
+    send(&world, "4", "acme", "2026-10-20T00:00:00Z", 2).await;
+    cli.run_to_end().await;
+    let new_york = cli.with("TOLLGATE_BILLING_TIME_ZONE", "America/New_York");
+    assert_eq!(
+        finalize(&new_york, "2026-10").await,
+        [
+            "1 invoices issued",
+            "INV-000003   acme                                1 lines               2.00 USD",
+            "unbilled     acme                             40.00 USD from 2026-10-01T00:00:00Z to \
+             2026-10-01T04:00:00Z, which is in no billing period",
+        ]
+    );
+}

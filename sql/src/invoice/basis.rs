@@ -1,0 +1,199 @@
+//! What an invoice was made from, as its document keeps it: the usage it billed, the prices it was rated by and
+//! the rate tables they joined. From it a later run tells what has changed since, and why.
+//!
+//! ```json
+//! {"usage":[{"meter":"tokens","subject":"acme","quantities":{"calls":"3","input":"1200"},"hash":"…"}],
+//!  "prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"}}
+//! ```
+//! Hashes are XXH3-64 in 16 hex digits over texts with their lengths, so that they mean the same in every build.
+
+use crate::{
+    error::{Error, Result},
+    money::Exact,
+};
+use arrow::{
+    array::{AsArray, RecordBatch},
+    error::ArrowError,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use xxhash_rust::xxh3::Xxh3;
+
+/// What one invoice was made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Basis {
+    /// The customer's usage, by meter and subject.
+    pub usage: Vec<Usage>,
+    /// What prices and rate tables were.
+    pub rated_by: RatedBy,
+}
+
+/// What one subject used of one meter in the billing period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The meter.
+    pub meter: String,
+    /// Who used it.
+    pub subject: String,
+    /// Each numeric measure, added up over all dimensions, as text. For people: which of two rows moved, only
+    /// the hash tells.
+    pub quantities: BTreeMap<String, String>,
+    /// A hash of all rows, with their dimensions.
+    pub hash: String,
+}
+
+/// Prices and rate tables by name, each as a hash of what it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RatedBy {
+    /// A hash of each price's version and query.
+    pub prices: BTreeMap<String, String>,
+    /// A hash of the rows of each rate table that the prices read.
+    pub rate_tables: BTreeMap<String, String>,
+}
+
+/// The usage of every customer in the totals of one meter: columns `customer`, `subject`, dimensions and
+/// `measures`.
+///
+/// # Errors
+/// [`Error::Engine`] for a column that has no text.
+pub fn usage_of(
+    meter: &str,
+    measures: &[&str],
+    totals: &RecordBatch,
+) -> Result<BTreeMap<String, Vec<Usage>>> {
+    let customers = totals["customer"].as_string::<i32>();
+    let subjects = totals["subject"].as_string::<i32>();
+    let texts = texts(totals).map_err(engine)?;
+    let mut rows: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    for row in 0..totals.num_rows() {
+        let key = (customers.value(row), subjects.value(row));
+        rows.entry(key).or_default().push(row);
+    }
+    let mut usage: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
+    for ((customer, subject), rows) in rows {
+        let mut quantities = BTreeMap::new();
+        for measure in measures {
+            if let Some(sum) = sum(totals, measure, &rows) {
+                quantities.insert((*measure).to_owned(), sum.to_string());
+            }
+        }
+        let mut lines: Vec<&Vec<String>> = rows.iter().map(|row| &texts[*row]).collect();
+        lines.sort();
+        usage.entry(customer.to_owned()).or_default().push(Usage {
+            meter: meter.to_owned(),
+            subject: subject.to_owned(),
+            quantities,
+            hash: hash(lines.into_iter().flatten().map(String::as_str)),
+        });
+    }
+    Ok(usage)
+}
+
+/// The sum of a numeric measure over some rows; `None` when it is not numeric, NULL in all of them, or more than
+/// 38 digits: the hash tells whether it moved all the same.
+fn sum(totals: &RecordBatch, measure: &str, rows: &[usize]) -> Option<Exact> {
+    let column = &totals[measure];
+    let values = rows
+        .iter()
+        .map(|row| Exact::from_array(column.as_ref(), *row));
+    let values: Vec<Option<Exact>> = values.collect::<Result<_, _>>().ok()?;
+    let mut values = values.into_iter().flatten();
+    let first = values.next()?;
+    values.try_fold(first, |sum, value| sum.checked_add(value).ok())
+}
+
+/// A hash of the rows of a table, whatever their order.
+///
+/// # Errors
+/// [`Error::Engine`] for a column that has no text.
+pub fn rows_hash(rows: &RecordBatch) -> Result<String> {
+    let mut texts = texts(rows).map_err(engine)?;
+    texts.sort();
+    let schema = rows.schema();
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    Ok(hash(
+        names.chain(texts.iter().flatten().map(String::as_str)),
+    ))
+}
+
+/// XXH3-64 over texts, each with its length, in 16 hex digits.
+pub fn hash<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Xxh3::new();
+    for text in texts {
+        hash.update(&(text.len() as u128).to_le_bytes());
+        hash.update(text.as_bytes());
+    }
+    format!("{:016x}", hash.digest())
+}
+
+/// Each row as texts; NULL is not the same as the text `NULL` is.
+fn texts(rows: &RecordBatch) -> Result<Vec<Vec<String>>, ArrowError> {
+    let options = FormatOptions::default();
+    let columns = rows.columns().iter();
+    let columns = columns.map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let text = |row: usize| {
+        let cells = columns.iter().zip(rows.columns());
+        let cells = cells.map(|(text, column)| match column.is_null(row) {
+            true => Ok(String::new()),
+            false => Ok(format!("={}", text.value(row).try_to_string()?)),
+        });
+        cells.collect()
+    };
+    (0..rows.num_rows()).map(text).collect()
+}
+
+impl Basis {
+    /// As the column `basis` of `invoices` has it.
+    pub fn to_json(&self) -> String {
+        let usage = self.usage.iter().map(|usage| {
+            json!({
+                "meter": usage.meter,
+                "subject": usage.subject,
+                "quantities": usage.quantities,
+                "hash": usage.hash,
+            })
+        });
+        json!({
+            "usage": usage.collect::<Vec<Value>>(),
+            "prices": self.rated_by.prices,
+            "rate_tables": self.rated_by.rate_tables,
+        })
+        .to_string()
+    }
+
+    /// Reads [`Basis::to_json`]; `None` when it is something else.
+    pub fn from_json(text: &str) -> Option<Self> {
+        let value: Value = serde_json::from_str(text).ok()?;
+        let usage = value.get("usage")?.as_array()?.iter().map(|usage| {
+            Some(Usage {
+                meter: usage.get("meter")?.as_str()?.to_owned(),
+                subject: usage.get("subject")?.as_str()?.to_owned(),
+                quantities: texts_of(usage.get("quantities")?.as_object()?)?,
+                hash: usage.get("hash")?.as_str()?.to_owned(),
+            })
+        });
+        Some(Basis {
+            usage: usage.collect::<Option<_>>()?,
+            rated_by: RatedBy {
+                prices: texts_of(value.get("prices")?.as_object()?)?,
+                rate_tables: texts_of(value.get("rate_tables")?.as_object()?)?,
+            },
+        })
+    }
+}
+
+fn engine(source: ArrowError) -> Error {
+    Error::Engine {
+        doing: "reading what an invoice is made from",
+        source: Box::new(source.into()),
+    }
+}
+
+fn texts_of(object: &Map<String, Value>) -> Option<BTreeMap<String, String>> {
+    let pairs = object.iter();
+    pairs
+        .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+        .collect()
+}

@@ -1,0 +1,336 @@
+//! What has changed since an invoice was issued, and why. Pure.
+//!
+//! An invoice stands as it was issued. What it would be now is compared with it line by line, in both directions: a
+//! customer whose charges are gone is as changed as one who has more.
+
+use super::{Invoice, basis::Basis};
+use crate::money::{Exact, MoneyError};
+use std::{collections::BTreeMap, fmt};
+
+/// An invoice as it was issued, as far as it is compared.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// Its number.
+    pub number: String,
+    /// Who pays.
+    pub customer: String,
+    /// Its lines.
+    pub lines: Vec<IssuedLine>,
+    /// What it was made from; `None` for one that was issued before documents kept that.
+    pub basis: Option<Basis>,
+    /// Its total.
+    pub total: Exact,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+/// One of its lines.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IssuedLine {
+    /// The price.
+    pub price: String,
+    /// Its dimensions, as `line_items` have them.
+    pub dimensions: String,
+    /// How much was used, if the price says so.
+    pub quantity: Option<Exact>,
+    /// The amount before rounding.
+    pub amount_exact: Exact,
+}
+
+/// Why an invoice would be another now.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Other usage is counted for the period.
+    Usage,
+    /// A price has another version or text.
+    Price(String),
+    /// A rate table has other rows.
+    RateTable(String),
+    /// The invoice does not say what it was rated by: a price or a rate table.
+    Rating,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Usage => write!(f, "usage"),
+            Cause::Price(name) => write!(f, "price `{name}`"),
+            Cause::RateTable(name) => write!(f, "rate table `{name}`"),
+            Cause::Rating => write!(f, "a price or rate table"),
+        }
+    }
+}
+
+/// An invoice that would be another now. It stands, and the difference is on no invoice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The invoice.
+    pub number: String,
+    /// Who pays.
+    pub customer: String,
+    /// Its total as issued.
+    pub issued: Exact,
+    /// Its total now; zero without charges.
+    pub now: Exact,
+    /// What is missing, or was billed too much when it is negative.
+    pub difference: Exact,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Why, at least one.
+    pub causes: Vec<Cause>,
+}
+
+/// Compares an invoice with what it would be now, from the customer's usage, prices and rate tables of today;
+/// `None` when all lines are the same.
+///
+/// # Errors
+/// [`MoneyError`] when the difference does not fit 38 digits.
+pub fn change(
+    issued: &Issued,
+    now: Option<&Invoice>,
+    basis: &Basis,
+) -> Result<Option<Change>, MoneyError> {
+    let lines = now.map_or_else(Vec::new, |now| lines_of(&now.lines));
+    let mut before = issued.lines.clone();
+    before.sort();
+    if before == lines {
+        return Ok(None);
+    }
+    let total = now.map_or(Exact::from(0_i64), |now| now.total.to_exact());
+    let causes = match &issued.basis {
+        Some(issued) => causes(issued, basis),
+        None => vec![unnamed_cause(&before, &lines)],
+    };
+    Ok(Some(Change {
+        number: issued.number.clone(),
+        customer: issued.customer.clone(),
+        issued: issued.total,
+        now: total,
+        difference: total.checked_sub(issued.total)?,
+        currency: issued.currency.clone(),
+        causes,
+    }))
+}
+
+fn lines_of(lines: &[super::LineItem]) -> Vec<IssuedLine> {
+    let lines = lines.iter().map(|line| IssuedLine {
+        price: line.price.clone().unwrap_or_default(),
+        dimensions: super::tables::dimensions_json(&line.dimensions),
+        quantity: line.quantity,
+        amount_exact: line.amount_exact,
+    });
+    let mut lines: Vec<IssuedLine> = lines.collect();
+    lines.sort();
+    lines
+}
+
+fn causes(issued: &Basis, now: &Basis) -> Vec<Cause> {
+    let usage = |basis: &Basis| -> BTreeMap<(String, String), String> {
+        let usage = basis.usage.iter();
+        usage
+            .map(|usage| {
+                (
+                    (usage.meter.clone(), usage.subject.clone()),
+                    usage.hash.clone(),
+                )
+            })
+            .collect()
+    };
+    let mut causes = Vec::new();
+    if usage(issued) != usage(now) {
+        causes.push(Cause::Usage);
+    }
+    let (before, after) = (&issued.rated_by, &now.rated_by);
+    causes.extend(differing(&before.prices, &after.prices).map(Cause::Price));
+    causes.extend(differing(&before.rate_tables, &after.rate_tables).map(Cause::RateTable));
+    if causes.is_empty() {
+        causes.push(Cause::Rating);
+    }
+    causes
+}
+
+/// The names whose hash is another, or that only one of the two has.
+fn differing(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> impl Iterator<Item = String> {
+    let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
+    names.sort();
+    names.dedup();
+    let differing = names
+        .into_iter()
+        .filter(|name| before.get(*name) != after.get(*name));
+    differing.cloned().collect::<Vec<_>>().into_iter()
+}
+
+/// The cause as lines alone tell it: other quantities are other usage.
+fn unnamed_cause(before: &[IssuedLine], now: &[IssuedLine]) -> Cause {
+    let quantities = |lines: &[IssuedLine]| -> Vec<(String, String, Option<Exact>)> {
+        let lines = lines.iter();
+        lines
+            .map(|line| (line.price.clone(), line.dimensions.clone(), line.quantity))
+            .collect()
+    };
+    match quantities(before) == quantities(now) {
+        true => Cause::Rating,
+        false => Cause::Usage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        definitions::{BillingPeriod, PlanDefinition},
+        error::Location,
+        invoice::{
+            Period, Terms, assemble,
+            basis::{RatedBy, Usage},
+        },
+        rating::Charge,
+    };
+
+    fn exact(text: &str) -> Exact {
+        Exact::parse(text).unwrap()
+    }
+
+    fn now(quantity: &str, amount: &str) -> Invoice {
+        let plan = PlanDefinition {
+            name: "pro".into(),
+            currency: "USD".into(),
+            billing_period: BillingPeriod::Month,
+            prices: vec!["p".into()],
+            at: Location::default(),
+        };
+        let terms = Terms {
+            customer: "acme",
+            plan: &plan,
+            period: Period {
+                start_us: 0,
+                end_us: 1,
+            },
+            cut: "{}",
+        };
+        let charge = Charge {
+            price: "p".into(),
+            price_version: 1,
+            customer: "acme".into(),
+            dimensions: vec![("model".into(), Some("m".into()))],
+            quantity: Some(exact(quantity)),
+            amount: exact(amount),
+            currency: "USD".into(),
+        };
+        assemble(&terms, &[charge]).unwrap()
+    }
+
+    fn basis(usage: &str, price: &str, rates: &[(&str, &str)]) -> Basis {
+        let names = |names: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let names = names.iter();
+            names
+                .map(|(name, hash)| ((*name).to_owned(), (*hash).to_owned()))
+                .collect()
+        };
+        Basis {
+            usage: vec![Usage {
+                meter: "m".into(),
+                subject: "acme".into(),
+                quantities: names(&[("n", usage)]),
+                hash: usage.into(),
+            }],
+            rated_by: RatedBy {
+                prices: names(&[("p", price)]),
+                rate_tables: names(rates),
+            },
+        }
+    }
+
+    fn issued(basis: Option<Basis>) -> Issued {
+        Issued {
+            number: "INV-000001".into(),
+            customer: "acme".into(),
+            lines: vec![IssuedLine {
+                price: "p".into(),
+                dimensions: r#"{"model":"m"}"#.into(),
+                quantity: Some(exact("10")),
+                amount_exact: exact("5.00"),
+            }],
+            basis,
+            total: exact("5"),
+            currency: "USD".into(),
+        }
+    }
+
+    #[test]
+    fn each_cause_is_told_from_what_the_document_keeps() {
+        let rates = [("rates", "r1")];
+        let before = basis("10", "p1", &rates);
+        let cases: &[(Option<Invoice>, Basis, &str, &str)] = &[
+            (
+                Some(now("12", "6.00")),
+                basis("12", "p1", &rates),
+                "1",
+                "usage",
+            ),
+            // All usage was taken back, and the price leaves zeros out.
+            (None, basis("0", "p1", &rates), "-5", "usage"),
+            (
+                Some(now("10", "6.00")),
+                basis("10", "p2", &rates),
+                "1",
+                "price `p`",
+            ),
+            (
+                Some(now("10", "4.00")),
+                basis("10", "p1", &[("rates", "r2")]),
+                "-1",
+                "rate table `rates`",
+            ),
+            (
+                Some(now("10", "4.00")),
+                basis("10", "p1", &[]),
+                "-1",
+                "rate table `rates`",
+            ),
+            (
+                Some(now("11", "4.00")),
+                basis("11", "p2", &[("others", "r1")]),
+                "-1",
+                "usage, price `p`, rate table `others`, rate table `rates`",
+            ),
+        ];
+        for (now, basis, difference, causes) in cases {
+            let change = change(&issued(Some(before.clone())), now.as_ref(), basis);
+            let change = change.unwrap().unwrap();
+            assert_eq!(change.difference, exact(difference), "{causes}");
+            let found: Vec<String> = change.causes.iter().map(Cause::to_string).collect();
+            assert_eq!(found.join(", "), *causes);
+        }
+    }
+
+    #[test]
+    fn the_same_lines_are_no_change_whatever_else_moved() {
+        let moved = basis("other", "other", &[]);
+        let same = now("10.0", "5");
+        assert_eq!(change(&issued(None), Some(&same), &moved).unwrap(), None);
+        let issued = issued(Some(basis("10", "p1", &[])));
+        assert_eq!(change(&issued, Some(&same), &moved).unwrap(), None);
+    }
+
+    #[test]
+    fn an_older_document_tells_usage_from_rating_by_its_quantities() {
+        let cause = |now: Invoice| {
+            let change = change(&issued(None), Some(&now), &Basis::default());
+            change.unwrap().unwrap().causes
+        };
+        assert_eq!(cause(now("11", "5.50")), [Cause::Usage]);
+        assert_eq!(cause(now("10", "5.50")), [Cause::Rating]);
+    }
+
+    #[test]
+    fn a_basis_reads_back_as_it_was_written() {
+        let basis = basis("10", "p1", &[("rates", "r1")]);
+        assert_eq!(Basis::from_json(&basis.to_json()), Some(basis));
+        assert_eq!(Basis::from_json("{}"), None);
+        assert_eq!(Basis::from_json("not JSON"), None);
+    }
+}

@@ -173,6 +173,7 @@ impl Flow {
             ingest_time_us: INGEST_US + i64::try_from(flush)?,
             headers: vec![("content-type".into(), "application/x-ndjson".into())],
             payload: payload.into(),
+            unread: None,
         };
         Ok(self.decoder.decode(&[message])?.batch)
     }

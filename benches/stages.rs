@@ -124,6 +124,7 @@ fn messages(per_message: usize) -> Vec<Message> {
             ingest_time_us: INGEST_US,
             headers: vec![("Content-Type".into(), content_type.into())],
             payload: Bytes::from(payload),
+            unread: None,
         });
     }
 }

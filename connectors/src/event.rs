@@ -38,7 +38,8 @@
 //! # What is kept of the others
 //!
 //! `raw` is the event's own bytes: the line, the element or the payload; in binary mode the structured
-//! event it stands for. Where a JSON array is broken, the elements before the place are taken (the same
+//! event it stands for; of a message whose headers cannot be read, the header block and the payload, and no
+//! event is looked for in either. Where a JSON array is broken, the elements before the place are taken (the same
 //! message is always cut at the same place, so a repeat stays a repeat), and the rest is one row. An
 //! element that is JSON but a bad event is refused alone, also when a string in it is not UTF-8. A
 //! message with more events than 64 and one for every eight bytes cannot be honest: the rest is one row.
@@ -156,6 +157,8 @@ enum Origin {
     Part { message: usize, bytes: Range<usize> },
     /// A whole message in binary mode.
     Binary { message: usize },
+    /// A whole message whose headers cannot be read.
+    Unread { message: usize },
 }
 
 impl Origin {
@@ -169,6 +172,7 @@ impl Origin {
                 let message = messages.get(*message)?;
                 Some(Cow::Owned(headers::as_structured(message)))
             }
+            Origin::Unread { message } => messages.get(*message)?.raw().map(Cow::Owned),
         }
     }
 }

@@ -238,6 +238,7 @@ fn read_some(file: &Identity, lines: &mut Lines, bytes: usize) -> Result<Found> 
             ingest_time_us: file.modified_us,
             headers: Vec::new(),
             payload: buffer.slice(start..end),
+            unread: None,
         })
         .collect();
     Ok(found)

@@ -51,6 +51,18 @@ pub struct Message {
     pub headers: Vec<(String, String)>,
     /// The payload as it came.
     pub payload: Bytes,
+    /// Set when the header block cannot be read; then there are no headers, and no event is looked for in
+    /// the payload.
+    pub unread: Option<Unread>,
+}
+
+/// A header block that is no list of headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The whole block, as the source stored it.
+    pub block: Bytes,
+    /// What is wrong with it.
+    pub problem: String,
 }
 
 impl Message {
@@ -60,7 +72,14 @@ impl Message {
             .headers
             .iter()
             .map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>());
-        size_of::<Message>() + self.payload.len() + headers.sum::<usize>()
+        let block = self.unread.as_ref().map_or(0, |unread| unread.block.len());
+        size_of::<Message>() + self.payload.len() + headers.sum::<usize>() + block
+    }
+
+    /// The message as it is stored, where its headers cannot be read: the header block, then the payload.
+    pub fn raw(&self) -> Option<Vec<u8>> {
+        let unread = self.unread.as_ref()?;
+        Some([&unread.block[..], &self.payload[..]].concat())
     }
 }
 

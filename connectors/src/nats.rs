@@ -10,12 +10,17 @@
 //! Nothing on the server remembers how far we have read: the position belongs to whoever commits it,
 //! so a consumer is thrown away and made again whenever something is odd. That is always safe,
 //! because the new one starts right after the last message that was returned.
+//!
+//! The message that comes next is fetched by itself before a consumer is made again (`stored`), for it may
+//! be what ended the one before: the client cannot read every header block that a stream can hold. Such a
+//! message is returned as [`Unread`](crate::Unread).
 
 mod connect;
 mod contiguity;
 mod publisher;
 mod risk;
 pub mod server;
+mod stored;
 mod stream;
 mod subscription;
 
@@ -58,6 +63,10 @@ pub struct NatsSource {
     /// The stream's last sequence when we last asked.
     end: Sequence,
     subscription: Option<Subscription>,
+    /// A subscription ended without being asked to, perhaps by the message that comes next.
+    is_cut_off: bool,
+    /// The consumer of the last subscription.
+    consumer: Option<String>,
     /// Received and contiguous, not yet returned. It lives here so that a dropped read loses nothing.
     ready: Vec<Message>,
     /// Received, but behind a hole that is not yet explained.
@@ -100,6 +109,8 @@ impl NatsSource {
             anchor: None,
             end: Sequence(0),
             subscription: None,
+            is_cut_off: false,
+            consumer: None,
             ready: Vec::new(),
             ahead: None,
             holes: Vec::new(),
@@ -118,7 +129,9 @@ impl NatsSource {
             self.report_repeated_fault()?;
         }
         self.connected(deadline).await?;
-        let subscription = self.subscribed().await?;
+        let Some(subscription) = self.subscribed().await? else {
+            return Ok(());
+        };
         let look = deadline.min(Instant::now() + LOOK_EVERY);
         match timeout_at(look, subscription.next()).await {
             Ok(arrived) => self.take(arrived),
@@ -159,7 +172,7 @@ impl NatsSource {
             Arrived::Message(Err(cause)) => return Err(self.failed("reading a message", cause)),
             Arrived::Quiet => debug!(stream = self.options.stream, "heartbeat was missed"),
             Arrived::Ended(fault) => {
-                self.subscription = None;
+                self.cut_off();
                 self.fault = fault;
             }
         }
@@ -186,7 +199,7 @@ impl NatsSource {
                     got = got.0,
                     "consumer lost its place, made again"
                 );
-                self.subscription = None;
+                self.cut_off();
             }
         }
     }
@@ -238,18 +251,91 @@ impl NatsSource {
         Ok(())
     }
 
-    /// The live subscription, made (again) when there is none or the connection was lost since.
-    async fn subscribed(&mut self) -> Result<&mut Subscription> {
+    /// The live subscription, made (again) when there is none or the connection was lost since; `None` when
+    /// a message came in another way, or more must be done first.
+    async fn subscribed(&mut self) -> Result<Option<&mut Subscription>> {
         let connects = connect::connects(&self.client);
-        let current = self.subscription.take().filter(|s| s.connects == connects);
-        let subscription = match current {
-            Some(current) => current,
-            None => {
-                self.check_identity().await?;
-                Subscription::start(&self.context, &self.options, self.position, connects).await?
+        if let Some(current) = &mut self.subscription
+            && current.connects != connects
+        {
+            // What came before the connection was lost is good, and without it the same messages could come
+            // and be dropped for ever.
+            match current.next_now() {
+                Some(arrived @ Arrived::Message(Ok(_))) => self.take(arrived)?,
+                _ => self.cut_off(),
+            }
+            return Ok(None);
+        }
+        if self.subscription.is_none() {
+            self.revive().await?;
+            self.check_identity().await?;
+            if self.is_cut_off && self.step().await? {
+                return Ok(None);
+            }
+            self.delete_consumer().await;
+            let connects = connect::connects(&self.client);
+            let started =
+                Subscription::start(&self.context, &self.options, self.position, connects).await?;
+            self.consumer = Some(started.name().to_owned());
+            self.subscription = Some(started);
+        }
+        Ok(self.subscription.as_mut())
+    }
+
+    fn cut_off(&mut self) {
+        self.subscription = None;
+        self.is_cut_off = true;
+    }
+
+    /// Connects anew when the client has ended: it never tries again by itself.
+    async fn revive(&mut self) -> Result<()> {
+        let flushed = tokio::time::timeout(self.options.timeout, self.client.flush()).await;
+        if let Ok(Err(cause)) = flushed {
+            debug!(stream = self.options.stream, %cause, "the client ended, connected anew");
+            self.client = connect(&self.options).await?;
+            self.context = connect::context(&self.client, &self.options);
+        }
+        Ok(())
+    }
+
+    /// Fetches the next message by itself, for it may have ended the last subscription. Returns whether there
+    /// was one. After one that the client cannot read, the next is fetched so too: they come in series.
+    async fn step(&mut self) -> Result<bool> {
+        self.is_cut_off = false;
+        let next = Sequence(self.position.0.saturating_add(1));
+        let message = match stored::message(&self.context, &self.options, next).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                self.is_cut_off = true;
+                return Err(error);
             }
         };
-        Ok(self.subscription.insert(subscription))
+        if let Some(unread) = &message.unread {
+            warn!(
+                stream = self.options.stream,
+                sequence = next.0,
+                problem = unread.problem,
+                "the connection was lost at a message whose headers cannot be read; it is set aside"
+            );
+            self.is_cut_off = true;
+        }
+        self.position = next;
+        self.ready.push(message);
+        Ok(true)
+    }
+
+    /// Deletes the consumer of the subscription before, which counts against the limits of stream and
+    /// account. Nothing depends on it: the server forgets one that is not asked.
+    async fn delete_consumer(&mut self) {
+        let Some(consumer) = self.consumer.take() else {
+            return;
+        };
+        let stream = &self.options.stream;
+        let deleted = self.context.delete_consumer_from_stream(&consumer, stream);
+        if let Err(cause) = deleted.await {
+            debug!(stream, %cause, "the consumer before was not deleted");
+        }
     }
 
     /// Refuses to go on in a stream that is no longer the one that was read.
@@ -311,7 +397,7 @@ impl NatsSource {
                     last = self.end.0,
                     "stream went quiet before its end, subscribed again"
                 );
-                self.subscription = None;
+                self.cut_off();
             }
             Explained::Not => {}
         }
@@ -396,6 +482,7 @@ impl Source for NatsSource {
         self.position = position;
         self.anchor = read;
         self.subscription = None;
+        self.is_cut_off = false;
         self.ready.clear();
         self.ahead = None;
         self.holes.clear();
@@ -421,7 +508,7 @@ impl Source for NatsSource {
         self.anchor = Some((last.sequence, Anchor::of(last)));
         if drained.is_err() {
             // The error belongs to a later message, which comes again to the next read.
-            self.subscription = None;
+            self.cut_off();
         }
         Ok(std::mem::take(&mut self.ready))
     }

@@ -121,6 +121,12 @@ impl<'d, 'a> Run<'d, 'a> {
     }
 
     fn message(&mut self, current: &mut Current<'a>) -> Result<()> {
+        if let Some(unread) = &current.message.unread {
+            let reason = format!("headers: {}", unread.problem);
+            let message = current.index;
+            let origin = Origin::Unread { message };
+            return self.event(current, &Envelope::default(), Some(reason), origin);
+        }
         match self.form(current.message) {
             Err(reason) => self.refuse(current, current.rest(0), reason)?,
             Ok(Form::Structured) => self.json(current, current.rest(0))?,

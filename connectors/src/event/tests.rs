@@ -93,6 +93,7 @@ fn message(payload: impl AsRef<[u8]>, headers: &[(&str, &str)]) -> Message {
             .map(|(n, v)| (n.to_string(), v.to_string()))
             .collect(),
         payload: Bytes::copy_from_slice(payload.as_ref()),
+        unread: None,
     }
 }
 
@@ -1310,4 +1311,35 @@ fn rate_of_decoding() {
             20_000 * 1_000_000_000 / best.as_nanos()
         );
     }
+}
+
+#[test]
+fn a_message_whose_headers_cannot_be_read_is_one_rejected_row_with_all_its_bytes() {
+    let block = b"NATS/1.0\r\nce-id: 1\r\nX: \xff\r\n\r\n";
+    let payload = with_data(r#"{"tokens":1}"#);
+    let mut poisoned = message(&payload, &[]);
+    poisoned.unread = Some(crate::Unread {
+        block: Bytes::from_static(block),
+        problem: "not valid UTF-8 at byte 25".into(),
+    });
+    let messages = [poisoned, message(&payload, &[])];
+    let decoded = decoder(DecodeOptions::default()).decode(&messages).unwrap();
+    assert_eq!(decoded.statuses, [Status::Rejected, Status::Ok]);
+    let text = |name: &str| {
+        decoded
+            .batch
+            .column_by_name(name)
+            .unwrap()
+            .as_string::<i32>()
+    };
+    assert_eq!(
+        text("reason").value(0),
+        "headers: not valid UTF-8 at byte 25"
+    );
+    assert!(text("event_id").is_null(0) && text("subject").is_null(0));
+    let raw = decoded.batch.column_by_name("raw").unwrap();
+    let expected = [&block[..], payload.as_bytes()].concat();
+    assert_eq!(raw.as_binary::<i32>().value(0), expected);
+    assert_eq!(decoded.raw(&messages, 0).unwrap(), expected);
+    assert_eq!(decoded.keys[0], 0);
 }

@@ -6,7 +6,11 @@ use crate::{
     error::{Cause, Error},
 };
 use async_nats::{
-    Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr, jetstream,
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr,
+    jetstream::{
+        self,
+        context::{RequestError, RequestErrorKind},
+    },
     rustls::{
         ClientConfig, RootCertStore,
         crypto::aws_lc_rs,
@@ -177,6 +181,17 @@ pub(super) fn unreachable(options: &NatsOptions, what: &'static str, source: Cau
         url: options.shown_url(),
         source,
     }
+}
+
+/// Nobody answering on the JetStream subjects means that JetStream is off, or elsewhere.
+pub(super) fn unanswered(options: &NatsOptions, error: RequestError) -> Error {
+    let cause = match error.kind() {
+        RequestErrorKind::NoResponders => {
+            "no responders: is JetStream on (nats-server -js)?".into()
+        }
+        _ => error.into(),
+    };
+    unreachable(options, "JetStream", cause)
 }
 
 fn addresses(options: &NatsOptions) -> Result<Vec<ServerAddr>> {

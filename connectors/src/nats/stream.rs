@@ -3,18 +3,16 @@
 use super::{
     NatsOptions, connect,
     risk::{self, Finding},
+    stored,
 };
 use crate::{
-    Anchor, Bounds, Message, Result, Sequence,
+    Anchor, Bounds, Result, Sequence,
     error::{Cause, Error},
 };
 use async_nats::jetstream::{
     self, ErrorCode,
-    context::{RequestError, RequestErrorKind},
     response::Response,
-    stream::{
-        Config, DiscardPolicy, Info, RawMessageErrorKind, RetentionPolicy, State, StorageType,
-    },
+    stream::{Config, DiscardPolicy, Info, RetentionPolicy, State, StorageType},
 };
 use serde::Deserialize;
 use std::time::{Duration, Instant};
@@ -85,11 +83,11 @@ async fn describe(
     let answer: Response<Described> = context
         .request(subject, &())
         .await
-        .map_err(|error| connect::unreachable(options, "JetStream", no_answer(error)))?;
+        .map_err(|error| connect::unanswered(options, error))?;
     match answer {
         Response::Ok(described) => Ok(Some(described)),
         Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
-        Response::Err { error } => Err(refused(options, &error)),
+        Response::Err { error } => Err(refused(options, "finding the stream", &error)),
     }
 }
 
@@ -152,24 +150,8 @@ pub(super) async fn anchor(
     if sequence.0 == 0 {
         return Ok(None);
     }
-    let doing = "reading an anchor";
-    let stream = context
-        .get_stream_no_info(&options.stream)
-        .await
-        .map_err(|e| failed(options, doing, e.into()))?;
-    let stored = match stream.get_raw_message(sequence.0).await {
-        Ok(stored) => stored,
-        Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => return Ok(None),
-        Err(e) => return Err(failed(options, doing, e.into())),
-    };
-    let ingest_time_us = micros(stored.time.unix_timestamp_nanos())
-        .map_err(|cause| failed(options, doing, cause))?;
-    Ok(Some(Anchor::of(&Message {
-        sequence,
-        ingest_time_us,
-        headers: Vec::new(),
-        payload: stored.payload,
-    })))
+    let stored = stored::message(context, options, sequence).await?;
+    Ok(stored.as_ref().map(Anchor::of))
 }
 
 /// Whole microseconds; the rest is cut off towards the past, the same way everywhere.
@@ -179,8 +161,12 @@ pub(super) fn micros(nanos: i128) -> Result<i64, Cause> {
 
 /// The JetStream error code behind a client's error, if there is one.
 pub(super) fn code(error: &dyn std::error::Error) -> Option<ErrorCode> {
-    let cause = error.source()?.downcast_ref::<jetstream::Error>()?;
-    Some(cause.error_code())
+    api_error(error).map(jetstream::Error::error_code)
+}
+
+/// What JetStream answered, behind a client's error, if it did.
+pub(super) fn api_error<'e>(error: &'e dyn std::error::Error) -> Option<&'e jetstream::Error> {
+    error.source()?.downcast_ref::<jetstream::Error>()
 }
 
 pub(super) fn failed(options: &NatsOptions, doing: &'static str, source: Cause) -> Error {
@@ -257,7 +243,11 @@ async fn create(context: &jetstream::Context, options: &NatsOptions) -> Result<(
         ..Config::default()
     };
     let created = context.create_stream(config).await;
-    created.map_err(|e| failed(options, "creating the stream", e.into()))?;
+    let doing = "creating the stream";
+    created.map_err(|e| match api_error(&e) {
+        Some(error) => refused(options, doing, error),
+        None => failed(options, doing, e.into()),
+    })?;
     Ok(())
 }
 
@@ -277,29 +267,38 @@ fn missing(options: &NatsOptions) -> Error {
     )
 }
 
-fn refused(options: &NatsOptions, error: &jetstream::Error) -> Error {
-    let off = [
-        ErrorCode::JETSTREAM_NOT_ENABLED,
-        ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
-    ];
-    if off.contains(&error.error_code()) {
-        return unsuitable(
-            options,
-            error.to_string(),
-            "start nats-server with -js, and enable JetStream for this account".into(),
-        );
+/// What the server says no to: what a person must change, or else a fault that may pass.
+pub(super) fn refused(
+    options: &NatsOptions,
+    doing: &'static str,
+    error: &jetstream::Error,
+) -> Error {
+    match remedy(error.error_code()) {
+        Some(hint) => unsuitable(options, format!("{doing} failed: {error}"), hint.into()),
+        None => failed(options, doing, error.clone().into()),
     }
-    failed(options, "finding the stream", error.clone().into())
 }
 
-/// Nobody answering on the JetStream subjects usually means that JetStream is off.
-fn no_answer(error: RequestError) -> Cause {
-    match error.kind() {
-        RequestErrorKind::NoResponders => {
-            "no responders: is JetStream on (nats-server -js)?".into()
+/// What mends an answer of JetStream that will not change by itself.
+fn remedy(code: ErrorCode) -> Option<&'static str> {
+    Some(match code {
+        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+            "start nats-server with -js, and enable JetStream for this account"
         }
-        _ => error.into(),
-    }
+        ErrorCode::MAXIMUM_CONSUMERS_LIMIT => {
+            "raise max_consumers of the stream and the account; a consumer of a process that was killed goes \
+             after 60 s"
+        }
+        ErrorCode::STREAM_SUBJECT_OVERLAP => {
+            "another stream takes these subjects: set source.stream to it, or source.subjects to others"
+        }
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::MEMORY_RESOURCES_EXCEEDED => {
+            "raise the account's JetStream limits, or those of the server"
+        }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ const INACTIVE: Duration = Duration::from_secs(60);
 /// A consumer that starts right after a position.
 pub(super) struct Subscription {
     messages: pull::Stream,
+    /// The consumer's name.
+    name: String,
     /// How many messages it gave us.
     delivered: u64,
     /// When something last came, or when it started.
@@ -65,7 +67,13 @@ impl Subscription {
         let consumer = context
             .create_consumer_on_stream(wanted.clone(), &options.stream)
             .await
-            .map_err(|e| stream::failed(options, "creating a consumer", e.into()))?;
+            .map_err(|e| {
+                let doing = "creating a consumer";
+                match stream::api_error(&e) {
+                    Some(error) => stream::refused(options, doing, error),
+                    None => stream::failed(options, doing, e.into()),
+                }
+            })?;
         check(options, &wanted, &consumer.cached_info().config)?;
         let messages = consumer
             .stream()
@@ -78,6 +86,7 @@ impl Subscription {
             .map_err(|e| stream::failed(options, "subscribing", e.into()))?;
         Ok(Subscription {
             messages,
+            name: consumer.cached_info().name.clone(),
             delivered: 0,
             active: Instant::now(),
             connects,
@@ -96,6 +105,11 @@ impl Subscription {
         // hundred messages.
         let item = unconstrained(self.messages.next()).now_or_never()?;
         Some(self.arrived(item))
+    }
+
+    /// The consumer's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// How long nothing has come.
@@ -124,6 +138,7 @@ impl Subscription {
                 ingest_time_us,
                 headers: message.headers.as_ref().map(headers).unwrap_or_default(),
                 payload: message.payload,
+                unread: None,
             },
             place,
             expected_place: self.delivered,

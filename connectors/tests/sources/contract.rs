@@ -24,6 +24,7 @@ async fn a_stream_in_memory_keeps_the_contract() {
             ingest_time_us: 1_000,
             headers: Vec::new(),
             payload: text.into(),
+            unread: None,
         });
     }
     let held = Held::contiguous(texts(1..=40));

@@ -8,6 +8,7 @@
 mod contract;
 mod files;
 mod nats;
+mod poisoned;
 mod risks;
 
 use tollgate_connectors::{Message, ReadLimit, Sequence, Source};

@@ -9,6 +9,10 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
 use tollgate_connectors::{
     Anchor, Error, ErrorKind, ReadLimit, Sequence, Source,
     nats::{NatsOptions, NatsSource, Publisher, Risk, connect, server::NatsServer},
@@ -54,6 +58,37 @@ impl Fixture {
         options.create = true;
         options.accept.clone_from(&self.accept);
         options
+    }
+
+    /// Publishes as a client that checks nothing: a header block and a subject as they are.
+    pub(super) async fn publish_raw(&self, subject: &[u8], block: &[u8], payload: &[u8]) {
+        let port = self.server.as_ref().unwrap().port();
+        let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut socket = BufReader::new(socket);
+        let sizes = match block.is_empty() {
+            true => format!("{}\r\n", payload.len()),
+            false => format!("{} {}\r\n", block.len(), block.len() + payload.len()),
+        };
+        let command: &[u8] = if block.is_empty() { b"PUB " } else { b"HPUB " };
+        let connect = br#"CONNECT {"verbose":false,"headers":true}"#;
+        let parts: [&[u8]; 9] = [
+            connect,
+            b"\r\n",
+            command,
+            subject,
+            b" ",
+            sizes.as_bytes(),
+            block,
+            payload,
+            b"\r\nPING\r\n",
+        ];
+        socket.write_all(&parts.concat()).await.unwrap();
+        let mut line = String::new();
+        while line != "PONG\r\n" {
+            line.clear();
+            assert_ne!(socket.read_line(&mut line).await.unwrap(), 0, "closed");
+            assert!(!line.starts_with("-ERR"), "{line}");
+        }
     }
 
     pub(super) async fn source(&self) -> NatsSource {

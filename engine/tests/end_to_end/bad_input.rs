@@ -3,6 +3,10 @@
 use crate::world::{TOKENS, World};
 use datafusion::prelude::SessionContext;
 use std::collections::BTreeMap;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
 use tollgate_connectors::{Table, lake::Lake};
 
 const STRUCTURED: &[(&str, &str)] = &[("Content-Type", "application/cloudevents+json")];
@@ -282,4 +286,83 @@ async fn panes(world: &World) -> Vec<String> {
         texts.extend((0..batch.num_rows()).map(|row| column.value(row).to_owned()));
     }
     texts
+}
+
+/// Publishes as a client that checks nothing of the header block.
+async fn send_block(world: &World, block: &[u8], payload: &str) {
+    let socket = TcpStream::connect(("127.0.0.1", world.port()))
+        .await
+        .unwrap();
+    let mut socket = BufReader::new(socket);
+    let (head, all) = (block.len(), block.len() + payload.len());
+    let connect = r#"CONNECT {"verbose":false,"headers":true}"#;
+    let command = format!("{connect}\r\nHPUB usage.test {head} {all}\r\n");
+    let parts = [
+        command.as_bytes(),
+        block,
+        payload.as_bytes(),
+        b"\r\nPING\r\n",
+    ];
+    socket.write_all(&parts.concat()).await.unwrap();
+    let mut line = String::new();
+    while line != "PONG\r\n" {
+        line.clear();
+        assert_ne!(socket.read_line(&mut line).await.unwrap(), 0, "closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_headers_the_client_cannot_read_holds_nothing_up() {
+    let world = World::new(TOKENS).await;
+    let blocks: [&[u8]; 3] = [
+        b"NATS/1.0\r\nX: \xff\r\n\r\n",
+        b"NATS/1.0\r\nce-id: 1\r\nno colon\r\n\r\n",
+        b"NATS/1.0\r\nX: a\rb\r\n\r\n",
+    ];
+    world.send(STRUCTURED, &good("first", NOON, 1)).await;
+    for block in blocks {
+        send_block(&world, block, &good("poisoned", NOON, 100)).await;
+    }
+    let cli = world.cli();
+    // The last message that is committed is a poisoned one, and the next start must know it again.
+    let summary = cli.run_to_end().await;
+    assert_eq!(summary.sequence(), 4);
+    assert_eq!([summary.of("counted"), summary.of("rejected")], [1, 3]);
+    send_block(&world, blocks[0], "").await;
+    world.send(STRUCTURED, &good("second", NOON, 10)).await;
+    let summary = cli.run_to_end().await;
+    assert_eq!(summary.sequence(), 6);
+    assert_eq!([summary.of("counted"), summary.of("rejected")], [1, 1]);
+
+    let rows = cli
+        .query("SELECT sequence, status, reason, encode(raw, 'hex') FROM events WHERE status <> 'ok' ORDER BY sequence")
+        .await;
+    let hex = |block: &[u8], payload: &str| -> String {
+        let bytes = block.iter().chain(payload.as_bytes());
+        bytes.map(|byte| format!("{byte:02x}")).collect()
+    };
+    let reasons = [
+        "headers: not valid UTF-8 at byte 13",
+        "headers: line 3 has no colon",
+        "headers: line 2 has a carriage return in its value",
+    ];
+    let payload = good("poisoned", NOON, 100);
+    let row = |sequence: &str, reason: &str, raw: String| {
+        vec![
+            sequence.to_owned(),
+            "rejected".to_owned(),
+            reason.to_owned(),
+            raw,
+        ]
+    };
+    let expected = [
+        row("2", reasons[0], hex(blocks[0], &payload)),
+        row("3", reasons[1], hex(blocks[1], &payload)),
+        row("4", reasons[2], hex(blocks[2], &payload)),
+        row("5", reasons[0], hex(blocks[0], "")),
+    ];
+    assert_eq!(rows, expected);
+    let totals = cli.query("SELECT SUM(input), SUM(calls) FROM tokens").await;
+    assert_eq!(totals, [["11", "2"]]);
+    cli.audit().await;
 }

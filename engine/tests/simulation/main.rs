@@ -49,7 +49,7 @@ use tollgate::{
     telemetry::{Progress, Report},
 };
 use tollgate_connectors::{
-    ErrorKind, Message, Sequence, Table,
+    ErrorKind, Message, Sequence, Table, Unread,
     event::{DecodeOptions, Decoder},
     fault::{Faults, FaultySource, FaultyTable},
     memory::{MemoryStream, MemoryTable},
@@ -216,6 +216,8 @@ struct Log {
     messages: Vec<Message>,
     /// In rising sequence.
     counted: Vec<Fact>,
+    /// The bytes of the messages whose headers cannot be read, by sequence.
+    poisoned: BTreeMap<u64, Vec<u8>>,
     /// Where the stream ended when it was read to its end, the last time after its last message.
     ends: Vec<StreamEnd>,
 }
@@ -233,10 +235,20 @@ fn make_log(random: &mut Random) -> Log {
     let mut log = Vec::new();
     let mut sent: Vec<Fact> = Vec::new();
     let mut counted: BTreeMap<usize, Fact> = BTreeMap::new();
+    let mut poisoned = BTreeMap::new();
     let messages = 20 + random.next() % 60;
     let mut clock_us = START_US;
     for sequence in 1..=messages {
         clock_us += random.below(20_000_000);
+        // Often the first or the last, and several in a row.
+        let follows = poisoned.contains_key(&(sequence - 1));
+        if random.one_in(if follows { 2 } else { 12 }) {
+            let fact = next_fact(random, &sent, clock_us);
+            let message = poisoned_message(sequence, clock_us, &fact);
+            poisoned.insert(sequence, message.raw().unwrap());
+            log.push(message);
+            continue;
+        }
         let mut lines = Vec::new();
         for _ in 0..=random.below(4) {
             lines.push(match random.below(25) {
@@ -261,6 +273,7 @@ fn make_log(random: &mut Random) -> Log {
             ingest_time_us: clock_us,
             headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
             payload: lines.join("\n").into(),
+            unread: None,
         });
     }
     let mut counted: Vec<Fact> = counted.into_values().collect();
@@ -283,6 +296,21 @@ fn make_log(random: &mut Random) -> Log {
         messages: log,
         counted,
         ends,
+        poisoned,
+    }
+}
+
+/// A good event under headers that cannot be read: nothing in it counts.
+fn poisoned_message(sequence: u64, clock_us: i64, fact: &Fact) -> Message {
+    Message {
+        sequence: Sequence(sequence),
+        ingest_time_us: clock_us,
+        headers: Vec::new(),
+        payload: fact.line().into(),
+        unread: Some(Unread {
+            block: format!("NATS/1.0\r\nno colon {sequence}\r\n\r\n").into(),
+            problem: "line 2 has no colon".into(),
+        }),
     }
 }
 
@@ -487,10 +515,23 @@ async fn survive(random: &mut Random, setup: &Setup, log: &Log, lake: &Lake) -> 
 /// Every event that counts is in `events` once, and nothing else counts.
 fn check_events(lake: &Lake, log: &Log) {
     let mut counted = BTreeSet::new();
+    let mut poisoned = BTreeMap::new();
     for batch in lake.events.rows() {
         let ids = batch["event_id"].as_string::<i32>();
         let statuses = batch["status"].as_string::<i32>();
+        let reasons = batch["reason"].as_string::<i32>();
+        let sequences = batch["sequence"].as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {
+            if reasons.is_valid(row) && reasons.value(row) == "headers: line 2 has no colon" {
+                assert_eq!(statuses.value(row), "rejected");
+                let raw = batch["raw"].as_binary::<i32>().value(row).to_vec();
+                let sequence = u64::try_from(sequences.value(row)).unwrap();
+                assert_eq!(
+                    poisoned.insert(sequence, raw),
+                    None,
+                    "{sequence} is there twice"
+                );
+            }
             if matches!(statuses.value(row), "ok" | "late") {
                 let id: usize = ids.value(row).parse().unwrap();
                 assert!(counted.insert(id), "event {id} is counted twice");
@@ -499,6 +540,7 @@ fn check_events(lake: &Lake, log: &Log) {
     }
     let expected: BTreeSet<usize> = log.counted.iter().map(|fact| fact.id).collect();
     assert_eq!(counted, expected);
+    assert_eq!(poisoned, log.poisoned);
 }
 
 /// The status of each event, by its place in the log: no fault may change a verdict.

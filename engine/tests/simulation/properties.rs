@@ -70,6 +70,7 @@ fn log_of(minutes: &[Minute]) -> (MemoryStream, u64) {
                 ingest_time_us: start_us + 3 * MINUTE_US / 2,
                 headers: Vec::new(),
                 payload: fact.line().into(),
+                unread: None,
             });
         }
     }

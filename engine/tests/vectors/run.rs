@@ -151,6 +151,7 @@ fn stream(events: &[Event]) -> MemoryStream {
             ingest_time_us: clock_us,
             headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
             payload: event.payload().into(),
+            unread: None,
         });
     }
     stream

@@ -16,7 +16,10 @@ use datafusion::{
     prelude::{Expr, SessionContext, col, lit},
 };
 use std::sync::Arc;
-use tollgate_sql::meter::{ERROR, Meter};
+use tollgate_sql::{
+    meter::{ERROR, Meter},
+    session,
+};
 
 /// What an audit of one meter found.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ async fn audit_meter(view: &View, index: usize) -> Result<Finding> {
             whole
         }
     };
-    let recomputed = context.sql(&query).await;
+    let recomputed = session::query(&context, &query).await;
     let found = compared(recomputed, context.read_batch(stored), &columns);
     differences.extend(found.await.map_err(query_error(doing))?);
     Ok(Finding {

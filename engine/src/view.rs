@@ -279,13 +279,12 @@ impl View {
             let nothing = self.finished(*index, &[nothing]).await?;
             register(context, relation, memory(nothing)?)?;
         }
-        let planned = context
-            .sql_with_options(sql, session::read_only_options())
-            .await
-            .and_then(|frame| match asked::is_fixed(frame.logical_plan())? {
+        let planned = session::query(context, sql).await.and_then(|frame| {
+            match asked::is_fixed(frame.logical_plan())? {
                 true => frame.into_optimized_plan().map(Some),
                 false => Ok(None),
-            });
+            }
+        });
         let mut asked = Vec::with_capacity(relations.len());
         for (_, relation) in relations {
             let reference = TableReference::bare(relation.as_str());

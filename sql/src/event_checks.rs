@@ -8,6 +8,7 @@ use crate::{
     definitions::{Check, EventType},
     error::{Error, Result},
     meter::{constants, shape, syntax},
+    parser::Sql,
     schema::{self, type_name},
     session,
 };
@@ -23,7 +24,6 @@ use datafusion::{
     physical_plan::PhysicalExpr,
     sql::sqlparser::{
         ast::{self, Spanned, visit_expressions},
-        dialect::GenericDialect,
         parser::Parser,
         tokenizer::Span,
     },
@@ -161,7 +161,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// A check as an expression with settled types, true or false.
     fn typed(&self, check: &Check) -> Result<Expr> {
-        let parsed = Parser::new(&GenericDialect {})
+        let parsed = Parser::new(&Sql)
             .try_with_sql(&check.expression)
             .and_then(|mut parser| parser.parse_expr());
         let parsed = parsed.map_err(|error| planning(error.into()))?;

@@ -11,6 +11,7 @@
 
 mod columns;
 mod cursor;
+mod dialect;
 mod json_path;
 mod literal;
 mod meter_query;
@@ -23,6 +24,7 @@ mod types;
 mod tests;
 
 pub(crate) use cursor::Name;
+pub(crate) use dialect::Sql;
 pub(crate) use options::parse_date;
 pub use options::parse_instant;
 pub use suggest::did_you_mean;

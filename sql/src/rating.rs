@@ -13,13 +13,13 @@ use crate::{
     definitions::PriceDefinition,
     error::{Error, Result},
     money::Exact,
+    session,
 };
 use answer::Columns;
 use arrow::array::RecordBatch;
 use datafusion::{
     common::tree_node::{TreeNode, TreeNodeRecursion},
     error::DataFusionError,
-    execution::context::SQLOptions,
     logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility, utils::merge_schema},
     physical_plan::collect,
     prelude::SessionContext,
@@ -62,10 +62,7 @@ pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<V
         source: Box::new(source),
     };
     let state = context.state();
-    let plan = state
-        .create_logical_plan(&price.query)
-        .await
-        .map_err(failed)?;
+    let plan = session::plan(&state, &price.query).await.map_err(failed)?;
     check_pure(price, &plan)?;
     // Types are final once rules have run: a session may turn integer arithmetic into decimals.
     let written = plan;
@@ -118,10 +115,7 @@ fn refused(price: &PriceDefinition, problem: impl Into<String>, hint: impl Into<
 /// Refuses what changes or reads anything besides the session's tables: DDL, DML, SET, random numbers,
 /// the clock.
 fn check_pure(price: &PriceDefinition, plan: &LogicalPlan) -> Result<()> {
-    SQLOptions::new()
-        .with_allow_ddl(false)
-        .with_allow_dml(false)
-        .with_allow_statements(false)
+    session::read_only_options()
         .verify_plan(plan)
         .map_err(|error| refused(price, error.strip_backtrace(), "write one SELECT"))?;
     match impure_function(plan) {

@@ -6,10 +6,15 @@
 //!   digits, are refused (see [`arithmetic`]);
 //! * the aggregates are those of [`crate::aggregates`].
 
-use crate::{aggregates, functions};
+use crate::{aggregates, functions, parser::Sql};
 use datafusion::{
-    execution::{FunctionRegistry, context::SQLOptions},
+    common::{DFSchema, plan_datafusion_err, plan_err},
+    dataframe::DataFrame,
+    error::Result,
+    execution::{FunctionRegistry, SessionState, context::SQLOptions},
+    logical_expr::{Expr, LogicalPlan},
     prelude::{SessionConfig, SessionContext},
+    sql::parser::{DFParser, DFParserBuilder, Statement},
 };
 use std::sync::Arc;
 
@@ -35,9 +40,57 @@ pub(crate) fn context_with(mut config: SessionConfig) -> SessionContext {
     context
 }
 
-/// What a user's SQL may do: read. DDL, DML, COPY, SET and the like are refused; pass this to
-/// [`SessionContext::sql_with_options`].
-pub fn read_only_options() -> SQLOptions {
+/// One statement as a tree. Every session reads SQL here and not by `SessionContext::sql`, whose own
+/// parser has other precedences than PostgreSQL.
+///
+/// # Errors
+/// There is not exactly one statement, or it cannot be read.
+pub fn statement(state: &SessionState, sql: &str) -> Result<Statement> {
+    let mut statements = parser(state, sql)?.parse_statements()?;
+    match (statements.pop_front(), statements.is_empty()) {
+        (Some(statement), true) => Ok(statement),
+        (Some(_), false) => plan_err!("the query is more than one statement"),
+        (None, _) => Err(plan_datafusion_err!("the query is empty")),
+    }
+}
+
+/// What a statement means over a session's tables, as it is written.
+///
+/// # Errors
+/// The statement cannot be read, or names what the session does not know.
+pub async fn plan(state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+    state.statement_to_plan(statement(state, sql)?).await
+}
+
+/// The answer to a query, which may only read: DDL, DML, COPY, SET and the like are refused.
+///
+/// # Errors
+/// Those of [`plan`], and what is no query.
+pub async fn query(context: &SessionContext, sql: &str) -> Result<DataFrame> {
+    let plan = plan(&context.state(), sql).await?;
+    read_only_options().verify_plan(&plan)?;
+    context.execute_logical_plan(plan).await
+}
+
+/// What an expression means over rows of a schema.
+///
+/// # Errors
+/// The expression cannot be read, or names what the schema does not have.
+pub fn expression(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Expr> {
+    let parsed = parser(state, sql)?.parse_into_expr()?;
+    state.create_logical_expr_from_sql_expr(parsed, schema)
+}
+
+fn parser<'a>(state: &SessionState, sql: &'a str) -> Result<DFParser<'a>> {
+    let options = &state.config().options().sql_parser;
+    DFParserBuilder::new(sql)
+        .with_dialect(&Sql)
+        .with_recursion_limit(options.recursion_limit.get())
+        .build()
+}
+
+/// What a user's SQL may do: read. DDL, DML, COPY, SET and the like are refused.
+pub(crate) fn read_only_options() -> SQLOptions {
     SQLOptions::new()
         .with_allow_ddl(false)
         .with_allow_dml(false)

@@ -24,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
+use tollgate_sql::session;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -86,7 +87,7 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 }
 
 async fn run(file: &Path, complete: bool) -> Result<(), Box<dyn Error>> {
-    let mut runner = Runner::new(|| async { Ok(Session(tollgate_sql::session::context())) });
+    let mut runner = Runner::new(|| async { Ok(Session(session::context())) });
     runner.with_column_validator(strict_column_validator);
     if complete {
         let (validator, normalizer) = (default_validator, default_normalizer);
@@ -106,7 +107,8 @@ impl AsyncDB for Session {
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, DataFusionError> {
-        let query = self.0.sql(sql).await?;
+        let plan = session::plan(&self.0.state(), sql).await?;
+        let query = self.0.execute_logical_plan(plan).await?;
         let fields = query.schema().fields().clone();
         let batches = query.collect().await?;
         if fields.is_empty() {

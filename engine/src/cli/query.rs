@@ -8,6 +8,7 @@ use crate::{
 };
 use clap::Args;
 use std::sync::Arc;
+use tollgate_sql::session;
 
 /// Arguments of `tollgate query`.
 #[derive(Debug, Args)]
@@ -28,8 +29,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let view = View::open(catalog, &lake).await?;
     let context = view.session(&arguments.sql).await?;
     let doing = "the query";
-    let frame = context
-        .sql_with_options(&arguments.sql, tollgate_sql::session::read_only_options())
+    let frame = session::query(&context, &arguments.sql)
         .await
         .map_err(query_error(doing))?;
     let schema = Arc::clone(frame.schema().inner());

@@ -30,6 +30,7 @@ use tollgate_connectors::{
     event::{event_key, with_time},
     nats::{Published, Publisher},
 };
+use tollgate_sql::session;
 
 /// Arguments of `tollgate replay`.
 #[derive(Debug, Args)]
@@ -101,7 +102,7 @@ impl Replay {
         let view = View::open(catalog, &lake).await?;
         let sql = include_str!("replay.sql");
         let shard = ScalarValue::from(settings.source.stream.as_str());
-        let frame = view.session(sql).await?.sql(sql).await;
+        let frame = session::query(&view.session(sql).await?, sql).await;
         let values = vec![
             ("shard", shard),
             ("unmatched", ScalarValue::from(arguments.unmatched)),

@@ -155,7 +155,8 @@ impl Watch<'_> {
     ) -> Planned<(DataFrame, DataFrame)> {
         let all = match &self.arguments.condition {
             Some(condition) => {
-                let condition = windows.parse_sql_expr(condition)?;
+                let condition =
+                    session::expression(&session::context().state(), condition, windows.schema())?;
                 windows.filter(condition)?
             }
             None => windows,

@@ -12,14 +12,12 @@ use datafusion::{
 };
 use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::{Table, lake::Lake};
+use tollgate_sql::session;
 
 /// The relations that a statement names, as SQL folds them.
 pub(super) fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
     let state = context.state();
-    let dialect = state.config().options().sql_parser.dialect;
-    let statement = state
-        .sql_to_statement(sql, &dialect)
-        .map_err(query_error("reading the query"))?;
+    let statement = session::statement(&state, sql).map_err(query_error("reading the query"))?;
     let references = state
         .resolve_table_references(&statement)
         .map_err(query_error("reading the query"))?;

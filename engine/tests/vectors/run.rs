@@ -253,9 +253,7 @@ fn with_customer(rows: &RecordBatch) -> Outcome<RecordBatch> {
 
 /// The rows of a query, as decimal strings, times, texts and nulls.
 pub(crate) async fn query(context: &SessionContext, sql: &str) -> Outcome<Vec<Vec<Value>>> {
-    let frame = context
-        .sql_with_options(sql, session::read_only_options())
-        .await;
+    let frame = session::query(context, sql).await;
     let frame = frame.map_err(|error| Failure::Error(format!("{error}\n{sql}")))?;
     let mut rows = Vec::new();
     for batch in frame.collect().await? {

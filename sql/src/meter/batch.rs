@@ -6,6 +6,7 @@ use super::{calls, syntax};
 use crate::{
     definitions::{Frame, MeterDefinition},
     error::{Error, Result},
+    parser::Sql,
 };
 use arrow::datatypes::Schema;
 use datafusion::{
@@ -15,7 +16,6 @@ use datafusion::{
             BinaryOperator, Expr, GroupByExpr, Ident, Select, SelectItem, SetExpr, Statement,
             TableFactor, Value,
         },
-        dialect::GenericDialect,
         parser::{Parser, ParserError},
     },
 };
@@ -190,7 +190,7 @@ fn source(select: &Select) -> (String, String) {
 }
 
 fn read_from(select: &mut Select, relation: &str) -> std::result::Result<(), ParserError> {
-    let query = Parser::new(&GenericDialect {})
+    let query = Parser::new(&Sql)
         .try_with_sql(&format!("SELECT 1 FROM {relation}"))?
         .parse_query()?;
     if let SetExpr::Select(other) = *query.body {
@@ -207,7 +207,5 @@ fn window_start(window_us: i64) -> std::result::Result<Expr, ParserError> {
 }
 
 fn parse(text: &str) -> std::result::Result<Expr, ParserError> {
-    Parser::new(&GenericDialect {})
-        .try_with_sql(text)?
-        .parse_expr()
+    Parser::new(&Sql).try_with_sql(text)?.parse_expr()
 }

@@ -10,12 +10,12 @@ use super::{
 use crate::{
     definitions::{EventType, MeterDefinition},
     error::{Error, Location},
+    parser::Sql,
 };
 use datafusion::{
     prelude::SessionConfig,
     sql::sqlparser::{
         ast::{Expr, Ident, SelectItem, Spanned, Statement},
-        dialect::GenericDialect,
         parser::Parser,
     },
 };
@@ -125,7 +125,7 @@ fn has_aggregate(expr: &Expr) -> bool {
 /// `COUNT` of an expression, which takes any.
 fn count_of(expr: &str) -> Option<Expr> {
     let text = format!("SELECT COUNT({expr})");
-    let statement = Parser::parse_sql(&GenericDialect {}, &text).ok()?;
+    let statement = Parser::parse_sql(&Sql, &text).ok()?;
     item_expr(selected(statement.first()?)?.projection.first()?).cloned()
 }
 

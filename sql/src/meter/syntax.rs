@@ -4,6 +4,7 @@ use super::calls;
 use crate::{
     definitions::MeterDefinition,
     error::{Error, Location, Result},
+    parser::Sql,
 };
 use datafusion::{
     error::DataFusionError,
@@ -12,7 +13,6 @@ use datafusion::{
             BinaryOperator, Expr, Function, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr,
             Spanned, Statement, TableFactor, Visit, visit_expressions, visit_expressions_mut,
         },
-        dialect::GenericDialect,
         parser::Parser,
         tokenizer::{Span, Token, Tokenizer},
     },
@@ -48,7 +48,7 @@ pub(super) fn parse(definition: &MeterDefinition) -> Result<Statement> {
 /// The query without layout, comments and letter case of keywords and unquoted names: queries that
 /// differ in these alone are the same.
 pub(super) fn normalised(query: &str) -> Result<Vec<String>, DataFusionError> {
-    let tokens = Tokenizer::new(&GenericDialect {}, query)
+    let tokens = Tokenizer::new(&Sql, query)
         .tokenize()
         .map_err(|error| DataFusionError::Plan(error.to_string()))?;
     let text = |token| match token {
@@ -249,15 +249,14 @@ fn refuse(span: Span, construct: impl Into<String>, hint: impl Into<String>) -> 
 }
 
 fn single_statement(definition: &MeterDefinition) -> Result<Statement> {
-    let mut statements =
-        Parser::parse_sql(&GenericDialect {}, &definition.query).map_err(|error| {
-            refused(
-                definition,
-                &error.to_string(),
-                (0, 0),
-                "correct the query at this place",
-            )
-        })?;
+    let mut statements = Parser::parse_sql(&Sql, &definition.query).map_err(|error| {
+        refused(
+            definition,
+            &error.to_string(),
+            (0, 0),
+            "correct the query at this place",
+        )
+    })?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
         _ => {

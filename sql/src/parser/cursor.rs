@@ -1,16 +1,11 @@
 //! The tokens of one file, read from left to right, and errors that point at them.
 
+use super::dialect::Sql;
 use crate::{
     definitions::SourceFile,
     error::{Error, Location, Result},
 };
-use datafusion::sql::sqlparser::{
-    dialect::GenericDialect,
-    tokenizer::{self, Token, TokenWithSpan, Tokenizer, Word},
-};
-
-/// The dialect of every query, here and in a session; it reads `[1, 2]` and `{a: 1}`.
-pub(super) const DIALECT: GenericDialect = GenericDialect {};
+use datafusion::sql::sqlparser::tokenizer::{self, Token, TokenWithSpan, Tokenizer, Word};
 
 /// Longest name of a definition or column, in characters: names become folders and file names.
 const NAME_CHARS_MAX: usize = 63;
@@ -64,7 +59,7 @@ impl<'a> Cursor<'a> {
             next: 0,
             context: String::new(),
         };
-        cursor.tokens = Tokenizer::new(&DIALECT, &file.text)
+        cursor.tokens = Tokenizer::new(&Sql, &file.text)
             .tokenize_with_location()
             .map_err(|error| cursor.unreadable(&error))?;
         cursor.refuse_executable_comments()?;

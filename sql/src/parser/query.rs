@@ -1,6 +1,9 @@
 //! The query after `AS`: parsed by sqlparser, kept as its author wrote it.
 
-use super::cursor::{Cursor, DIALECT, Name, fold, is_space, is_word};
+use super::{
+    cursor::{Cursor, Name, fold, is_space, is_word},
+    dialect::Sql,
+};
 use crate::error::{Error, Location, Result};
 use datafusion::sql::sqlparser::{
     ast::{Cte, ObjectName, ObjectNamePart, Query, TableFactor, Visit, Visitor},
@@ -34,7 +37,7 @@ pub(super) fn after_as(cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
     let start = cursor.here();
     let tokens = cursor.rest_of_statement();
     check_depth(cursor, &tokens)?;
-    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone());
+    let mut parser = Parser::new(&Sql).with_tokens_with_locations(tokens.clone());
     let ast = parser
         .parse_query()
         .map_err(|error| syntax_error(cursor, &error, &start, QUERY_HINT))?;
@@ -62,7 +65,7 @@ pub(super) fn in_parentheses(cursor: &mut Cursor<'_>, hint: &str) -> Result<(Str
     check_depth(cursor, &tokens)?;
     let first = tokens.iter().find(|token| !is_space(token));
     let start = first.map_or_else(|| cursor.here(), |token| cursor.location(token.span.start));
-    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone());
+    let mut parser = Parser::new(&Sql).with_tokens_with_locations(tokens.clone());
     let expression = parser.parse_expr().and_then(|_| match parser.peek_token() {
         next if next.token == Token::EOF => Ok(()),
         next => parser.expected("the end of the expression", next),

@@ -6,7 +6,7 @@ use datafusion::{arrow::util::display::array_value_to_string, error::DataFusionE
 /// The one value that a query returns, as text.
 async fn value(sql: &str) -> Result<String, DataFusionError> {
     let context = context();
-    let query = context.sql_with_options(sql, read_only_options()).await?;
+    let query = query(&context, sql).await?;
     let batches = query.collect().await?;
     let batch = batches.iter().find(|batch| batch.num_rows() > 0);
     let batch = batch.expect("the query returns a row");
@@ -153,3 +153,5 @@ async fn user_sql_can_only_read() {
         refused(sql).await;
     }
 }
+
+mod precedence;

@@ -11,7 +11,7 @@ use crate::{
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use std::sync::Arc;
-use tollgate_sql::invoice::Invoice;
+use tollgate_sql::{invoice::Invoice, session};
 
 const WINDOWS: &str = include_str!("windows.sql");
 const SET_ASIDE: &str = include_str!("set_aside.sql");
@@ -121,7 +121,9 @@ async fn table(view: &View, title: &str, sql: &str) -> Result<()> {
 pub(super) async fn rows(view: &View, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let context = view.session(sql).await?;
     let doing = "a query of the demo";
-    let frame = context.sql(sql).await.map_err(query_error(doing))?;
+    let frame = session::query(&context, sql)
+        .await
+        .map_err(query_error(doing))?;
     let schema = Arc::clone(frame.schema().inner());
     Ok((schema, frame.collect().await.map_err(query_error(doing))?))
 }

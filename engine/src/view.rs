@@ -341,7 +341,8 @@ impl View {
         let mut in_error = Vec::new();
         let context = session::context();
         let wanted = referenced(&context, sql)?;
-        self.register_common(&context, &wanted).await?;
+        // A name that a price may not read is not there, whatever hides it in the text.
+        self.register_rate_tables(&context, &wanted)?;
         register_rows(&context, "subscription", subscription)?;
         for (index, meter) in self.catalog.meters.iter().enumerate() {
             let name = &meter.definition().name;
@@ -390,6 +391,15 @@ impl View {
         {
             self.register_event_type(context, event_type)?;
         }
+        self.register_rate_tables(context, wanted)
+    }
+
+    fn register_rate_tables(
+        &self,
+        context: &SessionContext,
+        wanted: &BTreeSet<String>,
+    ) -> Result<()> {
+        let definitions = &self.catalog.definitions;
         for (definition, rows) in definitions
             .rate_tables
             .iter()

@@ -6,6 +6,7 @@
 //! tables, so that a draft, a preview and the final invoice agree.
 
 mod answer;
+mod purity;
 #[cfg(test)]
 mod tests;
 
@@ -18,9 +19,9 @@ use crate::{
 use answer::Columns;
 use arrow::array::RecordBatch;
 use datafusion::{
-    common::tree_node::{TreeNode, TreeNodeRecursion},
+    common::tree_node::TreeNode,
     error::DataFusionError,
-    logical_expr::{Expr, ExprSchemable, LogicalPlan, Volatility, utils::merge_schema},
+    logical_expr::{ExprSchemable, LogicalPlan, utils::merge_schema},
     physical_plan::collect,
     prelude::SessionContext,
 };
@@ -63,9 +64,8 @@ pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<V
     };
     let state = context.state();
     let plan = session::plan(&state, &price.query).await.map_err(failed)?;
-    check_pure(price, &plan)?;
     // Types are final once rules have run: a session may turn integer arithmetic into decimals.
-    let written = plan;
+    let written = purity::checked(context, price, plan)?;
     let plan = state.optimize(&written).map_err(failed)?;
     let columns = Columns::find(price, plan.schema().as_arrow())?;
     // As written: optimized away, a float constant has already been turned into a decimal.
@@ -112,22 +112,6 @@ fn refused(price: &PriceDefinition, problem: impl Into<String>, hint: impl Into<
     }
 }
 
-/// Refuses what changes or reads anything besides the session's tables: DDL, DML, SET, random numbers,
-/// the clock.
-fn check_pure(price: &PriceDefinition, plan: &LogicalPlan) -> Result<()> {
-    session::read_only_options()
-        .verify_plan(plan)
-        .map_err(|error| refused(price, error.strip_backtrace(), "write one SELECT"))?;
-    match impure_function(plan) {
-        None => Ok(()),
-        Some(name) => Err(refused(
-            price,
-            format!("`{name}` does not give the same answer every time"),
-            "use the usage and the period's columns instead of the clock or random numbers",
-        )),
-    }
-}
-
 /// Refuses a float anywhere on the way: cast back to a decimal, its error would look exact.
 fn check_exact(price: &PriceDefinition, plan: &LogicalPlan) -> Result<()> {
     match float_in(plan) {
@@ -135,7 +119,7 @@ fn check_exact(price: &PriceDefinition, plan: &LogicalPlan) -> Result<()> {
         Some(expr) => Err(refused(
             price,
             format!("`{expr}` is a float, which is not exact"),
-            "calculate with DECIMAL; multiply instead of dividing, such as `x * 0.001` for `x / 1000`",
+            "calculate with DECIMAL; `package(x, 60, 1)` counts begun 60s exactly, and `x * 0.001` is exact for `x / 1000`",
         )),
     }
 }
@@ -150,47 +134,10 @@ fn float_in(plan: &LogicalPlan) -> Option<String> {
                 // What has no type by itself, such as a wildcard, is no number either.
                 let is_float = expr.get_type(&schema).is_ok_and(|t| t.is_floating());
                 found = found.take().or_else(|| is_float.then(|| expr.to_string()));
-                Ok(stop_when(found.is_some()))
+                Ok(purity::stop_when(found.is_some()))
             })
         })
     });
     // The walk itself cannot fail: its steps only look.
     walked.ok().and(found)
-}
-
-/// The first function in the plan, sub-queries included, whose answer may change between two runs.
-fn impure_function(plan: &LogicalPlan) -> Option<String> {
-    let mut found = None;
-    let walked = plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|root| {
-            root.apply(|expr| {
-                found = found.take().or_else(|| impure_name(expr));
-                Ok(stop_when(found.is_some()))
-            })
-        })
-    });
-    // The walk itself cannot fail: its steps only look.
-    walked.ok().and(found)
-}
-
-fn stop_when(found: bool) -> TreeNodeRecursion {
-    if found {
-        TreeNodeRecursion::Stop
-    } else {
-        TreeNodeRecursion::Continue
-    }
-}
-
-fn impure_name(expr: &Expr) -> Option<String> {
-    let (name, signature) = match expr {
-        Expr::ScalarFunction(call) => (call.func.name(), call.func.signature()),
-        Expr::AggregateFunction(call) => (call.func.name(), call.func.signature()),
-        Expr::WindowFunction(call) => {
-            let signature = call.fun.signature();
-            return (signature.volatility != Volatility::Immutable)
-                .then(|| call.fun.name().to_owned());
-        }
-        _ => return None,
-    };
-    (signature.volatility != Volatility::Immutable).then(|| name.to_owned())
 }

@@ -147,7 +147,7 @@ fn a_check_is_exact() {
     refused(
         "a BIGINT CHECK (1 < a / 2)",
         "2:21: event type `call`: check: it has `/`, which loses digits",
-        "multiply by an exact decimal, such as `x * 0.001` for `x / 1000`",
+        "`package(x, 60, 1)` counts the 60s that are begun; a factor must be exact, as in `x * 0.001` for `x / 1000`",
     );
     refused(
         "a BIGINT CHECK (CAST(a AS DOUBLE) > 0)",

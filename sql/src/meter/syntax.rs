@@ -5,6 +5,7 @@ use crate::{
     definitions::MeterDefinition,
     error::{Error, Location, Result},
     parser::Sql,
+    session::arithmetic,
 };
 use datafusion::{
     error::DataFusionError,
@@ -466,7 +467,10 @@ fn check_expression(expr: &Expr) -> Check {
         } => refuse(
             expr.span(),
             format!("`{op}`, which loses digits"),
-            "multiply by an exact decimal, such as `x * 0.001` for `x / 1000`",
+            match op {
+                BinaryOperator::Modulo => arithmetic::INSTEAD_OF_A_REMAINDER,
+                _ => arithmetic::INSTEAD_OF_DIVIDING,
+            },
         ),
         _ => Ok(()),
     }

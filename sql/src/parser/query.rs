@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::{
     parser::{Parser, ParserError},
     tokenizer::{self, Span, Token, TokenWithSpan},
 };
-use std::{collections::BTreeSet, ops::ControlFlow};
+use std::{collections::VecDeque, ops::ControlFlow};
 
 /// Most tokens on the way from the top of a query to its innermost expression. It bounds how deep
 /// `a + a + …` nests, and so the stack that checking and planning it need.
@@ -115,11 +115,8 @@ impl ParsedQuery {
         let mut relations = Relations::default();
         // It never breaks off.
         let _ = self.ast.visit(&mut relations);
-        let Relations { read, defined } = relations;
-        read.iter()
-            .map(|name| self.relation(name))
-            .filter(|name| !defined.contains(&name.text))
-            .collect()
+        let read = relations.read.iter();
+        read.map(|name| self.relation(name)).collect()
     }
 
     /// The name of a relation, folded; qualified names keep their dots.
@@ -148,29 +145,71 @@ fn part(part: &ObjectNamePart) -> String {
     }
 }
 
-/// Collects relations read and relations defined by WITH. A WITH name hides a relation everywhere in
-/// the query, which is more than SQL's scopes say; planning finds what slips through.
-#[derive(Default)]
+/// Collects the relations that are read. A name of WITH stands for its query in what follows it, and in
+/// itself when the WITH is recursive; elsewhere it is the relation of that name.
+#[derive(Debug, Default)]
 struct Relations {
     read: Vec<ObjectName>,
-    defined: BTreeSet<String>,
+    /// The queries that the visitor is within, outermost first.
+    within: Vec<Scope>,
 }
 
+#[derive(Debug)]
+struct Scope {
+    /// Names of WITH that are defined so far.
+    defined: Vec<String>,
+    /// Those to come, in order, each with the query after which it is defined.
+    to_come: VecDeque<(String, *const Query)>,
+}
+
+impl Relations {
+    fn is_defined(&self, name: &str) -> bool {
+        let scopes = self.within.iter();
+        scopes.flat_map(|scope| &scope.defined).any(|known| known == name)
+    }
+}
 impl Visitor for Relations {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
         let name = |cte: &Cte| fold(&cte.alias.name.value, cte.alias.name.quote_style);
-        self.defined.extend(ctes.map(name));
+        let mut scope = Scope {
+            defined: Vec::new(),
+            to_come: VecDeque::new(),
+        };
+        if let Some(with) = &query.with {
+            let tables = with.cte_tables.iter();
+            match with.recursive {
+                true => scope.defined = tables.map(name).collect(),
+                false => {
+                    let each = tables.map(|cte| (name(cte), std::ptr::from_ref(&*cte.query)));
+                    scope.to_come = each.collect();
+                }
+            }
+        }
+        self.within.push(scope);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.within.pop();
+        if let Some(scope) = self.within.last_mut()
+            && let Some((name, of)) = scope.to_come.front()
+            && std::ptr::eq(*of, query)
+        {
+            scope.defined.push(name.clone());
+            scope.to_come.pop_front();
+        }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table {
-            name, args: None, ..
-        } = factor
-        {
+        // A function in FROM is no relation that could be known.
+        let (TableFactor::Table { name, .. } | TableFactor::Function { name, .. }) = factor else {
+            return ControlFlow::Continue(());
+        };
+        let folded: Vec<String> = name.0.iter().map(part).collect();
+        if !self.is_defined(&folded.join(".")) {
             self.read.push(name.clone());
         }
         ControlFlow::Continue(())

@@ -94,13 +94,20 @@ pub(crate) fn is_arithmetic(op: Operator) -> bool {
 
 fn hint_for(op: Operator) -> &'static str {
     match op {
-        Operator::Divide | Operator::IntegerDivide | Operator::Modulo => {
-            "multiply by an exact decimal instead, such as `x * 0.001` for `x / 1000`; in a query, \
-             cast to DOUBLE for an estimate"
-        }
-        _ => "multiply by a power of two instead",
+        Operator::Divide | Operator::IntegerDivide => INSTEAD_OF_DIVIDING,
+        Operator::Modulo => INSTEAD_OF_A_REMAINDER,
+        Operator::BitwiseShiftLeft => "multiply by a power of two: `x * 8` for `x << 3`",
+        _ => "for a whole x of zero or more, `x >> 3` is `package(x - 7, 8, 1)`",
     }
 }
+
+/// What gives the exact value of a quotient: a factor such as 1 / 60 has no exact decimal.
+pub(crate) const INSTEAD_OF_DIVIDING: &str = "`package(x, 60, 1)` counts the 60s that are begun; a factor must be exact, as in \
+     `x * 0.001` for `x / 1000`";
+
+/// What gives the exact remainder.
+pub(crate) const INSTEAD_OF_A_REMAINDER: &str =
+    "for a whole x of zero or more, `x % 60` is `x - 60 * package(x - 59, 60, 1)`";
 
 /// Numbers that are counted exactly.
 pub(crate) fn is_exact(data_type: &DataType) -> bool {

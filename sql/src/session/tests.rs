@@ -85,15 +85,33 @@ async fn the_last_value_of_38_digits_is_not_an_error() {
     assert_eq!(value(&sql).await.unwrap(), nines);
 }
 
+/// Quotient, remainder and shift as the hints write them, for every x that a boundary can meet.
+#[tokio::test]
+async fn what_the_hints_say_is_exact() {
+    for x in 0_i64..=250 {
+        for (text, expected) in [
+            (format!("SELECT package({x}, 60, 1)"), (x + 59) / 60),
+            (format!("SELECT {x} - 60 * package({x} - 59, 60, 1)"), x % 60),
+            (format!("SELECT package({x} - 7, 8, 1)"), x >> 3),
+            (format!("SELECT {x} * 8"), x << 3),
+            (format!("SELECT ({x} * 1000) * 0.001"), x),
+        ] {
+            let found = value(&text).await.unwrap();
+            let found = found.split('.').next().unwrap();
+            assert_eq!(found, expected.to_string(), "{text}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn operators_that_lose_digits_are_refused_with_a_way_out() {
     for (sql, said) in [
-        ("SELECT 1 / 3", "multiply by an exact decimal"),
+        ("SELECT 1 / 3", "package(x, 60, 1)"),
         (
             "SELECT x / 1000 FROM (VALUES (1.5)) AS t(x)",
-            "multiply by an exact decimal",
+            "package(x, 60, 1)",
         ),
-        ("SELECT 7 % 3", "multiply by an exact decimal"),
+        ("SELECT 7 % 3", "x - 60 * package(x - 59, 60, 1)"),
         ("SELECT 1 << 63", "power of two"),
         ("SELECT '1' + 2", "Cannot coerce arithmetic"),
         ("SELECT true + 2", "Cannot coerce arithmetic"),

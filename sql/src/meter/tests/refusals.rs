@@ -90,15 +90,15 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(input) / 1000 AS i FROM llm GROUP BY subject",
-            "4:17: meter `tokens`: a meter cannot have `/`, which loses digits\n  hint: multiply by an exact decimal, such as `x * 0.001` for `x / 1000`",
+            "4:17: meter `tokens`: a meter cannot have `/`, which loses digits\n  hint: `package(x, 60, 1)` counts the 60s that are begun; a factor must be exact, as in `x * 0.001` for `x / 1000`",
         ),
         (
             "SELECT subject, SUM(input % 7) AS i FROM llm GROUP BY subject",
-            "4:21: meter `tokens`: a meter cannot have `%`, which loses digits\n  hint: multiply by an exact decimal, such as `x * 0.001` for `x / 1000`",
+            "4:21: meter `tokens`: a meter cannot have `%`, which loses digits\n  hint: for a whole x of zero or more, `x % 60` is `x - 60 * package(x - 59, 60, 1)`",
         ),
         (
             "SELECT subject, SUM(input << 3) AS i FROM llm GROUP BY subject",
-            "4:21: meter `tokens`: `<<` is not exact\n  hint: multiply by a power of two instead",
+            "4:21: meter `tokens`: `<<` is not exact\n  hint: multiply by a power of two: `x * 8` for `x << 3`",
         ),
         (
             "SELECT subject, SUM(CAST(input AS DOUBLE)) AS i FROM llm GROUP BY subject",
@@ -490,7 +490,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(input >> 3) AS i FROM llm GROUP BY subject",
-            "4:21: meter `tokens`: `>>` is not exact\n  hint: multiply by a power of two instead",
+            "4:21: meter `tokens`: `>>` is not exact\n  hint: for a whole x of zero or more, `x >> 3` is `package(x - 7, 8, 1)`",
         ),
         (
             "SELECT subject, AVG(input) AS i, AVG(model) AS j FROM llm WHERE model > 'x' GROUP BY subject",

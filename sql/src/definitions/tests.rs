@@ -478,12 +478,43 @@ fn a_price_reads_meters_rate_tables_and_subscription() {
         "(SELECT * FROM calls) c",
         "calls a JOIN subscription USING (customer)",
         "(WITH x AS (SELECT * FROM calls) SELECT * FROM x) y",
-        "generate_series(1, 2) g, calls",
+        "(WITH calls AS (SELECT * FROM calls) SELECT * FROM calls) y",
+        "(WITH a AS (SELECT * FROM calls), b AS (SELECT * FROM a) SELECT * FROM b) y",
+        "(WITH RECURSIVE a AS (SELECT customer FROM calls UNION SELECT customer FROM a) SELECT * FROM a) y",
     ] {
         let answer = read(&price(from));
         assert!(answer.is_ok(), "{from}: {answer:?}");
     }
     let known = "known in a price: `calls`, `calls_windows`, `subscription`";
+    // In its own query, before it and beside it, a name of WITH is the relation of that name.
+    for (from, unknown) in [
+        (
+            "(WITH events AS (SELECT * FROM events) SELECT * FROM events) y",
+            "events",
+        ),
+        (
+            "(WITH a AS (SELECT * FROM b), b AS (SELECT * FROM calls) SELECT * FROM a) y",
+            "b",
+        ),
+        (
+            "(WITH a AS (SELECT * FROM calls) SELECT * FROM a) y JOIN a ON true",
+            "a",
+        ),
+        (
+            "(SELECT * FROM (WITH invoices AS (SELECT * FROM calls) SELECT * FROM invoices) z, invoices) y",
+            "invoices",
+        ),
+        ("calls, generate_series(1, 2) g", "generate_series"),
+        ("information_schema.tables", "information_schema.tables"),
+        ("public.calls", "public.calls"),
+    ] {
+        let said = refusal(&price(from));
+        let problem = format!("price `p`: there is no relation `{unknown}`\n");
+        assert!(
+            said.contains(&problem) && said.ends_with(known),
+            "{from}: {said}"
+        );
+    }
     assert_eq!(
         refusal(&price("events")),
         format!("a.sql:2:77: price `p`: there is no relation `events`\n  hint: {known}")

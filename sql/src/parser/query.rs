@@ -165,7 +165,9 @@ struct Scope {
 impl Relations {
     fn is_defined(&self, name: &str) -> bool {
         let scopes = self.within.iter();
-        scopes.flat_map(|scope| &scope.defined).any(|known| known == name)
+        scopes
+            .flat_map(|scope| &scope.defined)
+            .any(|known| known == name)
     }
 }
 impl Visitor for Relations {

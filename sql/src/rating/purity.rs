@@ -12,8 +12,8 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        Distinct, Expr, LogicalPlan, SortExpr, Volatility, Window, WindowFrameUnits,
-        WindowFrameBound, WindowFunctionDefinition,
+        Distinct, Expr, LogicalPlan, SortExpr, Volatility, Window, WindowFrameBound,
+        WindowFrameUnits, WindowFunctionDefinition,
         expr::{AggregateFunction, WindowFunction},
     },
     prelude::SessionContext,
@@ -24,10 +24,18 @@ use std::collections::BTreeSet;
 type Refusal = (String, String);
 
 /// Aggregates besides [`METERED`] that give one answer in any order of their rows.
-const UNORDERED: &[&str] = &["bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "grouping"];
+const UNORDERED: &[&str] = &[
+    "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "grouping",
+];
 
 /// Aggregates whose answer depends on the order of their rows.
-const ORDERED: &[&str] = &["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
+const ORDERED: &[&str] = &[
+    "array_agg",
+    "first_value",
+    "last_value",
+    "nth_value",
+    "string_agg",
+];
 
 /// Functions that count as immutable and say something of the program.
 const SESSION: &[&str] = &["version"];
@@ -219,9 +227,10 @@ fn is_positional(call: &WindowFunction) -> bool {
                 && (is_bounded(&frame.start_bound) || is_bounded(&frame.end_bound))
         }
         // Rows that tie have one rank.
-        WindowFunctionDefinition::WindowUDF(function) => {
-            !matches!(function.name(), "rank" | "dense_rank" | "percent_rank" | "cume_dist")
-        }
+        WindowFunctionDefinition::WindowUDF(function) => !matches!(
+            function.name(),
+            "rank" | "dense_rank" | "percent_rank" | "cume_dist"
+        ),
     }
 }
 

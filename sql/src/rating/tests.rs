@@ -289,24 +289,78 @@ async fn only_relations_of_the_session_are_read() {
 #[tokio::test]
 async fn an_answer_that_depends_on_the_order_of_rows_is_refused() {
     for (query, said) in [
-        ("SELECT customer, input AS amount FROM usage LIMIT 2", "LIMIT, OFFSET or FETCH without ORDER BY"),
-        ("SELECT customer, input AS amount FROM usage OFFSET 1", "LIMIT, OFFSET or FETCH without ORDER BY"),
-        ("SELECT customer, input AS amount FROM usage FETCH FIRST 1 ROWS ONLY", "LIMIT, OFFSET or FETCH without ORDER BY"),
-        ("SELECT customer, input AS amount FROM (SELECT * FROM usage ORDER BY input) LIMIT 1", "LIMIT, OFFSET or FETCH without ORDER BY"),
-        ("SELECT DISTINCT ON (customer) customer, input AS amount FROM usage", "DISTINCT ON without ORDER BY"),
-        ("SELECT customer, 1 AS amount, string_agg(model, ',') AS models FROM usage GROUP BY customer", "the answer of `string_agg` depends"),
-        ("SELECT customer, 1 AS amount, string_agg(model, ',' ORDER BY input) AS models FROM usage GROUP BY customer", "the answer of `string_agg` depends"),
-        ("SELECT customer, first_value(input) AS amount FROM usage GROUP BY customer", "the answer of `first_value` depends"),
-        ("SELECT customer, last_value(input ORDER BY model) AS amount FROM usage GROUP BY customer", "the answer of `last_value` depends"),
-        ("SELECT customer, nth_value(input, 2 ORDER BY model) AS amount FROM usage GROUP BY customer", "the answer of `nth_value` depends"),
-        ("SELECT customer, array_length(array_agg(input)) AS amount FROM usage GROUP BY customer", "the answer of `array_agg` depends"),
-        ("SELECT customer, approx_distinct(model) AS amount FROM usage GROUP BY customer", "`approx_distinct` is not known to give one answer"),
-        ("SELECT customer, row_number() OVER (PARTITION BY customer) AS amount FROM usage", "the answer of `row_number` depends"),
-        ("SELECT customer, lag(input) OVER () AS amount FROM usage", "the answer of `lag` depends"),
-        ("SELECT customer, sum(input) OVER (ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS amount FROM usage", "the answer of `sum` depends"),
-        ("SELECT customer, last_value(input) OVER (ORDER BY customer) AS amount FROM usage", "depends on the order of rows that tie"),
-        ("SELECT customer, 1 AS amount, version() AS v FROM usage", "`version` does not give the same answer"),
-        ("SELECT customer, 1 AS amount FROM usage WHERE input > (SELECT date_part('day', now()))", "`now` does not give the same answer"),
+        (
+            "SELECT customer, input AS amount FROM usage LIMIT 2",
+            "LIMIT, OFFSET or FETCH without ORDER BY",
+        ),
+        (
+            "SELECT customer, input AS amount FROM usage OFFSET 1",
+            "LIMIT, OFFSET or FETCH without ORDER BY",
+        ),
+        (
+            "SELECT customer, input AS amount FROM usage FETCH FIRST 1 ROWS ONLY",
+            "LIMIT, OFFSET or FETCH without ORDER BY",
+        ),
+        (
+            "SELECT customer, input AS amount FROM (SELECT * FROM usage ORDER BY input) LIMIT 1",
+            "LIMIT, OFFSET or FETCH without ORDER BY",
+        ),
+        (
+            "SELECT DISTINCT ON (customer) customer, input AS amount FROM usage",
+            "DISTINCT ON without ORDER BY",
+        ),
+        (
+            "SELECT customer, 1 AS amount, string_agg(model, ',') AS models FROM usage GROUP BY customer",
+            "the answer of `string_agg` depends",
+        ),
+        (
+            "SELECT customer, 1 AS amount, string_agg(model, ',' ORDER BY input) AS models FROM usage GROUP BY customer",
+            "the answer of `string_agg` depends",
+        ),
+        (
+            "SELECT customer, first_value(input) AS amount FROM usage GROUP BY customer",
+            "the answer of `first_value` depends",
+        ),
+        (
+            "SELECT customer, last_value(input ORDER BY model) AS amount FROM usage GROUP BY customer",
+            "the answer of `last_value` depends",
+        ),
+        (
+            "SELECT customer, nth_value(input, 2 ORDER BY model) AS amount FROM usage GROUP BY customer",
+            "the answer of `nth_value` depends",
+        ),
+        (
+            "SELECT customer, array_length(array_agg(input)) AS amount FROM usage GROUP BY customer",
+            "the answer of `array_agg` depends",
+        ),
+        (
+            "SELECT customer, approx_distinct(model) AS amount FROM usage GROUP BY customer",
+            "`approx_distinct` is not known to give one answer",
+        ),
+        (
+            "SELECT customer, row_number() OVER (PARTITION BY customer) AS amount FROM usage",
+            "the answer of `row_number` depends",
+        ),
+        (
+            "SELECT customer, lag(input) OVER () AS amount FROM usage",
+            "the answer of `lag` depends",
+        ),
+        (
+            "SELECT customer, sum(input) OVER (ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS amount FROM usage",
+            "the answer of `sum` depends",
+        ),
+        (
+            "SELECT customer, last_value(input) OVER (ORDER BY customer) AS amount FROM usage",
+            "depends on the order of rows that tie",
+        ),
+        (
+            "SELECT customer, 1 AS amount, version() AS v FROM usage",
+            "`version` does not give the same answer",
+        ),
+        (
+            "SELECT customer, 1 AS amount FROM usage WHERE input > (SELECT date_part('day', now()))",
+            "`now` does not give the same answer",
+        ),
     ] {
         let text = refusal(query).await;
         assert!(text.contains(said), "{query}: {text}");
@@ -329,15 +383,30 @@ async fn an_order_is_completed_by_all_columns() {
             "SELECT customer, input AS amount FROM (SELECT *, row_number() OVER (PARTITION BY customer ORDER BY model) AS place FROM usage) WHERE place <= 2",
             "1 2",
         ),
-        ("SELECT customer, input AS amount FROM usage ORDER BY model DESC LIMIT 2", "1 2"),
-        ("SELECT DISTINCT ON (customer) customer, input AS amount FROM usage ORDER BY customer, model", "1"),
+        (
+            "SELECT customer, input AS amount FROM usage ORDER BY model DESC LIMIT 2",
+            "1 2",
+        ),
+        (
+            "SELECT DISTINCT ON (customer) customer, input AS amount FROM usage ORDER BY customer, model",
+            "1",
+        ),
         (
             "SELECT customer, input * 0 + sum(input) OVER (ORDER BY model ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS amount FROM usage ORDER BY input LIMIT 3",
             "1 3 5",
         ),
-        ("SELECT DISTINCT customer, first_value(input) OVER (PARTITION BY customer ORDER BY model) AS amount FROM usage", "1"),
-        ("SELECT DISTINCT customer, sum(input) OVER (ORDER BY model) AS amount FROM usage", "55"),
-        ("SELECT DISTINCT customer, rank() OVER (ORDER BY model) AS amount FROM usage", "1"),
+        (
+            "SELECT DISTINCT customer, first_value(input) OVER (PARTITION BY customer ORDER BY model) AS amount FROM usage",
+            "1",
+        ),
+        (
+            "SELECT DISTINCT customer, sum(input) OVER (ORDER BY model) AS amount FROM usage",
+            "55",
+        ),
+        (
+            "SELECT DISTINCT customer, rank() OVER (ORDER BY model) AS amount FROM usage",
+            "1",
+        ),
     ] {
         for reversed in [false, true] {
             let context = session::context();

@@ -91,7 +91,10 @@ async fn what_the_hints_say_is_exact() {
     for x in 0_i64..=250 {
         for (text, expected) in [
             (format!("SELECT package({x}, 60, 1)"), (x + 59) / 60),
-            (format!("SELECT {x} - 60 * package({x} - 59, 60, 1)"), x % 60),
+            (
+                format!("SELECT {x} - 60 * package({x} - 59, 60, 1)"),
+                x % 60,
+            ),
             (format!("SELECT package({x} - 7, 8, 1)"), x >> 3),
             (format!("SELECT {x} * 8"), x << 3),
             (format!("SELECT ({x} * 1000) * 0.001"), x),

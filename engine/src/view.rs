@@ -406,7 +406,11 @@ impl View {
             .zip(&self.catalog.rate_tables)
         {
             if wanted.contains(&definition.name) {
-                register_rows(context, &definition.name, rows.clone())?;
+                register(
+                    context,
+                    &definition.name,
+                    definition.relation(rows.clone())?,
+                )?;
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
 pub(crate) use rates::instant_us;
 
 use crate::{
-    error::{Location, Result},
+    error::{Error, Location, Result},
     parser,
 };
 use arrow::datatypes::DataType;
@@ -54,7 +54,21 @@ pub struct EventType {
     pub columns: Vec<Column>,
     /// What must not be false for an event to count, in order of declaration.
     pub checks: Vec<Check>,
+    /// Columns of which it is not clear what they read.
+    pub unclear: Vec<UnclearPath>,
     /// Where it is defined.
+    pub at: Location,
+}
+
+/// A column that is written with capitals and has no path. SQL folds its name, JSON does not: it reads the
+/// key in lower case, while its author may have meant the key as it is written.
+#[derive(Debug, Clone)]
+pub struct UnclearPath {
+    /// The column's name.
+    pub column: String,
+    /// The name as it is written.
+    pub written: String,
+    /// Where it is written.
     pub at: Location,
 }
 
@@ -198,6 +212,8 @@ pub struct RateTable {
     pub name: String,
     /// Columns in order of declaration; the file may have more, which are not read.
     pub columns: Vec<Column>,
+    /// The columns of its primary key, in order; none without one. No two rows have the same values in them.
+    pub key: Vec<String>,
     /// The file, relative to the definitions folder.
     pub location: String,
     /// Where it is defined.
@@ -273,6 +289,36 @@ impl Definitions {
             statements.extend(parser::statements(file)?);
         }
         check::assemble(statements)
+    }
+
+    /// Refuses columns of which it is not clear what they read, except those that a lake has already, by event
+    /// type and column: these are read on as before.
+    ///
+    /// # Errors
+    /// The first such column, with both paths that may be meant.
+    pub fn check_paths(&self, is_stored: impl Fn(&str, &str) -> bool) -> Result<()> {
+        for event_type in &self.event_types {
+            let mut unclear = event_type.unclear.iter();
+            if let Some(path) = unclear.find(|path| !is_stored(&event_type.name, &path.column)) {
+                let UnclearPath {
+                    column,
+                    written,
+                    at,
+                } = path;
+                return Err(Error::Definition {
+                    at: at.clone(),
+                    problem: format!(
+                        "event type `{}`: column `{written}` would read `$.{column}`, since SQL folds names and \
+                         JSON does not",
+                        event_type.name
+                    ),
+                    hint: format!(
+                        "say which key is meant: OPTIONS (path = '$.{written}') or OPTIONS (path = '$.{column}')"
+                    ),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The event type with this SQL name.

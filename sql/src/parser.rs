@@ -202,6 +202,7 @@ fn event_type(cursor: &mut Cursor<'_>, name: Name) -> Result<EventType> {
         cloud_event_type: cloud_event_type.text.clone(),
         columns: declared.columns,
         checks: declared.checks,
+        unclear: declared.unclear,
         at: name.at,
     })
 }
@@ -249,12 +250,13 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
 }
 
 fn rate_table(cursor: &mut Cursor<'_>, name: Name) -> Result<RateTable> {
-    let columns = columns::rate_columns(cursor)?;
+    let (columns, key) = columns::rate_columns(cursor)?;
     let options = Options::parse(cursor, &["location"])?;
     let location = options.required(cursor, "location", "location = 'rates.csv'")?;
     Ok(RateTable {
         name: name.text,
         columns,
+        key,
         location: location.text.clone(),
         at: name.at,
     })
@@ -335,6 +337,7 @@ fn reserved_columns() -> Vec<String> {
         cloud_event_type: String::new(),
         columns: Vec::new(),
         checks: Vec::new(),
+        unclear: Vec::new(),
         at: Location::default(),
     };
     let relation = schema::event_relation(&nothing);

@@ -6,7 +6,9 @@
 //! tables, so that a draft, a preview and the final invoice agree.
 
 mod answer;
+mod keys;
 mod purity;
+mod quantity;
 #[cfg(test)]
 mod tests;
 
@@ -70,11 +72,13 @@ pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<V
     let columns = Columns::find(price, plan.schema().as_arrow())?;
     // As written: optimized away, a float constant has already been turned into a decimal.
     check_exact(price, &written)?;
+    keys::check(price, &plan)?;
     let batches = execute(context, &plan).await.map_err(failed)?;
     let mut charges = Vec::with_capacity(batches.iter().map(|batch| batch.num_rows()).sum());
     for batch in &batches {
         columns.read(price, batch, &mut charges)?;
     }
+    quantity::check(context, price, &plan, &charges).await?;
     charges.sort_by(|left, right| sort_key(left).cmp(&sort_key(right)));
     Ok(charges)
 }

@@ -64,7 +64,8 @@ struct Node {
     path: String,
     /// Place in [`Scratch::seen`].
     number: usize,
-    /// Columns whose value is here; with any, nothing below is looked for.
+    /// Columns whose value is here. Where columns are below too, an object is read for those and anything
+    /// else for these.
     columns: Vec<usize>,
     children: Vec<Node>,
 }
@@ -261,10 +262,16 @@ impl Walk<'_, '_> {
         let key = self.scanner.key()?;
         match node.child(key, self.data, guess) {
             Some(child) if !self.scratch.first_sight(child) => Err(twice(&child.key, node)),
-            Some(child) if child.columns.is_empty() => self.inner(child, key),
+            Some(child) if self.leads_on(child) => self.inner(child, key),
             Some(child) => self.leaf(child),
             None => self.undeclared(key),
         }
+    }
+
+    /// Whether the value that follows is read by what is declared below its key.
+    fn leads_on(&mut self, node: &Node) -> bool {
+        let has_both = !node.columns.is_empty() && !node.children.is_empty();
+        node.columns.is_empty() || (has_both && self.scanner.next_byte() == Some(b'{'))
     }
 
     fn leaf(&mut self, node: &Node) -> Result<(), String> {

@@ -14,6 +14,7 @@ use std::fmt::Write;
 /// The first problem, with its place and a hint.
 pub async fn run(settings: &Settings) -> Result<()> {
     let catalog = load(settings).await?;
+    catalog.definitions.check_paths(|_, _| false)?;
     output::print(&describe(&catalog))
 }
 

@@ -1,7 +1,7 @@
 //! `tollgate run`: meters, until it is stopped or, with `--until-end`, until the stream's present end.
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, table},
     cli::{load, output, source},
     clock::{Clock, SystemClock},
     commit::Marks,
@@ -12,6 +12,7 @@ use crate::{
     shard::{self, Options, Parts, Questions},
     telemetry::{Counts, Progress, Report},
 };
+use arrow::datatypes::{DataType, Field, Schema};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{io::IsTerminal, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tollgate_connectors::{
-    ErrorKind,
+    ErrorKind, Table,
     event::{DecodeOptions, Decoder},
     lake::Lake,
 };
@@ -192,6 +193,7 @@ impl Retry {
 async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) -> Result<Parts> {
     let source = source::open(settings).await?;
     let lake = Lake::open(&settings.lake.url, &settings.base).await?;
+    check_paths(catalog, &lake).await?;
     let events = catalog.create_events(&lake).await?;
     let mut tables = Vec::with_capacity(catalog.meters.len());
     for meter in &catalog.meters {
@@ -210,6 +212,19 @@ async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) ->
         tables,
         clock: Arc::clone(clock),
     })
+}
+
+/// Refuses columns of which it is not clear what they read, unless the lake has them already.
+async fn check_paths(catalog: &Catalog, lake: &Lake) -> Result<()> {
+    let stored = match lake.existing(table::EVENTS).await? {
+        Some(events) => events.provider()?.schema(),
+        None => Arc::new(Schema::empty()),
+    };
+    let is_stored = |event_type: &str, column: &str| {
+        let of_type = stored.field_with_name(event_type).map(Field::data_type);
+        matches!(of_type, Ok(DataType::Struct(columns)) if columns.find(column).is_some())
+    };
+    Ok(catalog.definitions.check_paths(is_stored)?)
 }
 
 fn decode_options(settings: &Settings) -> DecodeOptions {

@@ -10,16 +10,20 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use datafusion::{
     arrow::{
         array::{
-            ArrayRef, BooleanArray, Date32Array, Decimal128Array, Int64Array, RecordBatch,
+            Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, Int64Array, RecordBatch,
             StringArray, TimestampMicrosecondArray,
         },
         datatypes::{DataType, Field, Schema, SchemaRef},
         error::ArrowError,
+        util::display::{ArrayFormatter, FormatOptions},
     },
+    catalog::TableProvider,
+    common::{Constraint, Constraints},
+    datasource::MemTable,
     error::DataFusionError,
 };
 use jiff::{Timestamp, civil::date};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// Longest cell, in bytes: much longer than any name, much shorter than a file that lost a quote.
 const CELL_BYTES_MAX: usize = 4_096;
@@ -67,7 +71,66 @@ impl RateTable {
                 .read()
             })
             .collect::<Result<Vec<_>>>()?;
-        RecordBatch::try_new(self.schema(), arrays).map_err(not_a_batch)
+        let table = RecordBatch::try_new(self.schema(), arrays).map_err(not_a_batch)?;
+        self.check_key(&table, &rows)?;
+        Ok(table)
+    }
+
+    /// The table as a relation that says its key, by which prices join it.
+    ///
+    /// # Errors
+    /// The rows are not of this table.
+    pub fn relation(&self, rows: RecordBatch) -> Result<Arc<dyn TableProvider>> {
+        let table =
+            MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(|source| Error::Engine {
+                doing: "registering a rate table",
+                source: Box::new(source),
+            })?;
+        let key: Vec<usize> = self.key_places().collect();
+        Ok(Arc::new(match key.is_empty() {
+            true => table,
+            false => {
+                table.with_constraints(Constraints::new_unverified(vec![Constraint::PrimaryKey(
+                    key,
+                )]))
+            }
+        }))
+    }
+
+    /// Where the columns of the key are among all columns.
+    fn key_places(&self) -> impl Iterator<Item = usize> + '_ {
+        let columns = self.columns.iter().enumerate();
+        let columns = columns.filter(|(_, column)| self.key.contains(&column.name));
+        columns.map(|(place, _)| place)
+    }
+
+    /// Refuses two rows with one key. Values are compared and not texts: `1.0` and `1.00` are one key.
+    fn check_key(&self, table: &RecordBatch, rows: &[Row]) -> Result<()> {
+        if self.key.is_empty() {
+            return Ok(());
+        }
+        let options = FormatOptions::default();
+        let cells = self.key_places().map(|place| {
+            let column = table.column(place).as_ref() as &dyn Array;
+            ArrayFormatter::try_new(column, &options).map_err(not_a_batch)
+        });
+        let cells = cells.collect::<Result<Vec<_>>>()?;
+        let mut lines = HashMap::new();
+        for (place, row) in rows.iter().enumerate() {
+            let key: Vec<String> = cells
+                .iter()
+                .map(|cells| cells.value(place).to_string())
+                .collect();
+            let shown = format!("`{}`", key.join("`, `"));
+            if let Some(before) = lines.insert(key, row.line) {
+                let problem = format!(
+                    "{shown} is the key of line {before} of {} already: a table has one row for each key",
+                    self.location
+                );
+                return Err(self.error(row.line, &self.key.join(", "), &problem));
+            }
+        }
+        Ok(())
     }
 
     /// The header's names.

@@ -726,3 +726,116 @@ fn refusals_are_for_a_person_to_change() {
     let error: Error = read("CREATE").unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::Invalid);
 }
+
+fn keyed(columns: &str) -> Result<RateTable> {
+    let text = format!("CREATE RATE TABLE rates ({columns}) WITH (location = 'rates.csv')");
+    Ok(read(&text)?.rate_tables.remove(0))
+}
+
+#[test]
+fn a_rate_table_may_have_a_key() {
+    for (columns, key) in [
+        ("model VARCHAR PRIMARY KEY, rate BIGINT", vec!["model"]),
+        (
+            "model VARCHAR NOT NULL PRIMARY KEY, rate BIGINT",
+            vec!["model"],
+        ),
+        (
+            "model VARCHAR, region VARCHAR, primary key (model, region)",
+            vec!["model", "region"],
+        ),
+        ("PRIMARY KEY (period), period DATE", vec!["period"]),
+        ("primary VARCHAR, rate BIGINT", vec![]),
+    ] {
+        let table = keyed(columns).unwrap();
+        assert_eq!(table.key, key);
+        // No value of a key is missing.
+        let is_key = |column: &Column| table.key.contains(&column.name);
+        assert!(
+            table
+                .columns
+                .iter()
+                .all(|column| column.nullable != is_key(column))
+        );
+    }
+    for (columns, refusal) in [
+        (
+            "model VARCHAR PRIMARY KEY, PRIMARY KEY (model)",
+            "a.sql:1:53: rate table `rates`: it has two primary keys\n  hint: a key of several columns is one: PRIMARY KEY (model, region)",
+        ),
+        (
+            "model VARCHAR, PRIMARY KEY (modell)",
+            "a.sql:1:54: rate table `rates`: PRIMARY KEY: there is no column `modell`\n  hint: did you mean `model`?",
+        ),
+        (
+            "model VARCHAR, PRIMARY KEY (model, model)",
+            "a.sql:1:61: rate table `rates`: PRIMARY KEY: column `model` is in it twice\n  hint: name each column once",
+        ),
+        (
+            "model VARCHAR, a DATE, b DATE, PRIMARY KEY (model, PERIOD a, b)",
+            "a.sql:1:77: rate table `rates`: PRIMARY KEY: a PERIOD cannot be in it yet\n  hint: name the columns of which no two rows have the same values, valid_from among them",
+        ),
+    ] {
+        assert_eq!(keyed(columns).unwrap_err().to_string(), refusal);
+    }
+}
+
+#[test]
+fn two_rows_with_one_key_are_refused_with_both_lines() {
+    let table =
+        keyed("model VARCHAR, since DECIMAL(4, 2), rate BIGINT, PRIMARY KEY (model, since)")
+            .unwrap();
+    let read = |rows: &str| table.read_csv(format!("model,since,rate\n{rows}").as_bytes());
+    assert_eq!(read("a,1,5\na,2,5\nb,1,5\n").unwrap().num_rows(), 3);
+    assert_eq!(
+        read("a,1,5\nb,1.0,6\n\na,1.00,7\n")
+            .unwrap_err()
+            .to_string(),
+        "rate table `rates`, line 5, column `model, since`: `a`, `1.00` is the key of line 2 of rates.csv already: a table has one row for each key"
+    );
+    assert_eq!(
+        read("a,,5\n").unwrap_err().to_string(),
+        "rate table `rates`, line 2, column `since`: empty, but the column is NOT NULL"
+    );
+}
+
+#[test]
+fn a_column_with_capitals_says_which_key_it_reads() {
+    let columns = |columns: &str| {
+        read(&format!(
+            "CREATE EVENT TYPE u ({columns}) WITH (type = 'u')"
+        ))
+        .unwrap()
+    };
+    for clear in [
+        "inputtokens BIGINT",
+        "inputTokens BIGINT OPTIONS (path = '$.inputTokens')",
+        "inputTokens BIGINT OPTIONS (path = '$.inputtokens')",
+        "\"inputtokens\" BIGINT",
+    ] {
+        columns(clear).check_paths(|_, _| false).unwrap();
+    }
+    for (unclear, written) in [
+        ("inputTokens BIGINT", "inputTokens"),
+        (
+            "inputTokens BIGINT NOT NULL OPTIONS (strings = 'true')",
+            "inputTokens",
+        ),
+        ("INPUTTOKENS BIGINT", "INPUTTOKENS"),
+    ] {
+        let definitions = columns(unclear);
+        let refusal = definitions.check_paths(|_, _| false).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            format!(
+                "a.sql:1:22: event type `u`: column `{written}` would read `$.inputtokens`, since SQL folds names and JSON \
+                 does not\n  hint: say which key is meant: OPTIONS (path = '$.{written}') or OPTIONS (path = '$.inputtokens')"
+            )
+        );
+        // A lake that has the column goes on with it.
+        assert_eq!(definitions.event_types[0].columns[0].path, ["inputtokens"]);
+        definitions
+            .check_paths(|event_type, column| (event_type, column) == ("u", "inputtokens"))
+            .unwrap();
+    }
+}

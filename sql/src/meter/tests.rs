@@ -42,6 +42,7 @@ pub(super) fn event_type() -> EventType {
             column("cost", DataType::Decimal128(18, 9), true),
         ],
         checks: Vec::new(),
+        unclear: Vec::new(),
         at: Location::default(),
     }
 }

@@ -2,21 +2,24 @@
 //! the checks that stand among them.
 
 use super::{
-    cursor::{Cursor, Name},
+    cursor::{Cursor, Name, fold},
     json_path, literal,
     options::Options,
     query, reserved_columns,
-    suggest::list,
+    suggest::{did_you_mean, list},
     types,
 };
 use crate::{
-    definitions::{Check, Column},
+    definitions::{Check, Column, UnclearPath},
     error::{Error, Result},
     schema::type_name,
 };
 use datafusion::{arrow::datatypes::DataType, sql::sqlparser::tokenizer::Token};
 
 const COLUMNS_SHAPE: &str = "columns are `(name TYPE [NOT NULL], …)`, the type one of VARCHAR, BOOLEAN, BIGINT, DECIMAL(p, s), TIMESTAMP, DATE";
+const KEY_SHAPE: &str = "a key is `PRIMARY KEY (column, …)`, or PRIMARY KEY after one column";
+const NO_PERIOD: &str =
+    "name the columns of which no two rows have the same values, valid_from among them";
 const CHECK_SHAPE: &str =
     "a check is `[CONSTRAINT name] CHECK (expression)`; a column of that name needs quotes";
 
@@ -33,6 +36,10 @@ pub(super) struct Declared {
     pub(super) columns: Vec<Column>,
     /// Those of columns and of the whole, in order.
     pub(super) checks: Vec<Check>,
+    /// Columns with capitals and no path.
+    pub(super) unclear: Vec<UnclearPath>,
+    /// The columns of a rate table's primary key.
+    key: Vec<Name>,
 }
 
 /// The columns of an event type, at least one, and its checks.
@@ -45,17 +52,43 @@ pub(super) fn event_columns(cursor: &mut Cursor<'_>) -> Result<Declared> {
     declared(cursor, Of::EventType, &reserved)
 }
 
-/// The columns of a rate table, at least one. They have no path: a CSV file has headers.
-pub(super) fn rate_columns(cursor: &mut Cursor<'_>) -> Result<Vec<Column>> {
-    Ok(declared(cursor, Of::RateTable, &[])?.columns)
+/// The columns of a rate table, at least one, and those of its key. Columns have no path: a CSV file has
+/// headers.
+pub(super) fn rate_columns(cursor: &mut Cursor<'_>) -> Result<(Vec<Column>, Vec<String>)> {
+    let Declared {
+        mut columns, key, ..
+    } = declared(cursor, Of::RateTable, &[])?;
+    for name in &key {
+        match columns.iter_mut().find(|column| column.name == name.text) {
+            // A value that is missing is no key.
+            Some(column) => column.nullable = false,
+            None => {
+                let known: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+                let problem = format!("PRIMARY KEY: there is no column `{}`", name.text);
+                let hint = did_you_mean(&name.text, "columns", &known);
+                return Err(cursor.error(name.at.clone(), problem, &hint));
+            }
+        }
+    }
+    Ok((columns, key.into_iter().map(|name| name.text).collect()))
 }
 
 fn declared(cursor: &mut Cursor<'_>, of: Of, reserved: &[String]) -> Result<Declared> {
     cursor.expect(&Token::LParen, COLUMNS_SHAPE)?;
     let mut declared = Declared::default();
     loop {
-        if of == Of::RateTable || !declared.check(cursor)? {
+        let is_constraint = match of {
+            Of::EventType => declared.check(cursor)?,
+            Of::RateTable => declared.primary_key(cursor)?,
+        };
+        if !is_constraint {
+            let written = cursor.peek().and_then(with_capitals);
             let name = cursor.name("the name of a column")?;
+            declared.unclear.extend(written.map(|written| UnclearPath {
+                column: name.text.clone(),
+                written,
+                at: name.at.clone(),
+            }));
             check_name(cursor, &name, &declared.columns, reserved)?;
             let column = column(cursor, name, of, &mut declared)?;
             declared.columns.push(column);
@@ -66,13 +99,55 @@ fn declared(cursor: &mut Cursor<'_>, of: Of, reserved: &[String]) -> Result<Decl
     }
     cursor.expect(&Token::RParen, COLUMNS_SHAPE)?;
     if declared.columns.is_empty() {
-        let problem = "it has checks and no column".to_owned();
+        let problem = match of {
+            Of::EventType => "it has checks and no column".to_owned(),
+            Of::RateTable => "it has a key and no column".to_owned(),
+        };
         return Err(cursor.error(cursor.here(), problem, COLUMNS_SHAPE));
     }
     Ok(declared)
 }
 
 impl Declared {
+    /// Reads `PRIMARY KEY (column, …)`; false when something else follows.
+    fn primary_key(&mut self, cursor: &mut Cursor<'_>) -> Result<bool> {
+        if !cursor.at_words("PRIMARY", "KEY") {
+            return Ok(false);
+        }
+        self.open_key(cursor)?;
+        cursor.expect(&Token::LParen, KEY_SHAPE)?;
+        loop {
+            let name = cursor.name("a column of the key")?;
+            if name.text == "period" && matches!(cursor.peek(), Some(Token::Word(_))) {
+                let problem = "PRIMARY KEY: a PERIOD cannot be in it yet".to_owned();
+                return Err(cursor.error(name.at, problem, NO_PERIOD));
+            }
+            if self.key.iter().any(|known| known.text == name.text) {
+                let problem = format!("PRIMARY KEY: column `{}` is in it twice", name.text);
+                return Err(cursor.error(name.at, problem, "name each column once"));
+            }
+            self.key.push(name);
+            if !cursor.accept(&Token::Comma) {
+                break;
+            }
+        }
+        cursor.expect(&Token::RParen, KEY_SHAPE)?;
+        Ok(true)
+    }
+
+    /// Reads the words `PRIMARY KEY`, which stand once in a table.
+    fn open_key(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let at = cursor.here();
+        cursor.advance();
+        cursor.advance();
+        if self.key.is_empty() {
+            return Ok(());
+        }
+        let problem = "it has two primary keys".to_owned();
+        let hint = "a key of several columns is one: PRIMARY KEY (model, region)";
+        Err(cursor.error(at, problem, hint))
+    }
+
     /// Reads `[CONSTRAINT name] CHECK (expression)`; false when something else follows.
     fn check(&mut self, cursor: &mut Cursor<'_>) -> Result<bool> {
         let name = match cursor.accept_keyword("CONSTRAINT") {
@@ -101,6 +176,15 @@ impl Declared {
         });
         Ok(true)
     }
+}
+
+/// A name as it is written, if that is not how it reads.
+fn with_capitals(token: &Token) -> Option<String> {
+    let Token::Word(word) = token else {
+        return None;
+    };
+    let folds = fold(&word.value, word.quote_style) != word.value;
+    folds.then(|| word.value.clone())
 }
 
 fn check_name(
@@ -166,7 +250,16 @@ fn clause(
         return Ok(true);
     }
     if of == Of::RateTable {
-        return Ok(false);
+        let is_key = cursor.at_words("PRIMARY", "KEY");
+        if is_key {
+            declared.open_key(cursor)?;
+            declared.key.push(Name {
+                text: column.name.clone(),
+                at,
+            });
+            column.nullable = false;
+        }
+        return Ok(is_key);
     }
     if cursor.accept_keyword("DEFAULT") {
         if column.default.is_some() {
@@ -180,6 +273,9 @@ fn clause(
         let options = Options::in_parentheses(cursor, &["path", "strings"])?;
         if let Some(path) = options.get("path") {
             column.path = keys(cursor, path)?;
+            declared
+                .unclear
+                .retain(|unclear| unclear.column != column.name);
         }
         column.strings = strings(cursor, &options, column)?;
         return Ok(true);
@@ -216,7 +312,7 @@ fn unexpected_after(cursor: &Cursor<'_>, column: &Column, of: Of) -> Error {
     );
     let hint = match of {
         Of::RateTable => {
-            "a column is `name TYPE [NOT NULL]`; separate columns with `,` and end with `)`"
+            "a column is `name TYPE [NOT NULL | PRIMARY KEY]`; separate columns with `,` and end with `)`"
         }
         Of::EventType => {
             "a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`"

@@ -122,6 +122,18 @@ impl<'a> Cursor<'a> {
         accepted
     }
 
+    /// Whether the next two words are these.
+    pub(super) fn at_words(&self, first: &str, second: &str) -> bool {
+        let rest = self.tokens.get(self.next..).unwrap_or_default();
+        let mut words = rest.iter().filter(|token| !is_space(token));
+        let mut next = |word| {
+            words
+                .next()
+                .is_some_and(|token| is_word(&token.token, word))
+        };
+        next(first) && next(second)
+    }
+
     /// Reads this token, or says what is there instead.
     pub(super) fn expect(&mut self, token: &Token, hint: &str) -> Result<()> {
         if self.accept(token) {

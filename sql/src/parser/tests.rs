@@ -484,7 +484,7 @@ fn what_follows_a_column_is_not_null_and_options() {
     refused(
         "CREATE RATE TABLE r (a DATE OPTIONS (path = '$.a'))",
         "1:29: rate table `r`: unexpected `OPTIONS` after column `a`",
-        "a column is `name TYPE [NOT NULL]`; separate columns with `,` and end with `)`",
+        "a column is `name TYPE [NOT NULL | PRIMARY KEY]`; separate columns with `,` and end with `)`",
     );
     refused(
         "CREATE EVENT TYPE e (a DATE OPTIONS (pth = '$.a'))",

@@ -423,3 +423,5 @@ async fn an_order_is_completed_by_all_columns() {
         }
     }
 }
+
+mod joins;

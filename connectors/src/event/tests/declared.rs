@@ -2,6 +2,7 @@
 
 use super::*;
 use arrow::array::ListArray;
+use arrow::util::display::array_value_to_string;
 
 fn list_of(data_type: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("element", data_type, true)))
@@ -63,7 +64,7 @@ fn lists(decoded: &Decoded, name: &str) -> Vec<String> {
     let lists: &ListArray = column.as_list();
     (0..lists.len())
         .map(|row| match lists.is_valid(row) {
-            true => arrow::util::display::array_value_to_string(lists, row).unwrap(),
+            true => array_value_to_string(lists, row).unwrap(),
             false => "-".to_owned(),
         })
         .collect()
@@ -189,4 +190,34 @@ fn a_default_that_does_not_fit_is_no_schema() {
             .contains("column `n`: the default 1.5: 1.5 has more fraction digits than BIGINT"),
         "{error}"
     );
+}
+
+#[test]
+fn a_path_and_one_below_it_are_both_read() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let columns = [
+            column("a", DataType::Utf8, &["a"], false),
+            column("b", DataType::Int64, &["a", "b"], false),
+            column("c", DataType::Int64, &["a", "b", "c"], false),
+        ];
+        let columns = order.map(|place| columns[place].clone()).to_vec();
+        let schema = schema_of(vec![event_type("d", "declared", columns)]);
+        let mut decoder = Decoder::new(schema, "s", DecodeOptions::default()).unwrap();
+        for (data, expected) in [
+            (r#"{"a":"x"}"#, ["x", "", ""]),
+            (r#"{"a":{"b":5}}"#, ["", "5", ""]),
+            (r#"{"a": {"b": {"c": 7}}}"#, ["", "", "7"]),
+            (r#"{"a":null}"#, ["", "", ""]),
+        ] {
+            let headers = [("Content-Type", "application/x-ndjson")];
+            let decoded = decoder
+                .decode(&[message(event("1", "declared", data), &headers)])
+                .unwrap();
+            assert_eq!(decoded.statuses, [Status::Ok], "{data}");
+            let read = decoded.batch["d"].as_struct();
+            let cell =
+                |name: &str| array_value_to_string(read.column_by_name(name).unwrap(), 0).unwrap();
+            assert_eq!(["a", "b", "c"].map(cell), expected, "{data}");
+        }
+    }
 }

@@ -246,7 +246,7 @@ fn a_check_is_one_expression_in_parentheses() {
 
 #[test]
 fn a_rate_table_has_neither_defaults_nor_checks() {
-    let hint = "a column is `name TYPE [NOT NULL]`; separate columns with `,` and end with `)`";
+    let hint = "a column is `name TYPE [NOT NULL | PRIMARY KEY]`; separate columns with `,` and end with `)`";
     refused(
         "CREATE RATE TABLE r (a BIGINT DEFAULT 1) WITH (location = 'r.csv')",
         "1:31: rate table `r`: unexpected `DEFAULT` after column `a`",

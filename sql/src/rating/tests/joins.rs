@@ -1,0 +1,198 @@
+//! A rate table is joined by its whole key, and a quantity is never more than what was measured.
+
+use super::*;
+use crate::definitions::{Definitions, SourceFile};
+
+const M: &str = "SELECT * FROM (VALUES
+    ('acme', 'acme', 'sage-2', 'eu', CAST(100 AS BIGINT)), ('acme', 'acme', 'sage-2', 'us', 20),
+    ('acme', 'acme', 'owl-1', 'eu', 3), ('globex', 'globex', 'sage-2', 'eu', 7), ('globex', 'globex', 'owl-1', 'us', -4)
+    ) AS t(customer, subject, model, region, n)";
+
+/// A session with meter `m`, table `keyed` with its key and `loose` without, where `sage-2` is twice.
+async fn session() -> SessionContext {
+    let context = session::context();
+    let m = session::query(&context, M)
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
+    context.register_batch("m", m[0].clone()).unwrap();
+    let text = "CREATE RATE TABLE keyed (model VARCHAR, region VARCHAR, rate DECIMAL(18, 12), PRIMARY KEY (model, region))
+                    WITH (location = 'keyed.csv');
+                CREATE RATE TABLE loose (model VARCHAR, rate DECIMAL(18, 12)) WITH (location = 'loose.csv');
+                CREATE RATE TABLE one (model VARCHAR PRIMARY KEY, rate DECIMAL(18, 12)) WITH (location = 'one.csv');";
+    let file = SourceFile {
+        name: "f.sql".into(),
+        text: text.into(),
+    };
+    let tables = Definitions::parse(&[file]).unwrap().rate_tables;
+    let rows = [
+        "model,region,rate\nsage-2,eu,0.5\nsage-2,us,0.25\nowl-1,eu,2\nowl-1,us,1\n",
+        "model,rate\nsage-2,0.5\nsage-2,0.25\nowl-1,2\n",
+        "model,rate\nsage-2,0.5\nowl-1,2\n",
+    ];
+    for (table, rows) in tables.iter().zip(rows) {
+        let rows = table.read_csv(rows.as_bytes()).unwrap();
+        let name = datafusion::common::TableReference::bare(table.name.as_str());
+        context
+            .register_table(name, table.relation(rows).unwrap())
+            .unwrap();
+    }
+    context
+}
+
+/// `customer quantity amount` of each charge, or the refusal.
+async fn rated(query: &str) -> Result<Vec<String>, String> {
+    let charges = rate(&session().await, &price(query))
+        .await
+        .map_err(|error| {
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            format!("{error}{}", cause.unwrap_or_default())
+        })?;
+    let shown = charges.iter().map(|charge| {
+        let quantity = charge
+            .quantity
+            .map_or("-".to_owned(), |quantity| quantity.to_string());
+        format!("{} {quantity} {}", charge.customer, charge.amount)
+    });
+    Ok(shown.collect())
+}
+
+fn select(from: &str) -> String {
+    format!(
+        "SELECT m.customer, SUM(m.n) AS quantity, SUM(m.n * r.rate) AS amount FROM {from} GROUP BY m.customer"
+    )
+}
+
+#[tokio::test]
+async fn a_join_on_the_whole_key_is_billed() {
+    // acme: 100 × 0.5 + 20 × 0.25 + 3 × 2; globex: 7 × 0.5 − 4 × 1.
+    let both = ["acme 123 61", "globex 3 -0.5"];
+    for from in [
+        "m LEFT JOIN keyed r ON r.model = m.model AND r.region = m.region",
+        "m JOIN keyed r ON m.region = r.region AND m.model = r.model",
+        "m JOIN keyed r USING (model, region)",
+        "m, keyed r WHERE r.model = m.model AND r.region = m.region",
+        "m JOIN (SELECT model AS a, region AS b, rate FROM keyed) r ON r.a = m.model AND r.b = m.region",
+        "keyed r JOIN m ON r.model = m.model AND r.region = m.region",
+    ] {
+        assert_eq!(rated(&select(from)).await.unwrap(), both, "{from}");
+    }
+    for from in [
+        "m JOIN keyed r ON r.model = m.model AND r.region = 'eu'",
+        "m JOIN keyed r ON r.model = m.model WHERE r.region = 'eu'",
+        "m JOIN (SELECT * FROM keyed WHERE region = 'eu') r ON r.model = m.model",
+        "m JOIN (SELECT model, MAX(rate) AS rate FROM keyed WHERE region = 'eu' GROUP BY model) r ON r.model = m.model",
+    ] {
+        // acme: 120 × 0.5 + 3 × 2; globex: 7 × 0.5 − 4 × 2.
+        assert_eq!(
+            rated(&select(from)).await.unwrap(),
+            ["acme 123 66", "globex 3 -4.5"],
+            "{from}"
+        );
+    }
+    let scalar = "SELECT customer, SUM(n) AS quantity, SUM(n * (SELECT MAX(rate) FROM keyed)) AS amount FROM m GROUP BY customer";
+    assert_eq!(rated(scalar).await.unwrap(), ["acme 123 246", "globex 3 6"]);
+    let priced = "SELECT customer, SUM(n) AS quantity, SUM(n) AS amount FROM m
+                  WHERE model IN (SELECT model FROM keyed) GROUP BY customer";
+    assert_eq!(rated(priced).await.unwrap(), ["acme 123 123", "globex 3 3"]);
+}
+
+#[tokio::test]
+async fn a_join_on_less_than_the_key_is_refused() {
+    for (from, missing) in [
+        ("m LEFT JOIN keyed r ON r.model = m.model", "`region`"),
+        ("m JOIN keyed r ON r.region = m.region", "`model`"),
+        ("m CROSS JOIN keyed r", "`model`, `region`"),
+        (
+            "m JOIN keyed r ON m.model LIKE r.model || '%' AND r.region = m.region",
+            "`model`",
+        ),
+        (
+            "m JOIN keyed r ON r.model = m.model AND (r.region = m.region OR r.region = 'eu')",
+            "`region`",
+        ),
+        (
+            "m JOIN keyed r ON r.model = m.model AND r.region >= m.region",
+            "`region`",
+        ),
+        (
+            "m JOIN keyed r ON r.model = m.model AND r.region = r.region",
+            "`region`",
+        ),
+        (
+            "m JOIN keyed r ON r.model = m.model AND lower(r.region) = m.region",
+            "`region`",
+        ),
+        (
+            "m JOIN (SELECT model, rate FROM keyed) r ON r.model = m.model",
+            "`region`",
+        ),
+        (
+            "m JOIN one a ON true JOIN one r ON r.model = a.model",
+            "`model`",
+        ),
+    ] {
+        let table = if from.contains("keyed") {
+            "keyed"
+        } else {
+            "one"
+        };
+        let expected = format!(
+            "prices.sql:7:1: price `tokens`: it joins rate table `{table}` without a value for {missing} of its key, so \
+             one row of usage may be billed more than once\n  hint: compare every column of the key with `=` to \
+             something outside the table, in ON or WHERE; where several rates are meant, add them up in a sub-query first"
+        );
+        assert_eq!(rated(&select(from)).await, Err(expected), "{from}");
+    }
+}
+
+#[tokio::test]
+async fn a_quantity_that_is_more_than_the_usage_is_refused() {
+    let once = "m LEFT JOIN loose r ON r.model = m.model";
+    for query in [
+        select(once),
+        format!("SELECT m.customer, m.model, SUM(m.n) AS quantity, 1 AS amount FROM {once} GROUP BY m.customer, m.model"),
+        format!("SELECT m.customer, r.rate, SUM(m.n) AS quantity, 1 AS amount FROM {once} GROUP BY m.customer, r.rate"),
+        format!("SELECT m.customer, m.n AS quantity, 1 AS amount FROM {once}"),
+        format!(
+            "WITH joined AS (SELECT m.customer AS customer, m.n AS used, r.rate FROM {once})
+             SELECT customer, SUM(used) AS quantity, SUM(used * rate) AS amount FROM joined GROUP BY customer"
+        ),
+        format!(
+            "SELECT customer, q AS quantity, 1 AS amount
+             FROM (SELECT m.customer, SUM(m.n) AS q FROM {once} GROUP BY m.customer) AS s"
+        ),
+    ] {
+        // 2 × 120 + 3, where 123 are used.
+        let expected = "prices.sql:7:1: price `tokens`: the quantity of customer `acme` is 243, but `n` of `m` is 123 for that \
+             customer\n  hint: a join finds several rows for one row of usage: give the rate table a PRIMARY KEY and \
+             join on all of it; where usage is meant to be billed on several lines, leave `quantity` out of all but one";
+        assert_eq!(rated(&query).await, Err(expected.to_owned()), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_quantity_may_be_less_than_the_usage_or_something_else() {
+    for (query, expected) in [
+        (
+            "SELECT customer, SUM(n) AS quantity, 1 AS amount FROM m WHERE n > 0 GROUP BY customer",
+            ["acme 123 1", "globex 7 1"],
+        ),
+        (
+            "SELECT customer, SUM(n) AS quantity, 1 AS amount FROM m WHERE model = 'sage-2' GROUP BY customer",
+            ["acme 120 1", "globex 7 1"],
+        ),
+        (
+            "SELECT customer, SUM(n * 2) AS quantity, 1 AS amount FROM m GROUP BY customer",
+            ["acme 246 1", "globex 6 1"],
+        ),
+        (
+            "SELECT customer, 1000 AS quantity, 1 AS amount FROM m GROUP BY customer",
+            ["acme 1000 1", "globex 1000 1"],
+        ),
+    ] {
+        assert_eq!(rated(query).await.unwrap(), expected, "{query}");
+    }
+}

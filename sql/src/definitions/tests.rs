@@ -765,7 +765,7 @@ fn a_rate_table_may_have_a_key() {
         ),
         (
             "model VARCHAR, PRIMARY KEY (modell)",
-            "a.sql:1:54: rate table `rates`: PRIMARY KEY: there is no column `modell`\n  hint: did you mean `model`?",
+            "a.sql:1:54: rate table `rates`: PRIMARY KEY: there is no column `modell`\n  hint: did you mean `model`? known columns: `model`",
         ),
         (
             "model VARCHAR, PRIMARY KEY (model, model)",

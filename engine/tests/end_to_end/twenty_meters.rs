@@ -253,7 +253,7 @@ async fn csv(view: &View, sql: &str) -> String {
 fn select(meter: &str, relation: &str) -> String {
     let (region, keys) = region_and_keys(meter);
     format!(
-        "SELECT * FROM (SELECT * EXCLUDE (window_end, is_final, customer) {region} FROM {relation})
+        "SELECT * FROM (SELECT * EXCLUDE (window_end, is_final, customer, error) {region} FROM {relation})
          ORDER BY window_start, subject{keys}"
     )
 }

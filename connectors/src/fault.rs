@@ -174,6 +174,10 @@ impl<T: Table> Table for FaultyTable<T> {
         self.inner.mark(app_id)
     }
 
+    fn marks(&self) -> std::collections::BTreeMap<String, i64> {
+        self.inner.marks()
+    }
+
     async fn refresh(&mut self) -> Result<()> {
         let name = self.inner.name().to_owned();
         self.faults
@@ -232,6 +236,10 @@ fn source_fault(shard: &str) -> Error {
 impl<S: Source> Source for FaultySource<S> {
     fn shard(&self) -> &str {
         self.inner.shard()
+    }
+
+    fn origin(&self) -> Sequence {
+        self.inner.origin()
     }
 
     async fn bounds(&mut self) -> Result<Bounds> {

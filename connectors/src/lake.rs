@@ -127,6 +127,8 @@ pub trait Table: Debug + Send + Sync {
     fn version(&self) -> Version;
     /// The value of a `txn` mark in the loaded snapshot.
     fn mark(&self, app_id: &str) -> Option<i64>;
+    /// All `txn` marks in the loaded snapshot.
+    fn marks(&self) -> BTreeMap<String, i64>;
     /// Loads the newest snapshot. The caller must check its own marks on it before it commits again.
     async fn refresh(&mut self) -> Result<()>;
     /// The loaded snapshot for SQL.

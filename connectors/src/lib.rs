@@ -137,6 +137,12 @@ pub trait Source: Debug + Send {
     /// The shard's name: the stream's name, or the file's stem.
     fn shard(&self) -> &str;
 
+    /// The sequence of the first message that the source ever had, as far as [`Source::bounds`] has seen: 1, unless its
+    /// numbers were made to begin later.
+    fn origin(&self) -> Sequence {
+        Sequence(1)
+    }
+
     /// Checks that the source can be read exactly once (for JetStream: limits retention, file
     /// storage, …) and returns what it holds now.
     ///

@@ -237,6 +237,13 @@ impl Table for MemoryTable {
         Version::try_from(self.version).unwrap_or(Version::MAX)
     }
 
+    fn marks(&self) -> BTreeMap<String, i64> {
+        let shared = locked(&self.shared);
+        let commits = shared.commits[..self.version].iter();
+        let marks = commits.flat_map(|(commit, _)| commit.marks.clone());
+        marks.collect()
+    }
+
     fn mark(&self, app_id: &str) -> Option<i64> {
         let shared = locked(&self.shared);
         let commits = shared.commits[..self.version].iter().rev();

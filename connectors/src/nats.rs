@@ -76,6 +76,8 @@ pub struct NatsSource {
     faults: u32,
     /// What was already said of the stream's settings.
     said: Vec<String>,
+    /// The first sequence that the stream was created with.
+    origin: Sequence,
 }
 
 impl fmt::Debug for NatsSource {
@@ -117,6 +119,7 @@ impl NatsSource {
             fault: None,
             faults: 0,
             said: Vec::new(),
+            origin: Sequence(1),
         }
     }
 
@@ -464,12 +467,17 @@ impl Source for NatsSource {
         &self.options.stream
     }
 
+    fn origin(&self) -> Sequence {
+        self.origin
+    }
+
     async fn bounds(&mut self) -> Result<Bounds> {
         let opened = stream::open(&self.context, &self.options).await?;
         for found in opened.findings {
             self.say(&found);
         }
         self.end = opened.bounds.last;
+        self.origin = opened.origin;
         self.check_end()?;
         Ok(opened.bounds)
     }

@@ -13,7 +13,7 @@ use crate::{
     config::BillingSettings,
     error::{Error, Result, query_error},
     period::Period,
-    view::{InError, Totals, View, one_batch},
+    view::{InError, Totals, Unfinished, View, one_batch},
 };
 use arrow::{
     array::{
@@ -375,12 +375,21 @@ async fn check_over(view: &View, period: &Period, clock: &dyn Clock) -> Result<(
     }
     match view.unfinished_shard(period).await? {
         None => Ok(()),
-        Some(shard) => Err(Error::Billing {
+        Some(Unfinished {
+            shard,
+            caught_up,
+            wanted,
+        }) => Err(Error::Billing {
             problem: format!(
                 "shard `{shard}` was not read to its end since billing period {period} ended, or has \
-                 windows of it that are still open"
+                 windows of it that are still open: it was last caught up {}, and must be at {} or later",
+                caught_up.map_or("never".to_owned(), |at| format!("at {}", at.instant())),
+                wanted.instant(),
             ),
-            hint: "let `tollgate run` catch up, or run `tollgate run --until-end`".into(),
+            hint: format!(
+                "let `tollgate run` catch up, or run `tollgate run --until-end`; if nothing more comes from it, \
+                 `tollgate shard retire {shard}`"
+            ),
         }),
     }
 }

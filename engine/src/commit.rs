@@ -18,6 +18,7 @@
 use crate::{
     clock::Clock,
     error::{Error, Result},
+    standing::Standing,
     window::EventTime,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -84,6 +85,16 @@ impl Marks {
     /// The sequence at which it was, in `events`.
     pub fn caught_up_sequence(&self) -> String {
         format!("{}/caught_up_seq", self.shard)
+    }
+
+    /// 1 when the shard is retired, in `events`.
+    pub fn retired(&self) -> String {
+        format!("{}/retired", self.shard)
+    }
+
+    /// The sequence after which the shard began, in `events`, if that was not the stream's first.
+    pub fn start(&self) -> String {
+        format!("{}/start", self.shard)
     }
 
     /// The sequence up to which a meter has written its panes, in the meter's table.
@@ -365,6 +376,7 @@ async fn acquire_once(
     nonce: String,
     clock: &dyn Clock,
 ) -> Result<(Owner, Position)> {
+    Standing::of(events, shard).check(shard)?;
     let marks = Marks::of(shard);
     let position = Position::load(events, &marks)?;
     let epoch = events.mark(&marks.epoch()).unwrap_or(0) + 1;

@@ -3,7 +3,10 @@
 //! They come from `tollgate.toml`, then from `TOLLGATE_…` variables (`TOLLGATE_SOURCE_URL` overrides
 //! `url` in `[source]`), then from flags. An unknown key is an error, so that a typo is not a default.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    shard::Start,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
     fmt, fs, io,
@@ -57,6 +60,13 @@ pub struct SourceSettings {
     /// `discard_old`, `max_age`, `max_msgs_per_subject`, `msg_ttl`, `rollup`, `mirror`,
     /// `persist_async`. Default none: such a stream is refused.
     pub accept: Vec<Risk>,
+    /// Where a shard begins that has no position yet, when that is not the stream's first message: `first` (that the
+    /// stream still has), `new`, a sequence, or a time. Default none: a stream whose first messages are gone is
+    /// refused.
+    pub start: Option<Start>,
+    /// Shards whose place this one takes, because the stream moved: they are fenced for good, and their ids are
+    /// known here. Default none.
+    pub replaces: Vec<String>,
     /// The least `max_age` of the stream. Default 7 days. Less lets a shorter stop of Tollgate lose
     /// events; more asks for a larger stream.
     pub max_age_min: Period,
@@ -194,6 +204,8 @@ impl Default for SourceSettings {
             subjects: vec!["usage.>".into()],
             create: false,
             accept: Vec::new(),
+            start: None,
+            replaces: Vec::new(),
             max_age_min: Period(7 * 86_400_000_000),
             credentials: String::new(),
             path: PathBuf::new(),
@@ -295,7 +307,7 @@ impl Settings {
                 continue;
             };
             builder = match key {
-                "source.subjects" | "source.accept" => {
+                "source.subjects" | "source.accept" | "source.replaces" => {
                     let values = value.split(',').filter(|value| !value.is_empty());
                     let values: Vec<_> = values.map(str::to_owned).collect();
                     builder.set_override(key, values)
@@ -340,7 +352,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
 }
 
 /// Every setting that a variable can override.
-fn keys() -> [&'static str; 28] {
+fn keys() -> [&'static str; 30] {
     [
         "definitions",
         "source.kind",
@@ -349,6 +361,8 @@ fn keys() -> [&'static str; 28] {
         "source.subjects",
         "source.create",
         "source.accept",
+        "source.start",
+        "source.replaces",
         "source.max_age_min",
         "source.credentials",
         "source.path",

@@ -33,6 +33,7 @@ mod panes;
 pub mod period;
 pub mod recovery;
 pub mod shard;
+pub mod standing;
 pub mod telemetry;
 pub mod view;
 pub mod watermark;

@@ -6,11 +6,12 @@ mod lanes;
 pub use lanes::{lane, lanes};
 
 use crate::{
-    commit::Position,
+    commit::{Marks, Position},
     dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
     metering::{Metering, is_counted, micros},
     panes::PaneSink,
+    standing::replaced_by,
     window::EventTime,
 };
 use arrow::{
@@ -20,7 +21,7 @@ use arrow::{
 };
 use datafusion::{
     execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
-    prelude::{DataFrame, SessionConfig, SessionContext, col, lit},
+    prelude::{DataFrame, Expr, SessionConfig, SessionContext, col, lit},
 };
 use futures::{Stream, TryStreamExt, stream};
 use std::sync::Arc;
@@ -65,8 +66,16 @@ pub fn check_stream(shard: &str, position: &Position, seen: &Seen) -> Result<()>
                 committed.0 + 1,
                 seen.bounds.first.0 - 1
             ),
-            "raise the stream's max_age, max_bytes or max_msgs so that it holds what is not read \
-             yet; the missing events must be published again under their ids",
+            match committed {
+                Sequence(0) => {
+                    "if they were never meant to be metered, set source.start = 'first'; else publish them again under \
+                     their ids, to a stream whose max_age, max_bytes and max_msgs hold what is not read yet"
+                }
+                Sequence(_) => {
+                    "raise the stream's max_age, max_bytes or max_msgs so that it holds what is not read \
+                     yet; the missing events must be published again under their ids"
+                }
+            },
         ));
     }
     match (position.anchor, seen.anchor) {
@@ -213,26 +222,34 @@ pub(crate) fn position_at(batch: &RecordBatch, watermark: EventTime) -> Option<P
     })
 }
 
-/// Rebuilds the dedupe index from the counted events within the horizon.
+/// Rebuilds the dedupe index from the counted events within the horizon, those of the shards that this one has the
+/// place of included: their horizon goes on from where they came.
 pub async fn dedupe(
     events: &dyn Table,
     shard: &str,
     position: &Position,
     options: dedupe::Options,
 ) -> Result<Dedupe> {
+    let replaced = replaced_by(events, shard);
+    let mut watermark = position.watermark;
+    for name in &replaced {
+        watermark = watermark.max(Position::load(events, &Marks::of(name))?.watermark);
+    }
     let doing = "rebuilding the dedupe index";
     // Without a counted event there is no time to count back from, and nothing to remember.
-    let since = position.watermark.0.saturating_sub(options.horizon_us);
+    let since = watermark.0.saturating_sub(options.horizon_us);
     let mut dedupe = Dedupe::new(options);
-    let frame = counted(events, shard)?
+    let names = replaced.iter().map(String::as_str).chain([shard]);
+    let of_shards = col("shard").in_list(names.map(lit).collect(), false);
+    let frame = counted_where(events, of_shards)?
         .filter(col("ingest_time").gt_eq(schema::instant(since)))
         .and_then(|frame| {
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
         });
     let mut rows = execute(frame, doing).await?;
     while let Some(batch) = rows.try_next().await.map_err(query_error(doing))? {
-        remember(&mut dedupe, &batch, position.watermark)?;
-        dedupe.settle(position.watermark)?;
+        remember(&mut dedupe, &batch, watermark)?;
+        dedupe.settle(watermark)?;
     }
     Ok(dedupe)
 }
@@ -254,11 +271,15 @@ fn remember(dedupe: &mut Dedupe, batch: &RecordBatch, watermark: EventTime) -> R
 
 /// The counted events of a shard.
 fn counted(events: &dyn Table, shard: &str) -> Result<DataFrame> {
+    counted_where(events, col("shard").eq(lit(shard)))
+}
+
+fn counted_where(events: &dyn Table, of_shards: Expr) -> Result<DataFrame> {
     let doing = "reading committed events back";
     session()
         .map_err(query_error(doing))?
         .read_table(events.provider()?)
-        .and_then(|frame| frame.filter(col("shard").eq(lit(shard)).and(is_counted())))
+        .and_then(|frame| frame.filter(of_shards.and(is_counted())))
         .map_err(query_error(doing))
 }
 

@@ -12,6 +12,7 @@
 //!
 //! Between two batches the loop answers [`Live`]'s questions with a copy of what it holds.
 
+mod begin;
 mod checks;
 mod judge;
 mod live;
@@ -26,6 +27,7 @@ use crate::{
     metering::Metering,
     panes::PaneWriter,
     recovery::{self, Seen, Sink},
+    standing,
     telemetry::{Counts, Progress, Report},
     window::EventTime,
 };
@@ -42,6 +44,7 @@ use tollgate_connectors::{Anchor, Attempt, Sequence, Source, Staged, Table, even
 use tollgate_sql::{definitions::Definitions, event_checks::EventChecks, meter::Meter};
 use writer::{Flush, Writer, WriterSlot};
 
+pub use begin::Start;
 pub use live::{Live, Questions, live};
 pub(crate) use writer::Pinned;
 
@@ -81,6 +84,10 @@ pub struct Options {
     pub dedupe: dedupe::Options,
     /// Stop at the source's present end, with every window closed that is due by the source's clock.
     pub until_end: bool,
+    /// Where to begin when the shard has no position yet; `None` at the stream's first message, which must be there.
+    pub start: Option<Start>,
+    /// Shards whose place this one takes: they are fenced for good, and their ids are known here.
+    pub replaces: Vec<String>,
 }
 
 /// One running shard.
@@ -168,7 +175,7 @@ impl Shard {
         // A source that cannot be read takes no shard over.
         source.bounds().await?;
         let nonce = uuid::Uuid::now_v7().simple().to_string();
-        let (owner, position) =
+        let (owner, mut position) =
             commit::acquire(events.as_mut(), &shard, nonce, clock.as_ref()).await?;
         // At once: whatever fails from here on, the shard is ours when we try again.
         progress.send_modify(|p| p.epoch = owner.epoch);
@@ -179,6 +186,18 @@ impl Shard {
             None => None,
             Some((sequence, _)) => source.anchor(sequence).await?,
         };
+        for replaced in &options.replaces {
+            standing::replace(events.as_mut(), &owner, replaced, clock.as_ref()).await?;
+        }
+        begin::begin(
+            source.as_mut(),
+            bounds,
+            options.start,
+            (&owner, &mut position),
+            events.as_mut(),
+            clock.as_ref(),
+        )
+        .await?;
         recovery::check_stream(&shard, &position, &Seen { bounds, anchor })?;
         for table in &mut tables {
             take_over(table.as_mut(), &owner, clock.as_ref()).await?;

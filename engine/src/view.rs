@@ -26,6 +26,7 @@ use crate::{
     metering::{Lane, Metering, is_counted, micros, table_schema},
     period::Period,
     recovery,
+    standing::Standing,
     window::EventTime,
 };
 use arrow::{
@@ -87,12 +88,25 @@ struct Committed {
     tables: Vec<Option<Box<dyn Table>>>,
 }
 
+/// A shard in which more usage of a period may still be on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The shard.
+    pub shard: String,
+    /// When it was last caught up with its source; `None` when it never was.
+    pub caught_up: Option<EventTime>,
+    /// When it must be: later, or just then with every window of the period closed.
+    pub wanted: EventTime,
+}
+
 /// One shard in a view: how far it is, and its meters with everything that is in no pane.
 #[derive(Debug)]
 pub(crate) struct ShardCut {
     pub(crate) shard: String,
     pub(crate) position: Position,
     pub(crate) metering: Metering,
+    /// It was retired or replaced: nothing more comes from it.
+    pub(crate) is_over: bool,
 }
 
 impl View {
@@ -176,7 +190,7 @@ impl View {
                 &position,
             )
             .await?;
-            let metering = recovery::open_windows(
+            let mut metering = recovery::open_windows(
                 Metering::new(lanes, usize::MAX),
                 events.as_ref(),
                 &shard,
@@ -184,8 +198,14 @@ impl View {
                 None,
             )
             .await?;
+            let is_over = Standing::of(events.as_ref(), &shard) != Standing::Live;
+            if is_over {
+                // Nothing more comes from it.
+                metering.close_due(EventTime(i64::MAX), &position);
+            }
             shards.push(ShardCut {
                 shard,
+                is_over,
                 position,
                 metering,
             });
@@ -204,19 +224,22 @@ impl View {
         &self.catalog
     }
 
-    /// A shard in which more usage of the period may still be on its way: a window of it is open, or
-    /// the shard was not read to its end since the period ended. `None` when there is none.
-    pub async fn unfinished_shard(&self, period: &Period) -> Result<Option<String>> {
-        for cut in self.shards().await? {
-            let closed = |lane: &Lane| lane.closed_end().0 >= period.end_us;
-            let caught_up = cut
-                .position
-                .caught_up
-                .is_some_and(|at| at.time.0 >= period.end_us);
-            let open = |lane: &Lane| lane.has_open_windows(period.start_us, period.end_us);
+    /// A shard in which more usage of the period may still be on its way: it was not caught up with its source at the
+    /// period's end plus the longest lateness of a meter, or has a window of the period that is open. A shard that is
+    /// over has none. `None` when there is no such shard.
+    pub async fn unfinished_shard(&self, period: &Period) -> Result<Option<Unfinished>> {
+        for cut in self.shards().await?.iter().filter(|cut| !cut.is_over) {
             let lanes = cut.metering.lanes();
-            if !(lanes.iter().all(closed) || caught_up && !lanes.iter().any(open)) {
-                return Ok(Some(cut.shard.clone()));
+            let lateness_us = lanes.iter().map(|lane| lane.windowing().lateness_us).max();
+            let caught_up = cut.position.caught_up.map(|caught_up| caught_up.time);
+            let unfinished = Unfinished {
+                shard: cut.shard.clone(),
+                caught_up,
+                wanted: EventTime(period.end_us.saturating_add(lateness_us.unwrap_or(0))),
+            };
+            let open = |lane: &Lane| lane.has_open_windows(period.start_us, period.end_us);
+            if caught_up < Some(unfinished.wanted) || lanes.iter().any(open) {
+                return Ok(Some(unfinished));
             }
         }
         Ok(None)

@@ -7,6 +7,11 @@ pub struct EventTime(pub i64);
 impl EventTime {
     /// Before every event: where a watermark starts.
     pub const MIN: EventTime = EventTime(i64::MIN);
+
+    /// As an instant to be shown; one beyond the calendar is shown as the epoch.
+    pub fn instant(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_microsecond(self.0).unwrap_or_default()
+    }
 }
 
 /// How a meter cuts time: windows of `width_us`, which close `lateness_us` after their end.

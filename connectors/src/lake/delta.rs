@@ -75,6 +75,10 @@ impl Table for DeltaTable {
         self.marks.get(app_id).copied()
     }
 
+    fn marks(&self) -> BTreeMap<String, i64> {
+        self.marks.clone()
+    }
+
     async fn refresh(&mut self) -> Result<()> {
         let loaded = load(&self.log, None)
             .await?

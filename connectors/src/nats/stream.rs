@@ -29,6 +29,8 @@ pub(super) struct StreamState {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) bounds: Bounds,
+    /// The first sequence that it was created with.
+    pub(super) origin: Sequence,
     /// What could be safer: risks that were accepted, and what loses nothing by itself.
     pub(super) findings: Vec<Finding>,
 }
@@ -63,6 +65,7 @@ pub(super) async fn open(context: &jetstream::Context, options: &NatsOptions) ->
             asked_us: asked_us(described.ts.as_deref(), asked.elapsed()),
             ..bounds(&described.info.state)
         },
+        origin: Sequence(described.info.config.first_sequence.unwrap_or(1).max(1)),
         findings,
     })
 }

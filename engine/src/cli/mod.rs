@@ -24,6 +24,7 @@ pub mod publish;
 pub mod query;
 pub mod replay;
 pub mod run;
+pub mod shard;
 pub mod source;
 pub mod watch;
 
@@ -71,6 +72,8 @@ pub enum Command {
     Audit,
     /// Fills a new meter in over the history that is in the lake.
     Backfill(backfill::Arguments),
+    /// Lists the shards of the lake, retires one, or brings it back.
+    Shard(shard::Arguments),
     /// Merges small files of the tables, and deletes files and log that nobody needs any more.
     Maintain(maintain::Arguments),
 }
@@ -120,6 +123,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Invoice(arguments) => invoice::run(&settings()?, &arguments).await,
         Command::Audit => audit::run(&settings()?).await,
         Command::Backfill(arguments) => backfill::run(&settings()?, &arguments).await,
+        Command::Shard(arguments) => shard::run(&settings()?, &arguments).await,
         Command::Maintain(arguments) => maintain::run(&settings()?, &arguments).await,
     }
 }

@@ -30,7 +30,7 @@ use tollgate_connectors::{
 /// Flags of `tollgate run`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Stop at the stream's present end, with every window closed. A file is always read so.
+    /// Stop at the stream's present end, with every window closed that is due. A file is always read so.
     #[arg(long)]
     pub until_end: bool,
 }
@@ -249,6 +249,8 @@ fn options(settings: &Settings, until_end: bool) -> Options {
         },
         // A file has an end, and nothing more will come.
         until_end: until_end || settings.source.kind == SourceKind::Files,
+        start: settings.source.start,
+        replaces: settings.source.replaces.clone(),
     }
 }
 

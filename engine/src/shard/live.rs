@@ -129,6 +129,7 @@ impl Moment {
         rows.append(&mut self.rows);
         let cut = ShardCut {
             shard: self.shard,
+            is_over: false,
             position: self.position,
             metering: self.metering,
         };

@@ -33,6 +33,7 @@ mod readers;
 mod real_data;
 mod real_inputs;
 mod sessions;
+mod standing;
 mod storage;
 mod streams;
 mod time_zones;

@@ -402,6 +402,8 @@ fn options(random: &mut Random) -> Options {
             directory: env::temp_dir(),
         },
         until_end: true,
+        start: None,
+        replaces: Vec::new(),
     }
 }
 

@@ -103,6 +103,8 @@ async fn run(setup: &Setup, lake: &Lake, reading: &Reading, end: Option<(u64, bo
             directory: std::env::temp_dir(),
         },
         until_end: end.is_none(),
+        start: None,
+        replaces: Vec::new(),
     };
     let (stop, stopped) = watch::channel(false);
     let progress = watch::Sender::new(Progress::default());

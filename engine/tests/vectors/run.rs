@@ -109,7 +109,8 @@ pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
         meters: vec![Arc::clone(&meter)],
         events: Box::new(table.clone()),
         tables: vec![Box::new(panes.clone())],
-        clock: Arc::new(ManualClock::at(0)),
+        // By 2100 every window is due.
+        clock: Arc::new(ManualClock::at(4_102_444_800_000_000)),
     };
     let (_stop, stopped) = watch::channel(false);
     let progress = watch::Sender::new(Progress::default());
@@ -137,6 +138,8 @@ fn options() -> Options {
             directory: std::env::temp_dir(),
         },
         until_end: true,
+        start: None,
+        replaces: Vec::new(),
     }
 }
 

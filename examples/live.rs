@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
         .ok_or("no nats-server: put one on PATH, or name it in TOLLGATE_NATS_SERVER")?;
     let server = NatsServer::start(&binary, &folder.path().join("nats"), None).await?;
     let mut settings = Settings::load(Path::new(SETTINGS), std::iter::empty())?;
-    settings.source.url = server.url().to_owned();
+    settings.source.url = server.url().into();
     settings.lake.url = format!("file://{}", folder.path().join("lake").display());
     settings.flush.interval = Interval(3_600_000_000);
     let jetstream = jetstream::new(async_nats::connect(server.url()).await?);

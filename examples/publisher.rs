@@ -107,14 +107,14 @@ async fn main() -> Result<()> {
 /// The example's settings, but this server's stream and a lake in the temporary folder.
 fn settings(url: &str, folder: &Path) -> Result<Settings> {
     let mut settings = Settings::load(Path::new(SETTINGS), std::iter::empty())?;
-    settings.source.url = url.to_owned();
+    settings.source.url = url.into();
     settings.lake.url = format!("file://{}", folder.join("lake").display());
     Ok(settings)
 }
 
 /// What the service does: reports a month of calls, and some of them more than once.
 async fn publish(source: &SourceSettings) -> Result<()> {
-    let client = async_nats::connect(&source.url).await?;
+    let client = async_nats::connect(source.url.expose()).await?;
     let jetstream = jetstream::new(client);
     jetstream.create_stream(stream(source)).await?;
     let subject = source.subjects[0].replace('>', "llm.completion");

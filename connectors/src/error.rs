@@ -32,6 +32,26 @@ pub enum Error {
         /// What to change.
         hint: String,
     },
+    /// A server is there, and no JetStream behind it.
+    #[error(
+        "stream `{stream}`: nothing answers at `{api}`\n  hint: start nats-server with -js; if the stream is in \
+         another JetStream domain, set source.domain; if it is in another account, source.api_prefix"
+    )]
+    Unanswered {
+        /// The stream.
+        stream: String,
+        /// Where JetStream's API was asked for.
+        api: String,
+    },
+    /// One message was not taken by the stream.
+    #[error("message {number} was not published: {cause}")]
+    Unpublished {
+        /// Which one, in the order of publishing, from 1.
+        number: u64,
+        /// Why.
+        #[source]
+        cause: Box<Error>,
+    },
     /// Sequences are missing and the source cannot say why.
     #[error("shard `{shard}`: expected sequence {}, got {}; the messages between are gone", expected.0, got.0)]
     Gap {
@@ -148,9 +168,11 @@ impl Error {
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Unreachable { .. } | Error::Source { .. } | Error::Table { .. } => {
-                ErrorKind::Unavailable
-            }
+            Error::Unreachable { .. }
+            | Error::Unanswered { .. }
+            | Error::Source { .. }
+            | Error::Table { .. } => ErrorKind::Unavailable,
+            Error::Unpublished { cause, .. } => cause.kind(),
             Error::Unsuitable { .. }
             | Error::File { .. }
             | Error::Store { .. }

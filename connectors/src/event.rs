@@ -61,6 +61,7 @@ mod time;
 mod tests;
 
 pub use again::with_time;
+pub(crate) use headers::percent_decode;
 
 use crate::{Error, Message, Result};
 use arrow::array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};

@@ -48,8 +48,8 @@ pub struct Settings {
 pub struct SourceSettings {
     /// `nats` (default), or `files` for a bounded replay.
     pub kind: SourceKind,
-    /// NATS server, `nats://host:port`. Default `nats://127.0.0.1:4222`.
-    pub url: String,
+    /// NATS server, `nats://host:port`. Default `nats://127.0.0.1:4222`. It may hold a user and password.
+    pub url: Secret,
     /// The JetStream stream, which is the shard. Default `USAGE`.
     pub stream: String,
     /// The stream's subjects, used when it is created. Default `["usage.>"]`.
@@ -70,8 +70,28 @@ pub struct SourceSettings {
     /// The least `max_age` of the stream. Default 7 days. Less lets a shorter stop of Tollgate lose
     /// events; more asks for a larger stream.
     pub max_age_min: Period,
+    /// The JetStream domain that has the stream. Default none: the server's own.
+    pub domain: String,
+    /// Where JetStream's API is, instead of `domain`, such as `$JS.hub.API`. Default none.
+    pub api_prefix: String,
     /// A NATS credentials file (`.creds`). Default none.
     pub credentials: String,
+    /// An NKey seed (`SU…`). Default none.
+    pub nkey: Secret,
+    /// A token. Default none.
+    pub token: Secret,
+    /// A user, with `password`. Default none.
+    pub user: String,
+    /// The user's password. Default none.
+    pub password: Secret,
+    /// A PEM file of the only authorities to trust. Default none: the system's.
+    pub tls_ca: String,
+    /// A PEM file of our certificate, with `tls_key`. Default none.
+    pub tls_certificate: String,
+    /// A PEM file of the certificate's private key. Default none.
+    pub tls_key: String,
+    /// Refuses to talk without TLS, whatever the URL says. Default false.
+    pub tls_required: bool,
     /// For `files`: an NDJSON file, plain or gzipped, relative to the configuration file.
     pub path: PathBuf,
     /// Bytes of messages handled together. Default 8 MB. More is faster up to a point and costs memory;
@@ -207,7 +227,17 @@ impl Default for SourceSettings {
             start: None,
             replaces: Vec::new(),
             max_age_min: Period(7 * 86_400_000_000),
+            domain: String::new(),
+            api_prefix: String::new(),
             credentials: String::new(),
+            nkey: Secret::default(),
+            token: Secret::default(),
+            user: String::new(),
+            password: Secret::default(),
+            tls_ca: String::new(),
+            tls_certificate: String::new(),
+            tls_key: String::new(),
+            tls_required: false,
             path: PathBuf::new(),
             batch_bytes: Size(8_000_000),
         }
@@ -319,7 +349,7 @@ impl Settings {
         let mut settings: Settings = builder
             .build()
             .and_then(config::Config::try_deserialize)
-            .map_err(|error| invalid(error.to_string()))?;
+            .map_err(|error| invalid(without_values(&error.to_string())))?;
         settings.base = match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -352,7 +382,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
 }
 
 /// Every setting that a variable can override.
-fn keys() -> [&'static str; 30] {
+fn keys() -> [&'static str; 40] {
     [
         "definitions",
         "source.kind",
@@ -364,7 +394,17 @@ fn keys() -> [&'static str; 30] {
         "source.start",
         "source.replaces",
         "source.max_age_min",
+        "source.domain",
+        "source.api_prefix",
         "source.credentials",
+        "source.nkey",
+        "source.token",
+        "source.user",
+        "source.password",
+        "source.tls_ca",
+        "source.tls_certificate",
+        "source.tls_key",
+        "source.tls_required",
         "source.path",
         "source.batch_bytes",
         "lake.url",
@@ -385,6 +425,66 @@ fn keys() -> [&'static str; 30] {
         "maintenance.vacuum_after",
         "maintenance.log_after",
     ]
+}
+
+/// A text that no message, log or debug output shows.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, to use it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The text, if there is any.
+    pub fn given(&self) -> Option<String> {
+        Some(self.0.clone()).filter(|text| !text.is_empty())
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Secret(text.to_owned())
+    }
+}
+
+impl PartialEq<&str> for Secret {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("(hidden)")
+    }
+}
+
+/// An error about the configuration file without what is written there, which may be a password: neither the
+/// line that a parser shows nor the text that has the wrong type.
+fn without_values(error: &str) -> String {
+    let is_excerpt = |line: &&str| {
+        let line = line.trim_start();
+        line.trim_start_matches(|c: char| c.is_ascii_digit())
+            .trim_start()
+            .starts_with('|')
+    };
+    let lines: Vec<&str> = error.lines().filter(|line| !is_excerpt(line)).collect();
+    let mut text = lines.join("\n");
+    if let Some(start) = text.find(": string \"")
+        && let Some(end) = text.rfind("\", expected")
+    {
+        text.replace_range(start + ": string".len()..=end, "");
+    }
+    text
 }
 
 /// A number of bytes, written `64MB`, `8MiB` or as a plain number.
@@ -574,6 +674,33 @@ mod tests {
         assert!("12 parsecs".parse::<Size>().is_err());
         assert_eq!("10 minutes".parse(), Ok(Period(600_000_000)));
         assert!("-5s".parse::<Period>().is_err());
+    }
+
+    #[test]
+    fn no_message_and_no_debug_output_shows_a_secret() {
+        for text in [
+            "[source]\npassword = 's3cret",
+            "[source]\npassword = \"s3cret\\q\"",
+            "[source]\ntoken = s3cret",
+            "[source]\nurl = 'nats://u:s3cret@host' x",
+            "source = 'nats://u:s3cret@host'",
+            "[source]\ntls_required = 's3cret'",
+            "[source]\nnkey = ['s3cret']",
+            "[source]\npasword = 's3cret'",
+        ] {
+            let error = load(text, &[]).unwrap_err();
+            let shown = format!("{error}\n{error:?}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+        let message = load("[source]\ntoken = s3cret", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("line 2, column 9"), "{message}");
+        let text = "[source]\nurl = 'nats://u:s3cret@host'\npassword = 's3cret'\ntoken = 's3cret'\nnkey = 's3cret'";
+        let settings = load(text, &[]).unwrap();
+        let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert_eq!(settings.source.password, "s3cret");
     }
 
     #[test]

@@ -74,6 +74,30 @@ pub enum Error {
         /// What differs, both numbers each.
         differences: Vec<String>,
     },
+    /// A line of a file was not taken by the stream.
+    #[error(
+        "{place} was not published\n  published: {published} events before and beside it; what follows was not \
+         sent\n  hint: mend it and publish the file again: events are counted once by their ids"
+    )]
+    Unpublished {
+        /// File and line, or lines.
+        place: String,
+        /// Events that were acknowledged.
+        published: u64,
+        /// Why.
+        source: Box<tollgate_connectors::Error>,
+    },
+    /// Lines would be set aside, and `--strict` was given.
+    #[error(
+        "{first}\n  {lines} lines were found that would not be counted; --strict publishes nothing from such \
+         a line on"
+    )]
+    Strict {
+        /// The first: file, line, reason.
+        first: String,
+        /// How many lines were found.
+        lines: u64,
+    },
     /// A local file cannot be read or written.
     #[error("{file}: {doing} failed")]
     File {
@@ -148,10 +172,12 @@ impl Error {
             Error::Stopped(error) => error.kind(),
             Error::Query { source, .. } if is_of_store(source) => ErrorKind::Unavailable,
             Error::NotRunning => ErrorKind::Unavailable,
+            Error::Unpublished { source, .. } => source.kind(),
             Error::Fenced { .. } => ErrorKind::Fenced,
             Error::Shard { .. } | Error::Demo { .. } | Error::Stage(_) => ErrorKind::Corrupt,
             Error::Config { .. }
             | Error::Usage(_)
+            | Error::Strict { .. }
             | Error::Billing { .. }
             | Error::Audit { .. }
             | Error::InError { .. }

@@ -19,6 +19,8 @@ mod live;
 mod reader;
 mod writer;
 
+pub(crate) use checks::refused;
+
 use crate::{
     clock::Clock,
     commit::{self, CaughtUp, Owner, Position},
@@ -334,7 +336,7 @@ impl Shard {
     }
 
     async fn process(&mut self, batch: Batch) -> Result<()> {
-        let refused = checks::refused(&self.checks, &batch.decoded.batch)?;
+        let refused = refused(&self.checks, &batch.decoded.batch)?;
         let before = self.metering.watermark_before();
         let judged = judge(&mut self.dedupe, before, &batch, &refused)?;
         let late = self.metering.apply(&judged.counted).await?;

@@ -155,7 +155,7 @@ fn json_text(payload: &[u8]) -> Result<&str, String> {
 
 /// Decodes `%41` to `A`, once. `None` when a `%` is not followed by two hex digits, or when the bytes
 /// are not UTF-8.
-fn percent_decode(value: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn percent_decode(value: &str) -> Option<Cow<'_, str>> {
     if !value.contains('%') {
         return Some(Cow::Borrowed(value));
     }

@@ -4,6 +4,7 @@ use super::{risk::Risk, stream::unsuitable};
 use crate::{
     Result,
     error::{Cause, Error},
+    event::percent_decode,
 };
 use async_nats::{
     Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr,
@@ -12,17 +13,23 @@ use async_nats::{
         context::{RequestError, RequestErrorKind},
     },
     rustls::{
-        ClientConfig, RootCertStore,
+        self, ClientConfig, RootCertStore,
         crypto::aws_lc_rs,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
 };
 use std::{
-    fmt,
+    borrow::Cow,
+    error::Error as _,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+use url::Url;
+
+/// JetStream's API as a server without a domain has it.
+const API: &str = "$JS.API";
 
 /// Which stream, where, and how to get at it.
 #[derive(Clone)]
@@ -32,6 +39,10 @@ pub struct NatsOptions {
     pub url: String,
     /// The stream's name, which is also the shard's.
     pub stream: String,
+    /// The JetStream domain that has the stream, such as the hub's behind a leaf node.
+    pub domain: Option<String>,
+    /// Where JetStream's API is, such as `$JS.hub.API`, for an account that imports it; instead of a domain.
+    pub api_prefix: Option<String>,
     /// What the stream captures, if it is created.
     pub subjects: Vec<String>,
     /// Create the stream when it is missing: limits retention, file storage, full means refused, and
@@ -52,8 +63,8 @@ pub struct NatsOptions {
     pub timeout: Duration,
 }
 
-/// Credentials; the first that is set is used, in the order of the fields.
-#[derive(Clone, Default)]
+/// Credentials; the first that is set is used, in the order of the fields, and those in the URL last.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Auth {
     /// A `.creds` file: JWT and NKey seed.
     pub credentials_file: Option<PathBuf>,
@@ -121,6 +132,8 @@ impl NatsOptions {
             create: false,
             accept: Vec::new(),
             max_age_min: Duration::from_secs(7 * 86_400),
+            domain: None,
+            api_prefix: None,
             auth: Auth::default(),
             tls: Tls::default(),
             batch_messages: 10_000,
@@ -135,12 +148,17 @@ impl NatsOptions {
 
     /// The URL as it may be shown: without user and password.
     pub(super) fn shown_url(&self) -> String {
-        let shown: Vec<String> = self
-            .url
-            .split(',')
-            .map(|url| hide_user(url.trim()))
-            .collect();
+        let shown: Vec<String> = split(&self.url).iter().map(|url| hide_user(url)).collect();
         shown.join(",")
+    }
+
+    /// Where JetStream's API is.
+    pub(super) fn api(&self) -> String {
+        match (&self.api_prefix, &self.domain) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(domain)) => format!("$JS.{domain}.API"),
+            (None, None) => API.to_owned(),
+        }
     }
 }
 
@@ -150,8 +168,12 @@ impl NatsOptions {
 /// [`Error::Unreachable`] when no server answers; [`Error::Unsuitable`] when one refuses the
 /// credentials or an address makes no sense; [`Error::File`] for certificate and credential files.
 pub async fn connect(options: &NatsOptions) -> Result<Client> {
-    let addresses = addresses(options)?;
-    let settings = authenticate(ConnectOptions::new(), options)
+    let (addresses, from_url) = addresses(options)?;
+    let auth = match options.auth == Auth::default() {
+        true => from_url,
+        false => options.auth.clone(),
+    };
+    let settings = authenticate(ConnectOptions::new(), &auth)
         .await?
         .name("tollgate")
         .require_tls(options.tls.required)
@@ -165,7 +187,7 @@ pub async fn connect(options: &NatsOptions) -> Result<Client> {
 
 /// JetStream over this connection.
 pub(super) fn context(client: &Client, options: &NatsOptions) -> jetstream::Context {
-    let mut context = jetstream::new(client.clone());
+    let mut context = jetstream::with_prefix(client.clone(), &options.api());
     context.set_timeout(options.timeout);
     context
 }
@@ -185,30 +207,94 @@ pub(super) fn unreachable(options: &NatsOptions, what: &'static str, source: Cau
 
 /// Nobody answering on the JetStream subjects means that JetStream is off, or elsewhere.
 pub(super) fn unanswered(options: &NatsOptions, error: RequestError) -> Error {
-    let cause = match error.kind() {
-        RequestErrorKind::NoResponders => {
-            "no responders: is JetStream on (nats-server -js)?".into()
-        }
-        _ => error.into(),
-    };
-    unreachable(options, "JetStream", cause)
+    match error.kind() {
+        RequestErrorKind::NoResponders => Error::Unanswered {
+            stream: options.stream.clone(),
+            api: options.api(),
+        },
+        _ => unreachable(options, "JetStream", error.into()),
+    }
 }
 
-fn addresses(options: &NatsOptions) -> Result<Vec<ServerAddr>> {
-    let parse = |url: &str| {
-        url.trim().parse::<ServerAddr>().map_err(|e| {
+/// The servers, and the credentials in their URLs. The client gets the first without the second: it ignores
+/// them, and shows them in its log.
+fn addresses(options: &NatsOptions) -> Result<(Vec<ServerAddr>, Auth)> {
+    let mut servers = Vec::new();
+    let mut auth = Auth::default();
+    for text in split(&options.url) {
+        let refused = |why: String| {
             unsuitable(
                 options,
-                format!("`{}` is not a server address: {e}", hide_user(url.trim())),
-                "write it as nats://HOST:PORT or tls://HOST:PORT".into(),
+                format!("`{}` is not a server address: {why}", hide_user(&text)),
+                "write it as nats://HOST:PORT or tls://HOST:PORT; in a user or password write `/` as %2F, `?` \
+                 as %3F, `#` as %23, `@` as %40, `%` as %25 and `,` as %2C"
+                    .into(),
             )
-        })
-    };
-    options.url.split(',').map(parse).collect()
+        };
+        let (server, own) = address(&text).map_err(refused)?;
+        if own != Auth::default() && auth != Auth::default() && own != auth {
+            return Err(refused("it names another user than the one before".into()));
+        }
+        if own != Auth::default() {
+            auth = own;
+        }
+        servers.push(server);
+    }
+    Ok((servers, auth))
 }
 
-async fn authenticate(settings: ConnectOptions, options: &NatsOptions) -> Result<ConnectOptions> {
-    let auth = &options.auth;
+/// One address and its credentials: user and password, or a token where there is only one.
+fn address(text: &str) -> Result<(ServerAddr, Auth), String> {
+    let full = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("nats://{text}"),
+    };
+    let mut url: Url = full
+        .parse()
+        .map_err(|error: url::ParseError| error.to_string())?;
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err("something follows the port".into());
+    }
+    let decode = |text: &str| {
+        let decoded = percent_decode(text).map(Cow::into_owned);
+        decoded.ok_or_else(|| "user or password is not valid percent-encoded UTF-8".to_owned())
+    };
+    let user = decode(url.username())?;
+    let password = url.password().map(decode).transpose()?;
+    let auth = match password {
+        Some(password) => Auth {
+            user_and_password: Some((user, password)),
+            ..Auth::default()
+        },
+        None => Auth {
+            token: Some(user).filter(|token| !token.is_empty()),
+            ..Auth::default()
+        },
+    };
+    // Neither can fail for a URL with a host.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    let server = ServerAddr::from_url(url).map_err(|error| error.to_string())?;
+    Ok((server, auth))
+}
+
+/// The servers of a list. A comma that a password holds as it is does not end an address: what follows it has
+/// an `@` and no scheme.
+fn split(urls: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for part in urls.split(',') {
+        match all.last_mut() {
+            Some(last) if part.contains('@') && !part.contains("://") => {
+                last.push(',');
+                last.push_str(part);
+            }
+            _ => all.push(part.to_owned()),
+        }
+    }
+    all.iter().map(|url| url.trim().to_owned()).collect()
+}
+
+async fn authenticate(settings: ConnectOptions, auth: &Auth) -> Result<ConnectOptions> {
     if let Some(file) = &auth.credentials_file {
         let settings = settings.credentials_file(file).await;
         return settings
@@ -294,10 +380,36 @@ fn refused(options: &NatsOptions, error: ConnectError) -> Error {
         return unsuitable(
             options,
             format!("{} refused us: {error}", options.shown_url()),
-            "check user, password, token or credentials file".into(),
+            "check source.user and source.password, source.token, source.nkey or source.credentials; the URL may \
+             have a user and password, too".into(),
+        );
+    }
+    if let Some(fault) = tls_fault(&error) {
+        return unsuitable(
+            options,
+            format!("TLS with {} failed: {fault}", options.shown_url()),
+            "check source.tls_ca, and source.tls_certificate and source.tls_key if the server wants to know \
+             its clients"
+                .into(),
         );
     }
     unreachable(options, "NATS", error.into())
+}
+
+/// What TLS refused, which no second try changes.
+fn tls_fault(error: &ConnectError) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(fault) = inner.or_else(|| error.downcast_ref::<rustls::Error>()) {
+            return Some(fault.to_string());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// `nats://user:password@host` as `nats://host`.
@@ -313,6 +425,7 @@ fn hide_user(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn an_error_never_shows_the_password() {
@@ -321,6 +434,9 @@ mod tests {
         assert_eq!(hide_user("nats://host"), "nats://host");
         let options = NatsOptions::new("nats://a:b@one, tls://two", "S");
         assert_eq!(options.shown_url(), "nats://one,tls://two");
+        // A comma in a password, as it is.
+        let options = NatsOptions::new("nats://u:S3cret,x@one:1,tls://u:S3cret@two", "S");
+        assert_eq!(options.shown_url(), "nats://one:1,tls://two");
         let mut options = options;
         options.auth.token = Some("secret".into());
         assert!(!format!("{:?}", options.auth).contains("secret"));
@@ -344,5 +460,49 @@ mod tests {
         };
         let error = tls_config(&missing).unwrap_err().to_string();
         assert!(error.starts_with("/nowhere/ca.pem: "), "{error}");
+    }
+
+    #[test]
+    fn a_url_gives_the_address_and_apart_from_it_the_credentials() {
+        let pair = |user: &str, password: &str| Auth {
+            user_and_password: Some((user.into(), password.into())),
+            ..Auth::default()
+        };
+        let token = |token: &str| Auth {
+            token: Some(token.into()),
+            ..Auth::default()
+        };
+        for (url, host, port, auth) in [
+            ("nats://h:1", "h", 1, Auth::default()),
+            ("h", "h", 4222, Auth::default()),
+            ("tls://u:p@h:1", "h", 1, pair("u", "p")),
+            ("u:@h", "h", 4222, pair("u", "")),
+            ("nats://a%40b:p%2C%2f%25@h:1", "h", 1, pair("a@b", "p,/%")),
+            ("nats://u:p@ss,w@h:1", "h", 1, pair("u", "p@ss,w")),
+            ("nats://t%20k@h:1", "h", 1, token("t k")),
+        ] {
+            let (server, found) = address(url).unwrap();
+            assert_eq!((server.host(), server.port()), (host, port), "{url}");
+            assert!(found == auth, "{url}");
+            assert!(!server.has_user_pass(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_without_its_secrets() {
+        for url in [
+            "nats://u:S3cret/x@h:1",
+            "nats://u:12/S3cret@h:1",
+            "nats://u:S3cret#x@h",
+            "nats://u:12?S3cret@h",
+            "nats://u:S3cret%zz@h",
+            "http://u:S3cret@h",
+            "nats://u:S3cret@one,nats://u:S3cret2@two",
+        ] {
+            let error = addresses(&NatsOptions::new(url, "S")).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("S3cret"), "{shown}");
+        }
     }
 }

@@ -19,7 +19,12 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use std::{collections::VecDeque, fmt, future::IntoFuture, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    future::IntoFuture,
+    time::Duration,
+};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -28,6 +33,8 @@ use tracing::debug;
 const WINDOW: usize = 2_000;
 /// How often one message is sent before it is an error.
 const ATTEMPTS_MAX: u32 = 6;
+/// So many subjects are remembered; beyond it they are asked for again.
+const CHECKED_MAX: usize = 10_000;
 
 /// Publishes to one stream, a window of messages at a time, and sends again what was not acknowledged.
 ///
@@ -42,6 +49,8 @@ pub struct Publisher {
     sent: u64,
     counts: Published,
     in_flight: VecDeque<(Outgoing, InFlight)>,
+    /// Subjects that no other stream takes.
+    checked: HashSet<String>,
 }
 
 /// What became of the messages.
@@ -56,6 +65,7 @@ pub struct Published {
 }
 
 struct Outgoing {
+    number: u64,
     subject: String,
     headers: Option<HeaderMap>,
     payload: Bytes,
@@ -104,6 +114,7 @@ impl Publisher {
         let id_prefix = Some(client.new_inbox().replace("_INBOX.", ""));
         let context = ContextBuilder::new()
             .timeout(options.timeout)
+            .api_prefix(options.api())
             // Above our own window, or publishing would wait for acknowledgements we hold ourselves.
             .max_ack_inflight(WINDOW * 2)
             .build(client);
@@ -114,6 +125,7 @@ impl Publisher {
             sent: 0,
             counts: Published::default(),
             in_flight: VecDeque::with_capacity(WINDOW),
+            checked: HashSet::new(),
         }
     }
 
@@ -139,12 +151,14 @@ impl Publisher {
         while self.in_flight.len() >= WINDOW {
             self.settle_oldest().await?;
         }
+        self.check_taker(subject).await?;
+        self.sent += 1;
         let outgoing = Outgoing {
+            number: self.sent,
             subject: subject.to_owned(),
             headers: self.headers(headers)?,
             payload,
         };
-        self.sent += 1;
         let sent = self.send(&outgoing).await;
         let in_flight = sent.map_err(|refusal| self.refused(&outgoing, refusal))?;
         self.in_flight.push_back((outgoing, in_flight));
@@ -156,11 +170,31 @@ impl Publisher {
         self.counts
     }
 
+    /// Waits for every acknowledgement that is due after an error; returns the numbers of the messages that
+    /// got none.
+    pub async fn settle(&mut self) -> Vec<u64> {
+        let mut failed = Vec::new();
+        while let Some(number) = self.in_flight.front().map(|(outgoing, _)| outgoing.number) {
+            if self.settle_oldest().await.is_err() {
+                failed.push(number);
+            }
+        }
+        failed
+    }
+
     /// Waits for every acknowledgement.
     ///
     /// # Errors
     /// As [`Publisher::publish`].
     pub async fn finish(mut self) -> Result<Published> {
+        self.flush().await
+    }
+
+    /// Waits for every acknowledgement, and can publish more.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn flush(&mut self) -> Result<Published> {
         while !self.in_flight.is_empty() {
             self.settle_oldest().await?;
         }
@@ -175,6 +209,10 @@ impl Publisher {
             Ok(ack) => ack,
             Err(refusal) => self.send_again(&outgoing, refusal).await?,
         };
+        if ack.stream != self.options.stream {
+            let cause = self.other_stream(&outgoing.subject, &ack.stream);
+            return Err(unpublished(&outgoing, cause));
+        }
         self.counts.acknowledged += 1;
         self.counts.duplicates += u64::from(ack.duplicate);
         Ok(())
@@ -199,6 +237,40 @@ impl Publisher {
             };
         }
         Err(self.refused(outgoing, refusal))
+    }
+
+    /// Refuses a subject that another stream takes, before anything is sent to it. What cannot be found out
+    /// is left to the acknowledgement.
+    async fn check_taker(&mut self, subject: &str) -> Result<()> {
+        if self.checked.contains(subject) {
+            return Ok(());
+        }
+        let taker = stream::taker(&self.context.client(), subject, self.options.timeout).await;
+        if let Some(taker) = taker.filter(|taker| *taker != self.options.stream) {
+            let outgoing = Outgoing {
+                number: self.sent + 1,
+                subject: subject.to_owned(),
+                headers: None,
+                payload: Bytes::new(),
+            };
+            return Err(unpublished(&outgoing, self.other_stream(subject, &taker)));
+        }
+        if self.checked.len() >= CHECKED_MAX {
+            self.checked.clear();
+        }
+        self.checked.insert(subject.to_owned());
+        Ok(())
+    }
+
+    fn other_stream(&self, subject: &str, taker: &str) -> Error {
+        unsuitable(
+            &self.options,
+            format!("the subject `{subject}` belongs to the stream `{taker}`"),
+            format!(
+                "set source.subjects to those of `{}`, or source.stream to `{taker}`",
+                self.options.stream
+            ),
+        )
     }
 
     async fn send(&self, outgoing: &Outgoing) -> Result<InFlight, Refusal> {
@@ -228,6 +300,10 @@ impl Publisher {
     }
 
     fn refused(&self, outgoing: &Outgoing, refusal: Refusal) -> Error {
+        unpublished(outgoing, self.cause(outgoing, refusal))
+    }
+
+    fn cause(&self, outgoing: &Outgoing, refusal: Refusal) -> Error {
         let error = match refusal {
             Refusal::Error(error) => error,
             Refusal::Silence => {
@@ -235,18 +311,30 @@ impl Publisher {
                 return stream::failed(&self.options, "publishing", why);
             }
         };
-        let (problem, hint) = match error.kind() {
-            PublishErrorKind::StreamNotFound => (
+        let bytes = outgoing.payload.len();
+        let (problem, hint) = match (error.kind(), stream::code(&error)) {
+            (PublishErrorKind::StreamNotFound, _) => (
                 format!("no stream takes the subject `{}`", outgoing.subject),
                 "add the subject to the stream, or create the stream first",
             ),
-            PublishErrorKind::MaxPayloadExceeded => (
-                format!("a message of {} bytes is too large", outgoing.payload.len()),
+            (PublishErrorKind::MaxPayloadExceeded, _) => (
+                format!("a message of {bytes} bytes is too large"),
                 "put fewer events into a message, or raise max_payload of the server",
+            ),
+            (_, Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)) => (
+                format!("a message of {bytes} bytes is too large"),
+                "put fewer events into a message, or raise max_msg_size of the stream",
             ),
             _ => return stream::failed(&self.options, "publishing", error.into()),
         };
         unsuitable(&self.options, problem, hint.into())
+    }
+}
+
+fn unpublished(outgoing: &Outgoing, cause: Error) -> Error {
+    Error::Unpublished {
+        number: outgoing.number,
+        cause: cause.into(),
     }
 }
 

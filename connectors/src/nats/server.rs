@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
     process::{Child, Command},
     time::{Instant, interval, timeout},
 };
@@ -53,9 +55,22 @@ impl NatsServer {
     /// [`Error::File`] when the binary is missing or the server does not come up; the end of its log
     /// is in the message.
     pub async fn start(binary: &Path, dir: &Path, port: Option<u16>) -> Result<Self> {
+        Self::start_with(binary, dir, port, &[]).await
+    }
+
+    /// As [`NatsServer::start`], with arguments of its own, such as `--user`.
+    ///
+    /// # Errors
+    /// As [`NatsServer::start`].
+    pub async fn start_with(
+        binary: &Path,
+        dir: &Path,
+        port: Option<u16>,
+        arguments: &[&str],
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|e| wrong(dir, "cannot be used as a store", e))?;
         let log = dir.join("nats-server.log");
-        let mut child = spawn(binary, dir, &log, port)?;
+        let mut child = spawn(binary, dir, &log, port, arguments)?;
         match listening(&mut child, &ports_name(binary), dir).await {
             Ok(url) => {
                 let port =
@@ -118,7 +133,13 @@ impl NatsServer {
     }
 }
 
-fn spawn(binary: &Path, dir: &Path, log: &Path, port: Option<u16>) -> Result<Child> {
+fn spawn(
+    binary: &Path,
+    dir: &Path,
+    log: &Path,
+    port: Option<u16>,
+    arguments: &[&str],
+) -> Result<Child> {
     let port = port.map_or_else(|| "-1".into(), |port| port.to_string());
     Command::new(binary)
         .args(["-a", "127.0.0.1", "-p", &port, "-js"])
@@ -128,6 +149,7 @@ fn spawn(binary: &Path, dir: &Path, log: &Path, port: Option<u16>) -> Result<Chi
         .arg(dir)
         .arg("-l")
         .arg(log)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -156,12 +178,24 @@ async fn listening(child: &mut Child, name: &str, dir: &Path) -> io::Result<Stri
             return Err(io::Error::other(format!("it ended with {status}")));
         }
         if let Some(url) = read_ports(&ports_file)
-            && async_nats::connect(&url).await.is_ok()
+            && greets(&url).await
         {
             return Ok(url);
         }
     }
     Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Whether the server says who it is, which it does before it asks for credentials or TLS.
+async fn greets(url: &str) -> bool {
+    let Some((_, address)) = url.split_once("://") else {
+        return false;
+    };
+    let mut greeting = [0; 5];
+    match TcpStream::connect(address).await {
+        Ok(mut socket) => socket.read_exact(&mut greeting).await.is_ok() && greeting == *b"INFO ",
+        Err(_) => false,
+    }
 }
 
 /// What a ports file's name begins with: the server's own, which need not be `nats-server`.

@@ -9,10 +9,14 @@ use crate::{
     Anchor, Bounds, Result, Sequence,
     error::{Cause, Error},
 };
-use async_nats::jetstream::{
-    self, ErrorCode,
-    response::Response,
-    stream::{Config, DiscardPolicy, Info, RetentionPolicy, State, StorageType},
+use async_nats::{
+    Client, HeaderMap, Request,
+    header::NATS_EXPECTED_STREAM,
+    jetstream::{
+        self, ErrorCode,
+        response::Response,
+        stream::{Config, DiscardPolicy, Info, RetentionPolicy, State, StorageType},
+    },
 };
 use serde::Deserialize;
 use std::time::{Duration, Instant};
@@ -228,10 +232,59 @@ fn check(options: &NatsOptions, config: &Config) -> Result<Vec<Finding>> {
     Err(unsuitable(options, problems.join("; "), hint))
 }
 
+/// The stream that takes a subject, in whatever domain or account it is; `None` when none answers.
+///
+/// The question is a message that expects to be stored in a stream of no possible name, so that each stream
+/// refuses it and says its own.
+pub(super) async fn taker(client: &Client, subject: &str, wait: Duration) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Refused {
+        stream: Option<String>,
+        error: jetstream::Error,
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_EXPECTED_STREAM, "no stream: asked by tollgate");
+    let request = Request::new().headers(headers).timeout(Some(wait));
+    let answer = client
+        .send_request(subject.to_owned(), request)
+        .await
+        .ok()?;
+    let refused: Refused = serde_json::from_slice(&answer.payload).ok()?;
+    let is_stream = refused.error.error_code() == ErrorCode::STREAM_NOT_MATCH;
+    refused.stream.filter(|_| is_stream)
+}
+
+/// Refuses to make a second stream beside one that has these subjects elsewhere.
+async fn check_alone(context: &jetstream::Context, options: &NatsOptions) -> Result<()> {
+    for pattern in &options.subjects {
+        let tokens = pattern.split('.').map(|token| match token {
+            "*" | ">" => "tollgate-asks",
+            token => token,
+        });
+        let subject = tokens.collect::<Vec<_>>().join(".");
+        let wait = options.timeout.min(Duration::from_secs(2));
+        if let Some(taker) = taker(&context.client(), &subject, wait).await {
+            return Err(unsuitable(
+                options,
+                format!(
+                    "it is not at `{}`, and the stream `{taker}` takes `{pattern}` already",
+                    options.api()
+                ),
+                format!(
+                    "to read `{taker}`, set source.stream to it, and source.domain or source.api_prefix to where \
+                     it is; for a stream of its own give other source.subjects"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 async fn create(context: &jetstream::Context, options: &NatsOptions) -> Result<()> {
     if !options.create {
         return Err(missing(options));
     }
+    check_alone(context, options).await?;
     let config = Config {
         name: options.stream.clone(),
         subjects: options.subjects.clone(),

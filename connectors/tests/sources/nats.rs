@@ -31,7 +31,7 @@ pub(super) struct Fixture {
     pub(super) accept: Vec<Risk>,
 }
 
-fn binary() -> PathBuf {
+pub(super) fn binary() -> PathBuf {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/nats-server");
     let found = NatsServer::find().or_else(|| ours.is_file().then_some(ours));
     found.expect(

@@ -227,7 +227,7 @@ async fn check_paths(catalog: &Catalog, lake: &Lake) -> Result<()> {
     Ok(catalog.definitions.check_paths(is_stored)?)
 }
 
-fn decode_options(settings: &Settings) -> DecodeOptions {
+pub(super) fn decode_options(settings: &Settings) -> DecodeOptions {
     DecodeOptions {
         max_future_skew_us: settings.ingest.max_future_skew.0,
         max_payload_bytes: settings.ingest.max_payload.0,

@@ -7,24 +7,35 @@ use crate::{
 use tollgate_connectors::{
     Source,
     files::FileSource,
-    nats::{Auth, NatsOptions, NatsSource},
+    nats::{Auth, NatsOptions, NatsSource, Tls},
 };
 
 /// How to reach NATS.
 pub fn nats_options(settings: &Settings) -> NatsOptions {
     let source = &settings.source;
-    let credentials_file =
-        (!source.credentials.is_empty()).then(|| settings.resolve(source.credentials.as_ref()));
+    let file = |path: &str| (!path.is_empty()).then(|| settings.resolve(path.as_ref()));
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let user_and_password =
+        text(&source.user).map(|user| (user, source.password.expose().to_owned()));
     NatsOptions {
+        domain: text(&source.domain),
+        api_prefix: text(&source.api_prefix),
         subjects: source.subjects.clone(),
         create: source.create,
         accept: source.accept.clone(),
         max_age_min: source.max_age_min.duration(),
         auth: Auth {
-            credentials_file,
-            ..Auth::default()
+            credentials_file: file(&source.credentials),
+            nkey: source.nkey.given(),
+            token: source.token.given(),
+            user_and_password,
         },
-        ..NatsOptions::new(&source.url, &source.stream)
+        tls: Tls {
+            ca_file: file(&source.tls_ca),
+            client_certificate: file(&source.tls_certificate).zip(file(&source.tls_key)),
+            required: source.tls_required,
+        },
+        ..NatsOptions::new(source.url.expose(), &source.stream)
     }
 }
 

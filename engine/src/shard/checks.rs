@@ -14,7 +14,7 @@ use tollgate_sql::event_checks::EventChecks;
 
 /// The rows of decoded events that fail a check, and the first that each fails. Only an accepted event
 /// has a value in its type's struct, so no other is looked at.
-pub(super) fn refused(
+pub(crate) fn refused(
     checks: &[Arc<EventChecks>],
     events: &RecordBatch,
 ) -> Result<BTreeMap<usize, String>> {

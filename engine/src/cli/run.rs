@@ -111,6 +111,9 @@ pub async fn supervise(
             ran_us: clock.now_us().saturating_sub(began_us),
         };
         let wait = retry.after(chain(&error), end);
+        if until_end && retry.in_a_row > TRIES_UNTIL_END {
+            return Err(error);
+        }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
             () = clock.sleep(wait) => {}
@@ -142,6 +145,9 @@ fn may_pass(error: &Error, was_opened: bool, until_end: bool) -> bool {
     error.kind() == ErrorKind::Unavailable && (was_opened || (is_unreachable && !until_end))
 }
 
+/// How many errors in a row a run with an end survives, some three minutes: its caller waits for the end.
+const TRIES_UNTIL_END: u32 = 9;
+
 /// How a run of the shard ended that an error stopped.
 #[derive(Debug, Clone, Copy)]
 struct Ended {
@@ -165,6 +171,8 @@ impl Ended {
 #[derive(Debug, Default)]
 struct Retry {
     waited: Option<Duration>,
+    /// How many errors came since the shard was at work.
+    in_a_row: u32,
     /// The last error that was said.
     said: Option<String>,
 }
@@ -178,6 +186,10 @@ impl Retry {
             (last * 2).min(Duration::from_secs(30))
         });
         self.waited = Some(wait);
+        self.in_a_row = match end.was_well() {
+            true => 1,
+            false => self.in_a_row + 1,
+        };
         let wait_s = wait.as_secs();
         if end.was_acquired || self.said.as_ref() != Some(&error) {
             tracing::warn!(error, wait_s, "shard stopped, will start again");

@@ -11,7 +11,8 @@
 //! | `a / b`, `a % b`, `a << b`, `a >> b` | refused | |
 //!
 //! BIGINT counts as DECIMAL(19, 0). Precision is capped at 38 digits, and a value that needs more is
-//! an error. Operators over dates, times, intervals and floats are left as they are.
+//! an error. Operators over dates, times, intervals and floats are left as they are. A list that holds more than
+//! constants becomes comparisons.
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar},
@@ -24,7 +25,7 @@ use datafusion::{
     },
     logical_expr::{
         BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
-        ScalarUDFImpl, Signature, Volatility, expr_rewriter::FunctionRewrite, lit,
+        ScalarUDFImpl, Signature, Volatility, expr::InList, expr_rewriter::FunctionRewrite, lit,
     },
 };
 use std::sync::{Arc, LazyLock};
@@ -49,8 +50,30 @@ impl FunctionRewrite for ExactArithmetic {
             Expr::Negative(inner) if is_exact(&inner.get_type(schema)?) => {
                 Ok(Transformed::yes(SUBTRACT.call(vec![lit(0_i64), *inner])))
             }
+            // DataFusion 55 takes two lists over one value apart as if they held constants only: it reads
+            // `1 NOT IN (b, c) AND 1 IN (b, 1)` as true whatever b is.
+            Expr::InList(list) if list.list.iter().any(|e| !matches!(e, Expr::Literal(..))) => {
+                Ok(Transformed::yes(in_words(list)))
+            }
             other => Ok(Transformed::no(other)),
         }
+    }
+}
+
+/// `x IN (a, b)` as `x = a OR x = b`, which is what it means, NULL included.
+fn in_words(list: InList) -> Expr {
+    let InList {
+        expr,
+        list,
+        negated,
+    } = list;
+    let equal = list
+        .into_iter()
+        .map(|element| expr.as_ref().clone().eq(element));
+    let is_in = equal.reduce(Expr::or).unwrap_or_else(|| lit(false));
+    match negated {
+        true => !is_in,
+        false => is_in,
     }
 }
 

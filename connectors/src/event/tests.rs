@@ -1316,7 +1316,7 @@ fn rate_of_decoding() {
 #[test]
 fn a_message_whose_headers_cannot_be_read_is_one_rejected_row_with_all_its_bytes() {
     let block = b"NATS/1.0\r\nce-id: 1\r\nX: \xff\r\n\r\n";
-    let payload = with_data(r#"{"tokens":1}"#);
+    let payload = with_data(DATA);
     let mut poisoned = message(&payload, &[]);
     poisoned.unread = Some(crate::Unread {
         block: Bytes::from_static(block),

@@ -260,7 +260,15 @@ fn address(text: &str) -> Result<(ServerAddr, Auth), String> {
         decoded.ok_or_else(|| "user or password is not valid percent-encoded UTF-8".to_owned())
     };
     let user = decode(url.username())?;
-    let password = url.password().map(decode).transpose()?;
+    // A URL has no empty password: it counts as none there, and a user without one would be a token.
+    let is_pair = full
+        .split_once("://")
+        .and_then(|(_, rest)| rest.rsplit_once('@'))
+        .is_some_and(|(user, _)| user.contains(':'));
+    let password = match url.password() {
+        Some(password) => Some(decode(password)?),
+        None => is_pair.then(String::new),
+    };
     let auth = match password {
         Some(password) => Auth {
             user_and_password: Some((user, password)),

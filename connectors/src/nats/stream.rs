@@ -172,7 +172,7 @@ pub(super) fn code(error: &dyn std::error::Error) -> Option<ErrorCode> {
 }
 
 /// What JetStream answered, behind a client's error, if it did.
-pub(super) fn api_error<'e>(error: &'e dyn std::error::Error) -> Option<&'e jetstream::Error> {
+pub(super) fn api_error(error: &dyn std::error::Error) -> Option<&jetstream::Error> {
     error.source()?.downcast_ref::<jetstream::Error>()
 }
 

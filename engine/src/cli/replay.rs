@@ -222,9 +222,12 @@ mod tests {
         ("counted since", "late", None),
     ];
 
+    /// An id, a status and a reason.
+    type Row<'a> = (&'a str, &'a str, Option<&'a str>);
+
     /// The ids that are published again.
     async fn replayed(unmatched: bool, rejected: bool) -> Vec<String> {
-        let text = |of: fn(&(&str, &str, Option<&str>)) -> Option<String>| -> ArrayRef {
+        let text = |of: fn(&Row<'_>) -> Option<String>| -> ArrayRef {
             Arc::new(ROWS.iter().map(of).collect::<StringArray>())
         };
         let numbers = || -> ArrayRef { Arc::new(Int64Array::from_iter_values(0..7)) };

@@ -26,7 +26,7 @@ const NAME: &str = "sum";
 
 /// `sum(x)`: DECIMAL(38, 0) for integers, DECIMAL(38, s) for DECIMAL(p, s), NULL over no values.
 ///
-/// Its state is one column of the result's type, and one for the digits of a [wide](super::wide) sum: only the
+/// Its state is one column of the result's type, and one for the digits of a wide sum: only the
 /// whole decides whether it has too many digits, never the order of its values.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct CheckedSum {

@@ -143,6 +143,12 @@ pub trait Source: Debug + Send {
         Sequence(1)
     }
 
+    /// True when messages are stored one after the other, so that one that is read says that all from before its
+    /// time are. A file is stored at one time as a whole.
+    fn stores_in_order(&self) -> bool {
+        false
+    }
+
     /// Checks that the source can be read exactly once (for JetStream: limits retention, file
     /// storage, …) and returns what it holds now.
     ///

@@ -471,6 +471,10 @@ impl Source for NatsSource {
         self.origin
     }
 
+    fn stores_in_order(&self) -> bool {
+        true
+    }
+
     async fn bounds(&mut self) -> Result<Bounds> {
         let opened = stream::open(&self.context, &self.options).await?;
         for found in opened.findings {

@@ -107,6 +107,8 @@ pub struct Shard {
     writer: WriterSlot,
     report: Report,
     progress: watch::Sender<Progress>,
+    /// Whether a message says that all from before its time are read.
+    stores_in_order: bool,
 }
 
 /// An idle shard records that it is caught up this often, in microseconds: on the quarter hours, where
@@ -237,6 +239,7 @@ impl Shard {
         );
         // Rebuilding took a while: the anchor is compared again before the first message is read.
         source.seek(position.sequence, position.anchor).await?;
+        let stores_in_order = source.stores_in_order();
         let (sender, input) = mpsc::channel(2);
         let reader = Reader {
             source,
@@ -272,6 +275,7 @@ impl Shard {
             writer: WriterSlot::new(writer)?,
             report: Report::new(&shard),
             progress,
+            stores_in_order,
         })
     }
 
@@ -343,6 +347,8 @@ impl Shard {
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
             self.position.anchor = Some((last.sequence, Anchor::of(last)));
+            let stored = EventTime(last.ingest_time_us.saturating_sub(1));
+            self.read_until(stored);
         }
         self.position.sequence = batch.last;
         self.position.watermark = self.metering.watermark();
@@ -377,6 +383,19 @@ impl Shard {
             .map(|since| self.clock.now_us() - since);
         self.buffer.bytes >= self.options.flush_bytes
             || waited_us.is_some_and(|waited| waited >= self.options.flush_interval_us)
+    }
+
+    /// A stream that is never idle says by its messages how far it is read. That closes no window: events of an older
+    /// time may be on their way.
+    fn read_until(&mut self, stored: EventTime) {
+        let said = self.position.caught_up.map(|said| said.time);
+        let due = said.is_none_or(|said| stored.0.saturating_sub(said.0) >= CAUGHT_UP_EVERY_US);
+        if self.stores_in_order && due {
+            self.position.caught_up = Some(CaughtUp {
+                time: stored,
+                sequence: Sequence(0),
+            });
+        }
     }
 
     /// Nothing came for a while. If that is known to be the stream's end, the shard goes by the clock,

@@ -20,6 +20,7 @@ mod event_types;
 mod failpoints;
 mod faults;
 mod fencing;
+mod golden;
 mod guards;
 mod guide;
 mod invoices;

@@ -115,11 +115,16 @@ impl World {
 
     /// Copies a folder; what was there before goes away.
     pub(crate) fn copy(&self, from: &str, to: &str) {
+        self.bring(&self.path(from), to);
+    }
+
+    /// Copies a folder from outside into the world; what was there before goes away.
+    pub(crate) fn bring(&self, from: &Path, to: &str) {
         let to = self.path(to);
         if to.exists() {
             std::fs::remove_dir_all(&to).unwrap();
         }
-        copy_folder(&self.path(from), &to);
+        copy_folder(from, &to);
     }
 
     /// A path in the world's folder.

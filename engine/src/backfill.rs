@@ -12,7 +12,7 @@ use crate::{
     metering::{Lane, Metering, Written, micros},
     panes,
     recovery::{self, position_at},
-    view::shard_names,
+    standing::Standings,
     window::EventTime,
 };
 use arrow::array::RecordBatch;
@@ -65,7 +65,7 @@ pub async fn backfill(
         return Ok(Vec::new());
     };
     let mut filled = Vec::new();
-    for shard in shard_names(events.as_ref()).await? {
+    for shard in Standings::of(events.as_ref()).shards() {
         let mut table = match clock {
             Some(_) => Some(catalog.create_meter(lake, meter).await?),
             None => catalog.existing_meter(lake, meter).await?,
@@ -74,7 +74,7 @@ pub async fn backfill(
             catalog,
             meter,
             events: events.as_ref(),
-            marks: Marks::of(&shard),
+            marks: Marks::of(shard),
             span,
             flush_bytes,
         };

@@ -18,7 +18,6 @@
 use crate::{
     clock::Clock,
     error::{Error, Result},
-    standing::Standing,
     window::EventTime,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -82,7 +81,7 @@ impl Marks {
         format!("{}/caught_up", self.shard)
     }
 
-    /// The sequence at which it was, in `events`.
+    /// The sequence at which it was and the clock closed what was due, in `events`; 0 where it closed nothing.
     pub fn caught_up_sequence(&self) -> String {
         format!("{}/caught_up_seq", self.shard)
     }
@@ -92,7 +91,7 @@ impl Marks {
         format!("{}/retired", self.shard)
     }
 
-    /// The sequence after which the shard began, in `events`, if that was not the stream's first.
+    /// The sequence after which the shard began, in `events`, if `source.start` said where.
     pub fn start(&self) -> String {
         format!("{}/start", self.shard)
     }
@@ -142,8 +141,8 @@ pub struct Position {
 pub struct CaughtUp {
     /// Everything that the stream had stored by this time is included.
     pub time: EventTime,
-    /// The last message then. In a lake that does not say, 0: the clock closes no window there.
-    pub sequence: Sequence,
+    /// The last message then, with which the clock closed what was due; `None` where it closed nothing.
+    pub sequence: Option<Sequence>,
 }
 
 impl Position {
@@ -192,7 +191,9 @@ impl Position {
                 None => None,
                 Some(time_us) => Some(CaughtUp {
                     time: EventTime(time_us),
-                    sequence: number(marks.caught_up_sequence())?.unwrap_or_default(),
+                    // A mark stays until it is set again, so 0 takes it back; no window can close there.
+                    sequence: number(marks.caught_up_sequence())?
+                        .filter(|sequence| *sequence > Sequence(0)),
                 }),
             },
         })
@@ -214,7 +215,8 @@ impl Position {
         }
         if let Some(caught_up) = self.caught_up {
             values.insert(marks.caught_up(), caught_up.time.0);
-            values.insert(marks.caught_up_sequence(), caught_up.sequence.signed());
+            let sequence = caught_up.sequence.unwrap_or_default();
+            values.insert(marks.caught_up_sequence(), sequence.signed());
         }
         values
     }
@@ -280,11 +282,7 @@ impl Owner {
 
     /// The error that says so.
     pub(crate) fn fenced(&self, theirs: Option<i64>) -> Error {
-        Error::Fenced {
-            shard: self.shard.clone(),
-            ours: self.epoch,
-            theirs: theirs.unwrap_or(self.epoch),
-        }
+        fenced(&self.shard, self.epoch, theirs.unwrap_or(self.epoch))
     }
 }
 
@@ -350,49 +348,60 @@ pub fn check_marks(table: &dyn Table, ours: &BTreeMap<String, i64>, owner: &Owne
 /// How often the owner before us may commit just when we take over.
 pub(crate) const TAKE_OVER_TRIES: u32 = 100;
 
-/// Takes the shard over: commits the next epoch and nothing else.
-///
-/// # Errors
-/// [`Error::Fenced`] when another process took over in the same moment.
-pub async fn acquire(
-    events: &mut dyn Table,
-    shard: &str,
-    nonce: String,
-    clock: &dyn Clock,
-) -> Result<(Owner, Position)> {
-    for _ in 1..TAKE_OVER_TRIES {
-        match acquire_once(events, shard, nonce.clone(), clock).await {
-            // The owner before us was at work: its commit is in, and now it is out.
-            Err(Error::Fenced { ours, theirs, .. }) if theirs < ours => events.refresh().await?,
-            acquired => return acquired,
-        }
-    }
-    acquire_once(events, shard, nonce, clock).await
+/// The number of a shard's last owner; 0 before the first.
+pub(crate) fn epoch_of(events: &dyn Table, marks: &Marks) -> i64 {
+    events.mark(&marks.epoch()).unwrap_or(0)
 }
 
-async fn acquire_once(
+/// Commits the next epoch of a shard together with the marks that `further` decides on, which may also give a shard
+/// its first position. `further` sees the very snapshot that each try commits from: what another process committed in
+/// between cannot pass unseen, since any commit of an owner moves that owner's epoch mark.
+///
+/// # Errors
+/// Those of `further`, and of [`commit_once`].
+pub(crate) async fn take_over(
     events: &mut dyn Table,
     shard: &str,
     nonce: String,
     clock: &dyn Clock,
+    further: impl Fn(&dyn Table, &mut Position) -> Result<BTreeMap<String, i64>>,
 ) -> Result<(Owner, Position)> {
-    Standing::of(events, shard).check(shard)?;
-    let marks = Marks::of(shard);
-    let position = Position::load(events, &marks)?;
-    let epoch = events.mark(&marks.epoch()).unwrap_or(0) + 1;
-    let owner = Owner {
-        marks,
+    for tried in 1.. {
+        let marks = Marks::of(shard);
+        let mut position = Position::load(events, &marks)?;
+        let further = further(events, &mut position)?;
+        let owner = Owner {
+            epoch: epoch_of(events, &marks) + 1,
+            marks,
+            shard: shard.to_owned(),
+            nonce: nonce.clone(),
+        };
+        let mut marks = position.marks(&owner.marks, owner.epoch);
+        marks.extend(further);
+        let attempt = Attempt {
+            commit_id: owner.commit_id(position.sequence, events.version().unsigned_abs()),
+            marks,
+            info: BTreeMap::from([(
+                "take_over".into(),
+                serde_json::json!({ "epoch": owner.epoch }),
+            )]),
+        };
+        match commit_once(events, &attempt, &Staged::default(), &owner, clock).await {
+            // An owner of one of these shards was at work: its commit is in.
+            Err(Error::Fenced { .. }) if tried < TAKE_OVER_TRIES => events.refresh().await?,
+            done => return done.map(|_| (owner, position)),
+        }
+    }
+    Err(Error::Stage("take-over"))
+}
+
+/// The error of an owner whose shard another one has.
+pub(crate) fn fenced(shard: &str, ours: i64, theirs: i64) -> Error {
+    Error::Fenced {
         shard: shard.to_owned(),
-        epoch,
-        nonce,
-    };
-    let attempt = Attempt {
-        commit_id: owner.commit_id(position.sequence, 0),
-        marks: position.marks(&owner.marks, epoch),
-        info: BTreeMap::from([("take_over".into(), serde_json::json!({ "epoch": epoch }))]),
-    };
-    commit_once(events, &attempt, &Staged::default(), &owner, clock).await?;
-    Ok((owner, position))
+        ours,
+        theirs,
+    }
 }
 
 #[cfg(test)]
@@ -482,7 +491,8 @@ mod tests {
         let clock = ManualClock::default();
         let schema = Arc::new(Schema::empty());
         let mut theirs = MemoryTable::new("events", schema);
-        let (older, position) = acquire(&mut theirs, "s", "old".into(), &clock)
+        let nothing_more = |_: &dyn Table, _: &mut Position| Ok(BTreeMap::new());
+        let (older, position) = take_over(&mut theirs, "s", "old".into(), &clock, nothing_more)
             .await
             .unwrap();
         let mut ours = theirs.clone();
@@ -500,7 +510,9 @@ mod tests {
             .await
             .unwrap();
 
-        let (newer, position) = acquire(&mut ours, "s", "new".into(), &clock).await.unwrap();
+        let (newer, position) = take_over(&mut ours, "s", "new".into(), &clock, nothing_more)
+            .await
+            .unwrap();
         assert_eq!((newer.epoch, position.sequence), (2, Sequence(5)));
         let again = Attempt {
             commit_id: older.commit_id(flushed.sequence, 2),

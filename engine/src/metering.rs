@@ -222,7 +222,7 @@ impl Metering {
         }
         if let Some(caught_up) = position
             .caught_up
-            .filter(|c| c.sequence == position.sequence)
+            .filter(|c| c.sequence == Some(position.sequence))
         {
             self.close_due(caught_up.time, position);
         }

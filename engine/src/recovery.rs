@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result, query_error},
     metering::{Metering, is_counted, micros},
     panes::PaneSink,
-    standing::replaced_by,
+    standing::Standings,
     window::EventTime,
 };
 use arrow::{
@@ -21,7 +21,7 @@ use arrow::{
 };
 use datafusion::{
     execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
-    prelude::{DataFrame, Expr, SessionConfig, SessionContext, col, lit},
+    prelude::{DataFrame, SessionConfig, SessionContext, col, lit},
 };
 use futures::{Stream, TryStreamExt, stream};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Seen {
     pub bounds: Bounds,
     /// The anchor of the last message that was read, if the stream still has it.
     pub anchor: Option<Anchor>,
+    /// Whether the lake says where the shard began, so that `source.start` changes nothing any more.
+    pub has_begun: bool,
 }
 
 /// Decides whether reading may go on after `position`. Does no I/O.
@@ -66,12 +68,12 @@ pub fn check_stream(shard: &str, position: &Position, seen: &Seen) -> Result<()>
                 committed.0 + 1,
                 seen.bounds.first.0 - 1
             ),
-            match committed {
-                Sequence(0) => {
+            match seen.has_begun {
+                false => {
                     "if they were never meant to be metered, set source.start = 'first'; else publish them again under \
                      their ids, to a stream whose max_age, max_bytes and max_msgs hold what is not read yet"
                 }
-                Sequence(_) => {
+                true => {
                     "raise the stream's max_age, max_bytes or max_msgs so that it holds what is not read \
                      yet; the missing events must be published again under their ids"
                 }
@@ -222,39 +224,86 @@ pub(crate) fn position_at(batch: &RecordBatch, watermark: EventTime) -> Option<P
     })
 }
 
+/// Ids of one shard that are to be known.
+#[derive(Debug, PartialEq, Eq)]
+struct Known<'a> {
+    shard: &'a str,
+    /// Those stored at this time or later, in microseconds.
+    since_us: i64,
+    /// They count as stored at this time if they were stored before it, in microseconds.
+    taken_us: i64,
+}
+
+/// Whose ids a shard knows: its own, and those that each shard whose place it has knew when the place was taken. There
+/// they count as stored at that moment, so that they are known for a whole horizon from then, however the watermarks of
+/// the shards lie to each other.
+fn known_ids<'a>(
+    standings: &'a Standings,
+    shard: &str,
+    horizon_us: i64,
+    watermark: impl Fn(&str) -> Result<EventTime>,
+) -> Result<Vec<Known<'a>>> {
+    // Without a counted event there is no time to count back from, and nothing to remember.
+    let oldest_us = |shard: &str| watermark(shard).map(|at| at.0.saturating_sub(horizon_us));
+    let mut known = Vec::new();
+    for from in standings.shards() {
+        let Some(way) = standings.way(from, shard) else {
+            continue;
+        };
+        let (mut since_us, mut taken_us) = (oldest_us(from)?, i64::MIN);
+        for taken in way {
+            taken_us = taken_us.max(taken.at_us);
+            let oldest_us = oldest_us(&taken.by)?;
+            if taken_us < oldest_us {
+                since_us = since_us.max(oldest_us);
+            }
+        }
+        known.push(Known {
+            shard: from,
+            since_us,
+            taken_us,
+        });
+    }
+    Ok(known)
+}
+
 /// Rebuilds the dedupe index from the counted events within the horizon, those of the shards that this one has the
-/// place of included: their horizon goes on from where they came.
+/// place of included.
 pub async fn dedupe(
     events: &dyn Table,
     shard: &str,
     position: &Position,
     options: dedupe::Options,
 ) -> Result<Dedupe> {
-    let replaced = replaced_by(events, shard);
-    let mut watermark = position.watermark;
-    for name in &replaced {
-        watermark = watermark.max(Position::load(events, &Marks::of(name))?.watermark);
-    }
     let doing = "rebuilding the dedupe index";
-    // Without a counted event there is no time to count back from, and nothing to remember.
-    let since = watermark.0.saturating_sub(options.horizon_us);
+    let standings = Standings::of(events);
+    let watermark = |name: &str| match name == shard {
+        true => Ok(position.watermark),
+        false => Position::load(events, &Marks::of(name)).map(|position| position.watermark),
+    };
+    let known = known_ids(&standings, shard, options.horizon_us, watermark)?;
     let mut dedupe = Dedupe::new(options);
-    let names = replaced.iter().map(String::as_str).chain([shard]);
-    let of_shards = col("shard").in_list(names.map(lit).collect(), false);
-    let frame = counted_where(events, of_shards)?
-        .filter(col("ingest_time").gt_eq(schema::instant(since)))
-        .and_then(|frame| {
-            frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
-        });
-    let mut rows = execute(frame, doing).await?;
-    while let Some(batch) = rows.try_next().await.map_err(query_error(doing))? {
-        remember(&mut dedupe, &batch, watermark)?;
-        dedupe.settle(watermark)?;
+    for known in known {
+        let frame = counted(events, known.shard)?
+            .filter(col("ingest_time").gt_eq(schema::instant(known.since_us)))
+            .and_then(|frame| {
+                frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
+            });
+        let mut rows = execute(frame, doing).await?;
+        while let Some(batch) = rows.try_next().await.map_err(query_error(doing))? {
+            remember(&mut dedupe, &batch, known.taken_us, position.watermark)?;
+            dedupe.settle(position.watermark)?;
+        }
     }
     Ok(dedupe)
 }
 
-fn remember(dedupe: &mut Dedupe, batch: &RecordBatch, watermark: EventTime) -> Result<()> {
+fn remember(
+    dedupe: &mut Dedupe,
+    batch: &RecordBatch,
+    taken_us: i64,
+    watermark: EventTime,
+) -> Result<()> {
     let sources = batch["source"].as_string::<i32>();
     let ids = batch["event_id"].as_string::<i32>();
     let contents = batch["content_hash"].as_primitive::<Int64Type>();
@@ -262,7 +311,7 @@ fn remember(dedupe: &mut Dedupe, batch: &RecordBatch, watermark: EventTime) -> R
     for row in 0..batch.num_rows() {
         if ids.is_valid(row) && sources.is_valid(row) {
             let key = event_key(sources.value(row), ids.value(row));
-            let (content, ingest_us) = (contents.value(row), ingest_times.value(row));
+            let (content, ingest_us) = (contents.value(row), ingest_times.value(row).max(taken_us));
             dedupe.judge(key, content, ingest_us, watermark)?;
         }
     }
@@ -271,15 +320,11 @@ fn remember(dedupe: &mut Dedupe, batch: &RecordBatch, watermark: EventTime) -> R
 
 /// The counted events of a shard.
 fn counted(events: &dyn Table, shard: &str) -> Result<DataFrame> {
-    counted_where(events, col("shard").eq(lit(shard)))
-}
-
-fn counted_where(events: &dyn Table, of_shards: Expr) -> Result<DataFrame> {
     let doing = "reading committed events back";
     session()
         .map_err(query_error(doing))?
         .read_table(events.provider()?)
-        .and_then(|frame| frame.filter(of_shards.and(is_counted())))
+        .and_then(|frame| frame.filter(col("shard").eq(lit(shard)).and(is_counted())))
         .map_err(query_error(doing))
 }
 
@@ -311,6 +356,8 @@ async fn execute(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+    use tollgate_connectors::{Attempt, CommitId, Staged, memory::MemoryTable};
 
     const ANCHOR: Anchor = Anchor {
         hash: 42,
@@ -329,7 +376,12 @@ mod tests {
             last: Sequence(last),
             asked_us: None,
         };
-        check_stream("s", &position, &Seen { bounds, anchor })
+        let seen = Seen {
+            bounds,
+            anchor,
+            has_begun: true,
+        };
+        check_stream("s", &position, &seen)
     }
 
     #[test]
@@ -373,16 +425,92 @@ mod tests {
 
     #[test]
     fn a_new_lake_reads_a_stream_only_from_its_first_message() {
-        let bounds = |first| Bounds {
-            first: Sequence(first),
-            last: Sequence(9),
-            asked_us: None,
+        let check = |first, has_begun| {
+            let bounds = Bounds {
+                first: Sequence(first),
+                last: Sequence(9),
+                asked_us: None,
+            };
+            let seen = Seen {
+                bounds,
+                anchor: None,
+                has_begun,
+            };
+            let checked = check_stream("s", &Position::START, &seen);
+            checked.map_err(|error| error.to_string())
         };
-        let seen = |first| Seen {
-            bounds: bounds(first),
-            anchor: None,
+        assert_eq!(check(1, false), Ok(()));
+        // What to do depends on whether source.start is looked at any more.
+        let first = "if they were never meant to be metered, set source.start = 'first'";
+        assert!(check(2, false).unwrap_err().contains(first));
+        assert!(!check(2, true).unwrap_err().contains(first));
+    }
+
+    const DAY_US: i64 = 86_400_000_000;
+
+    /// The marks of shards A, B, … that each replaced the one before, at days.
+    fn chain(taken: &[i64]) -> Standings {
+        let mut events = MemoryTable::new("events", Arc::new(arrow::datatypes::Schema::empty()));
+        let mut marks = BTreeMap::from([("A/seq".to_owned(), 1)]);
+        for (at, (old, new)) in taken.iter().zip([("A", "B"), ("B", "C")]) {
+            marks.insert(format!("{new}/seq"), 1);
+            marks.insert(format!("{new}/replaces/{old}"), at * DAY_US);
+        }
+        let attempt = Attempt {
+            commit_id: CommitId("marks".into()),
+            marks,
+            info: BTreeMap::new(),
         };
-        assert!(check_stream("s", &Position::START, &seen(1)).is_ok());
-        assert!(check_stream("s", &Position::START, &seen(2)).is_err());
+        futures::executor::block_on(events.commit(&attempt, &Staged::default())).unwrap();
+        Standings::of(&events)
+    }
+
+    /// Since when ids of each shard are known to the last one, and as when stored at least, in days.
+    fn known(taken: &[i64], watermarks: &[i64]) -> Vec<(i64, i64)> {
+        let names = ["A", "B", "C"];
+        let watermark = |name: &str| {
+            let at = names.iter().position(|n| *n == name).unwrap();
+            Ok(EventTime(watermarks[at] * DAY_US))
+        };
+        let standings = chain(taken);
+        let known = known_ids(&standings, names[taken.len()], 35 * DAY_US, watermark).unwrap();
+        let days = |known: Known<'_>| {
+            let taken = known.taken_us.max(0) / DAY_US;
+            (known.since_us / DAY_US, taken)
+        };
+        known.into_iter().map(days).collect()
+    }
+
+    #[test]
+    fn a_shard_knows_its_own_ids_by_its_own_watermark() {
+        assert_eq!(known(&[], &[100]), [(65, 0)]);
+        // The old stream was far ahead, by its clock: that makes nothing of the new one forgotten.
+        assert_eq!(known(&[100], &[900, 100]), [(865, 100), (65, 0)]);
+    }
+
+    #[test]
+    fn ids_of_a_replaced_shard_are_known_for_a_horizon_from_when_its_place_was_taken() {
+        // All that the old one knew, though the new one was far ahead of it.
+        assert_eq!(known(&[100], &[50, 100]), [(15, 100), (65, 0)]);
+        assert_eq!(known(&[100], &[50, 135]), [(15, 100), (100, 0)]);
+        // A day later those are forgotten that were stored before the horizon; here all that were stored by then.
+        assert_eq!(known(&[100], &[50, 136]), [(101, 100), (101, 0)]);
+    }
+
+    #[test]
+    fn a_chain_of_shards_hands_on_what_was_known_at_each_step() {
+        // What B had of A on day 110 is known to C until day 145, and what B had forgotten by then is not.
+        assert_eq!(
+            known(&[100, 110], &[50, 110, 145]),
+            [(15, 110), (75, 110), (110, 0)]
+        );
+        assert_eq!(
+            known(&[100, 140], &[50, 136, 145]),
+            [(101, 140), (101, 140), (110, 0)]
+        );
+        assert_eq!(
+            known(&[100, 110], &[50, 110, 146]),
+            [(111, 110), (111, 110), (111, 0)]
+        );
     }
 }

@@ -29,7 +29,7 @@ use crate::{
     metering::Metering,
     panes::PaneWriter,
     recovery::{self, Seen, Sink},
-    standing,
+    standing::{self, Beginning},
     telemetry::{Counts, Progress, Report},
     window::EventTime,
 };
@@ -177,12 +177,42 @@ impl Shard {
         } = parts;
         let shard = source.shard().to_owned();
         // A source that cannot be read takes no shard over.
-        source.bounds().await?;
+        let before = source.bounds().await?;
+        let start = match options.start {
+            Some(start) if !standing::has_begun(events.as_ref(), &shard) => {
+                Some(begin::after(source.as_mut(), before, start).await?)
+            }
+            Some(_) | None => None,
+        };
+        let beginning = Beginning {
+            shard: &shard,
+            start,
+            replaces: &options.replaces,
+            now_us: before.asked_us.unwrap_or_else(|| clock.now_us()),
+        };
         let nonce = uuid::Uuid::now_v7().simple().to_string();
         let (owner, mut position) =
-            commit::acquire(events.as_mut(), &shard, nonce, clock.as_ref()).await?;
+            standing::acquire(events.as_mut(), &beginning, nonce, clock.as_ref()).await?;
         // At once: whatever fails from here on, the shard is ours when we try again.
         progress.send_modify(|p| p.epoch = owner.epoch);
+        if start.is_some() {
+            let first = position.sequence.0 + 1;
+            let skipped = first.saturating_sub(source.origin().0);
+            tracing::warn!(
+                shard,
+                first,
+                skipped,
+                "shard begins where source.start says, what is before is never read"
+            );
+        }
+        if !options.replaces.is_empty() {
+            tracing::info!(shard, replaces = ?options.replaces, "shard has the place of others");
+        }
+        let has_begun = standing::has_begun(events.as_ref(), &shard);
+        if !has_begun {
+            // Its numbers may have been made to begin later: nothing is missing before the first.
+            position.sequence = Sequence(source.origin().0.saturating_sub(1));
+        }
         let asked_us = clock.now_us();
         // Only now: the owner before us may have committed more until we were in.
         let bounds = source.bounds().await?;
@@ -190,19 +220,12 @@ impl Shard {
             None => None,
             Some((sequence, _)) => source.anchor(sequence).await?,
         };
-        for replaced in &options.replaces {
-            standing::replace(events.as_mut(), &owner, replaced, clock.as_ref()).await?;
-        }
-        begin::begin(
-            source.as_mut(),
+        let seen = Seen {
             bounds,
-            options.start,
-            (&owner, &mut position),
-            events.as_mut(),
-            clock.as_ref(),
-        )
-        .await?;
-        recovery::check_stream(&shard, &position, &Seen { bounds, anchor })?;
+            anchor,
+            has_begun,
+        };
+        recovery::check_stream(&shard, &position, &seen)?;
         for table in &mut tables {
             take_over(table.as_mut(), &owner, clock.as_ref()).await?;
         }
@@ -393,7 +416,7 @@ impl Shard {
         if self.stores_in_order && due {
             self.position.caught_up = Some(CaughtUp {
                 time: stored,
-                sequence: Sequence(0),
+                sequence: None,
             });
         }
     }
@@ -418,7 +441,7 @@ impl Shard {
     fn caught_up(&mut self, now: EventTime) {
         self.position.caught_up = Some(CaughtUp {
             time: now,
-            sequence: self.position.sequence,
+            sequence: Some(self.position.sequence),
         });
         self.metering.close_due(now, &self.position);
         self.buffer.since_us.get_or_insert(self.clock.now_us());

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
 };
 use std::collections::{BTreeMap, BTreeSet};
-use tollgate_connectors::{Attempt, Staged, Table};
+use tollgate_connectors::{Sequence, Table};
 
 /// Whether a shard may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,18 +23,6 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The standing of a shard, from the marks of `events`.
-    pub fn of(events: &dyn Table, shard: &str) -> Self {
-        let suffix = replaces_suffix(shard);
-        let marks = events.marks();
-        let by = marks.keys().find_map(|mark| mark.strip_suffix(&suffix));
-        match by {
-            Some(by) => Standing::ReplacedBy(by.to_owned()),
-            None if marks.get(&Marks::of(shard).retired()) == Some(&1) => Standing::Retired,
-            None => Standing::Live,
-        }
-    }
-
     /// Refuses a shard that may not run, and says how it may.
     ///
     /// # Errors
@@ -59,32 +47,186 @@ impl Standing {
     }
 }
 
-/// How a mark ends that says which shard replaces this one: it begins with the name of that one.
-fn replaces_suffix(shard: &str) -> String {
-    format!("/replaces/{shard}")
+/// How all shards of a lake stand, by the marks of one snapshot of `events`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standings {
+    shards: BTreeSet<String>,
+    retired: BTreeSet<String>,
+    taken: BTreeMap<String, Taken>,
 }
 
-/// The shards whose place one has, and those whose place they have, and so on.
-pub fn replaced_by(events: &dyn Table, shard: &str) -> BTreeSet<String> {
-    let marks = events.marks();
-    let mut found = BTreeSet::new();
-    let mut unseen = vec![shard.to_owned()];
-    while let Some(name) = unseen.pop() {
-        let prefix = format!("{name}/replaces/");
-        for replaced in marks.keys().filter_map(|mark| mark.strip_prefix(&prefix)) {
-            if found.insert(replaced.to_owned()) {
-                unseen.push(replaced.to_owned());
+/// That another shard has the place of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The shard that has it.
+    pub by: String,
+    /// When it took it, by its source's clock, in microseconds; 1 in a lake that does not say.
+    pub at_us: i64,
+}
+
+/// What stands between the two shards in the mark by which one has the place of the other.
+const REPLACES: &str = "/replaces/";
+
+impl Standings {
+    /// Reads the marks.
+    pub fn of(events: &dyn Table) -> Self {
+        let mut standings = Standings {
+            shards: BTreeSet::new(),
+            retired: BTreeSet::new(),
+            taken: BTreeMap::new(),
+        };
+        for (mark, value) in events.marks() {
+            if let Some((by, shard)) = mark.split_once(REPLACES) {
+                let by = by.to_owned();
+                let taken = Taken { by, at_us: value };
+                standings.taken.insert(shard.to_owned(), taken);
+            } else if let Some(shard) = mark.strip_suffix("/seq") {
+                standings.shards.insert(shard.to_owned());
+            } else if let Some(shard) = mark.strip_suffix("/retired")
+                && value == 1
+            {
+                standings.retired.insert(shard.to_owned());
             }
         }
+        standings
     }
-    found
+
+    /// The names of all shards that were ever begun, in order, whether or not a message of theirs was read.
+    pub fn shards(&self) -> impl Iterator<Item = &str> {
+        self.shards.iter().map(String::as_str)
+    }
+
+    /// How one shard stands.
+    pub fn standing(&self, shard: &str) -> Standing {
+        match self.taken.get(shard) {
+            Some(taken) => Standing::ReplacedBy(taken.by.clone()),
+            None if self.retired.contains(shard) => Standing::Retired,
+            None => Standing::Live,
+        }
+    }
+
+    /// By which steps one shard has the place of another, beginning at that one: none for itself. `None` when it has
+    /// not.
+    pub fn way<'a>(&'a self, from: &'a str, to: &str) -> Option<Vec<&'a Taken>> {
+        let mut way: Vec<&Taken> = Vec::new();
+        while way.last().map_or(from, |taken| taken.by.as_str()) != to {
+            let at = way.last().map_or(from, |taken| taken.by.as_str());
+            way.push(self.taken.get(at)?);
+        }
+        Some(way)
+    }
+
+    /// The shard that has the place of this one in the end: itself unless it was replaced.
+    fn heir<'a>(&'a self, shard: &'a str) -> &'a str {
+        let mut heir = shard;
+        while let Some(taken) = self.taken.get(heir) {
+            heir = &taken.by;
+        }
+        heir
+    }
+
+    /// The marks by which a shard takes the place of others, and by which their owners are fenced. A shard whose place
+    /// it has is left as it is, and so is one whose place goes with another that is named.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there is no such shard, or it is the same; [`Error::Shard`] when a third one replaced it.
+    fn replacing(
+        &self,
+        events: &dyn Table,
+        beginning: &Beginning<'_>,
+    ) -> Result<BTreeMap<String, i64>> {
+        let name = beginning.shard;
+        let mut marks = BTreeMap::new();
+        for replaced in beginning.replaces {
+            self.check_known(replaced)?;
+            if replaced == name {
+                return Err(Error::Usage(format!(
+                    "source.replaces: shard `{name}` cannot replace itself"
+                )));
+            }
+            let heir = self.heir(replaced);
+            if heir == name || heir != replaced && beginning.replaces.iter().any(|r| r == heir) {
+                continue;
+            }
+            if heir != replaced {
+                return Err(Error::Shard {
+                    shard: replaced.clone(),
+                    problem: format!("it was replaced by shard `{heir}`"),
+                    hint: format!("name `{heir}` in source.replaces, which has its ids"),
+                });
+            }
+            let theirs = Marks::of(replaced);
+            marks.insert(theirs.epoch(), commit::epoch_of(events, &theirs) + 1);
+            marks.insert(
+                format!("{name}{REPLACES}{replaced}"),
+                beginning.now_us.max(1),
+            );
+        }
+        Ok(marks)
+    }
+
+    fn check_known(&self, shard: &str) -> Result<()> {
+        if self.shards.contains(shard) {
+            return Ok(());
+        }
+        let known = self.shards().collect::<Vec<_>>().join(", ");
+        Err(Error::Usage(format!(
+            "there is no shard `{shard}` in this lake; there are: {known}"
+        )))
+    }
 }
 
-/// The names of all shards that `events` has a position of, in order.
-pub fn shards(events: &dyn Table) -> BTreeSet<String> {
-    let marks = events.marks();
-    let names = marks.keys().filter_map(|mark| mark.strip_suffix("/seq"));
-    names.map(str::to_owned).collect()
+/// True when a shard has a position: something of it was read, or `source.start` said where it begins.
+pub(crate) fn has_begun(events: &dyn Table, shard: &str) -> bool {
+    let marks = Marks::of(shard);
+    let read = events.mark(&marks.sequence()).unwrap_or(0) > 0;
+    read || events.mark(&marks.start()).is_some()
+}
+
+/// What a process takes over.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beginning<'a> {
+    /// The shard.
+    pub shard: &'a str,
+    /// Where it begins if it has no position yet: the last sequence that it is not to read.
+    pub start: Option<Sequence>,
+    /// The shards whose place it takes, for good.
+    pub replaces: &'a [String],
+    /// When it does, by the source's clock, in microseconds.
+    pub now_us: i64,
+}
+
+/// Takes a shard over, its place in the stream and the places of others with it, all in one commit: so a process that
+/// dies leaves all of it or nothing, and one that was taken over itself replaces no other.
+///
+/// # Errors
+/// [`Error::Fenced`] when another process took over in the same moment; [`Error::Shard`] when the shard may not run, or
+/// a third one has a place that it is to take; [`Error::Usage`] when there is no such shard.
+pub async fn acquire(
+    events: &mut dyn Table,
+    beginning: &Beginning<'_>,
+    nonce: String,
+    clock: &dyn Clock,
+) -> Result<(Owner, Position)> {
+    let shard = beginning.shard;
+    let marks = Marks::of(shard);
+    let before = commit::epoch_of(events, &marks);
+    commit::take_over(events, shard, nonce, clock, |events, position| {
+        let now = commit::epoch_of(events, &marks);
+        if now != before {
+            // The owner before us may commit until we are in; a process that took over meanwhile is the newer one.
+            return Err(commit::fenced(shard, before + 1, now));
+        }
+        let standings = Standings::of(events);
+        standings.standing(shard).check(shard)?;
+        let mut further = standings.replacing(events, beginning)?;
+        if let Some(after) = beginning.start.filter(|_| !has_begun(events, shard)) {
+            position.sequence = after;
+            further.insert(marks.start(), after.signed());
+        }
+        Ok(further)
+    })
+    .await
 }
 
 /// Retires a shard, or brings it back; fences its owner either way.
@@ -97,97 +239,18 @@ pub async fn set_retired(
     is_retired: bool,
     clock: &dyn Clock,
 ) -> Result<()> {
-    check_known(events, shard)?;
-    if let by @ Standing::ReplacedBy(_) = Standing::of(events, shard) {
-        return by.check(shard);
-    }
-    let mark = (Marks::of(shard).retired(), i64::from(is_retired));
-    take(events, shard, BTreeMap::from([mark]), clock).await
-}
-
-/// Puts `owner`'s shard in the place of another one: fences that one for good, in the same commit in which its
-/// ids become ours. Does nothing if it was done before.
-///
-/// # Errors
-/// [`Error::Usage`] when there is no such shard; [`Error::Shard`] when a third one replaced it;
-/// [`Error::Fenced`] when `owner` was taken over itself.
-pub async fn replace(
-    events: &mut dyn Table,
-    owner: &Owner,
-    replaced: &str,
-    clock: &dyn Clock,
-) -> Result<()> {
-    check_known(events, replaced)?;
-    match Standing::of(events, replaced) {
-        Standing::ReplacedBy(by) if by == owner.shard => return Ok(()),
-        by @ Standing::ReplacedBy(_) => return by.check(replaced),
-        Standing::Live | Standing::Retired => {}
-    }
-    let (name, ours) = (&owner.shard, &owner.marks);
-    if name == replaced || replaced_by(events, replaced).contains(name) {
-        return Err(Error::Usage(format!(
-            "source.replaces: shard `{name}` cannot replace `{replaced}`, which is itself or has its place"
-        )));
-    }
-    let marks = BTreeMap::from([
-        (format!("{name}{}", replaces_suffix(replaced)), 1),
-        // Whoever took us over may decide otherwise.
-        (ours.epoch(), owner.epoch),
-    ]);
-    take(events, replaced, marks, clock).await?;
-    tracing::warn!(
-        shard = name,
-        replaced,
-        "shard replaced, its owner is fenced"
-    );
-    Ok(())
-}
-
-fn check_known(events: &dyn Table, shard: &str) -> Result<()> {
-    let known = shards(events);
-    if known.contains(shard) {
-        return Ok(());
-    }
-    let known = known.into_iter().collect::<Vec<_>>().join(", ");
-    Err(Error::Usage(format!(
-        "there is no shard `{shard}` in this lake; there are: {known}"
-    )))
-}
-
-/// Takes a shard over in a commit that sets further marks. A commit of its owner that comes in between is in; the
-/// next one is refused.
-async fn take(
-    events: &mut dyn Table,
-    shard: &str,
-    further: BTreeMap<String, i64>,
-    clock: &dyn Clock,
-) -> Result<()> {
-    let mut tries = 0;
-    loop {
-        let marks = Marks::of(shard);
-        let position = Position::load(events, &marks)?;
-        let epoch = events.mark(&marks.epoch()).unwrap_or(0) + 1;
-        let owner = Owner {
-            marks,
-            shard: shard.to_owned(),
-            epoch,
-            nonce: uuid::Uuid::now_v7().simple().to_string(),
-        };
-        let mut marks = position.marks(&owner.marks, epoch);
-        marks.extend(further.clone());
-        let attempt = Attempt {
-            commit_id: owner.commit_id(position.sequence, 0),
-            marks,
-            info: BTreeMap::from([("take_over".into(), serde_json::json!({ "epoch": epoch }))]),
-        };
-        tries += 1;
-        match commit::commit_once(events, &attempt, &Staged::default(), &owner, clock).await {
-            Err(Error::Fenced { .. }) if tries < commit::TAKE_OVER_TRIES => {
-                events.refresh().await?;
-            }
-            done => return done.map(|_| ()),
+    let nonce = uuid::Uuid::now_v7().simple().to_string();
+    commit::take_over(events, shard, nonce, clock, |events, _| {
+        let standings = Standings::of(events);
+        standings.check_known(shard)?;
+        if let by @ Standing::ReplacedBy(_) = standings.standing(shard) {
+            by.check(shard)?;
         }
-    }
+        let mark = (Marks::of(shard).retired(), i64::from(is_retired));
+        Ok(BTreeMap::from([mark]))
+    })
+    .await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -196,12 +259,24 @@ mod tests {
     use crate::clock::ManualClock;
     use arrow::datatypes::Schema;
     use std::sync::Arc;
-    use tollgate_connectors::memory::MemoryTable;
+    use tollgate_connectors::{Attempt, Staged, memory::MemoryTable};
 
     async fn own(events: &mut MemoryTable, shard: &str) -> Result<Owner> {
+        take(events, shard, &[]).await
+    }
+
+    /// Takes a shard over, with the places of others, at 5 µs.
+    async fn take(events: &mut MemoryTable, shard: &str, replaces: &[&str]) -> Result<Owner> {
         events.refresh().await?;
+        let replaces: Vec<String> = replaces.iter().map(|name| (*name).to_owned()).collect();
+        let beginning = Beginning {
+            shard,
+            replaces: &replaces,
+            now_us: 5,
+            ..Beginning::default()
+        };
         let clock = ManualClock::default();
-        let owned = commit::acquire(events, shard, shard.to_owned(), &clock).await;
+        let owned = acquire(events, &beginning, shard.to_owned(), &clock).await;
         owned.map(|(owner, _)| owner)
     }
 
@@ -209,46 +284,95 @@ mod tests {
         MemoryTable::new("events", Arc::new(Schema::empty()))
     }
 
+    fn refusal<T: std::fmt::Debug>(refused: Result<T>) -> String {
+        refused.unwrap_err().to_string()
+    }
+
     #[tokio::test]
     async fn a_retired_shard_does_not_start_until_it_is_resumed() {
         let (mut events, clock) = (events(), ManualClock::default());
         own(&mut events, "A").await.unwrap();
         set_retired(&mut events, "A", true, &clock).await.unwrap();
-        assert_eq!(Standing::of(&events, "A"), Standing::Retired);
-        let refused = own(&mut events, "A").await.unwrap_err().to_string();
+        assert_eq!(Standings::of(&events).standing("A"), Standing::Retired);
         assert_eq!(
-            refused,
+            refusal(own(&mut events, "A").await),
             "shard `A`: it was retired\n  hint: `tollgate shard resume A` brings it back"
         );
         set_retired(&mut events, "A", false, &clock).await.unwrap();
         assert_eq!(own(&mut events, "A").await.unwrap().epoch, 4);
-        let unknown = set_retired(&mut events, "B", true, &clock).await;
         assert_eq!(
-            unknown.unwrap_err().to_string(),
+            refusal(set_retired(&mut events, "B", true, &clock).await),
             "there is no shard `B` in this lake; there are: A"
         );
     }
 
     #[tokio::test]
-    async fn a_chain_of_shards_is_replaced_from_its_end() {
-        let (mut events, clock) = (events(), ManualClock::default());
+    async fn a_chain_of_shards_is_replaced_from_its_end_or_by_all_its_names() {
+        for replaces in [&["B"][..], &["A", "B"], &["B", "A"], &["B", "B"]] {
+            let mut events = events();
+            own(&mut events, "A").await.unwrap();
+            take(&mut events, "B", &["A"]).await.unwrap();
+            // The setting may stay, and is refused neither before nor after the place was taken.
+            for _ in 0..2 {
+                take(&mut events, "C", replaces).await.unwrap();
+                let standings = Standings::of(&events);
+                let steps = |from, to| standings.way(from, to).map(|way| way.len());
+                assert_eq!(
+                    (
+                        steps("A", "C"),
+                        steps("B", "C"),
+                        steps("C", "C"),
+                        steps("C", "A")
+                    ),
+                    (Some(2), Some(1), Some(0), None),
+                    "{replaces:?}"
+                );
+            }
+            assert_eq!(
+                refusal(own(&mut events, "A").await),
+                "shard `A`: it was replaced by shard `B`\n  hint: read that one: set source.stream = 'B'"
+            );
+            // No other shard has its place.
+            assert_eq!(
+                refusal(take(&mut events, "D", &["A"]).await),
+                "shard `A`: it was replaced by shard `C`\n  hint: name `C` in source.replaces, which has its ids"
+            );
+            take(&mut events, "D", &["A", "C"]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_replaced_leaves_everything_as_it_was() {
+        let mut events = events();
         own(&mut events, "A").await.unwrap();
-        let b = own(&mut events, "B").await.unwrap();
-        replace(&mut events, &b, "A", &clock).await.unwrap();
-        let c = own(&mut events, "C").await.unwrap();
-        replace(&mut events, &c, "B", &clock).await.unwrap();
-        replace(&mut events, &c, "B", &clock).await.unwrap();
-        let both = ["A", "B"].map(str::to_owned);
-        assert_eq!(replaced_by(&events, "C"), BTreeSet::from(both));
-        assert_eq!(replaced_by(&events, "A"), BTreeSet::new());
-        let refused = own(&mut events, "A").await.unwrap_err().to_string();
-        assert_eq!(
-            refused,
-            "shard `A`: it was replaced by shard `B`\n  hint: read that one: set source.stream = 'B'"
-        );
-        // Nobody else has its place, and it cannot take the place of what has its own.
-        let d = own(&mut events, "D").await.unwrap();
-        assert!(replace(&mut events, &d, "A", &clock).await.is_err());
+        own(&mut events, "B").await.unwrap();
+        let before = events.marks();
+        for (replaces, says) in [
+            (
+                &["A", "Z"][..],
+                "there is no shard `Z` in this lake; there are: A, B",
+            ),
+            (
+                &["A", "B"],
+                "source.replaces: shard `B` cannot replace itself",
+            ),
+        ] {
+            assert_eq!(refusal(take(&mut events, "B", replaces).await), says);
+            assert_eq!(events.marks(), before);
+        }
+    }
+
+    /// What an owner commits of one message.
+    fn flush(owner: &Owner, sequence: u64) -> Attempt {
+        let position = Position {
+            sequence: Sequence(sequence),
+            ..Position::START
+        };
+        Attempt {
+            commit_id: owner.commit_id(position.sequence, 1),
+            marks: position.marks(&owner.marks, owner.epoch),
+            info: BTreeMap::new(),
+        }
     }
 
     #[tokio::test]
@@ -256,14 +380,96 @@ mod tests {
         let (mut events, clock) = (events(), ManualClock::default());
         let old = own(&mut events, "A").await.unwrap();
         let mut theirs = events.clone();
-        let new = own(&mut events, "B").await.unwrap();
-        replace(&mut events, &new, "A", &clock).await.unwrap();
-        let late = Attempt {
-            commit_id: old.commit_id(tollgate_connectors::Sequence(5), 1),
-            marks: Position::START.marks(&old.marks, old.epoch),
-            info: BTreeMap::new(),
-        };
+        take(&mut events, "B", &["A"]).await.unwrap();
+        let late = flush(&old, 5);
         let late = commit::commit_once(&mut theirs, &late, &Staged::default(), &old, &clock).await;
         assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    }
+
+    #[tokio::test]
+    async fn an_owner_at_work_is_replaced_after_its_commit() {
+        let (mut events, clock) = (events(), ManualClock::default());
+        let old = own(&mut events, "A").await.unwrap();
+        let (mut theirs, mut ours) = (events.clone(), events.clone());
+        let nothing = Staged::default();
+        commit::commit_once(&mut theirs, &flush(&old, 5), &nothing, &old, &clock)
+            .await
+            .unwrap();
+        let replaces = ["A".to_owned()];
+        let beginning = Beginning {
+            shard: "B",
+            replaces: &replaces,
+            ..Beginning::default()
+        };
+        // Its snapshot is from before that commit.
+        acquire(&mut ours, &beginning, "b".into(), &clock)
+            .await
+            .unwrap();
+        let position = Position::load(&ours, &Marks::of("A")).unwrap();
+        assert_eq!(position.sequence, Sequence(5));
+        let again = commit::commit_once(&mut theirs, &flush(&old, 6), &nothing, &old, &clock).await;
+        assert!(matches!(again, Err(Error::Fenced { .. })), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_taken_over_itself_replaces_no_other() {
+        let (mut events, clock) = (events(), ManualClock::default());
+        let old = own(&mut events, "A").await.unwrap();
+        own(&mut events, "B").await.unwrap();
+        let mut late = events.clone();
+        // Both in between: a newer owner of B, which replaces nothing, and a commit by the owner of A.
+        own(&mut events, "B").await.unwrap();
+        commit::commit_once(
+            &mut events,
+            &flush(&old, 5),
+            &Staged::default(),
+            &old,
+            &clock,
+        )
+        .await
+        .unwrap();
+        let replaces = ["A".to_owned()];
+        let beginning = Beginning {
+            shard: "B",
+            replaces: &replaces,
+            ..Beginning::default()
+        };
+        let refused = acquire(&mut late, &beginning, "late".into(), &clock).await;
+        assert!(
+            matches!(
+                refused,
+                Err(Error::Fenced {
+                    ours: 2,
+                    theirs: 2,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        events.refresh().await.unwrap();
+        assert_eq!(Standings::of(&events).standing("A"), Standing::Live);
+    }
+
+    #[tokio::test]
+    async fn where_a_shard_begins_is_said_once_even_before_the_first_message() {
+        let clock = ManualClock::default();
+        for first in [0, 7] {
+            let mut events = events();
+            let mut begin = async |start: Option<u64>| {
+                let beginning = Beginning {
+                    shard: "A",
+                    start: start.map(Sequence),
+                    ..Beginning::default()
+                };
+                let acquired = acquire(&mut events, &beginning, "a".into(), &clock).await;
+                (acquired.unwrap().1.sequence, has_begun(&events, "A"))
+            };
+            // Nothing is decided where nothing says where it begins.
+            assert_eq!(begin(None).await, (Sequence(0), false));
+            assert_eq!(begin(Some(first)).await, (Sequence(first), true));
+            // A crash follows, and messages come: the place stays.
+            assert_eq!(begin(Some(20)).await, (Sequence(first), true));
+            assert_eq!(begin(None).await, (Sequence(first), true));
+        }
     }
 }

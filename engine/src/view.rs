@@ -16,7 +16,7 @@ mod stored;
 mod tables;
 
 pub(crate) use stored::Remembered;
-pub(crate) use tables::{register_rows, shard_names};
+pub(crate) use tables::register_rows;
 
 use crate::{
     billing,
@@ -26,7 +26,7 @@ use crate::{
     metering::{Lane, Metering, is_counted, micros, table_schema},
     period::Period,
     recovery,
-    standing::Standing,
+    standing::{Standing, Standings},
     window::EventTime,
 };
 use arrow::{
@@ -167,14 +167,15 @@ impl View {
         Ok(shards.await?.as_slice())
     }
 
-    /// The open windows of every shard that has events.
+    /// The open windows of every shard, be it one of which nothing was read yet: its usage is on its way.
     async fn open_windows(&self) -> Result<Vec<ShardCut>> {
         let Some(events) = &self.committed.events else {
             return Ok(Vec::new());
         };
         let mut shards = Vec::new();
-        for shard in shard_names(events.as_ref()).await? {
-            let marks = Marks::of(&shard);
+        let standings = Standings::of(events.as_ref());
+        for shard in standings.shards() {
+            let marks = Marks::of(shard);
             let position = Position::load(events.as_ref(), &marks)?;
             let tables: Vec<Option<&dyn Table>> = self
                 .committed
@@ -193,18 +194,18 @@ impl View {
             let mut metering = recovery::open_windows(
                 Metering::new(lanes, usize::MAX),
                 events.as_ref(),
-                &shard,
+                shard,
                 &position,
                 None,
             )
             .await?;
-            let is_over = Standing::of(events.as_ref(), &shard) != Standing::Live;
+            let is_over = standings.standing(shard) != Standing::Live;
             if is_over {
                 // Nothing more comes from it.
                 metering.close_due(EventTime(i64::MAX), &position);
             }
             shards.push(ShardCut {
-                shard,
+                shard: shard.to_owned(),
                 is_over,
                 position,
                 metering,

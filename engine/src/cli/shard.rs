@@ -7,7 +7,7 @@ use crate::{
     commit::{Marks, Position},
     config::Settings,
     error::{Error, Result},
-    standing::{self, Standing},
+    standing::{self, Standing, Standings},
     window::EventTime,
 };
 use clap::{Args, Subcommand};
@@ -84,13 +84,14 @@ async fn set_retired(
 /// A line for each shard.
 fn listing(events: &dyn Table) -> Result<String> {
     let mut text = String::new();
-    for shard in standing::shards(events) {
-        let marks = Marks::of(&shard);
+    let standings = Standings::of(events);
+    for shard in standings.shards() {
+        let marks = Marks::of(shard);
         let position = Position::load(events, &marks)?;
         let caught_up = position
             .caught_up
             .map_or(EventTime::MIN, |caught_up| caught_up.time);
-        let standing = match Standing::of(events, &shard) {
+        let standing = match standings.standing(shard) {
             Standing::Live => "live".to_owned(),
             Standing::Retired => "retired".to_owned(),
             Standing::ReplacedBy(by) => format!("replaced by {by}"),

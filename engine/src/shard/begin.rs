@@ -1,13 +1,9 @@
 //! Where a shard begins that has no position yet.
 
-use crate::{
-    clock::Clock,
-    commit::{self, Owner, Position},
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, str::FromStr};
-use tollgate_connectors::{Attempt, Bounds, Sequence, Source, Staged, Table};
+use std::str::FromStr;
+use tollgate_connectors::{Bounds, Sequence, Source};
 
 /// Where to begin in a stream whose first messages are gone, or are not wanted: `source.start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,66 +62,32 @@ impl From<Start> for String {
     }
 }
 
-/// Gives a shard without a position the one it is to begin after, and commits it before anything is read. A shard that
-/// has read something keeps its own.
+/// The last sequence that a shard without a position is not to read.
 ///
 /// # Errors
 /// [`Error::Shard`] when the stream has no such place.
-pub(super) async fn begin(
+pub(super) async fn after(
     source: &mut dyn Source,
     bounds: Bounds,
-    start: Option<Start>,
-    (owner, position): (&Owner, &mut Position),
-    events: &mut dyn Table,
-    clock: &dyn Clock,
-) -> Result<()> {
-    if position.sequence != Sequence(0) {
-        return Ok(());
-    }
-    let after = match start {
-        None => source.origin().0.saturating_sub(1),
-        Some(start) => after(source, bounds, start).await?,
-    };
-    if after == 0 {
-        return Ok(());
-    }
-    position.sequence = Sequence(after);
-    let skipped = after + 1 - source.origin().0.min(after + 1);
-    if skipped > 0 {
-        tracing::warn!(
-            shard = owner.shard,
-            first = after + 1,
-            skipped,
-            "shard begins where source.start says, what is before is never read"
-        );
-    }
-    let mut marks = position.marks(&owner.marks, owner.epoch);
-    marks.insert(owner.marks.start(), position.sequence.signed());
-    let attempt = Attempt {
-        commit_id: owner.commit_id(position.sequence, 1),
-        marks,
-        info: BTreeMap::from([("start".into(), serde_json::json!({ "after": after }))]),
-    };
-    commit::commit_once(events, &attempt, &Staged::default(), owner, clock).await?;
-    Ok(())
-}
-
-/// The last sequence that is not read.
-async fn after(source: &mut dyn Source, bounds: Bounds, start: Start) -> Result<u64> {
+    start: Start,
+) -> Result<Sequence> {
     let (first, last) = (bounds.first.0, bounds.last.0);
-    match start {
-        Start::First => Ok(first.saturating_sub(1)),
-        Start::New => Ok(last),
-        Start::Sequence(sequence) if (first..=last + 1).contains(&sequence) => Ok(sequence - 1),
-        Start::Sequence(sequence) => Err(Error::Shard {
-            shard: source.shard().to_owned(),
-            problem: format!(
-                "source.start is {sequence}, but the stream has sequences {first} to {last}"
-            ),
-            hint: format!("write a sequence from {first} to {}", last + 1),
-        }),
-        Start::Time(time_us) => before(source, first, last, time_us).await,
-    }
+    let after = match start {
+        Start::First => first.saturating_sub(1),
+        Start::New => last,
+        Start::Sequence(sequence) if (first..=last + 1).contains(&sequence) => sequence - 1,
+        Start::Sequence(sequence) => {
+            return Err(Error::Shard {
+                shard: source.shard().to_owned(),
+                problem: format!(
+                    "source.start is {sequence}, but the stream has sequences {first} to {last}"
+                ),
+                hint: format!("write a sequence from {first} to {}", last + 1),
+            });
+        }
+        Start::Time(time_us) => before(source, first, last, time_us).await?,
+    };
+    Ok(Sequence(after))
 }
 
 /// The last sequence of a message that was stored before a time: messages are stored in order.
@@ -191,7 +153,7 @@ mod tests {
         ] {
             let found = after(&mut source, bounds, Start::Time(time_us)).await;
             // Where messages were deleted, any of their sequences will do.
-            let found = found.unwrap();
+            let found = found.unwrap().0;
             let same = |a: u64, b: u64| a == b || (13..=15).contains(&a) && (13..=15).contains(&b);
             assert!(same(found, last_before), "{time_us}: {found}");
         }
@@ -203,7 +165,7 @@ mod tests {
         ] {
             assert_eq!(
                 after(&mut source, bounds, start).await.unwrap(),
-                last_before
+                Sequence(last_before)
             );
         }
         let error = after(&mut source, bounds, Start::Sequence(10)).await;

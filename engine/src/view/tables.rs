@@ -1,15 +1,8 @@
 //! The tables of a lake, and what a session knows by which name.
 
 use crate::error::{Result, query_error};
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    datatypes::SchemaRef,
-};
-use datafusion::{
-    catalog::TableProvider,
-    datasource::MemTable,
-    prelude::{SessionContext, col},
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use datafusion::{catalog::TableProvider, datasource::MemTable, prelude::SessionContext};
 use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::session;
@@ -25,22 +18,6 @@ pub(super) fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet
         .iter()
         .map(|reference| reference.table().to_owned())
         .collect())
-}
-
-/// The shards that have anything in `events`.
-pub(crate) async fn shard_names(events: &dyn Table) -> Result<Vec<String>> {
-    let doing = "listing the shards";
-    let frame = SessionContext::new()
-        .read_table(events.provider()?)
-        .and_then(|frame| frame.select(vec![col("shard")])?.distinct())
-        .map_err(query_error(doing))?;
-    let batches = frame.collect().await.map_err(query_error(doing))?;
-    let mut shards = BTreeSet::new();
-    for batch in &batches {
-        let names = batch["shard"].as_string::<i32>();
-        shards.extend((0..names.len()).map(|row| names.value(row).to_owned()));
-    }
-    Ok(shards.into_iter().collect())
 }
 
 pub(super) async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn Table>>> {

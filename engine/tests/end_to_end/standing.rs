@@ -84,6 +84,81 @@ async fn a_stream_that_moved_is_replaced_with_its_ids_and_its_owner_is_out() {
         .succeed(&["invoice", "--period", "2026-10", "--finalize"])
         .await;
     assert!(issued.starts_with("1 invoices issued\n"), "{issued}");
+    // It moves once more: all names that it had may be given.
+    let third = old
+        .with("TOLLGATE_SOURCE_STREAM", "THIRD")
+        .with("TOLLGATE_SOURCE_SUBJECTS", "third.>")
+        .with("TOLLGATE_SOURCE_REPLACES", "USAGE,MOVED");
+    third.publish(&world.path("all.ndjson"), 1).await;
+    let summary = third.run_to_end().await;
+    assert_eq!((summary.of("counted"), summary.of("repeats")), (0, 4));
+    assert_eq!(total(&third).await, [["31", "4"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_began_with_what_is_new_skips_nothing_that_came_afterwards() {
+    let world = World::new(UNITS).await;
+    let config = Config {
+        name: "USAGE".into(),
+        subjects: vec!["usage.>".into()],
+        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        ..Config::default()
+    };
+    world.jetstream().await.create_stream(config).await.unwrap();
+    let cli = world.cli().with("TOLLGATE_SOURCE_START", "new");
+    assert_eq!(cli.run_to_end().await.of("counted"), 0);
+    let list = cli.succeed(&["shard", "list"]).await;
+    assert!(list.contains("up to 0, begun after 0, "), "{list}");
+    world
+        .send(&[], &event("1", "2026-10-05T10:00:00Z", 1))
+        .await;
+    assert_eq!(cli.run_to_end().await.of("counted"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_of_which_nothing_was_read_yet_holds_up_invoices() {
+    let world = World::new(UNITS).await;
+    let cli = world.cli();
+    world.write(
+        "one.ndjson",
+        &lines(&[event("1", "2026-10-05T10:00:00Z", 1)]),
+    );
+    cli.publish(&world.path("one.ndjson"), 1).await;
+    cli.run_to_end().await;
+    // Another shard begins, and cannot read: its first message is gone.
+    let config = Config {
+        name: "OTHER".into(),
+        subjects: vec!["other.>".into()],
+        discard: async_nats::jetstream::stream::DiscardPolicy::New,
+        ..Config::default()
+    };
+    let stream = world.jetstream().await.create_stream(config).await.unwrap();
+    let other = cli
+        .with("TOLLGATE_SOURCE_STREAM", "OTHER")
+        .with("TOLLGATE_SOURCE_SUBJECTS", "other.>");
+    other.publish(&world.path("one.ndjson"), 1).await;
+    stream.purge().await.unwrap();
+    let failed = other.run(&["run", "--until-end"]).await;
+    assert_eq!(failed.code, Some(1), "{failed:#?}");
+    let invoice = ["invoice", "--period", "2026-10", "--finalize"];
+    let refused = cli.run(&invoice).await;
+    assert_eq!(refused.code, Some(1), "{refused:#?}");
+    assert!(
+        refused.stderr.ends_with(
+            "error: shard `OTHER` was not read to its end since billing period 2026-10 ended, or has windows of it \
+             that are still open: it was last caught up never, and must be at 2026-11-01T00:10:00Z or later\n  hint: \
+             let `tollgate run` catch up, or run `tollgate run --until-end`; if nothing more comes from it, `tollgate \
+             shard retire OTHER`\n"
+        ),
+        "{refused:#?}"
+    );
+    assert_eq!(total(&cli).await, [["1", "1"]]);
+    cli.audit().await;
+    // Read, or retired, it holds up no more.
+    let other = other.with("TOLLGATE_SOURCE_START", "first");
+    assert_eq!(other.run_to_end().await.of("counted"), 0);
+    let issued = cli.succeed(&invoice).await;
+    assert!(issued.starts_with("1 invoices issued\n"), "{issued}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

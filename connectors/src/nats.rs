@@ -15,24 +15,29 @@
 //! be what ended the one before: the client cannot read every header block that a stream can hold. Such a
 //! message is returned as [`Unread`](crate::Unread).
 
+mod address;
 mod connect;
 mod contiguity;
+mod credentials;
+mod options;
 mod publisher;
+mod refusal;
 mod risk;
 pub mod server;
 mod stored;
 mod stream;
 mod subscription;
 
-pub use connect::{Auth, NatsOptions, Tls, connect};
+pub use connect::connect;
+pub use credentials::{Auth, Tls};
+pub use options::NatsOptions;
 pub use publisher::{Published, Publisher};
 pub use risk::Risk;
 
 use crate::{Anchor, Bounds, Message, ReadLimit, Result, Sequence, Source, error::Error};
-use async_nats::{
-    Client, connection::State as Connection, jetstream, jetstream::consumer::pull::MessagesError,
-};
+use async_nats::{connection::State as Connection, jetstream::consumer::pull::MessagesError};
 use async_trait::async_trait;
+use connect::Link;
 use contiguity::{Explained, Verdict};
 use risk::Finding;
 use std::{fmt, ops::RangeInclusive, time::Duration};
@@ -53,9 +58,7 @@ const FAULTS_MAX: u32 = 3;
 
 /// One JetStream stream, read whole and in order.
 pub struct NatsSource {
-    options: NatsOptions,
-    client: Client,
-    context: jetstream::Context,
+    link: Link,
     /// The last sequence returned, or explained as a hole.
     position: Sequence,
     /// The last message returned, to recognise the stream when we subscribe again.
@@ -83,7 +86,7 @@ pub struct NatsSource {
 impl fmt::Debug for NatsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsSource")
-            .field("options", &self.options)
+            .field("options", &self.link.options)
             .field("position", &self.position)
             .field("end", &self.end)
             .finish_non_exhaustive()
@@ -96,17 +99,8 @@ impl NatsSource {
     /// # Errors
     /// [`Error::Unreachable`] when no server answers, [`Error::Unsuitable`] when it refuses us.
     pub async fn connect(options: NatsOptions) -> Result<Self> {
-        let client = connect(&options).await?;
-        Ok(Self::with_client(client, options))
-    }
-
-    /// Reads over a connection that is already there.
-    pub fn with_client(client: Client, options: NatsOptions) -> Self {
-        let context = connect::context(&client, &options);
-        NatsSource {
-            options,
-            client,
-            context,
+        Ok(NatsSource {
+            link: Link::open(options).await?,
             position: Sequence(0),
             anchor: None,
             end: Sequence(0),
@@ -120,7 +114,7 @@ impl NatsSource {
             faults: 0,
             said: Vec::new(),
             origin: Sequence(1),
-        }
+        })
     }
 
     /// Gets closer to a message: one of them, or a repaired subscription, or the deadline.
@@ -132,12 +126,15 @@ impl NatsSource {
             self.report_repeated_fault()?;
         }
         self.connected(deadline).await?;
-        let Some(subscription) = self.subscribed().await? else {
+        if !self.subscribed().await? {
+            return Ok(());
+        }
+        let Some(subscription) = &mut self.subscription else {
             return Ok(());
         };
         let look = deadline.min(Instant::now() + LOOK_EVERY);
-        match timeout_at(look, subscription.next()).await {
-            Ok(arrived) => self.take(arrived),
+        match timeout_at(look, self.link.ask(subscription.next())).await {
+            Ok(arrived) => self.take(arrived?),
             Err(_) => self.look_around().await,
         }
     }
@@ -173,7 +170,7 @@ impl NatsSource {
         match arrived {
             Arrived::Message(Ok(delivered)) => self.place(delivered),
             Arrived::Message(Err(cause)) => return Err(self.failed("reading a message", cause)),
-            Arrived::Quiet => debug!(stream = self.options.stream, "heartbeat was missed"),
+            Arrived::Quiet => debug!(stream = self.link.options.stream, "heartbeat was missed"),
             Arrived::Ended(fault) => {
                 self.cut_off();
                 self.fault = fault;
@@ -197,7 +194,7 @@ impl NatsSource {
             Verdict::Hole => self.ahead = Some(message),
             Verdict::Missed => {
                 debug!(
-                    stream = self.options.stream,
+                    stream = self.link.options.stream,
                     position = self.position.0,
                     got = got.0,
                     "consumer lost its place, made again"
@@ -209,7 +206,7 @@ impl NatsSource {
 
     /// Accepts the hole before `ahead` if the stream says its messages were deleted.
     async fn explain_hole(&mut self) -> Result<()> {
-        let state = stream::state(&self.context, &self.options).await?;
+        let state = stream::state(&self.link).await?;
         let Some(message) = self.ahead.take() else {
             return Ok(());
         };
@@ -232,7 +229,7 @@ impl NatsSource {
 
     fn accept_hole(&mut self, hole: RangeInclusive<Sequence>) {
         info!(
-            stream = self.options.stream,
+            stream = self.link.options.stream,
             first = hole.start().0,
             last = hole.end().0,
             "deleted messages skipped"
@@ -244,20 +241,20 @@ impl NatsSource {
     /// Waits for the connection to be there: a request sent without one would only time out.
     async fn connected(&self, deadline: Instant) -> Result<()> {
         let mut look = interval(LOOK_EVERY);
-        while self.client.connection_state() != Connection::Connected {
+        while self.link.client.connection_state() != Connection::Connected {
             if Instant::now() >= deadline {
                 let why = "the connection is lost and is being made again".into();
-                return Err(connect::unreachable(&self.options, "NATS", why));
+                return Err(self.link.options.unreachable("NATS", why));
             }
             look.tick().await;
         }
         Ok(())
     }
 
-    /// The live subscription, made (again) when there is none or the connection was lost since; `None` when
+    /// Makes the subscription (again) when there is none or the connection was lost since. Returns false when
     /// a message came in another way, or more must be done first.
-    async fn subscribed(&mut self) -> Result<Option<&mut Subscription>> {
-        let connects = connect::connects(&self.client);
+    async fn subscribed(&mut self) -> Result<bool> {
+        let connects = self.link.connects();
         if let Some(current) = &mut self.subscription
             && current.connects != connects
         {
@@ -267,22 +264,20 @@ impl NatsSource {
                 Some(arrived @ Arrived::Message(Ok(_))) => self.take(arrived)?,
                 _ => self.cut_off(),
             }
-            return Ok(None);
+            return Ok(false);
         }
         if self.subscription.is_none() {
             self.revive().await?;
             self.check_identity().await?;
             if self.is_cut_off && self.step().await? {
-                return Ok(None);
+                return Ok(false);
             }
             self.delete_consumer().await;
-            let connects = connect::connects(&self.client);
-            let started =
-                Subscription::start(&self.context, &self.options, self.position, connects).await?;
+            let started = Subscription::start(&self.link, self.position).await?;
             self.consumer = Some(started.name().to_owned());
             self.subscription = Some(started);
         }
-        Ok(self.subscription.as_mut())
+        Ok(true)
     }
 
     fn cut_off(&mut self) {
@@ -292,11 +287,11 @@ impl NatsSource {
 
     /// Connects anew when the client has ended: it never tries again by itself.
     async fn revive(&mut self) -> Result<()> {
-        let flushed = tokio::time::timeout(self.options.timeout, self.client.flush()).await;
+        let flushed =
+            tokio::time::timeout(self.link.options.timeout, self.link.client.flush()).await;
         if let Ok(Err(cause)) = flushed {
-            debug!(stream = self.options.stream, %cause, "the client ended, connected anew");
-            self.client = connect(&self.options).await?;
-            self.context = connect::context(&self.client, &self.options);
+            debug!(stream = self.link.options.stream, %cause, "the client ended, connected anew");
+            self.link = Link::open(self.link.options.clone()).await?;
         }
         Ok(())
     }
@@ -306,7 +301,7 @@ impl NatsSource {
     async fn step(&mut self) -> Result<bool> {
         self.is_cut_off = false;
         let next = Sequence(self.position.0.saturating_add(1));
-        let message = match stored::message(&self.context, &self.options, next).await {
+        let message = match stored::message(&self.link, next).await {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(false),
             Err(error) => {
@@ -316,7 +311,7 @@ impl NatsSource {
         };
         if let Some(unread) = &message.unread {
             warn!(
-                stream = self.options.stream,
+                stream = self.link.options.stream,
                 sequence = next.0,
                 problem = unread.problem,
                 "the connection was lost at a message whose headers cannot be read; it is set aside"
@@ -334,10 +329,17 @@ impl NatsSource {
         let Some(consumer) = self.consumer.take() else {
             return;
         };
-        let stream = &self.options.stream;
-        let deleted = self.context.delete_consumer_from_stream(&consumer, stream);
-        if let Err(cause) = deleted.await {
-            debug!(stream, %cause, "the consumer before was not deleted");
+        let stream = &self.link.options.stream;
+        let deleted = self
+            .link
+            .context
+            .delete_consumer_from_stream(&consumer, stream);
+        // Without the permission no answer would come.
+        let deleted = self.link.denials.or(deleted, |_| true).await;
+        match deleted {
+            Ok(Ok(_)) => {}
+            Ok(Err(cause)) => debug!(stream, %cause, "the consumer before was not deleted"),
+            Err(denied) => debug!(stream, ?denied, "the consumer before was not deleted"),
         }
     }
 
@@ -380,7 +382,7 @@ impl NatsSource {
         if quiet < QUIET_TAIL || (!behind && quiet < QUIET_LONG) {
             return Ok(());
         }
-        let state = stream::state(&self.context, &self.options).await?;
+        let state = stream::state(&self.link).await?;
         self.end = state.bounds.last;
         self.check_end()?;
         let (next, after) = (
@@ -395,7 +397,7 @@ impl NatsSource {
             // At the end there is nothing to miss.
             Explained::Not if self.end > self.position && quiet >= QUIET_LONG => {
                 warn!(
-                    stream = self.options.stream,
+                    stream = self.link.options.stream,
                     position = self.position.0,
                     last = self.end.0,
                     "stream went quiet before its end, subscribed again"
@@ -417,7 +419,7 @@ impl NatsSource {
             self.faults = 0;
             return Err(self.failed("reading messages", fault.into()));
         }
-        debug!(stream = self.options.stream, %fault, "subscription ended, made again");
+        debug!(stream = self.link.options.stream, %fault, "subscription ended, made again");
         Ok(())
     }
 
@@ -427,8 +429,8 @@ impl NatsSource {
             return;
         }
         let (stream, hint) = (
-            &self.options.stream,
-            risk::advice(&self.options.stream, &[found]),
+            &self.link.options.stream,
+            risk::advice(&self.link.options.stream, &[found]),
         );
         let problem = &found.problem;
         match found.risk {
@@ -442,12 +444,12 @@ impl NatsSource {
     }
 
     fn failed(&self, doing: &'static str, source: crate::error::Cause) -> Error {
-        stream::failed(&self.options, doing, source)
+        self.link.options.failed(doing, source)
     }
 
     fn gap(&self, expected: Sequence, got: Sequence) -> Error {
         Error::Gap {
-            shard: self.options.stream.clone(),
+            shard: self.link.options.stream.clone(),
             expected,
             got,
         }
@@ -455,7 +457,7 @@ impl NatsSource {
 
     fn rewound(&self, sequence: Sequence) -> Error {
         Error::Rewound {
-            shard: self.options.stream.clone(),
+            shard: self.link.options.stream.clone(),
             sequence,
         }
     }
@@ -464,7 +466,7 @@ impl NatsSource {
 #[async_trait]
 impl Source for NatsSource {
     fn shard(&self) -> &str {
-        &self.options.stream
+        &self.link.options.stream
     }
 
     fn origin(&self) -> Sequence {
@@ -476,7 +478,7 @@ impl Source for NatsSource {
     }
 
     async fn bounds(&mut self) -> Result<Bounds> {
-        let opened = stream::open(&self.context, &self.options).await?;
+        let opened = stream::open(&self.link).await?;
         for found in opened.findings {
             self.say(&found);
         }
@@ -487,7 +489,7 @@ impl Source for NatsSource {
     }
 
     async fn anchor(&mut self, sequence: Sequence) -> Result<Option<Anchor>> {
-        stream::anchor(&self.context, &self.options, sequence).await
+        stream::anchor(&self.link, sequence).await
     }
 
     async fn seek(&mut self, position: Sequence, read: Option<(Sequence, Anchor)>) -> Result<()> {

@@ -310,13 +310,52 @@ impl Default for MaintenanceSettings {
     }
 }
 
+impl SourceSettings {
+    /// Refuses half of a pair, which would be left out without a word, and two ways to say who we are, of which
+    /// one would be.
+    fn check_login(&self) -> Result<(), String> {
+        let password = self.password.given().is_some();
+        for (one, is_there, other, is_other_there) in [
+            ("user", !self.user.is_empty(), "password", password),
+            (
+                "tls_certificate",
+                !self.tls_certificate.is_empty(),
+                "tls_key",
+                !self.tls_key.is_empty(),
+            ),
+        ] {
+            let (given, missing) = match (is_there, is_other_there) {
+                (true, false) => (one, other),
+                (false, true) => (other, one),
+                _ => continue,
+            };
+            return Err(format!(
+                "source.{given} is set and source.{missing} is not; set both, or neither"
+            ));
+        }
+        let ways = [
+            ("credentials", !self.credentials.is_empty()),
+            ("nkey", self.nkey.given().is_some()),
+            ("token", self.token.given().is_some()),
+            ("user", !self.user.is_empty()),
+        ];
+        let mut given = ways.iter().filter(|(_, is_there)| *is_there);
+        match (given.next(), given.next()) {
+            (Some((one, _)), Some((other, _))) => Err(format!(
+                "source.{one} and source.{other} are both set, and a server takes one; set one of them"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Settings {
     /// Reads a configuration file, then the `TOLLGATE_…` variables among `variables`.
     ///
     /// # Errors
-    /// The file cannot be read, is not TOML, has an unknown key, or a value that does not parse; a
-    /// variable is named after a section and none of its settings; the message names the file or the
-    /// variable.
+    /// The file cannot be read, is not TOML, has an unknown key, or a value that does not parse; one of two
+    /// settings that belong together is missing, or two contradict each other; a variable is named after a
+    /// section and none of its settings; the message names the file or the variable.
     pub fn load(file: &Path, variables: impl Iterator<Item = (String, String)>) -> Result<Self> {
         let invalid = |problem: String| Error::Config {
             file: file.display().to_string(),
@@ -350,6 +389,7 @@ impl Settings {
             .build()
             .and_then(config::Config::try_deserialize)
             .map_err(|error| invalid(without_values(&error.to_string())))?;
+        settings.source.check_login().map_err(&invalid)?;
         settings.base = match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -696,11 +736,136 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("line 2, column 9"), "{message}");
-        let text = "[source]\nurl = 'nats://u:s3cret@host'\npassword = 's3cret'\ntoken = 's3cret'\nnkey = 's3cret'";
-        let settings = load(text, &[]).unwrap();
-        let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
-        assert!(!shown.contains("s3cret"), "{shown}");
+        for login in [
+            "user = 'u'\npassword = 's3cret'",
+            "token = 's3cret'",
+            "nkey = 's3cret'",
+        ] {
+            let text = format!("[source]\nurl = 'nats://u:s3cret@host'\n{login}");
+            let settings = load(&text, &[]).unwrap();
+            let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+        let settings = load("[source]\nuser = 'u'\npassword = 's3cret'", &[]).unwrap();
         assert_eq!(settings.source.password, "s3cret");
+    }
+
+    #[test]
+    fn half_a_pair_and_two_logins_are_refused_by_their_settings() {
+        let refused = |text: &str| {
+            let error = load(&format!("[source]\n{text}"), &[]).unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+            let message = error.to_string();
+            message.split_once(": ").unwrap().1.to_owned()
+        };
+        for (text, given, missing) in [
+            ("user = 'u'", "user", "password"),
+            ("user = 'u'\npassword = ''", "user", "password"),
+            ("password = 's3cret'", "password", "user"),
+            (
+                "url = 'nats://u@h'\npassword = 's3cret'",
+                "password",
+                "user",
+            ),
+            ("tls_certificate = 'c.pem'", "tls_certificate", "tls_key"),
+            ("tls_key = 'k.pem'", "tls_key", "tls_certificate"),
+        ] {
+            assert_eq!(
+                refused(text),
+                format!("source.{given} is set and source.{missing} is not; set both, or neither")
+            );
+        }
+        let ways = [
+            ("credentials", "credentials = 'a.creds'"),
+            ("nkey", "nkey = 's3cret'"),
+            ("token", "token = 's3cret'"),
+            ("user", "user = 'u'\npassword = 's3cret'"),
+        ];
+        for (n, (one, first)) in ways.iter().enumerate() {
+            assert!(load(&format!("[source]\n{first}"), &[]).is_ok(), "{one}");
+            for (other, second) in &ways[n + 1..] {
+                assert_eq!(
+                    refused(&format!("{second}\n{first}")),
+                    format!(
+                        "source.{one} and source.{other} are both set, and a server takes one; set one of them"
+                    )
+                );
+            }
+        }
+        // A variable completes what the file has, or contradicts it.
+        let user = "[source]\nuser = 'u'";
+        assert!(load(user, &[("TOLLGATE_SOURCE_PASSWORD", "s3cret")]).is_ok());
+        let both = "[source]\nuser = 'u'\npassword = 's3cret'";
+        let error = load(both, &[("TOLLGATE_SOURCE_TOKEN", "s3cret")]).unwrap_err();
+        let says = "source.token and source.user are both set";
+        assert!(error.to_string().contains(says), "{error}");
+        // Settings stand above the URL, as they always did.
+        assert!(load(both, &[("TOLLGATE_SOURCE_URL", "nats://x:y@h")]).is_ok());
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_a_line_its_secret_is_not_shown() {
+        let lines = [
+            // Quotes that are missing, do not close, or are of another kind.
+            "KEY = s3cret",
+            "KEY = 's3cret",
+            "KEY = s3cret'",
+            "KEY = \"s3cret",
+            "KEY = \"s3cret'",
+            "KEY = \"\"\"s3cret",
+            "KEY = '''s3cret",
+            "KEY = '''\ns3cret\n\"\"\"",
+            "KEY = 's3cret' # 's3cret",
+            "KEY = 's3cret'x",
+            "KEY = 's3cret' 's3cret'",
+            "KEY = \"s3cret\\x\"",
+            "KEY = \"\\us3cret\"",
+            "KEY = \"s3\u{1}cret s3cret\"",
+            // No equals sign, or another.
+            "KEY 's3cret'",
+            "KEY: 's3cret'",
+            "KEY == 's3cret'",
+            "KEY = = 's3cret'",
+            // Other types.
+            "KEY = ['s3cret']",
+            "KEY = ['s3cret'",
+            "KEY = { text = 's3cret' }",
+            "KEY = { 's3cret' }",
+            "KEY.x = 's3cret'",
+            // Twice, and after or before something that is wrong.
+            "KEY = 's3cret'\nKEY = 's3cret'",
+            "create = 's3cret'\nKEY = 's3cret'",
+            "create = maybe\nKEY = 's3cret'",
+            "batch_bytes = \nKEY = 's3cret'",
+            "KEY = 's3cret'\nbatch_bytes = 'many'",
+            "KEY = 's3cret'\nunknown = 's3cret'",
+            "[KEY = 's3cret'",
+            "[[KEY]]\nx = 's3cret'",
+        ];
+        for setting in ["url", "password", "token", "nkey"] {
+            for line in lines {
+                for end in ["\n", "\r\n", ""] {
+                    let line = line.replace("KEY", setting);
+                    let text = format!("[source]\n{line}{end}");
+                    // Some of these are no mistake.
+                    let shown = match load(&text, &[]) {
+                        Err(error) => format!("{error}\n{error:?}"),
+                        Ok(settings) => format!("{settings:?}"),
+                    };
+                    assert!(!shown.contains("s3cret"), "{text}: {shown}");
+                }
+            }
+        }
+        // The variables of the same settings, and what is nearly one.
+        for variable in ["URL", "PASSWORD", "TOKEN", "NKEY", "PASWORD", "CREATE"] {
+            let variable = format!("TOLLGATE_SOURCE_{variable}");
+            let shown = match load("", &[(&variable, "s3cret")]) {
+                Err(error) => format!("{error}\n{error:?}"),
+                Ok(settings) => format!("{settings:?}"),
+            };
+            assert!(!shown.contains("s3cret"), "{variable}: {shown}");
+        }
     }
 
     #[test]

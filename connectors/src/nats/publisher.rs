@@ -1,15 +1,12 @@
 //! Publishing with every acknowledgement awaited.
 
-use super::{
-    NatsOptions, connect,
-    stream::{self, unsuitable},
-};
+use super::{NatsOptions, connect::Link, refusal, stream};
 use crate::{
     Result,
     error::{Cause, Error},
 };
 use async_nats::{
-    Client, HeaderMap,
+    HeaderMap,
     header::NATS_MESSAGE_ID,
     jetstream::{
         self, ErrorCode,
@@ -42,7 +39,8 @@ const CHECKED_MAX: usize = 10_000;
 /// acknowledgement was merely lost. That memory is short (two minutes by default): it spares repeats
 /// and is no guarantee, which the event's own id gives.
 pub struct Publisher {
-    options: NatsOptions,
+    link: Link,
+    /// JetStream with a window for acknowledgements.
     context: jetstream::Context,
     /// Makes ids unique to this publisher.
     id_prefix: Option<String>,
@@ -83,6 +81,8 @@ struct InFlight {
 enum Refusal {
     /// Nothing came in time.
     Silence,
+    /// The server does not permit the message, or its acknowledgement.
+    Denied(Error),
     /// The client or the server said no.
     Error(PublishError),
 }
@@ -90,7 +90,7 @@ enum Refusal {
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher")
-            .field("options", &self.options)
+            .field("options", &self.link.options)
             .field("counts", &self.counts)
             .finish_non_exhaustive()
     }
@@ -103,30 +103,23 @@ impl Publisher {
     /// As [`connect()`](super::connect()); [`Error::Unsuitable`] when the stream is missing, or its
     /// settings can lose events before they are read.
     pub async fn connect(options: NatsOptions) -> Result<Self> {
-        let client = connect(&options).await?;
-        let publisher = Self::with_client(client, options);
-        stream::open(&publisher.context, &publisher.options).await?;
-        Ok(publisher)
-    }
-
-    /// Publishes over a connection that is already there, to a stream that exists.
-    pub fn with_client(client: Client, options: NatsOptions) -> Self {
-        let id_prefix = Some(client.new_inbox().replace("_INBOX.", ""));
+        let link = Link::open(options).await?;
+        stream::open(&link).await?;
         let context = ContextBuilder::new()
-            .timeout(options.timeout)
-            .api_prefix(options.api())
+            .timeout(link.options.timeout)
+            .api_prefix(link.options.api())
             // Above our own window, or publishing would wait for acknowledgements we hold ourselves.
             .max_ack_inflight(WINDOW * 2)
-            .build(client);
-        Publisher {
-            options,
+            .build(link.client.clone());
+        Ok(Publisher {
+            id_prefix: Some(link.client.new_inbox().replace("_INBOX.", "")),
+            link,
             context,
-            id_prefix,
             sent: 0,
             counts: Published::default(),
             in_flight: VecDeque::with_capacity(WINDOW),
             checked: HashSet::new(),
-        }
+        })
     }
 
     /// Sends no `Nats-Msg-Id`: less work for everyone, but what is sent again may be stored twice.
@@ -205,17 +198,29 @@ impl Publisher {
         let Some((outgoing, in_flight)) = self.in_flight.pop_front() else {
             return Ok(());
         };
-        let ack = match in_flight.settle().await {
+        let ack = match self.settled(&outgoing, in_flight).await {
             Ok(ack) => ack,
             Err(refusal) => self.send_again(&outgoing, refusal).await?,
         };
-        if ack.stream != self.options.stream {
+        if ack.stream != self.link.options.stream {
             let cause = self.other_stream(&outgoing.subject, &ack.stream);
             return Err(unpublished(&outgoing, cause));
         }
         self.counts.acknowledged += 1;
         self.counts.duplicates += u64::from(ack.duplicate);
         Ok(())
+    }
+
+    /// Waits for one acknowledgement.
+    async fn settled(
+        &self,
+        outgoing: &Outgoing,
+        in_flight: InFlight,
+    ) -> Result<PublishAck, Refusal> {
+        let settled = self.link.ask_for(&outgoing.subject, in_flight.settle());
+        settled
+            .await
+            .unwrap_or_else(|denied| Err(Refusal::Denied(denied)))
     }
 
     /// Sends one message until it is acknowledged, waiting longer each time.
@@ -230,7 +235,7 @@ impl Publisher {
             self.counts.retries += 1;
             refusal = match self.send(outgoing).await {
                 Err(refusal) => refusal,
-                Ok(in_flight) => match in_flight.settle().await {
+                Ok(in_flight) => match self.settled(outgoing, in_flight).await {
                     Ok(ack) => return Ok(ack),
                     Err(refusal) => refusal,
                 },
@@ -245,15 +250,17 @@ impl Publisher {
         if self.checked.contains(subject) {
             return Ok(());
         }
-        let taker = stream::taker(&self.context.client(), subject, self.options.timeout).await;
-        if let Some(taker) = taker.filter(|taker| *taker != self.options.stream) {
-            let outgoing = Outgoing {
+        let options = &self.link.options;
+        let problem = match stream::taker(&self.link, subject, options.timeout).await {
+            Ok(Some(taker)) if taker != options.stream => Some(self.other_stream(subject, &taker)),
+            Ok(_) => None,
+            Err(denied) => Some(denied),
+        };
+        if let Some(cause) = problem {
+            return Err(Error::Unpublished {
                 number: self.sent + 1,
-                subject: subject.to_owned(),
-                headers: None,
-                payload: Bytes::new(),
-            };
-            return Err(unpublished(&outgoing, self.other_stream(subject, &taker)));
+                cause: cause.into(),
+            });
         }
         if self.checked.len() >= CHECKED_MAX {
             self.checked.clear();
@@ -263,12 +270,11 @@ impl Publisher {
     }
 
     fn other_stream(&self, subject: &str, taker: &str) -> Error {
-        unsuitable(
-            &self.options,
+        self.link.options.unsuitable(
             format!("the subject `{subject}` belongs to the stream `{taker}`"),
             format!(
                 "set source.subjects to those of `{}`, or source.stream to `{taker}`",
-                self.options.stream
+                self.link.options.stream
             ),
         )
     }
@@ -278,7 +284,7 @@ impl Publisher {
         if let Some(headers) = &outgoing.headers {
             message = message.headers(headers.clone());
         }
-        let deadline = Instant::now() + self.options.timeout;
+        let deadline = Instant::now() + self.link.options.timeout;
         let sent = self.context.send_publish(outgoing.subject.clone(), message);
         let ack = sent.await.map_err(Refusal::Error)?;
         Ok(InFlight { ack, deadline })
@@ -288,7 +294,7 @@ impl Publisher {
         let mut headers = HeaderMap::new();
         for (name, value) in given {
             let (name, value) = header(name, value)
-                .map_err(|cause| stream::failed(&self.options, "reading a header", cause))?;
+                .map_err(|cause| self.link.options.failed("reading a header", cause))?;
             headers.append(name, value);
         }
         if let Some(prefix) = &self.id_prefix
@@ -304,15 +310,17 @@ impl Publisher {
     }
 
     fn cause(&self, outgoing: &Outgoing, refusal: Refusal) -> Error {
+        let options = &self.link.options;
         let error = match refusal {
             Refusal::Error(error) => error,
+            Refusal::Denied(denied) => return denied,
             Refusal::Silence => {
                 let why = "no acknowledgement came in time".into();
-                return stream::failed(&self.options, "publishing", why);
+                return options.failed("publishing", why);
             }
         };
         let bytes = outgoing.payload.len();
-        let (problem, hint) = match (error.kind(), stream::code(&error)) {
+        let (problem, hint) = match (error.kind(), refusal::code(&error)) {
             (PublishErrorKind::StreamNotFound, _) => (
                 format!("no stream takes the subject `{}`", outgoing.subject),
                 "add the subject to the stream, or create the stream first",
@@ -325,9 +333,9 @@ impl Publisher {
                 format!("a message of {bytes} bytes is too large"),
                 "put fewer events into a message, or raise max_msg_size of the stream",
             ),
-            _ => return stream::failed(&self.options, "publishing", error.into()),
+            _ => return options.failed("publishing", error.into()),
         };
-        unsuitable(&self.options, problem, hint.into())
+        options.unsuitable(problem, hint.into())
     }
 }
 
@@ -352,8 +360,10 @@ impl Refusal {
     /// Whether the same message may be taken later. Without a responder the server may only be
     /// starting.
     fn is_passing(&self) -> bool {
-        let Refusal::Error(error) = self else {
-            return true;
+        let error = match self {
+            Refusal::Silence => return true,
+            Refusal::Denied(_) => return false,
+            Refusal::Error(error) => error,
         };
         match error.kind() {
             PublishErrorKind::TimedOut
@@ -361,7 +371,7 @@ impl Refusal {
             | PublishErrorKind::MaxAckPending
             | PublishErrorKind::StreamNotFound => true,
             PublishErrorKind::Other => {
-                stream::code(error) == Some(ErrorCode::STREAM_TOO_MANY_REQUESTS)
+                refusal::code(error) == Some(ErrorCode::STREAM_TOO_MANY_REQUESTS)
             }
             PublishErrorKind::WrongLastMessageId
             | PublishErrorKind::WrongLastSequence

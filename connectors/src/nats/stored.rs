@@ -4,11 +4,11 @@
 //! read, and does so again at every redelivery. Here the server wraps the message into JSON, so nothing in it
 //! can do that.
 
-use super::{NatsOptions, connect, stream};
+use super::{connect::Link, refusal};
 use crate::{Message, Result, Sequence, Unread, error::Cause};
 use async_nats::{
     HeaderName,
-    jetstream::{self, ErrorCode, response::Response},
+    jetstream::{ErrorCode, response::Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -36,27 +36,21 @@ struct Stored {
 ///
 /// # Errors
 /// [`crate::Error::Unreachable`] when nobody answers, [`crate::Error::Source`] when the answer is an error.
-pub(super) async fn message(
-    context: &jetstream::Context,
-    options: &NatsOptions,
-    sequence: Sequence,
-) -> Result<Option<Message>> {
+pub(super) async fn message(link: &Link, sequence: Sequence) -> Result<Option<Message>> {
+    let options = &link.options;
     let subject = format!("STREAM.MSG.GET.{}", options.stream);
     let request = serde_json::json!({ "seq": sequence.0 });
-    let answer: Response<Answer> = context
-        .request(subject, &request)
-        .await
-        .map_err(|error| connect::unanswered(options, error))?;
+    let answer: Response<Answer> = link.request(subject, &request).await?;
     let doing = "reading one message";
     match answer {
         Response::Ok(answer) => {
             let message = answer.message.read();
             message
                 .map(Some)
-                .map_err(|cause| stream::failed(options, doing, cause))
+                .map_err(|cause| options.failed(doing, cause))
         }
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
-        Response::Err { error } => Err(stream::refused(options, doing, &error)),
+        Response::Err { error } => Err(refusal::of_answer(options, doing, &error)),
     }
 }
 
@@ -78,12 +72,17 @@ impl Stored {
         };
         Ok(Message {
             sequence: Sequence(self.seq),
-            ingest_time_us: stream::micros(time.as_nanosecond())?,
+            ingest_time_us: micros(time.as_nanosecond())?,
             headers,
             payload: BASE64_STANDARD.decode(self.data)?.into(),
             unread,
         })
     }
+}
+
+/// Whole microseconds; the rest is cut off towards the past, the same way everywhere.
+pub(super) fn micros(nanos: i128) -> Result<i64, Cause> {
+    Ok(i64::try_from(nanos.div_euclid(1_000))?)
 }
 
 /// Reads a header block by the client's own rules, so that a message is the same whichever way it comes:
@@ -137,6 +136,14 @@ fn read_headers(block: &[u8]) -> Result<Vec<(String, String)>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_before_the_epoch_is_cut_towards_the_past() {
+        assert_eq!(micros(1_999).unwrap(), 1);
+        assert_eq!(micros(-1).unwrap(), -1);
+        assert_eq!(micros(-1_000).unwrap(), -1);
+        assert!(micros(i128::MAX).is_err());
+    }
 
     #[test]
     fn a_block_is_read_as_the_client_reads_it() {

@@ -1,16 +1,15 @@
 //! The stream: its settings, what it holds, what was deleted.
 
 use super::{
-    NatsOptions, connect,
+    NatsOptions,
+    connect::Link,
+    refusal,
     risk::{self, Finding},
     stored,
 };
-use crate::{
-    Anchor, Bounds, Result, Sequence,
-    error::{Cause, Error},
-};
+use crate::{Anchor, Bounds, Result, Sequence, error::Error};
 use async_nats::{
-    Client, HeaderMap, Request,
+    HeaderMap, Request,
     header::NATS_EXPECTED_STREAM,
     jetstream::{
         self, ErrorCode,
@@ -53,17 +52,17 @@ struct Described {
 /// # Errors
 /// [`Error::Unsuitable`] names the settings that can lose events, or says that the stream is missing;
 /// [`Error::Unreachable`] when nobody answers.
-pub(super) async fn open(context: &jetstream::Context, options: &NatsOptions) -> Result<Opened> {
+pub(super) async fn open(link: &Link) -> Result<Opened> {
     let asked = Instant::now();
-    let described = match describe(context, options).await? {
+    let described = match describe(link).await? {
         Some(described) => described,
         None => {
-            create(context, options).await?;
-            let described = describe(context, options).await?;
-            described.ok_or_else(|| missing(options))?
+            create(link).await?;
+            let described = describe(link).await?;
+            described.ok_or_else(|| missing(&link.options))?
         }
     };
-    let findings = check(options, &described.info.config)?;
+    let findings = check(&link.options, &described.info.config)?;
     Ok(Opened {
         bounds: Bounds {
             asked_us: asked_us(described.ts.as_deref(), asked.elapsed()),
@@ -75,26 +74,25 @@ pub(super) async fn open(context: &jetstream::Context, options: &NatsOptions) ->
 }
 
 /// What the server says of the stream; `None` when there is none of this name.
-async fn describe(
-    context: &jetstream::Context,
-    options: &NatsOptions,
-) -> Result<Option<Described>> {
-    if context.get_stream_no_info(&options.stream).await.is_err() {
-        return Err(unsuitable(
-            options,
+async fn describe(link: &Link) -> Result<Option<Described>> {
+    let options = &link.options;
+    if link
+        .context
+        .get_stream_no_info(&options.stream)
+        .await
+        .is_err()
+    {
+        return Err(options.unsuitable(
             "this is not a stream's name".into(),
             "a name has no spaces, dots, `*`, `>`, and is not empty".into(),
         ));
     }
     let subject = format!("STREAM.INFO.{}", options.stream);
-    let answer: Response<Described> = context
-        .request(subject, &())
-        .await
-        .map_err(|error| connect::unanswered(options, error))?;
+    let answer: Response<Described> = link.request(subject, &()).await?;
     match answer {
         Response::Ok(described) => Ok(Some(described)),
         Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
-        Response::Err { error } => Err(refused(options, "finding the stream", &error)),
+        Response::Err { error } => Err(refusal::of_answer(options, "finding the stream", &error)),
     }
 }
 
@@ -122,74 +120,37 @@ pub(super) fn bounds(state: &State) -> Bounds {
 }
 
 /// What the stream holds, and what was deleted from it.
-pub(super) async fn state(
-    context: &jetstream::Context,
-    options: &NatsOptions,
-) -> Result<StreamState> {
-    let stream = context
+pub(super) async fn state(link: &Link) -> Result<StreamState> {
+    let options = &link.options;
+    let stream = link
+        .context
         .get_stream_no_info(&options.stream)
         .await
-        .map_err(|e| failed(options, "finding the stream", e.into()))?;
-    let info = stream
-        .info_builder()
-        .with_deleted(true)
-        .fetch()
-        .await
-        .map_err(|e| match code(&e) {
+        .map_err(|e| options.failed("finding the stream", e.into()))?;
+    let asked = stream.info_builder().with_deleted(true).fetch();
+    let info = link
+        .ask(asked)
+        .await?
+        .map_err(|e| match refusal::code(&e) {
             Some(ErrorCode::STREAM_NOT_FOUND) => missing(options),
-            _ => failed(options, "asking what was deleted", e.into()),
-        })?
-        .info;
-    let mut deleted = info.state.deleted.clone().unwrap_or_default();
+            _ => options.failed("asking what was deleted", e.into()),
+        })?;
+    let state = &info.info.state;
+    let mut deleted = state.deleted.clone().unwrap_or_default();
     deleted.sort_unstable();
     Ok(StreamState {
-        bounds: bounds(&info.state),
+        bounds: bounds(state),
         deleted,
     })
 }
 
 /// The anchor of a stored message, if it is still there.
-pub(super) async fn anchor(
-    context: &jetstream::Context,
-    options: &NatsOptions,
-    sequence: Sequence,
-) -> Result<Option<Anchor>> {
+pub(super) async fn anchor(link: &Link, sequence: Sequence) -> Result<Option<Anchor>> {
     if sequence.0 == 0 {
         return Ok(None);
     }
-    let stored = stored::message(context, options, sequence).await?;
+    let stored = stored::message(link, sequence).await?;
     Ok(stored.as_ref().map(Anchor::of))
-}
-
-/// Whole microseconds; the rest is cut off towards the past, the same way everywhere.
-pub(super) fn micros(nanos: i128) -> Result<i64, Cause> {
-    Ok(i64::try_from(nanos.div_euclid(1_000))?)
-}
-
-/// The JetStream error code behind a client's error, if there is one.
-pub(super) fn code(error: &dyn std::error::Error) -> Option<ErrorCode> {
-    api_error(error).map(jetstream::Error::error_code)
-}
-
-/// What JetStream answered, behind a client's error, if it did.
-pub(super) fn api_error(error: &dyn std::error::Error) -> Option<&jetstream::Error> {
-    error.source()?.downcast_ref::<jetstream::Error>()
-}
-
-pub(super) fn failed(options: &NatsOptions, doing: &'static str, source: Cause) -> Error {
-    Error::Source {
-        shard: options.stream.clone(),
-        doing,
-        source,
-    }
-}
-
-pub(super) fn unsuitable(options: &NatsOptions, problem: String, hint: String) -> Error {
-    Error::Unsuitable {
-        stream: options.stream.clone(),
-        problem,
-        hint,
-    }
 }
 
 /// Refuses what can lose events before they are read; returns what else there is to say.
@@ -208,7 +169,7 @@ fn check(options: &NatsOptions, config: &Config) -> Result<Vec<Finding>> {
     };
     if let Some(how) = how {
         let problem = format!("retention is {:?}, it must be Limits", config.retention);
-        return Err(unsuitable(options, problem, how));
+        return Err(options.unsuitable(problem, how));
     }
     let findings = risk::find(config, options.max_age_min);
     let is_refused = |found: &&Finding| {
@@ -229,14 +190,17 @@ fn check(options: &NatsOptions, config: &Config) -> Result<Vec<Finding>> {
         risk::advice(&options.stream, &refused),
         names.join(", ")
     );
-    Err(unsuitable(options, problems.join("; "), hint))
+    Err(options.unsuitable(problems.join("; "), hint))
 }
 
 /// The stream that takes a subject, in whatever domain or account it is; `None` when none answers.
 ///
 /// The question is a message that expects to be stored in a stream of no possible name, so that each stream
 /// refuses it and says its own.
-pub(super) async fn taker(client: &Client, subject: &str, wait: Duration) -> Option<String> {
+///
+/// # Errors
+/// The server does not permit the question.
+pub(super) async fn taker(link: &Link, subject: &str, wait: Duration) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Refused {
         stream: Option<String>,
@@ -245,17 +209,19 @@ pub(super) async fn taker(client: &Client, subject: &str, wait: Duration) -> Opt
     let mut headers = HeaderMap::new();
     headers.insert(NATS_EXPECTED_STREAM, "no stream: asked by tollgate");
     let request = Request::new().headers(headers).timeout(Some(wait));
-    let answer = client
-        .send_request(subject.to_owned(), request)
-        .await
-        .ok()?;
-    let refused: Refused = serde_json::from_slice(&answer.payload).ok()?;
-    let is_stream = refused.error.error_code() == ErrorCode::STREAM_NOT_MATCH;
-    refused.stream.filter(|_| is_stream)
+    let asked = link.client.send_request(subject.to_owned(), request);
+    let Ok(answer) = link.ask(asked).await? else {
+        return Ok(None);
+    };
+    let refused = serde_json::from_slice::<Refused>(&answer.payload).ok();
+    let of_stream =
+        refused.filter(|refused| refused.error.error_code() == ErrorCode::STREAM_NOT_MATCH);
+    Ok(of_stream.and_then(|refused| refused.stream))
 }
 
 /// Refuses to make a second stream beside one that has these subjects elsewhere.
-async fn check_alone(context: &jetstream::Context, options: &NatsOptions) -> Result<()> {
+async fn check_alone(link: &Link) -> Result<()> {
+    let options = &link.options;
     for pattern in &options.subjects {
         let tokens = pattern.split('.').map(|token| match token {
             "*" | ">" => "tollgate-asks",
@@ -263,9 +229,8 @@ async fn check_alone(context: &jetstream::Context, options: &NatsOptions) -> Res
         });
         let subject = tokens.collect::<Vec<_>>().join(".");
         let wait = options.timeout.min(Duration::from_secs(2));
-        if let Some(taker) = taker(&context.client(), &subject, wait).await {
-            return Err(unsuitable(
-                options,
+        if let Some(taker) = taker(link, &subject, wait).await? {
+            return Err(options.unsuitable(
                 format!(
                     "it is not at `{}`, and the stream `{taker}` takes `{pattern}` already",
                     options.api()
@@ -280,11 +245,12 @@ async fn check_alone(context: &jetstream::Context, options: &NatsOptions) -> Res
     Ok(())
 }
 
-async fn create(context: &jetstream::Context, options: &NatsOptions) -> Result<()> {
+async fn create(link: &Link) -> Result<()> {
+    let options = &link.options;
     if !options.create {
         return Err(missing(options));
     }
-    check_alone(context, options).await?;
+    check_alone(link).await?;
     let config = Config {
         name: options.stream.clone(),
         subjects: options.subjects.clone(),
@@ -298,12 +264,8 @@ async fn create(context: &jetstream::Context, options: &NatsOptions) -> Result<(
         num_replicas: 1,
         ..Config::default()
     };
-    let created = context.create_stream(config).await;
-    let doing = "creating the stream";
-    created.map_err(|e| match api_error(&e) {
-        Some(error) => refused(options, doing, error),
-        None => failed(options, doing, e.into()),
-    })?;
+    let created = link.ask(link.context.create_stream(config)).await?;
+    created.map_err(|e| refusal::of_call(options, "creating the stream", e))?;
     Ok(())
 }
 
@@ -312,8 +274,7 @@ fn missing(options: &NatsOptions) -> Error {
         none if none.is_empty() => "SUBJECTS".into(),
         some => some,
     };
-    unsuitable(
-        options,
+    options.unsuitable(
         "there is no such stream".into(),
         format!(
             "set `create = true`, or: nats stream add {} --subjects '{subjects}' --storage file \
@@ -323,52 +284,10 @@ fn missing(options: &NatsOptions) -> Error {
     )
 }
 
-/// What the server says no to: what a person must change, or else a fault that may pass.
-pub(super) fn refused(
-    options: &NatsOptions,
-    doing: &'static str,
-    error: &jetstream::Error,
-) -> Error {
-    match remedy(error.error_code()) {
-        Some(hint) => unsuitable(options, format!("{doing} failed: {error}"), hint.into()),
-        None => failed(options, doing, error.clone().into()),
-    }
-}
-
-/// What mends an answer of JetStream that will not change by itself.
-fn remedy(code: ErrorCode) -> Option<&'static str> {
-    Some(match code {
-        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-            "start nats-server with -js, and enable JetStream for this account"
-        }
-        ErrorCode::MAXIMUM_CONSUMERS_LIMIT => {
-            "raise max_consumers of the stream and the account; a consumer of a process that was killed goes \
-             after 60 s"
-        }
-        ErrorCode::STREAM_SUBJECT_OVERLAP => {
-            "another stream takes these subjects: set source.stream to it, or source.subjects to others"
-        }
-        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-        | ErrorCode::MEMORY_RESOURCES_EXCEEDED => {
-            "raise the account's JetStream limits, or those of the server"
-        }
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nats::Risk;
-
-    #[test]
-    fn a_time_before_the_epoch_is_cut_towards_the_past() {
-        assert_eq!(micros(1_999).unwrap(), 1);
-        assert_eq!(micros(-1).unwrap(), -1);
-        assert_eq!(micros(-1_000).unwrap(), -1);
-        assert!(micros(i128::MAX).is_err());
-    }
 
     #[test]
     fn only_limits_retention_is_accepted() {

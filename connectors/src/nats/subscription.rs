@@ -1,10 +1,7 @@
 //! One ephemeral consumer and what it delivers.
 
-use super::{NatsOptions, stream};
-use crate::{
-    Message, Result, Sequence,
-    error::{Cause, Error},
-};
+use super::{NatsOptions, connect::Link, refusal, stored::micros};
+use crate::{Message, Result, Sequence, error::Cause};
 use async_nats::{
     HeaderMap, jetstream,
     jetstream::consumer::{
@@ -57,23 +54,18 @@ const BATCH_BYTES_MAX: usize = 32 << 20;
 
 impl Subscription {
     /// Creates the consumer and checks that the server took it as it was asked.
-    pub(super) async fn start(
-        context: &jetstream::Context,
-        options: &NatsOptions,
-        position: Sequence,
-        connects: u64,
-    ) -> Result<Self> {
-        let wanted = config(context, options, position);
-        let consumer = context
-            .create_consumer_on_stream(wanted.clone(), &options.stream)
-            .await
-            .map_err(|e| {
-                let doing = "creating a consumer";
-                match stream::api_error(&e) {
-                    Some(error) => stream::refused(options, doing, error),
-                    None => stream::failed(options, doing, e.into()),
-                }
-            })?;
+    pub(super) async fn start(link: &Link, position: Sequence) -> Result<Self> {
+        let options = &link.options;
+        // Counted before, so that a connection made anew in between is noticed.
+        let connects = link.connects();
+        let wanted = config(link, position);
+        let made = link
+            .context
+            .create_consumer_on_stream(wanted.clone(), &options.stream);
+        let consumer = link
+            .ask(made)
+            .await?
+            .map_err(|e| refusal::of_call(options, "creating a consumer", e))?;
         check(options, &wanted, &consumer.cached_info().config)?;
         let messages = consumer
             .stream()
@@ -83,7 +75,7 @@ impl Subscription {
             .expires(EXPIRES)
             .messages()
             .await
-            .map_err(|e| stream::failed(options, "subscribing", e.into()))?;
+            .map_err(|e| options.failed("subscribing", e.into()))?;
         Ok(Subscription {
             messages,
             name: consumer.cached_info().name.clone(),
@@ -128,7 +120,7 @@ impl Subscription {
     fn delivered(&mut self, message: jetstream::Message) -> Result<Delivered, Cause> {
         let info = message.info()?;
         let (sequence, place) = (info.stream_sequence, info.consumer_sequence);
-        let ingest_time_us = stream::micros(info.published.unix_timestamp_nanos())?;
+        let ingest_time_us = micros(info.published.unix_timestamp_nanos())?;
         self.delivered += 1;
         self.active = Instant::now();
         let message = message.message;
@@ -166,11 +158,11 @@ fn headers(map: &HeaderMap) -> Vec<(String, String)> {
     headers
 }
 
-fn config(context: &jetstream::Context, options: &NatsOptions, position: Sequence) -> pull::Config {
-    let unique = context.client().new_inbox().replace(['.', '_'], "-");
+fn config(link: &Link, position: Sequence) -> pull::Config {
+    let unique = link.client.new_inbox().replace(['.', '_'], "-");
     pull::Config {
         name: Some(format!("tollgate{unique}")),
-        description: Some(format!("tollgate reads {}", options.stream)),
+        description: Some(format!("tollgate reads {}", link.options.stream)),
         deliver_policy: DeliverPolicy::ByStartSequence {
             start_sequence: position.0.saturating_add(1),
         },
@@ -198,12 +190,11 @@ fn check(
     if same {
         return Ok(());
     }
-    Err(Error::Unsuitable {
-        stream: options.stream.clone(),
-        problem: format!(
+    Err(options.unsuitable(
+        format!(
             "the server made a consumer other than asked: {:?}, {:?}",
             got.deliver_policy, got.ack_policy
         ),
-        hint: "use nats-server 2.10 or later".into(),
-    })
+        "use nats-server 2.10 or later".into(),
+    ))
 }

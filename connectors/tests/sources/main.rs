@@ -7,8 +7,10 @@
 
 mod access;
 mod contract;
+mod elsewhere;
 mod files;
 mod nats;
+mod permissions;
 mod poisoned;
 mod risks;
 

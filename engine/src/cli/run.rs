@@ -111,7 +111,7 @@ pub async fn supervise(
             ran_us: clock.now_us().saturating_sub(began_us),
         };
         let wait = retry.after(chain(&error), end);
-        if until_end && retry.in_a_row > TRIES_UNTIL_END {
+        if until_end && retry.is_enough() {
             return Err(error);
         }
         tokio::select! {
@@ -145,8 +145,8 @@ fn may_pass(error: &Error, was_opened: bool, until_end: bool) -> bool {
     error.kind() == ErrorKind::Unavailable && (was_opened || (is_unreachable && !until_end))
 }
 
-/// How many errors in a row a run with an end survives, some three minutes: its caller waits for the end.
-const TRIES_UNTIL_END: u32 = 9;
+/// So many errors in a row end a run with an end, after some two minutes: its caller waits for the end.
+const ERRORS_UNTIL_END: u32 = 9;
 
 /// How a run of the shard ended that an error stopped.
 #[derive(Debug, Clone, Copy)]
@@ -198,6 +198,11 @@ impl Retry {
             tracing::debug!(wait_s, "shard could not start yet");
         }
         wait
+    }
+
+    /// Whether a run with an end has seen enough errors.
+    fn is_enough(&self) -> bool {
+        self.in_a_row >= ERRORS_UNTIL_END
     }
 }
 
@@ -360,6 +365,32 @@ mod tests {
         assert_eq!(wait(0, 59_999_999), 30);
         assert_eq!([wait(0, 60_000_000), wait(0, 0)], [1, 2]);
         assert_eq!([wait(1, 0), wait(0, 0)], [1, 2]);
+    }
+
+    #[test]
+    fn nine_errors_in_a_row_end_a_run_with_an_end_whatever_they_say() {
+        let mut retry = Retry::default();
+        let mut fails = |messages, ran_us| {
+            let end = Ended {
+                was_acquired: messages > 0,
+                messages,
+                ran_us,
+            };
+            retry.after(format!("down {messages} {ran_us}"), end);
+            retry.is_enough()
+        };
+        for in_a_row in 1..9 {
+            assert!(!fails(0, in_a_row), "{in_a_row}");
+        }
+        assert!(fails(0, 9));
+        // Work in between, be it one message or a minute, makes the next error the first again.
+        for work in [(1, 0), (0, 60_000_000)] {
+            assert!(!fails(work.0, work.1));
+            for in_a_row in 2..9 {
+                assert!(!fails(0, 0), "{in_a_row}");
+            }
+            assert!(fails(0, 59_999_999));
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod live;
 mod live_values;
 mod maintenance;
 mod overflow;
+mod publishing;
 mod readers;
 mod real_data;
 mod real_inputs;

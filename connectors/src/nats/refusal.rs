@@ -1,0 +1,311 @@
+//! What a server says no to, as an error: what a person must change, or a fault that may pass.
+//!
+//! Everything that is known only by the text or the code of a server's answer is here. Does no I/O.
+
+use super::{NatsOptions, address};
+use crate::error::{Cause, Error};
+use async_nats::{
+    ConnectError, ConnectErrorKind,
+    jetstream::{
+        self, ErrorCode,
+        context::{RequestError, RequestErrorKind},
+    },
+    rustls,
+};
+use std::{error::Error as _, io};
+
+/// A permission that the server denied to our user.
+///
+/// The server answers nothing to what it denies: it says so apart, and the client waits in vain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Denied {
+    action: Action,
+    subject: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Publish,
+    Subscribe,
+    /// Naming a subject for the answer.
+    Reply,
+}
+
+/// How nats-server begins to say what it denied, since 2.0; a quoted subject follows.
+const DENIALS: [(&str, Action); 3] = [
+    ("Permissions Violation for Publish to ", Action::Publish),
+    (
+        "Permissions Violation for Subscription to ",
+        Action::Subscribe,
+    ),
+    (
+        "Permissions Violation for Publish with Reply of ",
+        Action::Reply,
+    ),
+];
+
+impl Denied {
+    /// What an error of the server denies; `None` when it is about something else.
+    pub(super) fn read(error: &str) -> Option<Self> {
+        let read = |(begin, action): &(&str, Action)| {
+            let quoted = error.strip_prefix(begin)?.strip_prefix('"')?;
+            let end = quoted.find("\" using queue ").or(quoted.rfind('"'))?;
+            let subject = quoted[..end].to_owned();
+            Some(Denied {
+                action: *action,
+                subject,
+            })
+        };
+        DENIALS.iter().find_map(read)
+    }
+
+    /// Whether reading or publishing cannot go on. A consumer that is not deleted ends by itself.
+    pub(super) fn matters(&self, options: &NatsOptions) -> bool {
+        let deleting = format!("{}.CONSUMER.DELETE.", options.api());
+        !self.subject.starts_with(&deleting)
+    }
+
+    /// Whether a message to this subject gets no acknowledgement.
+    pub(super) fn concerns(&self, subject: &str) -> bool {
+        self.action != Action::Publish || self.subject == subject
+    }
+
+    /// The error, with what to permit.
+    pub(super) fn error(&self, options: &NatsOptions) -> Error {
+        let doing = match self.action {
+            Action::Publish => "publish to",
+            Action::Subscribe => "subscribe to",
+            Action::Reply => "ask for an answer at",
+        };
+        options.unsuitable(
+            format!(
+                "the server does not permit us to {doing} `{}`",
+                self.subject
+            ),
+            format!(
+                "permit this user to {doing} `{}`; docs/configuration.md lists what a user needs",
+                self.to_permit(options)
+            ),
+        )
+    }
+
+    /// The subjects to permit: another name comes with each consumer and each inbox.
+    fn to_permit(&self, options: &NatsOptions) -> String {
+        let consumers = format!("{}.CONSUMER.", options.api());
+        let stream = format!(".{}.", options.stream);
+        if let Some(asked) = self.subject.strip_prefix(&consumers)
+            && let Some((what, _)) = asked.split_once(&stream)
+        {
+            return format!("{consumers}{what}{stream}>");
+        }
+        match self.subject.split_once('.') {
+            Some((inbox, _)) if self.action != Action::Publish => format!("{inbox}.>"),
+            _ => self.subject.clone(),
+        }
+    }
+}
+
+/// A connection that was not made.
+pub(super) fn of_connection(options: &NatsOptions, error: ConnectError) -> Error {
+    let url = address::shown(&options.url);
+    let credentials = [
+        ConnectErrorKind::Authentication,
+        ConnectErrorKind::AuthorizationViolation,
+    ];
+    if credentials.contains(&error.kind()) {
+        return options.unsuitable(
+            format!("{url} refused us: {error}"),
+            "check source.user and source.password, source.token, source.nkey or source.credentials; the URL may \
+             have a user and password, too".into(),
+        );
+    }
+    if let Some(fault) = tls_fault(&error) {
+        return options.unsuitable(
+            format!("TLS with {url} failed: {fault}"),
+            "check source.tls_ca, and source.tls_certificate and source.tls_key if the server wants to know \
+             its clients"
+                .into(),
+        );
+    }
+    options.unreachable("NATS", error.into())
+}
+
+/// What TLS refused, which no second try changes.
+fn tls_fault(error: &ConnectError) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(fault) = inner.or_else(|| error.downcast_ref::<rustls::Error>()) {
+            return Some(fault.to_string());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// A question to JetStream without an answer. Nothing at its subjects means that JetStream is off, or elsewhere.
+pub(super) fn of_request(options: &NatsOptions, error: RequestError) -> Error {
+    match error.kind() {
+        RequestErrorKind::NoResponders => Error::Unanswered {
+            stream: options.stream.clone(),
+            api: options.api(),
+        },
+        _ => options.unreachable("JetStream", error.into()),
+    }
+}
+
+/// An error that a call of the client returned: JetStream's answer, or a fault that may pass.
+pub(super) fn of_call<E>(options: &NatsOptions, doing: &'static str, error: E) -> Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match api_error(&error) {
+        Some(answer) => of_answer(options, doing, answer),
+        None => options.failed(doing, Cause::from(error)),
+    }
+}
+
+/// JetStream's answer that is an error.
+pub(super) fn of_answer(
+    options: &NatsOptions,
+    doing: &'static str,
+    error: &jetstream::Error,
+) -> Error {
+    match remedy(error.error_code()) {
+        Some(hint) => options.unsuitable(format!("{doing} failed: {error}"), hint.into()),
+        None => options.failed(doing, error.clone().into()),
+    }
+}
+
+/// The JetStream error code behind a client's error, if there is one.
+pub(super) fn code(error: &dyn std::error::Error) -> Option<ErrorCode> {
+    api_error(error).map(jetstream::Error::error_code)
+}
+
+/// What JetStream answered, behind a client's error, if it did.
+fn api_error(error: &dyn std::error::Error) -> Option<&jetstream::Error> {
+    error.source()?.downcast_ref::<jetstream::Error>()
+}
+
+/// What mends an answer of JetStream that will not change by itself.
+fn remedy(code: ErrorCode) -> Option<&'static str> {
+    Some(match code {
+        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+            "start nats-server with -js, and enable JetStream for this account"
+        }
+        ErrorCode::MAXIMUM_CONSUMERS_LIMIT => {
+            "raise max_consumers of the stream and the account; a consumer of a process that was killed goes \
+             after 60 s"
+        }
+        ErrorCode::STREAM_SUBJECT_OVERLAP => {
+            "another stream takes these subjects: set source.stream to it, or source.subjects to others"
+        }
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::MEMORY_RESOURCES_EXCEEDED => {
+            "raise the account's JetStream limits, or those of the server"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn options() -> NatsOptions {
+        NatsOptions::new("nats://h", "USAGE")
+    }
+
+    #[test]
+    fn each_text_of_a_denial_names_its_subject_and_what_to_permit() {
+        let asks = "permit this user to";
+        let lists = "; docs/configuration.md lists what a user needs";
+        for (text, denies, permit) in [
+            (
+                r#"Permissions Violation for Publish to "usage.a""#,
+                "publish to `usage.a`",
+                "publish to `usage.a`",
+            ),
+            (
+                r#"Permissions Violation for Publish to "$JS.API.STREAM.INFO.USAGE""#,
+                "publish to `$JS.API.STREAM.INFO.USAGE`",
+                "publish to `$JS.API.STREAM.INFO.USAGE`",
+            ),
+            (
+                r#"Permissions Violation for Publish to "$JS.API.CONSUMER.CREATE.USAGE.tollgate-1""#,
+                "publish to `$JS.API.CONSUMER.CREATE.USAGE.tollgate-1`",
+                "publish to `$JS.API.CONSUMER.CREATE.USAGE.>`",
+            ),
+            (
+                r#"Permissions Violation for Publish to "$JS.API.CONSUMER.MSG.NEXT.USAGE.tollgate-1""#,
+                "publish to `$JS.API.CONSUMER.MSG.NEXT.USAGE.tollgate-1`",
+                "publish to `$JS.API.CONSUMER.MSG.NEXT.USAGE.>`",
+            ),
+            (
+                r#"Permissions Violation for Subscription to "_INBOX.Ab1.*""#,
+                "subscribe to `_INBOX.Ab1.*`",
+                "subscribe to `_INBOX.>`",
+            ),
+            (
+                r#"Permissions Violation for Subscription to "a.b" using queue "q""#,
+                "subscribe to `a.b`",
+                "subscribe to `a.>`",
+            ),
+            (
+                r#"Permissions Violation for Publish with Reply of "_INBOX.Ab1.c""#,
+                "ask for an answer at `_INBOX.Ab1.c`",
+                "ask for an answer at `_INBOX.>`",
+            ),
+        ] {
+            let error = Denied::read(text).unwrap().error(&options());
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "stream `USAGE`: the server does not permit us to {denies}\n  hint: {asks} {permit}{lists}"
+                )
+            );
+        }
+        for other in [
+            "Authorization Violation",
+            "Permissions Violation",
+            "Permissions Violation for Publish to nothing",
+            "Maximum Connections Exceeded",
+        ] {
+            assert_eq!(Denied::read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_consumer_that_cannot_be_deleted_does_not_matter() {
+        let publish = |subject: &str| Denied {
+            action: Action::Publish,
+            subject: subject.to_owned(),
+        };
+        let mut hub = options();
+        hub.domain = Some("hub".into());
+        let deleting = publish("$JS.API.CONSUMER.DELETE.USAGE.tollgate-1");
+        assert!(!deleting.matters(&options()) && deleting.matters(&hub));
+        assert!(!publish("$JS.hub.API.CONSUMER.DELETE.USAGE.tollgate-1").matters(&hub));
+        assert!(publish("$JS.API.CONSUMER.CREATE.USAGE.tollgate-1").matters(&options()));
+    }
+
+    #[test]
+    fn an_answer_that_will_not_change_says_what_to_do() {
+        let answer = |code: u64| {
+            let error = format!(r#"{{"code":400,"err_code":{code},"description":"no"}}"#);
+            let error: jetstream::Error = serde_json::from_str(&error).unwrap();
+            of_answer(&options(), "asking", &error)
+        };
+        for code in [10039, 10076, 10026, 10065, 10002, 10047, 10028] {
+            assert_eq!(answer(code).kind(), ErrorKind::Invalid, "{code}");
+        }
+        // JetStream is temporarily unavailable.
+        assert_eq!(answer(10008).kind(), ErrorKind::Unavailable);
+    }
+}

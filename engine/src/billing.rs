@@ -11,9 +11,9 @@ use crate::{
     catalog::{Catalog, table},
     clock::Clock,
     config::BillingSettings,
-    error::{Error, Result, query_error},
+    error::{Error, Result, chain, query_error},
     period::Period,
-    view::{InError, Totals, Unfinished, View, one_batch},
+    view::{Faulty, InError, Totals, Unfinished, View, one_batch},
 };
 use arrow::{
     array::{
@@ -35,7 +35,7 @@ use tollgate_sql::{
         basis::{self, Basis, RatedBy, Usage},
         tables::{invoices_batch, line_items_batch, line_items_schema},
     },
-    rating::{Charge, rate},
+    rating::{Charge, Unrated, rate},
     schema,
 };
 
@@ -61,7 +61,7 @@ pub struct Issued {
 pub struct Drafts {
     /// The invoice of every customer with a charge, by customer.
     pub invoices: Vec<Invoice>,
-    /// Customers who get no invoice until their usage is mended, and why, in order.
+    /// Customers who get no invoice until their usage or a price is mended, and why, in order.
     pub in_error: BTreeSet<InError>,
     /// The one customer that is asked for, and the drafts of the others.
     only: Option<String>,
@@ -113,11 +113,11 @@ pub fn invoices_schema() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Drafts the invoice of every customer with usage in the period. A customer whose usage is in error in any meter has
-/// none: what is left of it would be a wrong number.
+/// Drafts the invoice of every customer with usage in the period. A customer whose usage is in error in any meter, or
+/// for whom a price has no answer, has none: what is left would be a wrong number.
 ///
 /// # Errors
-/// There is no such plan, or a price fails.
+/// There is no such plan, or a price fails and it cannot be told for which customer.
 pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> Result<Drafts> {
     draft_on(view, plan(view, settings)?, period).await
 }
@@ -138,7 +138,9 @@ async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result
             .await?;
         in_error.extend(windows_in_error);
         note_rating(view.catalog(), &session, price, &mut rated_by)?;
-        for charge in rate(&session, price).await? {
+        let rated = rate(&session, price).await?;
+        in_error.extend(rated.in_error.iter().map(unrated));
+        for charge in rated.charges {
             charges
                 .entry(charge.customer.clone())
                 .or_default()
@@ -146,18 +148,30 @@ async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result
         }
     }
     let cut = cut(view).await?;
-    let assemble = |(customer, charges): (&String, &Vec<Charge>)| {
+    charges.retain(|customer, _| !in_error.iter().any(|known| known.customer == *customer));
+    let mut invoices = Vec::with_capacity(charges.len());
+    for (customer, charges) in &charges {
         let terms = Terms {
             customer,
             plan,
             period: period.into(),
             cut: &cut,
         };
-        Ok(invoice::assemble(&terms, charges)?)
-    };
-    charges.retain(|customer, _| !in_error.iter().any(|known| known.customer == *customer));
+        match invoice::assemble(&terms, charges) {
+            Ok(invoice) => invoices.push(invoice),
+            // Amounts that fit by themselves may be too many digits together: it is this customer's invoice alone.
+            Err(error @ tollgate_sql::Error::Money(_)) => {
+                in_error.insert(InError {
+                    customer: customer.clone(),
+                    what: Faulty::Invoice,
+                    reason: format!("no invoice can be made of its charges: {}", chain(&error)),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(Drafts {
-        invoices: charges.iter().map(assemble).collect::<Result<_>>()?,
+        invoices,
         in_error,
         only: None,
         others: Vec::new(),
@@ -165,6 +179,14 @@ async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result
         usage: usage_of_all(view.catalog(), &totals)?,
         rated_by,
     })
+}
+
+fn unrated(unrated: &Unrated) -> InError {
+    InError {
+        customer: unrated.customer.clone(),
+        what: Faulty::Price,
+        reason: unrated.to_string(),
+    }
 }
 
 /// Notes what a price is, and what the rate tables are that its session has.
@@ -228,7 +250,7 @@ pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
         let (session, _) = view
             .period_session(&period, &price.query, &totals, nobody)
             .await?;
-        rate(&session, price).await?;
+        rate(&session, price).await?.whole()?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Everything that can stop the engine, and the exit code it ends in.
 
-use crate::view::InError;
+use crate::view::{Faulty, InError};
 use datafusion::error::DataFusionError;
 use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::ErrorKind;
@@ -53,13 +53,12 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
-    /// Customers got no invoice, because some of their usage is in error; all others were dealt with.
+    /// Customers got no invoice, because their usage or a price is in error for them; all others were dealt with.
     #[error(
-        "no invoice for {}\n  hint: SELECT window_start, subject, error FROM the meter WHERE error IS NOT NULL shows the \
-         windows; all other customers are invoiced", each_in_error(.in_error)
+        "no invoice for {}\n  hint: {}all other customers are invoiced", each_in_error(.in_error), where_to_look(.in_error)
     )]
     InError {
-        /// Whose usage, of which meter, and why.
+        /// Who, what is in error, and why.
         in_error: BTreeSet<InError>,
     },
     /// The audit found differences; they were printed.
@@ -220,19 +219,32 @@ pub(crate) fn printable(text: &str) -> String {
     line
 }
 
-/// Each customer, the meter and why, a line each.
+/// Each customer, what is in error and why, a line each.
 fn each_in_error(in_error: &BTreeSet<InError>) -> String {
     let line = |known: &InError| {
-        format!(
-            "customer `{}`: meter `{}`, subject `{}`: {}",
-            printable(&known.customer),
-            known.meter,
-            printable(&known.subject),
-            printable(&known.reason)
-        )
+        let customer = printable(&known.customer);
+        let reason = printable(&known.reason);
+        match &known.what {
+            Faulty::Usage { meter, subject } => {
+                let subject = printable(subject);
+                format!("customer `{customer}`: meter `{meter}`, subject `{subject}`: {reason}")
+            }
+            Faulty::Price | Faulty::Invoice => format!("customer `{customer}`: {reason}"),
+        }
     };
     let lines: Vec<String> = in_error.iter().map(line).collect();
     lines.join("\n  ")
+}
+
+/// How the windows are found that are in error, if usage is.
+fn where_to_look(in_error: &BTreeSet<InError>) -> &'static str {
+    let is_usage = |known: &InError| matches!(known.what, Faulty::Usage { .. });
+    match in_error.iter().any(is_usage) {
+        true => {
+            "SELECT window_start, subject, error FROM the meter WHERE error IS NOT NULL shows the windows; "
+        }
+        false => "",
+    }
 }
 
 /// True when a query failed because the store could not be read, which may pass.

@@ -577,17 +577,31 @@ pub struct Totals {
     pub in_error: Vec<InError>,
 }
 
-/// Usage that cannot be told, because some of it is in error.
+/// What keeps a customer from an invoice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InError {
-    /// Who would pay for it.
+    /// Who would pay.
     pub customer: String,
-    /// The meter.
-    pub meter: String,
-    /// Whose usage it is.
-    pub subject: String,
-    /// Why, as the meter's column `error` says.
+    /// What is in error.
+    pub what: Faulty,
+    /// Why.
     pub reason: String,
+}
+
+/// What is in error.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Faulty {
+    /// Usage that cannot be told; the reason is the meter's column `error`.
+    Usage {
+        /// The meter.
+        meter: String,
+        /// Whose usage it is.
+        subject: String,
+    },
+    /// A price that has no answer for the customer; the reason names it.
+    Price,
+    /// Charges of which no invoice can be made.
+    Invoice,
 }
 
 /// The rows that have values, without the column `error`; the others are noted.
@@ -598,8 +612,10 @@ fn apart(meter: &Meter, rows: &RecordBatch, in_error: &mut Vec<InError>) -> Resu
     for row in (0..rows.num_rows()).filter(|row| faults.is_valid(*row)) {
         in_error.push(InError {
             customer: text("customer").value(row).to_owned(),
-            meter: meter.definition().name.clone(),
-            subject: text("subject").value(row).to_owned(),
+            what: Faulty::Usage {
+                meter: meter.definition().name.clone(),
+                subject: text("subject").value(row).to_owned(),
+            },
             reason: faults.value(row).to_owned(),
         });
     }

@@ -129,6 +129,16 @@ pub enum Error {
     },
 }
 
+/// Whether an error is one of the values that were given, and not of the machine.
+pub(crate) fn is_of_values(error: &DataFusionError) -> bool {
+    !matches!(
+        error.find_root(),
+        DataFusionError::ResourcesExhausted(_)
+            | DataFusionError::IoError(_)
+            | DataFusionError::ObjectStore(_)
+    )
+}
+
 /// What the caller should do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {

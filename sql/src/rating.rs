@@ -6,6 +6,7 @@
 //! tables, so that a draft, a preview and the final invoice agree.
 
 mod answer;
+mod apart;
 mod keys;
 mod purity;
 mod quantity;
@@ -14,7 +15,7 @@ mod tests;
 
 use crate::{
     definitions::PriceDefinition,
-    error::{Error, Result},
+    error::{Error, Location, Result},
     money::Exact,
     session,
 };
@@ -27,6 +28,7 @@ use datafusion::{
     physical_plan::collect,
     prelude::SessionContext,
 };
+use std::{collections::BTreeMap, fmt};
 
 /// One row of a price's answer: what becomes one line item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,18 +49,107 @@ pub struct Charge {
     pub currency: String,
 }
 
+/// What a price makes of all customers' usage.
+#[derive(Debug, Default)]
+pub struct Rated {
+    /// What is charged, in order.
+    pub charges: Vec<Charge>,
+    /// Customers for whom the price has no answer, in order. They have no charge.
+    pub in_error: Vec<Unrated>,
+}
+
+/// A customer for whom a price has no answer, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unrated {
+    /// Who would pay.
+    pub customer: String,
+    /// The price.
+    pub price: String,
+    /// Where it is defined.
+    pub at: Location,
+    /// What is wrong, naming the customer.
+    pub problem: String,
+    /// What to change.
+    pub hint: String,
+}
+
+impl fmt::Display for Unrated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unrated {
+            price,
+            at,
+            problem,
+            hint,
+            ..
+        } = self;
+        write!(f, "{at}: price `{price}`: {problem}; {hint}")
+    }
+}
+
+impl Rated {
+    /// The charges, when the price has an answer for every customer.
+    ///
+    /// # Errors
+    /// [`Error::PriceResult`] for the first customer for whom it has none.
+    pub fn whole(self) -> Result<Vec<Charge>> {
+        match self.in_error.into_iter().next() {
+            None => Ok(self.charges),
+            Some(first) => Err(Error::PriceResult {
+                price: first.price,
+                at: first.at,
+                problem: first.problem,
+                hint: first.hint,
+            }),
+        }
+    }
+
+    /// Notes that a price has no answer for a customer.
+    fn note(
+        &mut self,
+        price: &PriceDefinition,
+        customer: &str,
+        problem: impl Into<String>,
+        hint: &str,
+    ) {
+        self.in_error.push(Unrated {
+            customer: customer.to_owned(),
+            price: price.name.clone(),
+            at: price.at.clone(),
+            problem: problem.into(),
+            hint: hint.to_owned(),
+        });
+    }
+
+    /// Leaves the first reason of each customer, and no charge of a customer that has one: a part of what is due is a
+    /// wrong number.
+    fn settle(&mut self) {
+        let mut first = BTreeMap::new();
+        for unrated in self.in_error.drain(..) {
+            first.entry(unrated.customer.clone()).or_insert(unrated);
+        }
+        self.charges
+            .retain(|charge| !first.contains_key(&charge.customer));
+        self.in_error = first.into_values().collect();
+        self.charges
+            .sort_by(|left, right| sort_key(left).cmp(&sort_key(right)));
+    }
+}
+
 /// Evaluates one price for every customer in the session's tables. The session holds each meter's
 /// period totals under the meter's name.
 ///
 /// Charges are ordered by customer, then dimensions (NULL first), then quantity and amount, so the same
-/// tables give the same charges in the same order. A price over empty tables has none.
+/// tables give the same charges in the same order. A price over empty tables has none. A fault that is one customer's
+/// stays with that customer: a NULL amount, a number that does not fit, more quantity than was used, and an evaluation
+/// that fails on the customer's rows.
 ///
 /// # Errors
-/// [`Error::Price`] when the query cannot be planned or fails on its rows; [`Error::PriceResult`] when it
+/// [`Error::Price`] when the query cannot be planned, or fails where it cannot be told for which customer;
+/// [`Error::PriceResult`] when it
 /// is not one pure SELECT, or its answer is not what a price must return: `customer` text, `amount` an
 /// integer or decimal, `quantity` the same, the rest text, numbers, dates, times or booleans; no NULL
-/// customer or amount. The messages name the price, its place and, where there is one, the customer.
-pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<Vec<Charge>> {
+/// customer. The messages name the price and its place.
+pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<Rated> {
     let failed = |source: DataFusionError| Error::Price {
         price: price.name.clone(),
         at: price.at.clone(),
@@ -73,14 +164,17 @@ pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<V
     // As written: optimized away, a float constant has already been turned into a decimal.
     check_exact(price, &written)?;
     keys::check(price, &plan)?;
-    let batches = execute(context, &plan).await.map_err(failed)?;
-    let mut charges = Vec::with_capacity(batches.iter().map(|batch| batch.num_rows()).sum());
+    let mut rated = Rated::default();
+    let batches = match execute(context, &plan).await {
+        Ok(batches) => batches,
+        Err(error) => apart::evaluate(context, price, (&written, &plan), error, &mut rated).await?,
+    };
     for batch in &batches {
-        columns.read(price, batch, &mut charges)?;
+        columns.read(price, batch, &mut rated)?;
     }
-    quantity::check(context, price, &plan, &charges).await?;
-    charges.sort_by(|left, right| sort_key(left).cmp(&sort_key(right)));
-    Ok(charges)
+    quantity::check(context, price, &plan, &mut rated).await?;
+    rated.settle();
+    Ok(rated)
 }
 
 /// Runs a plan that has been optimized; a `DataFrame` would optimize it again.

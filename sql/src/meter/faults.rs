@@ -17,7 +17,7 @@ use super::{
 use crate::{
     aggregates::{fault::About, wide},
     definitions::Frame,
-    error::Result,
+    error::{Result, is_of_values},
     schema,
 };
 use arrow::{
@@ -261,16 +261,6 @@ impl Meter {
         let panes = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
         columns_of(&panes, &self.layout.state)
     }
-}
-
-/// Whether an error is one of the values that were given, and not of the machine.
-pub(super) fn is_of_values(error: &DataFusionError) -> bool {
-    !matches!(
-        error.find_root(),
-        DataFusionError::ResourcesExhausted(_)
-            | DataFusionError::IoError(_)
-            | DataFusionError::ObjectStore(_)
-    )
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> PlanResult<&'a ArrayRef> {

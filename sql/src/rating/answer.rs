@@ -1,7 +1,11 @@
 //! Reads the answer of a price's query, and says what is wrong with it.
 
-use super::{Charge, refused};
-use crate::{definitions::PriceDefinition, error::Result, money::Exact};
+use super::{Charge, Rated, refused};
+use crate::{
+    definitions::PriceDefinition,
+    error::Result,
+    money::{Exact, MoneyError},
+};
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
     compute::cast,
@@ -52,12 +56,12 @@ impl Columns {
         Ok(())
     }
 
-    /// Reads every row of a batch into a charge.
+    /// Reads every row of a batch into a charge, or notes why its customer has none.
     pub(super) fn read(
         &self,
         price: &PriceDefinition,
         batch: &RecordBatch,
-        charges: &mut Vec<Charge>,
+        rated: &mut Rated,
     ) -> Result<()> {
         let customers = text_column(price, batch.column(self.customer))?;
         let dimensions = self.dimensions.iter().map(|(name, index)| {
@@ -67,10 +71,21 @@ impl Columns {
         for row in 0..batch.num_rows() {
             let customer = text_at(&customers, row)
                 .ok_or_else(|| refused(price, "a row has a NULL `customer`", NO_CUSTOMER))?;
-            let number = |index: usize| number_at(price, batch.column(index), row, &customer);
-            let amount = number(self.amount)?.ok_or_else(|| null_amount(price, &customer))?;
-            let quantity = self.quantity.map(number).transpose()?.flatten();
-            charges.push(Charge {
+            let numbers = self.numbers(batch, row);
+            let (amount, quantity) = match numbers {
+                Ok((Some(amount), quantity)) => (amount, quantity),
+                Ok((None, _)) => {
+                    let problem = format!("the amount is NULL for customer `{customer}`");
+                    rated.note(price, &customer, problem, NO_AMOUNT);
+                    continue;
+                }
+                Err(error) => {
+                    let problem = format!("customer `{customer}`: {error}");
+                    rated.note(price, &customer, problem, "keep numbers within 38 digits");
+                    continue;
+                }
+            };
+            rated.charges.push(Charge {
                 price: price.name.clone(),
                 price_version: price.version,
                 dimensions: dimensions
@@ -85,18 +100,24 @@ impl Columns {
         }
         Ok(())
     }
+
+    /// The amount and the quantity of a row.
+    fn numbers(
+        &self,
+        batch: &RecordBatch,
+        row: usize,
+    ) -> Result<(Option<Exact>, Option<Exact>), MoneyError> {
+        let number = |index: usize| Exact::from_array(batch.column(index), row);
+        let quantity = self.quantity.map(number).transpose()?.flatten();
+        Ok((number(self.amount)?, quantity))
+    }
 }
 
 const NO_CUSTOMER: &str =
     "use an inner join with whatever names the customer, or filter such rows out";
 
-fn null_amount(price: &PriceDefinition, customer: &str) -> crate::Error {
-    refused(
-        price,
-        format!("the amount is NULL for customer `{customer}`"),
-        "a rate or quantity is missing: add it, or write coalesce(..., 0) where nothing is due",
-    )
-}
+const NO_AMOUNT: &str =
+    "a rate or quantity is missing: add it, or write coalesce(..., 0) where nothing is due";
 
 /// Refuses two columns of one name, which SQL allows when they come from different tables.
 fn check_names(price: &PriceDefinition, schema: &Schema) -> Result<()> {
@@ -172,16 +193,4 @@ fn text_column(price: &PriceDefinition, column: &ArrayRef) -> Result<StringArray
 
 fn text_at(column: &StringArray, row: usize) -> Option<String> {
     column.is_valid(row).then(|| column.value(row).to_owned())
-}
-
-fn number_at(
-    price: &PriceDefinition,
-    column: &ArrayRef,
-    row: usize,
-    customer: &str,
-) -> Result<Option<Exact>> {
-    Exact::from_array(column, row).map_err(|error| {
-        let problem = format!("customer `{customer}`: {error}");
-        refused(price, problem, "keep numbers within 38 digits")
-    })
 }

@@ -1,7 +1,7 @@
 //! A quantity that is one measure, or its sum, is at most what was measured: more means that a join counted
 //! usage twice.
 
-use super::{Charge, refused};
+use super::Rated;
 use crate::{
     definitions::PriceDefinition,
     error::{Error, Result},
@@ -9,11 +9,10 @@ use crate::{
 };
 use datafusion::{
     arrow::{array::AsArray, datatypes::DataType},
-    common::{Column, DFSchema, ScalarValue, TableReference},
+    common::{Column, DFSchema, TableReference},
     error::{DataFusionError, Result as Planned},
-    execution::FunctionRegistry,
-    logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, when},
-    prelude::{SessionContext, lit},
+    logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan},
+    prelude::SessionContext,
 };
 use std::collections::BTreeMap;
 
@@ -24,14 +23,14 @@ struct Origin {
     column: String,
 }
 
-/// Refuses charges whose quantities are more than their customer's usage.
+/// Notes customers whose quantities are more than their usage.
 ///
 /// What is used is added up from positive values alone: a price may leave out what was taken back.
 pub(super) async fn check(
     context: &SessionContext,
     price: &PriceDefinition,
     plan: &LogicalPlan,
-    charges: &[Charge],
+    rated: &mut Rated,
 ) -> Result<()> {
     let Some(measure) = measure(plan) else {
         return Ok(());
@@ -42,33 +41,44 @@ pub(super) async fn check(
         at: price.at.clone(),
         source: Box::new(source),
     })?;
-    let mut billed: BTreeMap<&str, Exact> = BTreeMap::new();
-    for charge in charges {
-        let Some(quantity) = charge.quantity.filter(|quantity| !quantity.is_negative()) else {
-            continue;
-        };
-        let so_far = billed
-            .entry(&charge.customer)
-            .or_insert_with(|| Exact::from(0_i64));
-        *so_far = so_far.checked_add(quantity)?;
+    let zero = Exact::from(0_i64);
+    let mut billed: BTreeMap<String, Sum> = BTreeMap::new();
+    for charge in &rated.charges {
+        if let Some(quantity) = charge.quantity.filter(|quantity| !quantity.is_negative()) {
+            let so_far = billed.entry(charge.customer.clone());
+            add(so_far.or_insert(Some(zero)), quantity);
+        }
     }
     for (customer, billed) in billed {
-        let used = used
-            .get(customer)
-            .copied()
-            .unwrap_or_else(|| Exact::from(0_i64));
-        if billed > used {
+        let used = used.get(&customer).copied().unwrap_or(Some(zero));
+        let is_more = match (billed, used) {
+            (Some(billed), Some(used)) => billed > used,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if is_more {
+            let number = |sum: Sum| sum.map_or("a number of 39 digits".into(), |s| s.to_string());
             let problem = format!(
-                "the quantity of customer `{customer}` is {billed}, but `{}` of `{}` is {used} for that customer",
-                measure.column, measure.relation
+                "the quantity of customer `{customer}` is {}, but `{}` of `{}` is {} for that customer",
+                number(billed),
+                measure.column,
+                measure.relation,
+                number(used)
             );
             let hint = "a join finds several rows for one row of usage: give the rate table a PRIMARY KEY and join on \
                         all of it; where usage is meant to be billed on several lines, leave `quantity` out of all \
                         but one";
-            return Err(refused(price, problem, hint));
+            rated.note(price, &customer, problem, hint);
         }
     }
     Ok(())
+}
+
+/// A sum, or `None` when it has more digits than a number can have.
+type Sum = Option<Exact>;
+
+fn add(sum: &mut Sum, value: Exact) {
+    *sum = sum.and_then(|sum| sum.checked_add(value).ok());
 }
 
 /// The measure that the quantity is made of, if that is all that it is made of and the customer is the
@@ -174,35 +184,24 @@ fn bare_column<'a>(expr: &'a Expr, input: &DFSchema) -> Option<&'a Column> {
 }
 
 /// What each customer used of a measure.
-async fn used(context: &SessionContext, measure: &Origin) -> Planned<BTreeMap<String, Exact>> {
-    let column = |name: &str| Expr::Column(Column::from_name(name));
-    let table = context.table(measure.relation.clone()).await?;
-    let data_type = table
-        .schema()
-        .field_with_unqualified_name(&measure.column)?
-        .data_type();
-    let zero = lit(ScalarValue::new_zero(data_type)?);
-    let value = column(&measure.column);
-    let positive = when(value.clone().gt(zero.clone()), value).otherwise(zero)?;
-    let sum = context
-        .state()
-        .udaf("sum")?
-        .call(vec![positive])
-        .alias("used");
-    let rows = table
-        .aggregate(vec![column("customer")], vec![sum])?
+async fn used(context: &SessionContext, measure: &Origin) -> Planned<BTreeMap<String, Sum>> {
+    let rows = context
+        .table(measure.relation.clone())
+        .await?
+        .select_columns(&["customer", &measure.column])?
         .collect()
         .await?;
     let mut used = BTreeMap::new();
     for batch in &rows {
         let customers = batch["customer"].as_string::<i32>();
         for row in 0..batch.num_rows() {
-            let sum = Exact::from_array(&batch["used"], row);
-            let sum = sum.map_err(|error| DataFusionError::External(Box::new(error)))?;
-            used.insert(
-                customers.value(row).to_owned(),
-                sum.unwrap_or_else(|| Exact::from(0_i64)),
-            );
+            let value = Exact::from_array(&batch[measure.column.as_str()], row);
+            let value = value.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            let sum = used.entry(customers.value(row).to_owned());
+            let sum = sum.or_insert(Some(Exact::from(0_i64)));
+            if let Some(value) = value.filter(|value| !value.is_negative()) {
+                add(sum, value);
+            }
         }
     }
     Ok(used)

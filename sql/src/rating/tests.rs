@@ -28,13 +28,18 @@ async fn session() -> SessionContext {
     context
 }
 
+/// The charges, when there is an answer for every customer.
+async fn charged(context: &SessionContext, query: &str) -> Result<Vec<Charge>> {
+    rate(context, &price(query)).await.and_then(Rated::whole)
+}
+
 async fn charges(query: &str) -> Vec<Charge> {
-    rate(&session().await, &price(query)).await.unwrap()
+    charged(&session().await, query).await.unwrap()
 }
 
 /// The message, and the innermost cause's where there is one.
 async fn refusal(query: &str) -> String {
-    let error = rate(&session().await, &price(query)).await.unwrap_err();
+    let error = charged(&session().await, query).await.unwrap_err();
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -415,7 +420,7 @@ async fn an_order_is_completed_by_all_columns() {
                 rows(reversed)
             );
             context.sql(&table).await.unwrap().collect().await.unwrap();
-            let charges = rate(&context, &price(query)).await.unwrap();
+            let charges = charged(&context, query).await.unwrap();
             let mut amounts: Vec<Exact> = charges.iter().map(|charge| charge.amount).collect();
             amounts.sort();
             let amounts: Vec<String> = amounts.iter().map(ToString::to_string).collect();
@@ -424,4 +429,5 @@ async fn an_order_is_completed_by_all_columns() {
     }
 }
 
+mod apart;
 mod joins;

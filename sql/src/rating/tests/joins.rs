@@ -44,12 +44,10 @@ async fn session() -> SessionContext {
 
 /// `customer quantity amount` of each charge, or the refusal.
 async fn rated(query: &str) -> Result<Vec<String>, String> {
-    let charges = rate(&session().await, &price(query))
-        .await
-        .map_err(|error| {
-            let cause = error.source().map(|cause| format!(": {cause}"));
-            format!("{error}{}", cause.unwrap_or_default())
-        })?;
+    let charges = charged(&session().await, query).await.map_err(|error| {
+        let cause = error.source().map(|cause| format!(": {cause}"));
+        format!("{error}{}", cause.unwrap_or_default())
+    })?;
     let shown = charges.iter().map(|charge| {
         let quantity = charge
             .quantity
@@ -195,4 +193,28 @@ async fn a_quantity_may_be_less_than_the_usage_or_something_else() {
     ] {
         assert_eq!(rated(query).await.unwrap(), expected, "{query}");
     }
+}
+
+#[tokio::test]
+async fn a_quantity_that_is_more_than_the_usage_holds_up_its_customer_alone() {
+    // globex finds one rate for each of its rows.
+    let once = "SELECT m.customer, SUM(m.n) AS quantity, SUM(m.n * r.rate) AS amount FROM m LEFT JOIN loose r
+                ON r.model = m.model AND (m.customer = 'acme' OR r.rate > 0.25) GROUP BY m.customer";
+    let rated = rate(&session().await, &price(once)).await.unwrap();
+    let charged: Vec<String> = rated
+        .charges
+        .iter()
+        .map(|charge| format!("{} {}", charge.customer, charge.amount))
+        .collect();
+    // 7 × 0.5 − 4 × 2.
+    assert_eq!(charged, ["globex -4.5"]);
+    let [acme] = rated.in_error.as_slice() else {
+        panic!("{:?}", rated.in_error)
+    };
+    assert_eq!(
+        acme.to_string(),
+        "prices.sql:7:1: price `tokens`: the quantity of customer `acme` is 243, but `n` of `m` is 123 for that customer; a \
+         join finds several rows for one row of usage: give the rate table a PRIMARY KEY and join on all of it; where usage \
+         is meant to be billed on several lines, leave `quantity` out of all but one"
+    );
 }

@@ -7,11 +7,11 @@ use crate::{
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
-use tollgate_connectors::{Table, lake::Lake};
+use tollgate_connectors::{Error::OtherTable, Table, lake::Lake};
 use tollgate_sql::{
     definitions::{Definitions, SourceFile},
     event_checks::EventChecks,
-    meter::Meter,
+    meter::{Fingerprint, Meter},
     schema,
 };
 
@@ -49,6 +49,9 @@ const LATENESS_KEY: &str = "tollgate.lateness_us";
 
 /// Configuration key of a meter's table: which definition its panes were made by.
 const FINGERPRINT_KEY: &str = "tollgate.fingerprint";
+
+/// Configuration key of a meter's table: the rule of that fingerprint. It is missing beside one of the first rule.
+const FINGERPRINT_RULE_KEY: &str = "tollgate.fingerprint_rule";
 
 /// The column that `events` is partitioned by.
 const EVENTS_PARTITION: &[&str] = &["ingest_day"];
@@ -117,19 +120,33 @@ impl Catalog {
     ) -> Result<Option<Box<dyn Table>>> {
         let name = table::meter(&meter.definition().name);
         let schema = metering::table_schema(meter);
-        let configuration = configuration(meter);
-        let table = lake.existing_as(&name, &schema, &[], &configuration);
-        Ok(table.await?.map(|table| Box::new(table) as Box<dyn Table>))
+        let wanted = configuration(meter);
+        let table = match lake.existing_as(&name, &schema, &[], &wanted).await {
+            Err(refused @ OtherTable { .. }) => {
+                let before = configuration_by_rule_1(meter);
+                let opened = lake.existing_as(&name, &schema, &[], &before).await;
+                opened.map_err(|_| refused)?
+            }
+            opened => opened?,
+        };
+        Ok(table.map(|table| Box::new(table) as Box<dyn Table>))
     }
 
     /// Opens a meter's table to write, creating it when it is missing.
     pub async fn create_meter(&self, lake: &Lake, meter: &Meter) -> Result<Box<dyn Table>> {
         let name = table::meter(&meter.definition().name);
         let schema = metering::table_schema(meter);
-        Ok(Box::new(
-            lake.table(&name, &schema, &[], &configuration(meter))
-                .await?,
-        ))
+        let wanted = configuration(meter);
+        let table = match lake.table(&name, &schema, &[], &wanted).await {
+            // It is there, so that it is not created with what it is compared with.
+            Err(refused @ OtherTable { .. }) => {
+                let before = configuration_by_rule_1(meter);
+                let opened = lake.table(&name, &schema, &[], &before).await;
+                opened.map_err(|_| refused)?
+            }
+            opened => opened?,
+        };
+        Ok(Box::new(table))
     }
 
     /// The meter with this name.
@@ -144,11 +161,24 @@ impl Catalog {
 fn configuration(meter: &Meter) -> BTreeMap<String, String> {
     let lateness_us = meter.definition().lateness_us;
     // A table's configuration stays as it was made: later versions are told by marks.
-    let first = meter.versions()[0].fingerprint;
+    let first = meter.versions()[0].fingerprint.value;
     BTreeMap::from([
         (FINGERPRINT_KEY.to_owned(), format!("{first:016x}")),
+        (
+            FINGERPRINT_RULE_KEY.to_owned(),
+            Fingerprint::RULE.to_string(),
+        ),
         (LATENESS_KEY.to_owned(), lateness_us.to_string()),
     ])
+}
+
+/// What is stored with a table from before fingerprints had a rule.
+fn configuration_by_rule_1(meter: &Meter) -> BTreeMap<String, String> {
+    let first = meter.versions()[0].fingerprint.by_rule_1;
+    let mut configuration = configuration(meter);
+    configuration.remove(FINGERPRINT_RULE_KEY);
+    configuration.insert(FINGERPRINT_KEY.to_owned(), format!("{first:016x}"));
+    configuration
 }
 
 /// The folder's `.sql` files by name, so that the order of definition does not depend on the disk.
@@ -192,4 +222,95 @@ fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
         file: path.display().to_string(),
         problem: format!("{what} cannot be read: {error}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn catalog(query: &str) -> Catalog {
+        let text = format!(
+            "CREATE EVENT TYPE call (n BIGINT NOT NULL) WITH (type = 'call');
+             CREATE METER calls WITH (window = '1 hour') AS {query};"
+        );
+        let file = SourceFile {
+            name: "f.sql".into(),
+            text,
+        };
+        let definitions = Definitions::parse(&[file]).unwrap();
+        let meter = Meter::plan(&definitions.meters[0], &definitions.event_types[0]).await;
+        Catalog {
+            definitions,
+            checks: Vec::new(),
+            meters: vec![Arc::new(meter.unwrap())],
+            rate_tables: Vec::new(),
+        }
+    }
+
+    const QUERY: &str = "SELECT subject, SUM(n) AS n FROM call GROUP BY subject";
+
+    /// What a table of the meter says of its definition.
+    async fn stored(lake: &Lake) -> (String, Option<String>) {
+        let table = lake.existing("meters/calls").await.unwrap().unwrap();
+        let value = |key: &str| table.configuration().get(key).cloned();
+        (value(FINGERPRINT_KEY).unwrap(), value(FINGERPRINT_RULE_KEY))
+    }
+
+    #[tokio::test]
+    async fn a_table_from_before_fingerprints_had_a_rule_is_opened_and_stays_as_it_is() {
+        for is_old in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let url = format!("file://{}", folder.path().display());
+            let lake = Lake::open(&url, folder.path()).await.unwrap();
+            let catalog = catalog(QUERY).await;
+            let meter = &catalog.meters[0];
+            let schema = metering::table_schema(meter);
+            let fingerprint = meter.versions()[0].fingerprint;
+            let expected = match is_old {
+                true => {
+                    let before = BTreeMap::from([
+                        (
+                            FINGERPRINT_KEY.to_owned(),
+                            format!("{:016x}", fingerprint.by_rule_1),
+                        ),
+                        (
+                            LATENESS_KEY.to_owned(),
+                            meter.definition().lateness_us.to_string(),
+                        ),
+                    ]);
+                    lake.table("meters/calls", &schema, &[], &before)
+                        .await
+                        .unwrap();
+                    (format!("{:016x}", fingerprint.by_rule_1), None)
+                }
+                false => (format!("{:016x}", fingerprint.value), Some("2".to_owned())),
+            };
+            catalog.create_meter(&lake, meter).await.unwrap();
+            assert!(
+                catalog
+                    .existing_meter(&lake, meter)
+                    .await
+                    .unwrap()
+                    .is_some()
+            );
+            assert_eq!(stored(&lake).await, expected);
+            // Looks do not matter to either, meaning does to both.
+            let looks = self::catalog(&QUERY.to_lowercase().replace(',', " /* and */ ,")).await;
+            looks.create_meter(&lake, &looks.meters[0]).await.unwrap();
+            let other = self::catalog(&QUERY.replace("SUM", "MAX")).await;
+            let refused = other
+                .create_meter(&lake, &other.meters[0])
+                .await
+                .unwrap_err();
+            let (old, new) = (&expected.0, other.meters[0].versions()[0].fingerprint.value);
+            assert_eq!(
+                crate::error::chain(&refused),
+                format!(
+                    "table `meters/calls`: it was made with tollgate.fingerprint = `{old}`, not `{new:016x}`\n  hint: set \
+                     another lake url, or use the definitions this lake was made with"
+                )
+            );
+            assert_eq!(stored(&lake).await, expected);
+        }
+    }
 }

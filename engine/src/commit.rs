@@ -121,6 +121,11 @@ impl Marks {
     pub fn version(&self, number: u32) -> String {
         format!("{}/version_{number}", self.shard)
     }
+
+    /// The rule that this fingerprint is made by; it is missing beside one of the first rule.
+    pub fn version_rule(&self, number: u32) -> String {
+        format!("{}/version_{number}_rule", self.shard)
+    }
 }
 
 /// How far a shard has come: what one `events` commit says about everything before it.

@@ -10,7 +10,7 @@ use arrow::array::{Array, RecordBatch};
 use async_trait::async_trait;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::{Attempt, Sequence, Staged, Table};
-use tollgate_sql::meter::{ERROR, Meter};
+use tollgate_sql::meter::{ERROR, Fingerprint, Meter};
 
 /// Takes panes that are ready.
 #[async_trait]
@@ -32,6 +32,8 @@ pub(crate) struct PaneWriter {
     pub(crate) clock: Arc<dyn Clock>,
     /// How many rows were written so far.
     pub(crate) rows: u64,
+    /// How many of them are in error.
+    pub(crate) in_error: u64,
 }
 
 #[async_trait]
@@ -80,7 +82,8 @@ impl PaneWriter {
         let meter = &self.meters[pending.lane];
         let table = self.tables[pending.lane].as_mut();
         let panes = pending.panes(meter, &self.owner.shard, position).await?;
-        warn_of_faults(meter, &panes);
+        let in_error = count_in_error(&panes);
+        warn_of_faults(meter, in_error);
         let commit_id = self
             .owner
             .commit_id(position.sequence, table.version().unsigned_abs());
@@ -91,14 +94,19 @@ impl PaneWriter {
             info: BTreeMap::new(),
         };
         commit::commit_once(table, &attempt, &staged, &self.owner, self.clock.as_ref()).await?;
+        self.in_error += in_error;
         Ok(staged.rows)
     }
 }
 
+/// How many rows have no values.
+pub(crate) fn count_in_error(rows: &[RecordBatch]) -> u64 {
+    let in_error = |rows: &RecordBatch| (rows.num_rows() - rows[ERROR].null_count()) as u64;
+    rows.iter().map(in_error).sum()
+}
+
 /// Says that some panes have no values, and where to see why.
-fn warn_of_faults(meter: &Meter, panes: &[RecordBatch]) {
-    let in_error = |rows: &RecordBatch| rows.num_rows() - rows[ERROR].null_count();
-    let panes: usize = panes.iter().map(in_error).sum();
+fn warn_of_faults(meter: &Meter, panes: u64) {
     if panes > 0 {
         let meter = &meter.definition().name;
         tracing::warn!(
@@ -130,9 +138,12 @@ pub(crate) fn marks(
 /// The later versions of a meter.
 fn versions(meter: &Meter, marks: &Marks) -> BTreeMap<String, i64> {
     let later = meter.versions()[1..].iter();
-    let versions = later.map(|version| {
-        let fingerprint = version.fingerprint.cast_signed();
-        (marks.version(version.number), fingerprint)
+    let versions = later.flat_map(|version| {
+        let fingerprint = version.fingerprint.value.cast_signed();
+        [
+            (marks.version(version.number), fingerprint),
+            (marks.version_rule(version.number), Fingerprint::RULE),
+        ]
     });
     versions.collect()
 }

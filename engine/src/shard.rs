@@ -16,6 +16,7 @@ mod begin;
 mod checks;
 mod judge;
 mod live;
+mod nulls;
 mod reader;
 mod writer;
 
@@ -27,7 +28,7 @@ use crate::{
     dedupe::{self, Dedupe},
     error::{Error, Result},
     metering::Metering,
-    panes::PaneWriter,
+    panes::{PaneWriter, count_in_error},
     recovery::{self, Seen, Sink},
     standing::{self, Beginning},
     telemetry::{Counts, Progress, Report},
@@ -36,6 +37,7 @@ use crate::{
 use arrow::array::RecordBatch;
 use judge::{judge, with_late};
 use live::{Moment, Question};
+use nulls::NullColumns;
 use reader::{Batch, Input, Reader};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{
@@ -102,6 +104,7 @@ pub struct Shard {
     reader: JoinHandle<Result<()>>,
     dedupe: Dedupe,
     metering: Metering,
+    nulls: NullColumns,
     position: Position,
     buffer: Buffer,
     writer: WriterSlot,
@@ -152,6 +155,8 @@ pub async fn run(
         reader_result(&mut shard.reader).await?;
     }
     shard.collect_stopped();
+    nulls::warn(shard.nulls.end_day());
+    shard.report.open_in_error = shard.open_in_error().await?;
     shard.report.position = shard.position;
     shard.report.stopped = shard.metering.stopped().collect();
     Ok(shard.report)
@@ -231,12 +236,14 @@ impl Shard {
         }
         let known: Vec<Option<&dyn Table>> = tables.iter().map(|t| Some(t.as_ref())).collect();
         let lanes = recovery::lanes(&definitions, &meters, &known, &owner.marks, &position).await?;
+        let nulls = NullColumns::new(&definitions, &meters);
         let mut panes = PaneWriter {
             owner,
             meters,
             tables,
             clock: Arc::clone(&clock),
             rows: 0,
+            in_error: 0,
         };
         panes.register_versions().await?;
         let sink = Sink {
@@ -293,6 +300,7 @@ impl Shard {
             reader: tokio::spawn(reader.run(sender, stop)),
             dedupe,
             metering,
+            nulls,
             position,
             buffer,
             writer: WriterSlot::new(writer)?,
@@ -367,6 +375,7 @@ impl Shard {
         let before = self.metering.watermark_before();
         let judged = judge(&mut self.dedupe, before, &batch, &refused)?;
         let late = self.metering.apply(&judged.counted).await?;
+        nulls::warn(self.nulls.observe(&judged.counted)?);
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
             self.position.anchor = Some((last.sequence, Anchor::of(last)));
@@ -406,6 +415,22 @@ impl Shard {
             .map(|since| self.clock.now_us() - since);
         self.buffer.bytes >= self.options.flush_bytes
             || waited_us.is_some_and(|waited| waited >= self.options.flush_interval_us)
+    }
+
+    /// How many groups of windows that are still open are in error now.
+    async fn open_in_error(&self) -> Result<u64> {
+        let mut in_error = 0;
+        for lane in self.metering.lanes() {
+            // Of a meter that was stopped there is nothing to see.
+            let Ok(states) = lane.unwritten() else {
+                continue;
+            };
+            let states: Vec<RecordBatch> = states.map(|part| part.states.clone()).collect();
+            if !states.is_empty() {
+                in_error += count_in_error(&[lane.meter().finish(&states).await?]);
+            }
+        }
+        Ok(in_error)
     }
 
     /// A stream that is never idle says by its messages how far it is read. That closes no window: events of an older

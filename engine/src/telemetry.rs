@@ -77,6 +77,10 @@ pub struct Report {
     pub bytes: u64,
     /// Rows added to the meters' tables.
     pub panes: u64,
+    /// How many of these rows are in error.
+    pub panes_in_error: u64,
+    /// Groups of open windows that were in error when the run ended.
+    pub open_in_error: u64,
     /// Where the run ended.
     pub position: Position,
     /// Why meters were given up on the way, in order of definition.
@@ -94,6 +98,8 @@ impl Report {
             flushes: 0,
             bytes: 0,
             panes: 0,
+            panes_in_error: 0,
+            open_in_error: 0,
             position: Position::START,
             stopped: Vec::new(),
             flush_us: Histogram::new(3).expect("three significant digits are allowed"),
@@ -101,13 +107,28 @@ impl Report {
     }
 
     /// Adds one flush.
-    pub fn committed(&mut self, position: Position, bytes: u64, panes: u64, elapsed_us: i64) {
+    pub fn committed(&mut self, position: Position, flush: Flushed) {
         self.flushes += 1;
-        self.bytes += bytes;
-        self.panes += panes;
+        self.bytes += flush.bytes;
+        self.panes += flush.panes;
+        self.panes_in_error += flush.in_error;
         self.position = position;
-        self.flush_us.saturating_record(elapsed_us.unsigned_abs());
+        self.flush_us
+            .saturating_record(flush.elapsed_us.unsigned_abs());
     }
+}
+
+/// What one flush wrote.
+#[derive(Debug, Clone, Copy)]
+pub struct Flushed {
+    /// Bytes of events.
+    pub bytes: u64,
+    /// Rows added to the meters' tables.
+    pub panes: u64,
+    /// How many of them are in error.
+    pub in_error: u64,
+    /// From its start to its last commit, in microseconds.
+    pub elapsed_us: i64,
 }
 
 /// Sends logs to stderr; colour only goes to a terminal. `filter` is a level, which then holds for

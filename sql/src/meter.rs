@@ -39,6 +39,7 @@ use std::sync::Arc;
 mod batch;
 mod blame;
 mod calls;
+mod canonical;
 mod columns;
 pub(crate) mod constants;
 mod faults;
@@ -55,6 +56,7 @@ pub(crate) mod syntax;
 mod version;
 mod window;
 
+pub use fingerprint::Fingerprint;
 pub use shape::ERROR;
 pub use span::Span;
 pub use version::Version;

@@ -5,6 +5,8 @@
 //! * `+ - *` over integers and decimals give a decimal and never wrap; `/`, `%` and `<<`, which lose
 //!   digits, are refused (see [`arithmetic`]);
 //! * the aggregates are those of [`crate::aggregates`].
+//!
+//! What a FILTER or a CASE leaves out is not evaluated ([`filters`]).
 
 use crate::{aggregates, functions, parser::Sql};
 use datafusion::{
@@ -19,6 +21,7 @@ use datafusion::{
 use std::sync::Arc;
 
 pub mod arithmetic;
+mod filters;
 
 /// A session in which `0.10` is exact and every aggregate and pricing function is ours.
 pub fn context() -> SessionContext {
@@ -34,6 +37,9 @@ pub(crate) fn context_with(mut config: SessionConfig) -> SessionContext {
     let mut context = SessionContext::new_with_config(config);
     context
         .register_function_rewrite(Arc::new(arithmetic::ExactArithmetic))
+        .expect("a session's analyzer takes function rewrites");
+    context
+        .register_function_rewrite(Arc::new(filters::FilterFirst))
         .expect("a session's analyzer takes function rewrites");
     aggregates::register(&context);
     functions::register(&context);

@@ -319,6 +319,13 @@ async fn show(mut progress: watch::Receiver<Progress>) {
 /// What a run did, for people.
 pub fn summary(report: &Report) -> String {
     let counts = &report.counts;
+    let in_error = match (report.panes_in_error, report.open_in_error) {
+        (0, 0) => String::new(),
+        (written, open) => format!(
+            "{:>12} groups in error, {open} of them in open windows; the column `error` of the meter says why\n",
+            written + open
+        ),
+    };
     let old = match counts.older_than_horizon {
         0 => String::new(),
         old => format!(", {old} older than the dedupe horizon"),
@@ -327,7 +334,7 @@ pub fn summary(report: &Report) -> String {
         "shard {}: up to sequence {}\n\
          {:>12} messages\n{:>12} events\n{:>12} counted, {} of them late{old}\n{:>12} repeats\n\
          {:>12} rejected\n{:>12} unmatched\n{:>12} conflicts\n\
-         {:>12} panes in {} flushes, {} bytes of events\n",
+         {:>12} panes in {} flushes, {} bytes of events\n{in_error}",
         report.shard,
         report.position.sequence.0,
         counts.messages,

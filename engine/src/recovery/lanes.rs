@@ -149,15 +149,18 @@ fn check(
             format!("write late = '{stored}', or create a meter under another name"),
         ));
     }
-    let registered = |number| table.mark(&marks.version(number));
+    let registered = |number| {
+        let fingerprint = table.mark(&marks.version(number))?;
+        Some((fingerprint, table.mark(&marks.version_rule(number))))
+    };
     check_versions(meter, registered, watermark).map_err(|(problem, hint)| refused(problem, hint))
 }
 
 /// Decides whether a meter's versions are those that its table knows, and new ones begin where no window is
-/// closed, be it one without usage. Does no I/O.
+/// closed, be it one without usage. `registered` tells a version's fingerprint and the rule of it. Does no I/O.
 fn check_versions(
     meter: &Meter,
-    registered: impl Fn(u32) -> Option<i64>,
+    registered: impl Fn(u32) -> Option<(i64, Option<i64>)>,
     watermark: EventTime,
 ) -> Result<(), (String, String)> {
     let windowing = Windowing {
@@ -167,7 +170,7 @@ fn check_versions(
     let closed_end = windowing.closed_end(watermark).0;
     for version in &meter.versions()[1..] {
         match registered(version.number) {
-            Some(fingerprint) if fingerprint == version.fingerprint.cast_signed() => {}
+            Some((stored, rule)) if version.fingerprint.is(stored.cast_unsigned(), rule) => {}
             Some(_) => {
                 let problem = format!(
                     "version {} is not the one that its table was written with",

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     metering::Pending,
     panes::{PaneSink, PaneWriter},
-    telemetry::Report,
+    telemetry::{Flushed, Report},
 };
 use datafusion::catalog::TableProvider;
 use std::{collections::BTreeMap, sync::Arc};
@@ -40,9 +40,7 @@ pub(crate) struct Pinned {
 #[derive(Debug)]
 pub(super) struct Written {
     position: Position,
-    bytes: u64,
-    panes: u64,
-    elapsed_us: i64,
+    flushed: Flushed,
     /// Lanes whose panes could not be finished. They write no more.
     failed: Vec<(usize, Error)>,
 }
@@ -60,9 +58,9 @@ impl Writer {
         let clock = Arc::clone(&self.panes.clock);
         let started_us = clock.now_us();
         let staged = self.commit_events(flush).await?;
-        let before = self.panes.rows;
+        let before = (self.panes.rows, self.panes.in_error);
         let failed = self.panes.take(&flush.pending, &flush.position).await?;
-        let panes = self.panes.rows - before;
+        let panes = self.panes.rows - before.0;
         let elapsed_us = clock.now_us() - started_us;
         tracing::info!(
             sequence = flush.position.sequence.0,
@@ -74,9 +72,12 @@ impl Writer {
         );
         Ok(Written {
             position: flush.position,
-            bytes: staged.bytes,
-            panes,
-            elapsed_us,
+            flushed: Flushed {
+                bytes: staged.bytes,
+                panes,
+                in_error: self.panes.in_error - before.1,
+                elapsed_us,
+            },
             failed,
         })
     }
@@ -176,12 +177,7 @@ impl WriterSlot {
         self.pinned = writer.pin()?;
         self.state = State::Free(writer);
         self.failed.extend(written.failed);
-        report.committed(
-            written.position,
-            written.bytes,
-            written.panes,
-            written.elapsed_us,
-        );
+        report.committed(written.position, written.flushed);
         Ok(())
     }
 

@@ -238,3 +238,145 @@ async fn a_sum_is_judged_by_its_whole_never_by_the_way_there() {
         cli.audit().await;
     }
 }
+
+/// A rate table without a key has one model twice, and the price multiplies areas: three customers have a fault in a
+/// price, each of another kind.
+const PRICES_IN_ERROR: &str = "
+CREATE EVENT TYPE img (kind VARCHAR NOT NULL, w DECIMAL(38, 0) NOT NULL, h DECIMAL(38, 0) NOT NULL, day VARCHAR)
+WITH (type = 'img');
+CREATE METER widths WITH (window = '1 hour', lateness = '0 seconds') AS
+SELECT subject, kind, SUM(w) AS w, SUM(h) AS h FROM img GROUP BY subject, kind;
+CREATE RATE TABLE rates (kind VARCHAR, rate DECIMAL(18, 6)) WITH (location = 'rates.csv');
+CREATE PRICE by_width WITH (currency = 'USD') AS
+SELECT w.customer, SUM(w.w) AS quantity, SUM(w.w * r.rate) AS amount
+FROM widths w LEFT JOIN rates r ON r.kind = w.kind GROUP BY w.customer;
+CREATE PRICE by_area WITH (currency = 'USD') AS
+SELECT customer, SUM(w * h) AS amount FROM widths GROUP BY customer;
+CREATE PLAN payg WITH (currency = 'USD') AS (by_width, by_area);
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_that_fails_for_a_customer_holds_up_that_invoice_alone() {
+    let world = World::new(PRICES_IN_ERROR).await;
+    std::fs::write(
+        world.path("definitions/rates.csv"),
+        "kind,rate\npng,0.5\ngif,1\ngif,2\n",
+    )
+    .unwrap();
+    let day = "2026-01-15";
+    let events = [
+        event("1", "honest", "png", 10, ("2", "3"), day),
+        event("2", "twice", "gif", 10, ("4", "5"), day),
+        event("3", "wide", "png", 10, (LARGE, LARGE), day),
+        event("4", "unknown", "svg", 10, ("6", "7"), day),
+        event("5", "zealous", "png", 11, ("8", "9"), day),
+    ];
+    let cli = lake_of(&world, &events, false).await;
+    for command in [
+        &["invoice", "--period", "2026-01"][..],
+        &["invoice", "--period", "2026-01", "--finalize"],
+    ] {
+        let ran = cli.run(command).await;
+        assert_eq!(ran.code, Some(1), "{ran:#?}");
+        // 2 × 0.5 + 2 × 3, and 8 × 0.5 + 8 × 9.
+        for line in [("honest", "7.00 USD"), ("zealous", "76.00 USD")] {
+            assert!(
+                ran.stdout.contains(line.0) && ran.stdout.contains(line.1),
+                "{ran:#?}"
+            );
+        }
+        for line in [
+            "customer `twice`: ./definitions/all.sql:7:14: price `by_width`: the quantity of customer `twice` is 8, but `w` of \
+             `widths` is 4 for that customer; a join finds several rows for one row of usage: ",
+            "customer `unknown`: ./definitions/all.sql:7:14: price `by_width`: the amount is NULL for customer `unknown`; a rate \
+             or quantity is missing: ",
+            "customer `wide`: ./definitions/all.sql:10:14: price `by_area`: it fails for customer `wide`: ",
+        ] {
+            assert!(ran.stderr.contains(line), "{line}\n{ran:#?}");
+        }
+        assert!(
+            ran.stderr
+                .trim_end()
+                .ends_with("hint: all other customers are invoiced"),
+            "{ran:#?}"
+        );
+    }
+    let issued = cli
+        .query("SELECT customer, CAST(total AS DECIMAL(38, 2)) FROM invoices ORDER BY customer")
+        .await;
+    assert_eq!(issued, [["honest", "7.00"], ["zealous", "76.00"]]);
+    // Of a customer alone the others' faults are not said; once the rates are mended, the rest is billed.
+    cli.succeed(&["invoice", "--period", "2026-01", "--customer", "honest"])
+        .await;
+    std::fs::write(
+        world.path("definitions/rates.csv"),
+        "kind,rate\npng,0.5\ngif,2\nsvg,1\n",
+    )
+    .unwrap();
+    let ran = cli
+        .run(&["invoice", "--period", "2026-01", "--finalize"])
+        .await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    let issued = cli
+        .query("SELECT customer, CAST(total AS DECIMAL(38, 2)) FROM invoices ORDER BY customer")
+        .await;
+    // 4 × 2 + 4 × 5, and 6 × 1 + 6 × 7.
+    let all = [
+        ["honest", "7.00"],
+        ["twice", "28.00"],
+        ["unknown", "48.00"],
+        ["zealous", "76.00"],
+    ];
+    assert_eq!(issued, all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_says_how_many_groups_it_leaves_in_error_and_ends_well() {
+    let world = World::new(DEFINITIONS).await;
+    for event in events() {
+        world.send(&[], &event).await;
+    }
+    let ran = world.cli().run(&["run", "--until-end"]).await;
+    // `evil` with png in `area`, and `evil` as a whole in `days`.
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let said = "           2 groups in error, 0 of them in open windows; the column `error` of the meter says why\n";
+    assert!(ran.stdout.ends_with(said), "{ran:#?}");
+    // A run that has nothing to do says nothing.
+    let ran = world.cli().run(&["run", "--until-end"]).await;
+    assert!(!ran.stdout.contains("in error"), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_a_meter_reads_and_no_event_fills_is_said_at_the_end() {
+    let world = World::new(
+        "CREATE EVENT TYPE img (kind VARCHAR, w BIGINT OPTIONS (path = '$.width'), h BIGINT) WITH (type = 'img');
+         CREATE METER widths WITH (window = '1 hour') AS SELECT subject, kind, SUM(w) AS w FROM img GROUP BY subject, kind;",
+    )
+    .await;
+    let day = "2026-01-15";
+    for id in ["1", "2"] {
+        world
+            .send(&[], &event(id, "a", "png", 10, ("2", "3"), day))
+            .await;
+    }
+    let ran = world.cli().run(&["run", "--until-end"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let lines: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.contains("was NULL"))
+        .collect();
+    let [line] = lines.as_slice() else {
+        panic!("{ran:#?}")
+    };
+    for part in [
+        "WARN",
+        "event_type=\"img\"",
+        "column=\"w\"",
+        "path=\"$.width\"",
+        "meters=\"widths\"",
+        "events=2",
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+}

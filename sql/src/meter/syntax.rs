@@ -46,9 +46,9 @@ pub(super) fn parse(definition: &MeterDefinition) -> Result<Statement> {
     }
 }
 
-/// The query without layout, comments and letter case of keywords and unquoted names: queries that
-/// differ in these alone are the same.
-pub(super) fn normalised(query: &str) -> Result<Vec<String>, DataFusionError> {
+/// The query's tokens as the parser prints them, without layout, comments and letter case of keywords and unquoted names.
+/// Their fingerprint is stored in tables from before [`canonical`](super::canonical).
+pub(super) fn tokens_as_printed(query: &str) -> Result<Vec<String>, DataFusionError> {
     let tokens = Tokenizer::new(&Sql, query)
         .tokenize()
         .map_err(|error| DataFusionError::Plan(error.to_string()))?;

@@ -406,10 +406,14 @@ async fn the_fingerprint_ignores_looks_and_sees_meaning() {
 
 #[tokio::test]
 async fn the_fingerprint_is_stored_and_so_stays_the_same() {
-    assert_eq!(
-        meter(SUMS).await.versions()[0].fingerprint,
-        14_949_295_206_012_965_971
-    );
+    let stored = meter(SUMS).await.versions()[0].fingerprint;
+    assert_eq!(stored.by_rule_1, 14_949_295_206_012_965_971);
+    assert_eq!(stored.value, 5_500_283_796_070_787_704);
+    // What is stored with a rule is compared by that rule alone.
+    let Fingerprint { value, by_rule_1 } = stored;
+    assert!(stored.is(by_rule_1, None) && stored.is(value, Some(2)));
+    assert!(!stored.is(value, None) && !stored.is(by_rule_1, Some(2)));
+    assert!(!stored.is(value, Some(3)) && !stored.is(value + 1, Some(2)));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 use super::{
     Meter,
     columns::columns_of,
+    fingerprint::Fingerprint,
     pipeline::Stage,
     shape,
     syntax::{START, refused},
@@ -30,11 +31,8 @@ pub struct Version {
     pub number: u32,
     /// The start of the first window that it measures, in microseconds; `i64::MIN` means always.
     pub from_us: i64,
-    /// Tells whether stored panes were made by this very version: XXH3-64 of its normalised query, the
-    /// window, the parts of the event type that it reads, its columns, and since when it is effective.
-    /// Name, number, unit, lateness, layout, comments and letter case do not count, because they change no
-    /// number.
-    pub fingerprint: u64,
+    /// Tells whether stored panes were made by this very version.
+    pub fingerprint: Fingerprint,
     /// The columns that it reads.
     pub(super) input: SchemaRef,
     pub(super) partial: Stage,
@@ -116,7 +114,7 @@ impl Meter {
 impl Version {
     pub(super) fn new(
         definition: &MeterDefinition,
-        fingerprint: u64,
+        fingerprint: Fingerprint,
         input: SchemaRef,
         (partial, keys): (Stage, Stage),
     ) -> Self {

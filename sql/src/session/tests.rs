@@ -176,3 +176,53 @@ async fn user_sql_can_only_read() {
 }
 
 mod precedence;
+
+/// In every session, an aggregate's argument is evaluated only where its FILTER lets a row through, and a branch of CASE
+/// only where it is taken. The texts that are no numbers fail when they are cast.
+#[tokio::test]
+async fn a_filter_and_a_case_shield_what_they_leave_out() {
+    let table =
+        "(VALUES ('number', '7', 1), ('text', 'seven', 2), ('number', '5', 3)) AS t(kind, v, at)";
+    for (select, expected) in [
+        (
+            "SUM(CAST(v AS BIGINT)) FILTER (WHERE kind = 'number')",
+            "12",
+        ),
+        (
+            "SUM(CAST(v AS BIGINT) * 2) FILTER (WHERE kind = 'number') + SUM(CAST(v AS BIGINT)) FILTER (WHERE kind = 'number')",
+            "36",
+        ),
+        (
+            "COUNT(DISTINCT CAST(v AS BIGINT)) FILTER (WHERE kind = 'number')",
+            "2",
+        ),
+        (
+            "CAST(AVG(CAST(v AS DECIMAL(9, 2))) FILTER (WHERE kind = 'number') AS BIGINT)",
+            "6",
+        ),
+        (
+            "array_to_string(array_agg(v ORDER BY CAST(v AS BIGINT)) FILTER (WHERE kind = 'number'), ',')",
+            "5,7",
+        ),
+        (
+            "SUM(CASE kind WHEN 'number' THEN CAST(v AS BIGINT) ELSE 0 END)",
+            "12",
+        ),
+        (
+            "MAX(coalesce(CASE WHEN kind = 'text' THEN 9 END, CAST(v AS BIGINT)))",
+            "9",
+        ),
+    ] {
+        let query = format!("SELECT CAST({select} AS VARCHAR) FROM {table}");
+        assert_eq!(value(&query).await.unwrap(), expected, "{query}");
+    }
+    let window = format!(
+        "SELECT CAST(MAX(s) AS VARCHAR) FROM (SELECT SUM(CAST(v AS BIGINT)) FILTER (WHERE kind = 'number') OVER (ORDER BY at)
+         AS s FROM {table}) AS w"
+    );
+    assert_eq!(value(&window).await.unwrap(), "12");
+    let unshielded = format!(
+        "SELECT CAST(SUM(CAST(v AS BIGINT)) FILTER (WHERE at < 3) AS VARCHAR) FROM {table}"
+    );
+    assert!(refused(&unshielded).await.contains("Cannot cast string"));
+}

@@ -255,3 +255,80 @@ proptest! {
         })?;
     }
 }
+
+/// An argument that fails on a model that is no number, or on a large number, under what leaves that event out.
+const SHIELDED: [&str; 6] = [
+    "SUM(CAST(model AS BIGINT)) FILTER (WHERE output = 1) AS x FROM llm",
+    "SUM(CASE WHEN output = 1 THEN CAST(model AS BIGINT) END) AS x FROM llm",
+    "SUM(CAST(model AS BIGINT)) AS x FROM llm WHERE output = 1",
+    "MAX(CAST(model AS BIGINT) * 1 + 0) FILTER (WHERE output = 1 AND input > 0) AS x FROM llm",
+    "SUM(CAST(model AS BIGINT)) FILTER (WHERE output = 1) + 0 * COUNT(*) AS x FROM llm",
+    "SUM(CASE WHEN output = 2 THEN 0 WHEN output = 1 THEN CAST(model AS BIGINT) ELSE 0 END) FILTER (WHERE output < 3) AS x
+     FROM llm",
+];
+
+#[tokio::test]
+async fn what_is_left_out_makes_nothing_fail() {
+    let events = [
+        cast(0, "a", "7", 1),
+        cast(1, "a", "seven", 2),
+        cast(2, "a", "", 3),
+        cast(3, "b", "8", 1),
+    ];
+    for select in SHIELDED {
+        let meter = meter(&format!("SELECT subject, {select} GROUP BY subject")).await;
+        let states = meter.partial(batch(&events)).await.unwrap();
+        let pane = meter.finish(&[states]).await.unwrap();
+        assert_eq!(
+            of(&pane, &["subject", "x", "error"]),
+            ["a 7", "b 8"],
+            "{select}"
+        );
+        // The audit reads the same SQL as a batch.
+        let context = crate::session::context();
+        context.register_batch("llm", batch(&events)).unwrap();
+        let rows = context.sql(&meter.batch_query().unwrap()).await.unwrap();
+        let rows = rows.sort_by(vec![datafusion::prelude::col("subject")]);
+        let rows = rows.unwrap().collect().await.unwrap();
+        let rows: Vec<String> = rows
+            .iter()
+            .flat_map(|rows| of(rows, &["subject", "x"]))
+            .collect();
+        assert_eq!(rows, ["a 7", "b 8"], "{select}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_left_out_still_fails() {
+    let events = [
+        cast(0, "a", "7", 1),
+        cast(1, "a", "seven", 1),
+        cast(2, "b", "8", 1),
+    ];
+    for select in SHIELDED {
+        let meter = meter(&format!("SELECT subject, {select} GROUP BY subject")).await;
+        let states = meter.partial(batch(&events)).await.unwrap();
+        let pane = meter.finish(&[states]).await.unwrap();
+        let rows = of(&pane, &["subject", "x", "error"]);
+        assert!(
+            rows[0].starts_with("a  an event cannot be measured: "),
+            "{rows:?}"
+        );
+        assert_eq!(rows[1], "b 8", "{select}");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_fails_puts_its_group_in_error() {
+    let query = "SELECT subject, SUM(input) FILTER (WHERE CAST(model AS BIGINT) > 0) AS x FROM llm GROUP BY subject";
+    let meter = meter(query).await;
+    let events = [cast(0, "a", "seven", 1), cast(1, "b", "8", 1)];
+    let states = meter.partial(batch(&events)).await.unwrap();
+    let pane = meter.finish(&[states]).await.unwrap();
+    let rows = of(&pane, &["subject", "x", "error"]);
+    assert!(
+        rows[0].starts_with("a  an event cannot be measured: "),
+        "{rows:?}"
+    );
+    assert_eq!(rows[1], "b 1");
+}

@@ -155,7 +155,7 @@ async fn a_version_has_the_columns_and_aggregates_of_the_one_before() {
 #[tokio::test]
 async fn a_fingerprint_is_that_of_one_version_and_its_start() {
     let both = plan(&versions(FIRST, SECOND)).await.unwrap();
-    let prints = |meter: &Meter| -> Vec<u64> {
+    let prints = |meter: &Meter| -> Vec<Fingerprint> {
         let versions = meter.versions().iter();
         versions.map(|version| version.fingerprint).collect()
     };

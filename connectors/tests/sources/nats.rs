@@ -41,12 +41,18 @@ pub(super) fn binary() -> PathBuf {
 
 impl Fixture {
     pub(super) async fn start() -> Self {
+        Self::start_with(&binary(), "").await
+    }
+
+    /// Some other server, with settings of its own.
+    pub(super) async fn start_with(binary: &Path, config: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        let server = NatsServer::start(&binary(), dir.path(), None)
-            .await
-            .unwrap();
+        let file = dir.path().join("server.conf");
+        std::fs::write(&file, config).unwrap();
+        let arguments = ["-c", file.to_str().unwrap()];
+        let server = NatsServer::start_with(binary, dir.path(), None, &arguments).await;
         Fixture {
-            server: Some(server),
+            server: Some(server.unwrap()),
             dir,
             accept: Vec::new(),
         }
@@ -643,6 +649,34 @@ async fn headers_pass_through_by_name() {
     ];
     assert_eq!(all[0].headers, sorted);
     assert!(all[1].headers.is_empty());
+}
+
+#[tokio::test]
+async fn an_acknowledgement_of_another_stream_is_none() {
+    let fixture = Fixture::start().await;
+    let mut publisher = Publisher::connect(fixture.options()).await.unwrap();
+    publisher.publish("usage.a", &[], "1".into()).await.unwrap();
+    publisher.flush().await.unwrap();
+    // The subject goes to another stream after it was looked at.
+    let mut config = fixture.stream().await.cached_info().config.clone();
+    config.subjects = vec!["other.>".into()];
+    let jetstream = fixture.jetstream().await;
+    jetstream.update_stream(&config).await.unwrap();
+    let other = Config {
+        name: "OTHER".into(),
+        subjects: vec!["usage.>".into()],
+        ..Config::default()
+    };
+    jetstream.create_stream(other).await.unwrap();
+    publisher.publish("usage.a", &[], "2".into()).await.unwrap();
+    let error = publisher.flush().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(
+        error.to_string(),
+        "message 2 was not published: stream `USAGE`: the subject `usage.a` belongs to the stream `OTHER`\n  hint: set \
+         source.subjects to those of `USAGE`, or source.stream to `OTHER`"
+    );
+    assert_eq!(publisher.counts().acknowledged, 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Messages that end the client which reads them.
 
-use super::{nats::Fixture, read_until, sequences, texts};
+use super::{
+    nats::{Fixture, binary},
+    read_until, sequences, texts,
+};
 use async_nats::jetstream::stream::{Config, StorageType};
 use tollgate_connectors::{Anchor, Message, Sequence, Source};
 
@@ -135,4 +138,110 @@ async fn a_stream_with_one_consumer_at_a_time_is_read_past_them() {
     let mut source = fixture.source().await;
     let all = read_until(&mut source, 4).await;
     assert_eq!(unread(&all), [(2, BLOCKS[1].1), (4, BLOCKS[1].1)]);
+}
+
+/// What a server takes by default, header block and payload together.
+const PAYLOAD_MAX: usize = 1 << 20;
+/// A stream stores no longer header block.
+const BLOCK_MAX: usize = 65_535;
+
+/// Publishes good and bad messages that are as large as the server takes, and reads them.
+async fn check_large(fixture: &Fixture) {
+    fixture.source().await.bounds().await.unwrap();
+    let bad = BLOCKS[0].0;
+    // The largest header blocks: one long value, and many lines of which the last is bad.
+    let end = b"\r\nno colon\r\n\r\n";
+    let value = vec![b'a'; BLOCK_MAX - b"NATS/1.0\r\nX: ".len() - end.len()];
+    let long = [b"NATS/1.0\r\nX: ", &value[..], end].concat();
+    let lines: String = (1_000..7_000).map(|n| format!("X{n}: 1\r\n")).collect();
+    let many = |last: &str| format!("NATS/1.0\r\n{lines}{last}\r\n\r\n").into_bytes();
+    let payload = vec![b'p'; PAYLOAD_MAX - bad.len()];
+    let messages: [(&[u8], &[u8], Option<&str>); 7] = [
+        (&long, b"", Some("line 3 has no colon")),
+        (bad, &payload, Some(BLOCKS[0].1)),
+        (b"", &payload, None),
+        (
+            &many("bad name: 1"),
+            b"{}",
+            Some("line 6002 has a name with characters that none may have"),
+        ),
+        (&many("last: 1"), b"{}", None),
+        (bad, b"", Some(BLOCKS[0].1)),
+        (b"", b"{}", None),
+    ];
+    for (block, payload, _) in messages {
+        fixture.publish_raw(b"usage.t", block, payload).await;
+    }
+    assert_eq!(fixture.stream().await.cached_info().state.last_sequence, 7);
+    let mut source = fixture.source().await;
+    let all = read_until(&mut source, 7).await;
+    assert_eq!(sequences(&all), (1..=7).collect::<Vec<_>>());
+    for (message, (block, payload, problem)) in all.iter().zip(messages) {
+        let sequence = message.sequence.0;
+        let unread = message
+            .unread
+            .as_ref()
+            .map(|unread| unread.problem.as_str());
+        assert_eq!(unread, problem, "{sequence}");
+        assert!(message.payload == payload, "{sequence}");
+        if problem.is_some() {
+            assert!(
+                message.raw() == Some([block, payload].concat()),
+                "{sequence}"
+            );
+        }
+    }
+    assert_eq!(all[4].headers.len(), 6_001);
+    check_anchors(fixture, &all).await;
+}
+
+#[tokio::test]
+async fn one_as_large_as_the_server_takes_is_returned_whole() {
+    check_large(&Fixture::start().await).await;
+}
+
+#[tokio::test]
+async fn one_as_large_as_a_stream_stores_is_returned_whole() {
+    // The largest record of a stream on disk is 32 MiB, which is also what a pull asks for.
+    let config = "max_payload: 67108864, max_pending: 268435456";
+    let fixture = Fixture::start_with(&binary(), config).await;
+    fixture.source().await.bounds().await.unwrap();
+    let payload = vec![b'p'; (32 << 20) - 100];
+    fixture.publish(1, 1).await;
+    fixture.publish_raw(b"usage.t", b"", &payload).await;
+    fixture.publish(3, 3).await;
+    fixture.publish_raw(b"usage.t", BLOCKS[0].0, &payload).await;
+    fixture.publish(5, 5).await;
+    assert_eq!(fixture.stream().await.cached_info().state.last_sequence, 5);
+    let mut source = fixture.source().await;
+    let all = read_until(&mut source, 5).await;
+    assert_eq!(sequences(&all), [1, 2, 3, 4, 5]);
+    assert!(all[1].payload == payload && all[3].payload == payload);
+    assert_eq!(unread(&all), [(4, BLOCKS[0].1)]);
+}
+
+#[tokio::test]
+async fn the_oldest_server_that_is_packaged_gives_them_out_as_well() {
+    let old = binary().with_file_name("nats-server-2.9");
+    if !old.is_file() {
+        println!(
+            "skipped: {} is not there; make tools brings it on Debian 12",
+            old.display()
+        );
+        return;
+    }
+    let fixture = Fixture::start_with(&old, "").await;
+    check_large(&fixture).await;
+    let mut sequence = 7;
+    let mut expected = Vec::new();
+    for (block, problem) in BLOCKS {
+        fixture.publish(sequence + 1, sequence + 1).await;
+        fixture.publish_raw(b"usage.t", block, b"{}").await;
+        sequence += 2;
+        expected.push((sequence, problem));
+    }
+    let mut source = fixture.source().await;
+    source.seek(Sequence(7), None).await.unwrap();
+    let all = read_until(&mut source, sequence).await;
+    assert_eq!(unread(&all), expected);
 }

@@ -1,8 +1,9 @@
 //! What a person can get wrong: one clear error, the right exit code, and never a panic.
 
-use crate::world::{Cli, Ran, TOKENS, World};
+use crate::world::{Cli, Ran, TOKENS, World, nats_binary};
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use std::net::TcpListener;
+use tollgate_connectors::nats::server::NatsServer;
 
 /// One error on stderr that says all of these, nothing on stdout.
 fn check(ran: &Ran, code: i32, says: &[&str]) {
@@ -209,4 +210,58 @@ async fn a_query_that_is_none_is_refused() {
         check(&cli.run(&["query", sql]).await, 1, &[says]);
     }
     assert!(!world.path("stolen.csv").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_prints_or_logs_a_secret_whatever_is_logged() {
+    const SECRET: &str = "S3cret,%/";
+    const IN_URL: &str = "S3cret%2C%25%2F";
+    let world = World::new(TOKENS).await;
+    world.write("events.ndjson", "{}\n");
+    for (name, login, setting, in_url) in [
+        (
+            "password",
+            &["--user", "alice", "--pass", SECRET][..],
+            "TOLLGATE_SOURCE_PASSWORD",
+            format!("alice:{IN_URL}@"),
+        ),
+        (
+            "token",
+            &["--auth", SECRET][..],
+            "TOLLGATE_SOURCE_TOKEN",
+            format!("{IN_URL}@"),
+        ),
+    ] {
+        let dir = world.path(name);
+        let server = NatsServer::start_with(&nats_binary(), &dir, None, login).await;
+        let server = server.unwrap();
+        let url = |login: &str| format!("nats://{login}127.0.0.1:{}", server.port());
+        let cli = world.cli().lake(name);
+        let from_url = cli.with("TOLLGATE_SOURCE_URL", &url(&in_url));
+        let mut from_setting = cli
+            .with("TOLLGATE_SOURCE_URL", &url(""))
+            .with(setting, SECRET);
+        let mut wrong = cli
+            .with("TOLLGATE_SOURCE_URL", &url(""))
+            .with(setting, "S3cret");
+        if name == "password" {
+            from_setting = from_setting.with("TOLLGATE_SOURCE_USER", "alice");
+            wrong = wrong.with("TOLLGATE_SOURCE_USER", "alice");
+        }
+        for (cli, code) in [(from_url, 0), (from_setting, 0), (wrong, 1)] {
+            for command in [
+                &["publish", "events.ndjson"][..],
+                &["run", "--until-end"],
+                &["check"],
+            ] {
+                let logged = [&["--log", "trace"], command].concat();
+                let ran = cli.run(&logged).await;
+                let code = if command == ["check"] { 0 } else { code };
+                assert_eq!(ran.code, Some(code), "{name} {command:?}");
+                let shown = format!("{}{}", ran.stdout, ran.stderr);
+                let line = shown.lines().find(|line| line.contains("S3cret"));
+                assert_eq!(line, None, "{name} {command:?}");
+            }
+        }
+    }
 }

@@ -242,6 +242,10 @@ impl<S: Source> Source for FaultySource<S> {
         self.inner.origin()
     }
 
+    fn stores_in_order(&self) -> bool {
+        self.inner.stores_in_order()
+    }
+
     async fn bounds(&mut self) -> Result<Bounds> {
         let shard = self.inner.shard().to_owned();
         self.faults

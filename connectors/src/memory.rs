@@ -59,6 +59,10 @@ impl Source for MemorySource {
         &self.shard
     }
 
+    fn stores_in_order(&self) -> bool {
+        true
+    }
+
     async fn bounds(&mut self) -> Result<Bounds> {
         let messages = locked(&self.stream.messages);
         let last = messages.last_key_value().map_or(0, |(last, _)| *last);

@@ -29,6 +29,7 @@ pub mod error;
 pub mod generator;
 pub mod maintenance;
 pub mod metering;
+pub mod over;
 mod panes;
 pub mod period;
 pub mod recovery;

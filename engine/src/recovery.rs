@@ -120,7 +120,7 @@ pub(crate) async fn open_windows(
     while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {
         metering.apply(&batch).await?;
         if let Some(sink) = &mut sink
-            && metering.bytes() > kept + sink.bytes
+            && metering.bytes() > kept.saturating_add(sink.bytes)
             && let Some(at) = position_at(&batch, metering.watermark())
         {
             let pending = metering.take_pending(&at)?;

@@ -28,6 +28,7 @@ use crate::{
     dedupe::{self, Dedupe},
     error::{Error, Result},
     metering::Metering,
+    over::{self, Over},
     panes::{PaneWriter, count_in_error},
     recovery::{self, Seen, Sink},
     standing::{self, Beginning},
@@ -234,6 +235,14 @@ impl Shard {
         for table in &mut tables {
             take_over(table.as_mut(), &owner, clock.as_ref()).await?;
         }
+        let over = Over {
+            events: events.as_ref(),
+            definitions: &definitions,
+            meters: &meters,
+            clock: Arc::clone(&clock),
+            bytes: options.flush_bytes,
+        };
+        tables = over::close_replaced(&over, &shard, tables).await?;
         let known: Vec<Option<&dyn Table>> = tables.iter().map(|t| Some(t.as_ref())).collect();
         let lanes = recovery::lanes(&definitions, &meters, &known, &owner.marks, &position).await?;
         let nulls = NullColumns::new(&definitions, &meters);
@@ -315,7 +324,12 @@ impl Shard {
         while let Some(input) = self.next(questions).await {
             match input {
                 Input::Batch(batch) => self.process(*batch).await?,
-                Input::Idle { caught_up_us } => self.idle(caught_up_us),
+                Input::Idle { caught_up_us } => {
+                    if self.idle(caught_up_us) {
+                        // Where the clock closed windows is told by the commit at that message alone.
+                        self.flush(questions).await?;
+                    }
+                }
                 Input::End { asked_us } => {
                     self.caught_up(EventTime(asked_us));
                     return Ok(true);
@@ -447,16 +461,18 @@ impl Shard {
     }
 
     /// Nothing came for a while. If that is known to be the stream's end, the shard goes by the clock,
-    /// where that closes a window; and says every now and then that nothing is missing.
-    fn idle(&mut self, caught_up_us: Option<i64>) {
+    /// where that closes a window; and says every now and then that nothing is missing. True when a window was closed.
+    fn idle(&mut self, caught_up_us: Option<i64>) -> bool {
         let Some(now_us) = caught_up_us else {
-            return;
+            return false;
         };
         let quarter = |us: i64| us.div_euclid(CAUGHT_UP_EVERY_US);
         let said = self.position.caught_up.map(|said| quarter(said.time.0));
-        if self.metering.has_due(EventTime(now_us)) || said != Some(quarter(now_us)) {
+        let is_due = self.metering.has_due(EventTime(now_us));
+        if is_due || said != Some(quarter(now_us)) {
             self.caught_up(EventTime(now_us));
         }
+        is_due
     }
 
     /// Everything that the source had stored by `now`, its own time, is read: closes what is due, and says so

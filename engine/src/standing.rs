@@ -1,7 +1,7 @@
 //! Whether a shard may run: it does, it was retired, or another one replaced it. Kept as marks of `events`, and
 //! changed by a commit that takes the shard over, so that an owner that is at work is fenced by it.
 //!
-//! A retired shard holds up no invoice, and what its open windows hold counts as closed. Nothing of it is rewritten.
+//! A shard that is over holds up no invoice, and its open windows are closed: see [`crate::over`].
 
 use crate::{
     clock::Clock,
@@ -114,6 +114,12 @@ impl Standings {
             way.push(self.taken.get(at)?);
         }
         Some(way)
+    }
+
+    /// The shards whose place one has, in order.
+    pub fn behind<'a>(&'a self, shard: &'a str) -> impl Iterator<Item = &'a str> {
+        let others = self.shards().filter(move |from| *from != shard);
+        others.filter(move |from| self.heir(from) == shard)
     }
 
     /// The shard that has the place of this one in the end: itself unless it was replaced.

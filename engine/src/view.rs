@@ -119,17 +119,32 @@ impl View {
             tables.push(catalog.existing_meter(lake, meter).await?);
         }
         let events = catalog.existing_events(lake).await?;
+        let view = View::of(catalog, events, tables)?;
         Ok(View {
-            catalog,
-            events: pinned(events.as_deref())?,
-            panes: tables
-                .iter()
-                .map(|table| pinned(table.as_deref()))
-                .collect::<Result<_>>()?,
             documents: Some(Documents {
                 invoices: pinned(invoices.as_deref())?,
                 line_items: pinned(line_items.as_deref())?,
             }),
+            ..view
+        })
+    }
+
+    /// A view of tables as they are loaded, the meters' before `events`, and of no documents. `None` stands for a table that is
+    /// not there yet.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub fn of(
+        catalog: Arc<Catalog>,
+        events: Option<Box<dyn Table>>,
+        tables: Vec<Option<Box<dyn Table>>>,
+    ) -> Result<Self> {
+        let panes = tables.iter().map(|table| pinned(table.as_deref()));
+        Ok(View {
+            catalog,
+            events: pinned(events.as_deref())?,
+            panes: panes.collect::<Result<_>>()?,
+            documents: Some(Documents::default()),
             live: None,
             committed: Committed { events, tables },
             shards: OnceCell::new(),
@@ -520,9 +535,10 @@ impl View {
     /// Rows as people see them, with the customer, and whether they are final.
     async fn finished(&self, index: usize, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
-        let shards = self.shards().await?.iter();
-        let closed_ends = shards.map(|cut| cut.metering.lanes()[index].closed_end());
-        let closed_end = closed_ends.min().unwrap_or(EventTime::MIN);
+        // Nothing more comes from a shard that is over, however early its last window is.
+        let live = self.shards().await?.iter().filter(|cut| !cut.is_over);
+        let closed_ends = live.map(|cut| cut.metering.lanes()[index].closed_end());
+        let closed_end = closed_ends.min().unwrap_or(EventTime(i64::MAX));
         let finished = rows.iter().map(|rows| {
             let ends = micros(rows, "window_end").iter();
             let is_final: BooleanArray = ends

@@ -7,11 +7,12 @@ use crate::{
     commit::{Marks, Position},
     config::Settings,
     error::{Error, Result},
+    over::{self, Over},
     standing::{self, Standing, Standings},
     window::EventTime,
 };
 use clap::{Args, Subcommand};
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 use tollgate_connectors::{Table, lake::Lake};
 
 /// Flags of `tollgate shard`.
@@ -72,12 +73,38 @@ async fn set_retired(
     };
     for name in names {
         standing::set_retired(events.as_mut(), name, is_retired, &SystemClock).await?;
+        if is_retired {
+            close(settings, catalog, &lake, events.as_ref(), name).await?;
+        }
         let done = match is_retired {
             true => "retired: it holds up no invoice, and does not start any more",
             false => "resumed: it may run, and invoices wait for it",
         };
         output::print(&format!("{name} {done}\n"))?;
     }
+    Ok(())
+}
+
+/// Writes what a shard left open to the meters' tables.
+async fn close(
+    settings: &Settings,
+    catalog: &Catalog,
+    lake: &Lake,
+    events: &dyn Table,
+    shard: &str,
+) -> Result<()> {
+    let mut tables = Vec::with_capacity(catalog.meters.len());
+    for meter in &catalog.meters {
+        tables.push(catalog.create_meter(lake, meter).await?);
+    }
+    let over = Over {
+        events,
+        definitions: &catalog.definitions,
+        meters: &catalog.meters,
+        clock: Arc::new(SystemClock),
+        bytes: settings.flush.max_bytes.0,
+    };
+    over::close(&over, shard, tables).await?;
     Ok(())
 }
 

@@ -190,6 +190,9 @@ async fn a_source_that_is_gone_holds_up_no_invoice_once_it_is_retired() {
         "error: there is no shard `GONNE` in this lake; there are: GONE, USAGE\n"
     );
     cli.succeed(&["shard", "retire", "GONE"]).await;
+    // What it left open is in the meter's table, where other tools see it.
+    let panes = "SELECT SUM(n), COUNT(*) FROM units_panes WHERE shard = 'GONE' AND pane = 0";
+    assert_eq!(cli.query(panes).await, [["105", "2"]]);
     // The running hour is closed there, and still open in the other shard.
     assert_eq!(
         cli.query(is_final).await,

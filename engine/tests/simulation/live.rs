@@ -1,6 +1,9 @@
 //! Somebody who asks a process for its live values at random moments, and knows what they must be.
 
-use super::{Fact, Log, MINUTE_US, Random, START_US, Setup, expected, measured};
+use super::{
+    Fact, Lake, Log, MINUTE_US, Random, Reading, START_US, Setup, StreamEnd, expected, measured,
+    readings,
+};
 use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::TimestampMicrosecondType,
@@ -24,17 +27,31 @@ const ASKED_MAX: u32 = 4;
 
 pub(crate) struct Asker<'a> {
     pub(crate) setup: &'a Setup,
-    log: &'a Log,
+    logs: &'a [Log],
+    /// Which of them is read.
+    at: usize,
+    lake: &'a Lake,
+    /// Where the clock closes its windows.
+    closings: Vec<StreamEnd>,
     random: Random,
     /// How many answers were right.
     pub(crate) answers: Arc<AtomicU64>,
 }
 
 impl<'a> Asker<'a> {
-    pub(crate) fn new(random: &mut Random, setup: &'a Setup, log: &'a Log) -> Self {
+    pub(crate) fn new(
+        random: &mut Random,
+        setup: &'a Setup,
+        logs: &'a [Log],
+        at: usize,
+        (lake, closings): (&'a Lake, Vec<StreamEnd>),
+    ) -> Self {
         Asker {
             setup,
-            log,
+            logs,
+            at,
+            lake,
+            closings,
             random: Random(random.next()),
             answers: Arc::default(),
         }
@@ -52,13 +69,16 @@ impl<'a> Asker<'a> {
             let cut = view.cuts().await.unwrap()[0].1.sequence.0;
             assert!(cut >= position, "back from {position} to {cut}");
             position = cut;
-            let counted: Vec<Fact> = self.counted_until(cut);
-            check_events(&view, &counted).await;
+            let reading = [Reading {
+                counted: self.counted_until(cut),
+                ends: &self.closings,
+            }];
+            check_events(&view, &reading[0].counted).await;
             for (index, meter) in self.setup.catalog.meters.iter().enumerate() {
                 let windows = view.windows(index, None).await.unwrap();
                 let name = &meter.definition().name;
                 let what = format!("{name}, live at {cut}");
-                let mut wanted = expected(meter, &counted, &self.log.ends);
+                let mut wanted = expected(meter, &reading);
                 assert_eq!(measured(&windows), wanted, "{what}");
                 let from_us = START_US + self.random.below(120) * MINUTE_US;
                 let from = windows_from(&view, name, from_us).await;
@@ -74,8 +94,10 @@ impl<'a> Asker<'a> {
     }
 
     fn counted_until(&self, cut: u64) -> Vec<Fact> {
-        let counted = self.log.counted.iter();
-        counted.filter(|f| f.sequence <= cut).cloned().collect()
+        let before = readings(&self.logs[..self.at], self.lake);
+        let known = before.iter().flat_map(|reading| &reading.counted);
+        let known = known.map(|fact| fact.id).collect();
+        self.logs[self.at].counted(&known, cut)
     }
 }
 

@@ -10,6 +10,11 @@
 //! While a process runs, its live view is asked for now and then: at any moment it must be what a naive
 //! reading of the log gives up to its position.
 //!
+//! In half of the histories a source moves, once or twice: its owner halts, another stream is read in its place, and
+//! ids that were counted are published there again, while the old owner may wake up. In some the last shard is retired
+//! in the middle, and resumed in some of those. Between two processes the lake is asked whether a billing period is
+//! over: what it says then must hold everything that the streams had stored in time ([`finality`]).
+//!
 //! [`properties`] has what holds of every log without faults.
 //!
 //! Each seed is one history. `TOLLGATE_SIMULATION_SEEDS=N` runs more of them, and a failure names its
@@ -21,6 +26,8 @@
     reason = "a test fails by panicking, and says what it went through"
 )]
 
+mod finality;
+mod idle;
 mod in_time;
 mod live;
 mod properties;
@@ -43,9 +50,12 @@ use tollgate::{
     Error,
     catalog::Catalog,
     clock::ManualClock,
+    commit::{Marks, Position},
     dedupe,
     metering::table_schema,
+    over::{self, Over},
     shard::{self, Options, Parts},
+    standing::{self, Standings},
     telemetry::{Progress, Report},
 };
 use tollgate_connectors::{
@@ -62,8 +72,12 @@ use tollgate_sql::{
 
 const SEEDS: u64 = 2_000;
 const MINUTE_US: i64 = 60_000_000;
-/// 2026-10-01T00:00:00Z.
-const START_US: i64 = 1_790_812_800_000_000;
+/// 2026-09-30T23:30:00Z: the billing period ends in the middle of things.
+const START_US: i64 = 1_790_811_000_000_000;
+/// How long ids are known. No history takes so long by one clock, but those of two streams may be further apart.
+const HORIZON_US: i64 = 60 * MINUTE_US;
+/// What the shards are called, in the order in which each takes the place of the one before.
+const NAMES: [&str; 3] = ["first", "second", "third"];
 
 const DEFINITIONS: &str = "
 CREATE EVENT TYPE call (model VARCHAR NOT NULL, tokens BIGINT NOT NULL) WITH (type = 'call');
@@ -116,6 +130,9 @@ struct Totals {
     errors: u64,
     zombies: u64,
     answers: u64,
+    moved: u64,
+    retired: u64,
+    finals: u64,
 }
 
 impl Totals {
@@ -125,6 +142,9 @@ impl Totals {
         self.errors += other.errors;
         self.zombies += other.zombies;
         self.answers += other.answers;
+        self.moved += other.moved;
+        self.retired += other.retired;
+        self.finals += other.finals;
     }
 }
 
@@ -188,7 +208,7 @@ impl Random {
 }
 
 /// One event as it was meant, beside the bytes that were sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Fact {
     id: usize,
     subject: i64,
@@ -211,15 +231,20 @@ impl Fact {
     }
 }
 
-/// The log of one seed, and what a naive reading of it counts.
+/// What one stream has, and how it is read.
 struct Log {
+    shard: &'static str,
+    /// The shards whose place this one takes, as the setting says.
+    replaces: Vec<String>,
     messages: Vec<Message>,
-    /// In rising sequence.
-    counted: Vec<Fact>,
+    /// Every event that is well formed, in rising sequence, be its id there twice.
+    sent: Vec<Fact>,
     /// The bytes of the messages whose headers cannot be read, by sequence.
     poisoned: BTreeMap<u64, Vec<u8>>,
     /// Where the stream ended when it was read to its end, the last time after its last message.
     ends: Vec<StreamEnd>,
+    /// Whether the stream's clock was ahead at these ends, and went back: what it said then was not so.
+    jumps_back: bool,
 }
 
 /// A present end of the stream.
@@ -231,20 +256,98 @@ struct StreamEnd {
     now_us: i64,
 }
 
-fn make_log(random: &mut Random) -> Log {
+impl Log {
+    /// What a naive reading up to a sequence counts, in rising sequence: first in sequence wins, whatever a later one
+    /// says, and what is known from the streams before counts no more.
+    fn counted(&self, known: &BTreeSet<usize>, until: u64) -> Vec<Fact> {
+        let mut known = known.clone();
+        let read = self.sent.iter().filter(|fact| fact.sequence <= until);
+        read.filter(|fact| known.insert(fact.id)).cloned().collect()
+    }
+}
+
+/// A log as it was read.
+#[derive(Debug)]
+struct Reading<'a> {
+    counted: Vec<Fact>,
+    /// Where the clock closed windows.
+    ends: &'a [StreamEnd],
+}
+
+/// What a naive reading of all logs counts, each as far as the lake says that it was read.
+fn readings<'a>(logs: &'a [Log], lake: &Lake) -> Vec<Reading<'a>> {
+    let mut known = BTreeSet::new();
+    let mut readings = Vec::new();
+    for log in logs {
+        let counted = log.counted(&known, lake.position(log.shard).sequence.0);
+        known.extend(counted.iter().map(|fact| fact.id));
+        readings.push(Reading {
+            counted,
+            ends: &log.ends,
+        });
+    }
+    readings
+}
+
+fn make_logs(random: &mut Random) -> Vec<Log> {
+    let streams = match random.below(6) {
+        0 => 3,
+        1 | 2 => 2,
+        _ => 1,
+    };
+    let mut clock_us = START_US + random.below(30) * MINUTE_US;
+    let mut logs: Vec<Log> = Vec::new();
+    for (at, shard) in NAMES.iter().take(streams).enumerate() {
+        let messages = match at {
+            0 if streams == 1 => 20 + random.next() % 60,
+            0 => 10 + random.next() % 30,
+            _ => 5 + random.next() % 15,
+        };
+        let sent: Vec<Fact> = logs.iter().flat_map(|log| log.sent.clone()).collect();
+        let mut log = make_log(random, shard, messages, &mut clock_us, sent);
+        // One name is enough for the shards behind it, and all may be given.
+        let names = NAMES[..at].iter().map(|name| (*name).to_owned());
+        let needless = at.saturating_sub(1) * random.size(2);
+        log.replaces = names.skip(at.saturating_sub(1) - needless).collect();
+        logs.push(log);
+        // The next server's clock is right, or an hour and a half ahead or behind.
+        clock_us += (random.below(3) - 1) * 90 * MINUTE_US;
+    }
+    logs
+}
+
+/// A stream of so many messages, the first of which comes a while after `clock_us`. `before` was sent to the streams
+/// before it, and some of it comes again.
+fn make_log(
+    random: &mut Random,
+    shard: &'static str,
+    messages: u64,
+    clock_us: &mut i64,
+    before: Vec<Fact>,
+) -> Log {
     let mut log = Vec::new();
-    let mut sent: Vec<Fact> = Vec::new();
-    let mut counted: BTreeMap<usize, Fact> = BTreeMap::new();
+    let mut sent = before;
+    let before = sent.len();
     let mut poisoned = BTreeMap::new();
-    let messages = 20 + random.next() % 60;
-    let mut clock_us = START_US;
+    let mut ends = Vec::new();
+    let jumps_back = random.one_in(2);
     for sequence in 1..=messages {
-        clock_us += random.below(20_000_000);
+        if sequence > 1 && random.one_in(40) {
+            let now_us = *clock_us + random.below(600_000_000);
+            ends.push(StreamEnd {
+                sequence: sequence - 1,
+                now_us,
+            });
+            if !jumps_back {
+                *clock_us = now_us;
+            }
+        }
+        *clock_us += random.below(20_000_000);
         // Often the first or the last, and several in a row.
         let follows = poisoned.contains_key(&(sequence - 1));
         if random.one_in(if follows { 2 } else { 12 }) {
-            let fact = next_fact(random, &sent, clock_us);
-            let message = poisoned_message(sequence, clock_us, &fact);
+            let fact = next_fact(random, &sent, before, *clock_us);
+            let message = poisoned_message(sequence, *clock_us, &fact);
             poisoned.insert(sequence, message.raw().unwrap());
             log.push(message);
             continue;
@@ -257,11 +360,9 @@ fn make_log(random: &mut Random) -> Log {
                 _ => {
                     let fact = Fact {
                         sequence,
-                        ingest_us: clock_us,
-                        ..next_fact(random, &sent, clock_us)
+                        ingest_us: *clock_us,
+                        ..next_fact(random, &sent, before, *clock_us)
                     };
-                    // First in sequence wins, whatever a later one says.
-                    counted.entry(fact.id).or_insert_with(|| fact.clone());
                     let line = fact.line();
                     sent.push(fact);
                     line
@@ -270,32 +371,24 @@ fn make_log(random: &mut Random) -> Log {
         }
         log.push(Message {
             sequence: Sequence(sequence),
-            ingest_time_us: clock_us,
+            ingest_time_us: *clock_us,
             headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
             payload: lines.join("\n").into(),
             unread: None,
         });
     }
-    let mut counted: Vec<Fact> = counted.into_values().collect();
-    counted.sort_by_key(|fact| fact.sequence);
-    let mut ends = Vec::new();
-    for message in &log[..log.len() - 1] {
-        if random.one_in(40) {
-            ends.push(StreamEnd {
-                sequence: message.sequence.0,
-                now_us: message.ingest_time_us + random.below(600_000_000),
-            });
-        }
-    }
     ends.push(StreamEnd {
         sequence: messages,
-        // By then every window is due.
-        now_us: clock_us + 120 * MINUTE_US,
+        // By then every window is due, be it of an event from a stream whose clock is ahead.
+        now_us: *clock_us + 400 * MINUTE_US,
     });
     Log {
+        shard,
+        replaces: Vec::new(),
         messages: log,
-        counted,
+        sent: sent.split_off(before),
         ends,
+        jumps_back,
         poisoned,
     }
 }
@@ -314,8 +407,9 @@ fn poisoned_message(sequence: u64, clock_us: i64, fact: &Fact) -> Message {
     }
 }
 
-fn next_fact(random: &mut Random, sent: &[Fact], clock_us: i64) -> Fact {
-    if !sent.is_empty() && random.one_in(6) {
+/// Another event, or one again. The first of `sent` went to the streams before this one: they come again more often.
+fn next_fact(random: &mut Random, sent: &[Fact], before: usize, clock_us: i64) -> Fact {
+    if !sent.is_empty() && random.one_in(if before > 0 { 2 } else { 6 }) {
         let mut again = sent[random.size(u32::try_from(sent.len()).unwrap())].clone();
         // A repeat, or now and then a conflict.
         again.tokens += i64::from(random.one_in(5));
@@ -337,9 +431,9 @@ fn next_fact(random: &mut Random, sent: &[Fact], clock_us: i64) -> Fact {
     }
 }
 
-/// The tables of one lake, and the stream that it is filled from, as far as it came.
+/// The tables of one lake, and the streams that it is filled from, as far as they came.
 struct Lake {
-    stream: MemoryStream,
+    streams: BTreeMap<&'static str, MemoryStream>,
     events: MemoryTable,
     panes: Vec<MemoryTable>,
 }
@@ -350,60 +444,84 @@ impl Lake {
         let meters = setup.catalog.meters.iter();
         let panes = meters.map(|m| MemoryTable::new(&m.definition().name, table_schema(m)));
         Lake {
-            stream: MemoryStream::default(),
+            streams: NAMES.map(|name| (name, MemoryStream::default())).into(),
             events: MemoryTable::new("events", events),
             panes: panes.collect(),
         }
     }
 
-    /// Appends to the stream what comes up to one of its ends.
-    fn stream_until(&self, log: &Log, end: StreamEnd) {
-        let new = log.messages.iter().filter(|m| m.sequence.0 <= end.sequence);
-        new.for_each(|message| self.stream.append(message.clone()));
+    /// Appends to a stream what comes up to a sequence.
+    fn stream_until(&self, log: &Log, sequence: u64) {
+        let new = log.messages.iter().filter(|m| m.sequence.0 <= sequence);
+        new.for_each(|message| self.streams[log.shard].append(message.clone()));
     }
 
-    /// A new process over this lake at a time.
-    async fn parts(&self, setup: &Setup, now_us: i64, faults: &Arc<Faults>) -> Parts {
-        let schema = self.events.schema();
+    /// The newest position of a shard.
+    fn position(&self, shard: &str) -> Position {
+        Position::load(&newest(&self.events), &Marks::of(shard)).unwrap()
+    }
+
+    /// True when a shard was ever begun.
+    fn has(&self, shard: &str) -> bool {
+        let standings = Standings::of(&newest(&self.events));
+        standings.shards().any(|known| known == shard)
+    }
+
+    async fn tables(&self, faults: &Arc<Faults>) -> Vec<Box<dyn Table>> {
         let mut tables = Vec::new();
         for pane in &self.panes {
             tables.push(open(pane, faults).await);
         }
-        let source = FaultySource::new(self.stream.source("sim"), Arc::clone(faults));
+        tables
+    }
+
+    /// A new process over this lake at a time.
+    async fn parts(&self, setup: &Setup, shard: &str, now_us: i64, faults: &Arc<Faults>) -> Parts {
+        let schema = self.events.schema();
+        let source = FaultySource::new(self.streams[shard].source(shard), Arc::clone(faults));
+        // Of two streams, the clock of one may be far ahead.
+        let decoding = DecodeOptions {
+            max_future_skew_us: 24 * 60 * MINUTE_US,
+            ..DecodeOptions::default()
+        };
         Parts {
             source: Box::new(source),
-            decoder: Decoder::new(schema, "sim", DecodeOptions::default()).unwrap(),
+            decoder: Decoder::new(schema, shard, decoding).unwrap(),
             definitions: setup.catalog.definitions.clone(),
             checks: Vec::new(),
             meters: setup.catalog.meters.clone(),
             events: open(&self.events, faults).await,
-            tables,
+            tables: self.tables(faults).await,
             clock: Arc::new(ManualClock::at(now_us)),
         }
     }
 }
 
-async fn open(table: &MemoryTable, faults: &Arc<Faults>) -> Box<dyn Table> {
+fn newest(table: &MemoryTable) -> MemoryTable {
     let mut table = table.clone();
-    table.refresh().await.unwrap();
-    Box::new(FaultyTable::new(table, Arc::clone(faults)))
+    futures::executor::block_on(table.refresh()).unwrap();
+    table
 }
 
-fn options(random: &mut Random) -> Options {
+async fn open(table: &MemoryTable, faults: &Arc<Faults>) -> Box<dyn Table> {
+    Box::new(FaultyTable::new(newest(table), Arc::clone(faults)))
+}
+
+fn options(random: &mut Random, log: &Log) -> Options {
     Options {
         batch_bytes: 1 + random.size(4_000),
         flush_interval_us: i64::MAX,
         flush_bytes: 1 + random.size(100_000),
         windows_bytes: usize::MAX,
         dedupe: dedupe::Options {
-            horizon_us: i64::MAX,
+            horizon_us: HORIZON_US,
             // From the least there is, where most ids are found on disk, to more than is needed.
             memory_bytes: random.size(20_000),
             directory: env::temp_dir(),
         },
         until_end: true,
         start: None,
-        replaces: Vec::new(),
+        replaces: log.replaces.clone(),
     }
 }
 
@@ -414,19 +532,30 @@ enum End {
     Failed(Error),
 }
 
-/// Runs a process, and asks it for live values until it ends.
-async fn process(parts: Parts, options: Options, faults: &Faults, mut asker: Asker<'_>) -> End {
-    let (_stop, stopped) = watch::channel(false);
+/// Runs a process, and asks it for live values until it ends; one that does not end by itself is stopped at a
+/// sequence.
+async fn process(
+    parts: Parts,
+    options: Options,
+    faults: &Faults,
+    mut asker: Asker<'_>,
+    until: u64,
+) -> End {
+    let (stop, stopped) = watch::channel(false);
     let (live, mut questions) = shard::live(Arc::clone(&asker.setup.catalog));
-    let run = shard::run(
-        parts,
-        options,
-        stopped,
-        watch::Sender::new(Progress::default()),
-        &mut questions,
-    );
+    let progress = watch::Sender::new(Progress::default());
+    let mut position = progress.subscribe();
+    let is_stopped = !options.until_end;
+    let run = shard::run(parts, options, stopped, progress, &mut questions);
+    let ask = async {
+        if is_stopped {
+            let _ = position.wait_for(|p| p.position.0 >= until).await;
+            stop.send_replace(true);
+        }
+        asker.ask(&live).await
+    };
     tokio::select! {
-        never = asker.ask(&live) => match never {},
+        never = ask => match never {},
         ended = run => match ended {
             Ok(report) => End::Finished(Box::new(report)),
             Err(error) => End::Failed(error),
@@ -435,29 +564,44 @@ async fn process(parts: Parts, options: Options, faults: &Faults, mut asker: Ask
     }
 }
 
-/// Runs processes over one log, one after the other, until one finishes; then checks the lake.
+/// Runs processes over the logs, one after the other, until one finishes the last; then checks the lake.
 fn simulate(seed: u64, setup: &Setup) -> Totals {
     let mut random = Random(seed);
-    let log = make_log(&mut random);
+    let mut logs = make_logs(&mut random);
     let faulty = Lake::new(setup);
-    let totals = runtime().block_on(survive(&mut random, setup, &log, &faulty));
+    let mut totals = Totals::default();
+    runtime().block_on(async {
+        let mut zombies = Vec::new();
+        for at in 0..logs.len() {
+            let fate = Fate::of(&mut random, at + 1 == logs.len());
+            let mut world = World {
+                setup,
+                lake: &faulty,
+                zombies: &mut zombies,
+                totals: &mut totals,
+            };
+            let ends = world.survive(&mut random, &logs, at, fate).await;
+            logs[at].ends = ends;
+        }
+        // The last owner is done: nothing that wakes up now may change anything.
+        zombies.iter().for_each(|zombie| zombie.release());
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    });
+    totals.moved += logs.len() as u64 - 1;
     let calm = Lake::new(setup);
     runtime().block_on(async {
-        let faults = Faults::none();
-        for end in &log.ends {
-            calm.stream_until(&log, *end);
-            let parts = calm.parts(setup, end.now_us, &faults).await;
-            let asker = Asker::new(&mut random, setup, &log);
-            match process(parts, options(&mut random), &faults, asker).await {
-                End::Finished(report) => assert_eq!(report.position.sequence.0, end.sequence),
-                End::Halted => panic!("halted without a fault"),
-                End::Failed(error) => panic!("failed without a fault: {error:?}"),
-            }
+        let mut random = Random(random.next());
+        for at in 0..logs.len() {
+            let until = faulty.position(logs[at].shard).sequence.0;
+            calmly(&mut random, setup, &calm, &logs, at, until).await;
         }
-        check_events(&faulty, &log);
-        assert_eq!(statuses(&faulty), statuses(&calm), "statuses");
+        let readings = readings(&logs, &faulty);
+        check_events(&faulty, &logs, &readings);
+        check_statuses(&faulty, &calm);
         for (at, meter) in setup.catalog.meters.iter().enumerate() {
-            check_meter(meter, &faulty.panes[at], &log).await;
+            check_meter(meter, &faulty.panes[at], &readings).await;
             let (faulty, calm) = (first_panes(&faulty.panes[at]), first_panes(&calm.panes[at]));
             assert_eq!(faulty, calm, "pane 0 of {}", meter.definition().name);
         }
@@ -465,57 +609,228 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
     totals
 }
 
-/// Starts one process after another until one gets to the last end.
-async fn survive(random: &mut Random, setup: &Setup, log: &Log, lake: &Lake) -> Totals {
-    let mut totals = Totals::default();
-    let mut zombies: Vec<Arc<Faults>> = Vec::new();
-    let mut ends = log.ends.iter();
-    let mut end = ends.next();
-    while let Some(StreamEnd { now_us, .. }) = end.copied() {
-        end.iter().for_each(|end| lake.stream_until(log, **end));
-        totals.runs += 1;
-        let faults = match totals.runs {
+/// What becomes of a shard in the middle of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is read to its end.
+    Read,
+    /// Its owner halts at some time, and is not started again.
+    Abandoned,
+    /// The same, and the shard is retired.
+    Retired,
+    /// The same, and it is resumed, and read to its end.
+    Resumed,
+}
+
+impl Fate {
+    fn of(random: &mut Random, is_last: bool) -> Self {
+        match (is_last, random.below(6)) {
+            (false, 0..4) => Fate::Abandoned,
+            (true, 0) => Fate::Retired,
+            (true, 1) => Fate::Resumed,
+            _ => Fate::Read,
+        }
+    }
+}
+
+/// The clock of an end that closes whatever is open.
+const NOTHING_MORE_US: i64 = i64::MAX;
+
+/// Reads one log without faults as far as it was read under faults, with the clock closing windows at the same places.
+async fn calmly(
+    random: &mut Random,
+    setup: &Setup,
+    lake: &Lake,
+    logs: &[Log],
+    at: usize,
+    until: u64,
+) {
+    let log = &logs[at];
+    let faults = Faults::none();
+    let is_read = log.ends.last().is_some_and(|end| end.sequence == until);
+    let rest = (!is_read).then_some(StreamEnd {
+        sequence: until,
+        now_us: NOTHING_MORE_US,
+    });
+    let mut ends = log.ends.iter().copied().chain(rest).peekable();
+    while let Some(end) = ends.next() {
+        lake.stream_until(log, end.sequence);
+        // An owner that halted closed nothing by the clock.
+        let is_halt = end.now_us == NOTHING_MORE_US;
+        let (now_us, options) = match is_halt {
+            false => (end.now_us, options(random, log)),
+            true => (
+                log.messages[0].ingest_time_us,
+                Options {
+                    until_end: false,
+                    ..options(random, log)
+                },
+            ),
+        };
+        let parts = lake.parts(setup, log.shard, now_us, &faults).await;
+        let asker = Asker::new(random, setup, logs, at, (lake, log.ends.clone()));
+        match process(parts, options, &faults, asker, end.sequence).await {
+            End::Finished(report) => assert_eq!(report.position.sequence.0, end.sequence),
+            End::Halted => panic!("halted without a fault"),
+            End::Failed(error) => panic!("failed without a fault: {error:?}"),
+        }
+        if is_halt && at + 1 == logs.len() {
+            retire(setup, lake, log.shard, &faults).await.unwrap();
+            if ends.peek().is_some() {
+                resume(lake, log.shard).await;
+            }
+        }
+    }
+}
+
+/// Retires a shard as `tollgate shard retire` does.
+async fn retire(
+    setup: &Setup,
+    lake: &Lake,
+    shard: &str,
+    faults: &Arc<Faults>,
+) -> tollgate::Result<()> {
+    let mut events = open(&lake.events, faults).await;
+    let clock = Arc::new(ManualClock::default());
+    standing::set_retired(events.as_mut(), shard, true, clock.as_ref()).await?;
+    let over = Over {
+        events: events.as_ref(),
+        definitions: &setup.catalog.definitions,
+        meters: &setup.catalog.meters,
+        clock,
+        bytes: 1_000,
+    };
+    over::close(&over, shard, lake.tables(faults).await).await?;
+    Ok(())
+}
+
+async fn resume(lake: &Lake, shard: &str) {
+    let mut events = open(&lake.events, &Faults::none()).await;
+    let clock = ManualClock::default();
+    standing::set_retired(events.as_mut(), shard, false, &clock)
+        .await
+        .unwrap();
+}
+
+/// What processes go through.
+struct World<'a> {
+    setup: &'a Setup,
+    lake: &'a Lake,
+    /// What halted and may wake up.
+    zombies: &'a mut Vec<Arc<Faults>>,
+    totals: &'a mut Totals,
+}
+
+impl World<'_> {
+    /// Starts one process after another until one gets to the last end, or the shard's fate is another; returns where
+    /// the clock closed windows.
+    async fn survive(
+        &mut self,
+        random: &mut Random,
+        logs: &[Log],
+        at: usize,
+        mut fate: Fate,
+    ) -> Vec<StreamEnd> {
+        let log = &logs[at];
+        let mut passed = Vec::new();
+        let mut ends = log.ends.iter().copied().peekable();
+        let mut runs = 0;
+        while let Some(end) = ends.peek().copied() {
+            self.lake.stream_until(log, end.sequence);
+            runs += 1;
+            let faults = self.faults(random, runs);
+            let parts = self
+                .lake
+                .parts(self.setup, log.shard, end.now_us, &faults)
+                .await;
+            self.wake_some(random);
+            let closings = passed.iter().copied().chain(ends.clone()).collect();
+            let asker = Asker::new(random, self.setup, logs, at, (self.lake, closings));
+            let answers = Arc::clone(&asker.answers);
+            let ended = process(parts, options(random, log), &faults, asker, u64::MAX).await;
+            self.totals.runs += 1;
+            self.totals.answers += answers.load(Ordering::SeqCst);
+            let is_halted = matches!(ended, End::Halted);
+            match ended {
+                End::Finished(_) => passed.extend(ends.next()),
+                End::Halted => {
+                    self.totals.halts += 1;
+                    self.zombies.push(faults);
+                }
+                End::Failed(error) => self.passes(&error),
+            }
+            if random.one_in(3) {
+                self.totals.finals += finality::check(self.setup, self.lake, logs).await;
+            }
+            // The owner that halted is the owner still when another takes its place.
+            if is_halted && self.lake.has(log.shard) && random.one_in(2) {
+                match fate {
+                    Fate::Read => continue,
+                    Fate::Abandoned => return passed,
+                    Fate::Retired | Fate::Resumed => self.retire(random, log.shard).await,
+                }
+                passed.push(StreamEnd {
+                    sequence: self.lake.position(log.shard).sequence.0,
+                    now_us: NOTHING_MORE_US,
+                });
+                if fate == Fate::Retired {
+                    return passed;
+                }
+                resume(self.lake, log.shard).await;
+                fate = Fate::Read;
+            }
+        }
+        passed
+    }
+
+    /// Faults for the first runs of a shard.
+    fn faults(&self, random: &mut Random, runs: u64) -> Arc<Faults> {
+        match runs {
             1..=6 => Faults::new(
                 random.next(),
                 6 + random.next() % 20,
                 1 + random.next() % 40,
             ),
             _ => Faults::none(),
-        };
-        let parts = lake.parts(setup, now_us, &faults).await;
-        // Whatever halted may wake up while its successor works.
+        }
+    }
+
+    /// Whatever halted may wake up while its successor works.
+    fn wake_some(&mut self, random: &mut Random) {
         if random.one_in(2) {
-            totals.zombies += zombies.len() as u64;
-            zombies.drain(..).for_each(|zombie| zombie.release());
+            self.totals.zombies += self.zombies.len() as u64;
+            self.zombies.drain(..).for_each(|zombie| zombie.release());
         }
-        let asker = Asker::new(random, setup, log);
-        let answers = Arc::clone(&asker.answers);
-        let ended = process(parts, options(random), &faults, asker).await;
-        totals.answers += answers.load(Ordering::SeqCst);
-        match ended {
-            End::Finished(_) => end = ends.next(),
-            End::Halted => {
-                totals.halts += 1;
-                zombies.push(faults);
-            }
-            End::Failed(error) => {
-                totals.errors += 1;
-                // A zombie's last commit may fence its successor, which then starts again.
-                let passing = [ErrorKind::Unavailable, ErrorKind::Fenced];
-                assert!(passing.contains(&error.kind()), "{error:?}");
+    }
+
+    /// Retires a shard, as often as it takes.
+    async fn retire(&mut self, random: &mut Random, shard: &str) {
+        self.totals.retired += 1;
+        for tries in 1.. {
+            let faults = self.faults(random, tries);
+            self.wake_some(random);
+            let retired = tokio::select! {
+                retired = retire(self.setup, self.lake, shard, &faults) => Some(retired),
+                () = faults.halted() => None,
+            };
+            match retired {
+                Some(Ok(())) => return,
+                Some(Err(error)) => self.passes(&error),
+                None => self.zombies.push(faults),
             }
         }
     }
-    // The last owner is done: nothing that wakes up now may change anything.
-    zombies.iter().for_each(|zombie| zombie.release());
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
+
+    /// A zombie's last commit may fence its successor, which then starts again.
+    fn passes(&mut self, error: &Error) {
+        self.totals.errors += 1;
+        let passing = [ErrorKind::Unavailable, ErrorKind::Fenced];
+        assert!(passing.contains(&error.kind()), "{error:?}");
     }
-    totals
 }
 
 /// Every event that counts is in `events` once, and nothing else counts.
-fn check_events(lake: &Lake, log: &Log) {
+fn check_events(lake: &Lake, logs: &[Log], readings: &[Reading<'_>]) {
     let mut counted = BTreeSet::new();
     let mut poisoned = BTreeMap::new();
     for batch in lake.events.rows() {
@@ -523,15 +838,17 @@ fn check_events(lake: &Lake, log: &Log) {
         let statuses = batch["status"].as_string::<i32>();
         let reasons = batch["reason"].as_string::<i32>();
         let sequences = batch["sequence"].as_primitive::<Int64Type>();
+        let shards = batch["shard"].as_string::<i32>();
         for row in 0..batch.num_rows() {
             if reasons.is_valid(row) && reasons.value(row) == "headers: line 2 has no colon" {
                 assert_eq!(statuses.value(row), "rejected");
                 let raw = batch["raw"].as_binary::<i32>().value(row).to_vec();
                 let sequence = u64::try_from(sequences.value(row)).unwrap();
+                let place = (shards.value(row).to_owned(), sequence);
                 assert_eq!(
-                    poisoned.insert(sequence, raw),
+                    poisoned.insert(place.clone(), raw),
                     None,
-                    "{sequence} is there twice"
+                    "{place:?} is there twice"
                 );
             }
             if matches!(statuses.value(row), "ok" | "late") {
@@ -540,20 +857,39 @@ fn check_events(lake: &Lake, log: &Log) {
             }
         }
     }
-    let expected: BTreeSet<usize> = log.counted.iter().map(|fact| fact.id).collect();
+    let expected = readings.iter().flat_map(|reading| &reading.counted);
+    let expected: BTreeSet<usize> = expected.map(|fact| fact.id).collect();
     assert_eq!(counted, expected);
-    assert_eq!(poisoned, log.poisoned);
+    let mut expected = BTreeMap::new();
+    for log in logs {
+        let read = lake.position(log.shard).sequence.0;
+        for (sequence, raw) in log.poisoned.range(..=read) {
+            expected.insert((log.shard.to_owned(), *sequence), raw.clone());
+        }
+    }
+    assert_eq!(poisoned, expected);
 }
 
-/// The status of each event, by its place in the log: no fault may change a verdict.
-fn statuses(lake: &Lake) -> BTreeMap<(i64, i32), String> {
+/// No fault may change a verdict.
+fn check_statuses(faulty: &Lake, calm: &Lake) {
+    let (faulty, calm) = (statuses(faulty), statuses(calm));
+    let places: BTreeSet<_> = faulty.keys().chain(calm.keys()).collect();
+    for place in places {
+        assert_eq!(faulty.get(place), calm.get(place), "status of {place:?}");
+    }
+}
+
+/// The status of each event, by its place in the log.
+fn statuses(lake: &Lake) -> BTreeMap<(String, i64, i32), String> {
     let mut found = BTreeMap::new();
     for batch in lake.events.rows() {
         let sequences = batch["sequence"].as_primitive::<Int64Type>();
         let ordinals = batch["ordinal"].as_primitive::<Int32Type>();
+        let shards = batch["shard"].as_string::<i32>();
         let statuses = batch["status"].as_string::<i32>();
         found.extend((0..batch.num_rows()).map(|row| {
-            let place = (sequences.value(row), ordinals.value(row));
+            let shard = shards.value(row).to_owned();
+            let place = (shard, sequences.value(row), ordinals.value(row));
             (place, statuses.value(row).to_owned())
         }));
     }
@@ -592,7 +928,7 @@ fn error(rows: &RecordBatch, row: usize) -> Option<&'static str> {
 }
 
 /// The merge of all panes is what the counted events add up to.
-async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
+async fn check_meter(meter: &Meter, table: &MemoryTable, readings: &[Reading<'_>]) {
     let panes = table.rows();
     let states: Vec<RecordBatch> = panes
         .iter()
@@ -600,7 +936,7 @@ async fn check_meter(meter: &Meter, table: &MemoryTable, log: &Log) {
         .collect();
     let merged = meter.finish(&states).await.unwrap();
     let name = &meter.definition().name;
-    let expected = expected(meter, &log.counted, &log.ends);
+    let expected = expected(meter, readings);
     assert_eq!(measured(&merged), expected, "{name}");
 }
 
@@ -697,17 +1033,21 @@ fn expected_at_risk(counted: &[Fact]) -> Measured {
     measured
 }
 
-fn expected(meter: &Meter, counted: &[Fact], ends: &[StreamEnd]) -> Measured {
+/// What a meter must measure, over all shards.
+fn expected(meter: &Meter, readings: &[Reading<'_>]) -> Measured {
+    let counts = |reading: &Reading<'_>| match meter.definition().late {
+        LatePolicy::Quarantine => {
+            in_time::in_time(meter.definition(), &reading.counted, reading.ends)
+        }
+        LatePolicy::Correct | LatePolicy::NextPeriod => reading.counted.clone(),
+    };
+    let counted: Vec<Fact> = readings.iter().flat_map(counts).collect();
     if meter.definition().name == "risky" {
-        return expected_at_risk(counted);
+        return expected_at_risk(&counted);
     }
     let by_model = meter.definition().name == "by_model";
     let all_tokens = meter.definition().name != "by_subject";
     let width_us = meter.definition().window_us;
-    let counted = match meter.definition().late {
-        LatePolicy::Quarantine => in_time::in_time(meter.definition(), counted, ends),
-        LatePolicy::Correct | LatePolicy::NextPeriod => counted.to_vec(),
-    };
     let mut measured = Measured::new();
     for fact in &counted {
         let start = fact.time_us - fact.time_us % width_us;
@@ -743,15 +1083,17 @@ fn expected_sizes(start: i64, end: i64, group: &str, counted: &[Fact]) -> (usize
     (sizes.len(), area.sum())
 }
 
-/// The rows of pane 0 as text, sorted; there is one for each window and group.
+/// The rows of pane 0 as text, sorted; there is one for each shard, window and group.
 fn first_panes(table: &MemoryTable) -> Vec<String> {
     let mut rows = Vec::new();
     let mut keys = BTreeSet::new();
     for batch in table.rows() {
         let panes = batch["pane"].as_primitive::<Int32Type>();
         let starts = batch["window_start"].as_primitive::<TimestampMicrosecondType>();
+        let shards = batch["shard"].as_string::<i32>();
         for row in (0..batch.num_rows()).filter(|row| panes.value(*row) == 0) {
-            let key = (starts.value(row), group(&batch, row));
+            let shard = shards.value(row).to_owned();
+            let key = (shard, starts.value(row), group(&batch, row));
             assert!(keys.insert(key.clone()), "{key:?} was closed twice");
             rows.push(
                 pretty_format_batches(&[batch.slice(row, 1)])

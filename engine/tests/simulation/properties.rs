@@ -20,6 +20,8 @@ fn minutes() -> impl Strategy<Value = Vec<Minute>> {
     prop::collection::vec(prop::collection::vec(event, 0..8), 1..20)
 }
 
+const SHARD: &str = "first";
+
 /// How the log is read.
 #[derive(Debug, Clone)]
 struct Reading {
@@ -79,10 +81,8 @@ fn log_of(minutes: &[Minute]) -> (MemoryStream, u64) {
 
 async fn panes_of(setup: &Setup, minutes: &[Minute], reading: &Reading) -> Vec<Vec<String>> {
     let (stream, last) = log_of(minutes);
-    let lake = Lake {
-        stream,
-        ..Lake::new(setup)
-    };
+    let mut lake = Lake::new(setup);
+    lake.streams.insert(SHARD, stream);
     for (at, in_order) in &reading.ends {
         run(setup, &lake, reading, Some((at % (last + 1), *in_order))).await;
     }
@@ -110,7 +110,12 @@ async fn run(setup: &Setup, lake: &Lake, reading: &Reading, end: Option<(u64, bo
     let progress = watch::Sender::new(Progress::default());
     let mut position = progress.subscribe();
     let parts = lake
-        .parts(setup, START_US + 366 * 86_400_000_000, &Faults::none())
+        .parts(
+            setup,
+            SHARD,
+            START_US + 366 * 86_400_000_000,
+            &Faults::none(),
+        )
         .await;
     let mut nobody = Questions::none();
     let run = shard::run(parts, options, stopped, progress, &mut nobody);

@@ -84,6 +84,7 @@ async fn close_one(
         tables,
         clock: Arc::clone(&over.clock),
         rows: 0,
+        in_error: 0,
     };
     for tried in 1.. {
         for table in &mut panes.tables {

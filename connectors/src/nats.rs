@@ -42,7 +42,10 @@ use contiguity::{Explained, Verdict};
 use risk::Finding;
 use std::{fmt, ops::RangeInclusive, time::Duration};
 use subscription::{Arrived, Delivered, Subscription};
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, interval, timeout_at},
+};
 use tracing::{debug, info, warn};
 
 /// Look for a deleted tail after this much silence, when the stream is known to hold more.
@@ -90,6 +93,22 @@ impl fmt::Debug for NatsSource {
             .field("position", &self.position)
             .field("end", &self.end)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for NatsSource {
+    /// Deletes the consumer, which counts against limits until the server forgets it: the next source, made after a
+    /// passing fault, may find no room.
+    fn drop(&mut self) {
+        let (Some(consumer), Ok(runtime)) = (self.consumer.take(), Handle::try_current()) else {
+            return;
+        };
+        let (context, stream) = (self.link.context.clone(), self.link.options.stream.clone());
+        runtime.spawn(async move {
+            let _ = context
+                .delete_consumer_from_stream(&consumer, &stream)
+                .await;
+        });
     }
 }
 

@@ -3,12 +3,13 @@
 //! Everything that is known only by the text or the code of a server's answer is here. Does no I/O.
 
 use super::{NatsOptions, address};
-use crate::error::{Cause, Error};
+use crate::error::Error;
 use async_nats::{
     ConnectError, ConnectErrorKind,
     jetstream::{
         self, ErrorCode,
-        context::{RequestError, RequestErrorKind},
+        context::{CreateStreamError, CreateStreamErrorKind, RequestError, RequestErrorKind},
+        stream::{ConsumerError, ConsumerErrorKind},
     },
     rustls,
 };
@@ -157,14 +158,21 @@ pub(super) fn of_request(options: &NatsOptions, error: RequestError) -> Error {
     }
 }
 
-/// An error that a call of the client returned: JetStream's answer, or a fault that may pass.
-pub(super) fn of_call<E>(options: &NatsOptions, doing: &'static str, error: E) -> Error
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    match api_error(&error) {
-        Some(answer) => of_answer(options, doing, answer),
-        None => options.failed(doing, Cause::from(error)),
+/// A stream that was not created. The client has the answer in the kind of its error, not as its source.
+pub(super) fn of_stream(options: &NatsOptions, error: CreateStreamError) -> Error {
+    let doing = "creating the stream";
+    match error.kind() {
+        CreateStreamErrorKind::JetStream(answer) => of_answer(options, doing, &answer),
+        _ => options.failed(doing, error.into()),
+    }
+}
+
+/// A consumer that was not created; its answer is there as well.
+pub(super) fn of_consumer(options: &NatsOptions, error: ConsumerError) -> Error {
+    let doing = "creating a consumer";
+    match error.kind() {
+        ConsumerErrorKind::JetStream(answer) => of_answer(options, doing, &answer),
+        _ => options.failed(doing, error.into()),
     }
 }
 
@@ -174,7 +182,12 @@ pub(super) fn of_answer(
     doing: &'static str,
     error: &jetstream::Error,
 ) -> Error {
-    match remedy(error.error_code()) {
+    // A server that is busy or starts answers 500 or 503.
+    let is_ours = error.code() == 400;
+    let hint = remedy(error.error_code());
+    let hint = hint.or(is_ours
+        .then_some("look at the limits of the stream and the account, and at the server's log"));
+    match hint {
         Some(hint) => options.unsuitable(format!("{doing} failed: {error}"), hint.into()),
         None => options.failed(doing, error.clone().into()),
     }
@@ -199,6 +212,12 @@ fn remedy(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::MAXIMUM_CONSUMERS_LIMIT => {
             "raise max_consumers of the stream and the account; a consumer of a process that was killed goes \
              after 60 s"
+        }
+        ErrorCode::MAXIMUM_STREAMS_LIMIT => {
+            "raise max_streams of the account, or set source.stream to a stream that is there"
+        }
+        ErrorCode::STREAM_MAX_BYTES_REQUIRED | ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED => {
+            "the account bounds its streams: make this one by `nats stream add` with --max-bytes and --discard new"
         }
         ErrorCode::STREAM_SUBJECT_OVERLAP => {
             "another stream takes these subjects: set source.stream to it, or source.subjects to others"
@@ -297,15 +316,31 @@ mod tests {
 
     #[test]
     fn an_answer_that_will_not_change_says_what_to_do() {
-        let answer = |code: u64| {
-            let error = format!(r#"{{"code":400,"err_code":{code},"description":"no"}}"#);
+        let answer = |status: u64, code: u64| {
+            let error = format!(r#"{{"code":{status},"err_code":{code},"description":"no"}}"#);
             let error: jetstream::Error = serde_json::from_str(&error).unwrap();
-            of_answer(&options(), "asking", &error)
+            of_answer(&options(), "asking", &error).kind()
         };
-        for code in [10039, 10076, 10026, 10065, 10002, 10047, 10028] {
-            assert_eq!(answer(code).kind(), ErrorKind::Invalid, "{code}");
+        for (status, code) in [
+            (503, 10076),
+            (503, 10039),
+            (500, 10047),
+            (500, 10028),
+            (400, 10002),
+            (400, 10026),
+            (400, 10027),
+            (400, 10065),
+            (400, 10113),
+            (400, 10122),
+            // An invalid configuration, and what a later server may refuse.
+            (400, 10052),
+            (400, 99_999),
+        ] {
+            assert_eq!(answer(status, code), ErrorKind::Invalid, "{code}");
         }
-        // JetStream is temporarily unavailable.
-        assert_eq!(answer(10008).kind(), ErrorKind::Unavailable);
+        // Temporarily unavailable, insufficient resources, a server that shuts down.
+        for (status, code) in [(503, 10008), (503, 10023), (500, 10077)] {
+            assert_eq!(answer(status, code), ErrorKind::Unavailable, "{code}");
+        }
     }
 }

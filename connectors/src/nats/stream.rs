@@ -265,7 +265,7 @@ async fn create(link: &Link) -> Result<()> {
         ..Config::default()
     };
     let created = link.ask(link.context.create_stream(config)).await?;
-    created.map_err(|e| refusal::of_call(options, "creating the stream", e))?;
+    created.map_err(|e| refusal::of_stream(options, e))?;
     Ok(())
 }
 

@@ -65,7 +65,7 @@ impl Subscription {
         let consumer = link
             .ask(made)
             .await?
-            .map_err(|e| refusal::of_call(options, "creating a consumer", e))?;
+            .map_err(|e| refusal::of_consumer(options, e))?;
         check(options, &wanted, &consumer.cached_info().config)?;
         let messages = consumer
             .stream()

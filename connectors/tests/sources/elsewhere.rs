@@ -172,3 +172,45 @@ async fn an_account_that_imports_reads_the_owners_stream_and_makes_none_beside_i
     fill(stranger.clone(), &["a"]).await;
     assert_eq!(read(stranger, 1).await, ["a"]);
 }
+
+#[tokio::test]
+async fn a_stream_that_the_account_has_no_room_for_is_refused_for_good() {
+    let dir = TempDir::new().unwrap();
+    let account = |name: &str, limits: &str| {
+        format!(
+            "{name} {{ jetstream: {{ {limits} }}, users = [ {{ user: {name}, password: p }} ] }}"
+        )
+    };
+    let accounts = [
+        account("few", "max_streams: 1"),
+        account("bounded", "max_bytes_required: true"),
+    ];
+    let config = format!("jetstream {{}}\naccounts {{ {} }}", accounts.join(", "));
+    let server = start(dir.path(), &config).await;
+    fill(options(&server, "few:p@"), &["1"]).await;
+    for (user, says, hint) in [
+        (
+            "few",
+            "creating the stream failed: maximum number of streams reached",
+            "raise max_streams of the account, or set source.stream to a stream that is there",
+        ),
+        (
+            "bounded",
+            "creating the stream failed: account requires a stream config to have max bytes set",
+            "the account bounds its streams: make this one by `nats stream add` with --max-bytes and --discard new",
+        ),
+    ] {
+        let mut more = options(&server, &format!("{user}:p@"));
+        more.create = true;
+        more.stream = "MORE".into();
+        more.subjects = vec!["more.>".into()];
+        let error = bounds(more).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&format!("stream `MORE`: {says}")),
+            "{text}"
+        );
+        assert!(text.ends_with(&format!("\n  hint: {hint}")), "{text}");
+    }
+}

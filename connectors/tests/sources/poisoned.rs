@@ -1,11 +1,12 @@
 //! Messages that end the client which reads them.
 
 use super::{
+    LIMIT,
     nats::{Fixture, binary},
     read_until, sequences, texts,
 };
 use async_nats::jetstream::stream::{Config, StorageType};
-use tollgate_connectors::{Anchor, Message, Sequence, Source};
+use tollgate_connectors::{Anchor, ErrorKind, Message, Sequence, Source};
 
 /// Header blocks that the client cannot read, and what is said of each.
 const BLOCKS: [(&[u8], &str); 5] = [
@@ -138,6 +139,30 @@ async fn a_stream_with_one_consumer_at_a_time_is_read_past_them() {
     let mut source = fixture.source().await;
     let all = read_until(&mut source, 4).await;
     assert_eq!(unread(&all), [(2, BLOCKS[1].1), (4, BLOCKS[1].1)]);
+    fixture.publish(5, 5).await;
+    assert_eq!(sequences(&read_until(&mut source, 5).await), [5]);
+
+    // Beside it there is no room for another, which does not change by itself.
+    let mut second = fixture.source().await;
+    let error = second.read(LIMIT).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let text = error.to_string();
+    assert!(
+        text.starts_with("stream `USAGE`: creating a consumer failed: maximum consumers limit reached")
+            && text.ends_with(
+                "\n  hint: raise max_consumers of the stream and the account; a consumer of a process that was killed \
+                 goes after 60 s"
+            ),
+        "{text}"
+    );
+    // The first takes its consumer away.
+    drop(source);
+    let mut stream = fixture.stream().await;
+    while stream.info().await.unwrap().state.consumer_count > 0 {}
+    assert_eq!(
+        sequences(&read_until(&mut second, 5).await),
+        [1, 2, 3, 4, 5]
+    );
 }
 
 /// What a server takes by default, header block and payload together.

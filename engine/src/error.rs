@@ -236,15 +236,17 @@ fn each_in_error(in_error: &BTreeSet<InError>) -> String {
     lines.join("\n  ")
 }
 
-/// How the windows are found that are in error, if usage is.
-fn where_to_look(in_error: &BTreeSet<InError>) -> &'static str {
-    let is_usage = |known: &InError| matches!(known.what, Faulty::Usage { .. });
-    match in_error.iter().any(is_usage) {
-        true => {
-            "SELECT window_start, subject, error FROM the meter WHERE error IS NOT NULL shows the windows; "
-        }
-        false => "",
-    }
+/// How the windows are found that are in error, if usage is: a query for each meter.
+fn where_to_look(in_error: &BTreeSet<InError>) -> String {
+    let meters = in_error.iter().filter_map(|known| match &known.what {
+        Faulty::Usage { meter, .. } => Some(meter),
+        Faulty::Price | Faulty::Invoice => None,
+    });
+    let meters: BTreeSet<&String> = meters.collect();
+    let queries = meters.iter().map(|meter| {
+        format!("`SELECT window_start, subject, error FROM {meter} WHERE error IS NOT NULL` shows its windows; ")
+    });
+    queries.collect()
 }
 
 /// True when a query failed because the store could not be read, which may pass.

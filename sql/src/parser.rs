@@ -12,7 +12,6 @@
 mod columns;
 mod cursor;
 mod dialect;
-mod json_path;
 mod literal;
 mod meter_query;
 mod options;
@@ -25,13 +24,11 @@ mod tests;
 
 pub(crate) use cursor::Name;
 pub(crate) use dialect::Sql;
-pub(crate) use options::parse_date;
-pub use options::parse_instant;
 pub use suggest::did_you_mean;
 pub(crate) use suggest::list;
 
 use crate::{
-    definitions::{
+    definitions::model::{
         BillingPeriod, EventType, MeterDefinition, PlanDefinition, PriceDefinition, RateTable,
         SourceFile,
     },

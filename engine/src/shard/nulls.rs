@@ -75,7 +75,7 @@ impl NullColumns {
             let nullable = event_type.columns.iter().filter(|column| column.nullable);
             let watched = nullable.map(|column| WatchedColumn {
                 name: column.name.clone(),
-                path: path_text(&column.path),
+                path: column.path_text(),
                 meters: readers(column),
                 has_values: false,
             });
@@ -197,21 +197,6 @@ pub(super) fn warn(found: Vec<NullColumn>) {
     }
 }
 
-/// Keys as a definition writes them.
-fn path_text(keys: &[String]) -> String {
-    let is_name = |key: &str| {
-        let mut characters = key.chars();
-        let first = characters.next();
-        first.is_some_and(|c| c.is_alphabetic() || c == '_')
-            && characters.all(|c| c.is_alphanumeric() || c == '_')
-    };
-    let key = |key: &String| match is_name(key) {
-        true => format!(".{key}"),
-        false => format!("['{}']", key.replace('\\', "\\\\").replace('\'', "\\'")),
-    };
-    format!("${}", keys.iter().map(key).collect::<String>())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,13 +296,5 @@ mod tests {
         let back = events(&[(2, None, true), (1, Some(3), true), (2, None, true)]);
         assert_eq!(watched.observe(&back).unwrap(), []);
         assert_eq!(watched.end_day(), []);
-    }
-
-    #[test]
-    fn a_path_is_written_as_a_definition_has_it() {
-        let text =
-            |keys: &[&str]| path_text(&keys.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>());
-        assert_eq!(text(&["billing", "cost"]), "$.billing.cost");
-        assert_eq!(text(&["a b", "it's", "1"]), r"$['a b']['it\'s']['1']");
     }
 }

@@ -6,6 +6,10 @@ use crate::{
     readers::outside,
     world::{Cli, TOKENS, World},
 };
+use arrow::{array::RecordBatch, compute::cast, datatypes::Field};
+use datafusion::prelude::SessionContext;
+use std::collections::BTreeMap;
+use tollgate_connectors::{Attempt, CommitId, Table, lake::Lake};
 
 const GUIDE: &str = include_str!("../../../docs/event-types.md");
 const LINES: &[(&str, &str)] = &[("Content-Type", "application/x-ndjson")];
@@ -214,4 +218,82 @@ async fn events_of_a_type_that_is_defined_later_are_counted_once() {
         "error: source.kind is `files`, and replay publishes to a stream: a lake does not read a file \
          twice, so define the event type and run again with another lake.url, which reads all of it\n"
     );
+}
+
+/// A lake of an older binary: `events` lacks the columns that were declared since, the event type that is new, and it has
+/// an event that was rejected because a meter failed on it, as binaries did then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_an_older_binary_rejected_is_replayed_into_columns_that_are_newer() {
+    let old = "CREATE EVENT TYPE call (n BIGINT NOT NULL) WITH (type = 'call');
+               CREATE METER calls WITH (window = '1 hour') AS SELECT subject, SUM(n) AS n FROM call GROUP BY subject;";
+    let world = World::new(old).await;
+    let cli = world.cli();
+    world
+        .send(&[], &event("1", "call", NOON, r#"{"n":1}"#))
+        .await;
+    cli.run_to_end().await;
+    reject(
+        &world,
+        &event("2", "call", NOON, r#"{"n":2,"region":"eu"}"#),
+    )
+    .await;
+    let rejected = "SELECT event_id, status FROM events ORDER BY event_id";
+    assert_eq!(cli.query(rejected).await, [["1", "ok"], ["2", "rejected"]]);
+
+    let region = "CREATE OR REPLACE EVENT TYPE call (n BIGINT NOT NULL, region VARCHAR) WITH (type = 'call');
+                  CREATE EVENT TYPE other (n BIGINT) WITH (type = 'other');";
+    world.write("definitions/all.sql", &format!("{old}{region}"));
+    let replay = ["replay", "--rejected"];
+    let replayed = "1 events published again, 1 messages acknowledged, 0 sent again\n  call: 1\n\
+                    0 events still have no event type\n";
+    assert_eq!(cli.succeed(&replay).await, replayed);
+    assert_eq!(cli.run_to_end().await.of("counted"), 1);
+    let counted = "SELECT event_id, n, region FROM call ORDER BY event_id";
+    assert_eq!(cli.query(counted).await, [["1", "1", ""], ["2", "2", "eu"]]);
+    assert_eq!(cli.query("SELECT SUM(n) FROM calls").await, [["3"]]);
+    // It is counted now, so nothing is left to replay.
+    let nothing = "0 events published again, 0 messages acknowledged, 0 sent again\n0 events still have no event type\n";
+    assert_eq!(cli.succeed(&replay).await, nothing);
+    cli.audit().await;
+}
+
+/// Adds a rejected event to `events` as it is, beside what is there: in the columns that the table has.
+async fn reject(world: &World, payload: &str) {
+    let lake = Lake::open("file://./lake", &world.path("")).await.unwrap();
+    let mut events = lake.existing("events").await.unwrap().unwrap();
+    let context = SessionContext::new();
+    context
+        .register_table("events", events.provider().unwrap())
+        .unwrap();
+    let schema = events.provider().unwrap().schema();
+    let replaced = |field: &Field| match field.name().as_str() {
+        "sequence" => "CAST(1000 AS BIGINT)".to_owned(),
+        "event_id" => "'2'".to_owned(),
+        "status" => "'rejected'".to_owned(),
+        "reason" => "'meter `calls` failed in the window that starts at any: overflow'".to_owned(),
+        "raw" => format!("CAST('{payload}' AS BYTEA)"),
+        "content_hash" => "content_hash + 1".to_owned(),
+        "call" => "NULL".to_owned(),
+        name => format!("\"{name}\""),
+    };
+    let columns: Vec<String> = schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} AS \"{}\"", replaced(field), field.name()))
+        .collect();
+    let query = format!("SELECT {} FROM events", columns.join(", "));
+    let rows = context.sql(&query).await.unwrap().collect().await.unwrap();
+    let rows = rows.iter().map(|rows| {
+        let columns = rows.columns().iter().zip(schema.fields());
+        let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap());
+        RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
+    });
+    let rows: Vec<RecordBatch> = rows.collect();
+    let attempt = Attempt {
+        commit_id: CommitId("older".into()),
+        marks: BTreeMap::new(),
+        info: BTreeMap::new(),
+    };
+    let staged = events.stage(&attempt.commit_id, &rows).await.unwrap();
+    events.commit(&attempt, &staged).await.unwrap();
 }

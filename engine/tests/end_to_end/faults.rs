@@ -137,6 +137,16 @@ async fn only_the_customer_in_error_gets_no_invoice() {
             assert!(ran.stderr.contains(line), "{ran:#?}");
         }
     }
+    // The hint's queries show the windows.
+    let ran = cli.run(&["invoice", "--period", "2026-01"]).await;
+    let hint = ran.stderr.split("hint: ").nth(1).unwrap_or_default();
+    let queries: Vec<&str> = hint.split('`').skip(1).step_by(2).collect();
+    assert_eq!(queries.len(), 2, "{ran:#?}");
+    for query in queries {
+        let rows = cli.query(query).await;
+        assert_eq!(rows.len(), 1, "{query}: {rows:?}");
+        assert_eq!(rows[0][1], "evil");
+    }
     let issued = cli
         .query("SELECT customer, CAST(total AS DECIMAL(38, 2)) FROM invoices")
         .await;

@@ -1,9 +1,13 @@
 //! A rate table's CSV file, read exactly.
 
-use super::{Column, RateTable, decimal::parse_decimal};
+use super::{
+    decimal::parse_decimal,
+    model::{Column, RateTable},
+    time::{instant_us, parse_date},
+};
 use crate::{
     error::{Error, Result},
-    parser::{list, parse_date},
+    parser::list,
     schema,
 };
 use csv::{ByteRecord, Reader, ReaderBuilder};
@@ -22,7 +26,7 @@ use datafusion::{
     datasource::MemTable,
     error::DataFusionError,
 };
-use jiff::{Timestamp, civil::date};
+use jiff::civil::date;
 use std::{collections::HashMap, sync::Arc};
 
 /// Longest cell, in bytes: much longer than any name, much shorter than a file that lost a quote.
@@ -287,17 +291,6 @@ fn day(cell: &str) -> Result<i32, String> {
         .since(date(1970, 1, 1))
         .map_err(|error| error.to_string())?;
     Ok(since.get_days())
-}
-
-/// Microseconds since the Unix epoch.
-pub(crate) fn instant_us(cell: &str) -> Result<i64, String> {
-    let instant: Timestamp = cell
-        .parse()
-        .map_err(|_| "not an instant such as 2026-10-01T00:00:00Z")?;
-    if instant.subsec_nanosecond() % 1_000 != 0 {
-        return Err("finer than a microsecond".to_owned());
-    }
-    Ok(instant.as_microsecond())
 }
 
 /// The line a row is on. The reader says where the row before it ended: what is left of that line's

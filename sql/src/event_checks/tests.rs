@@ -152,7 +152,7 @@ fn a_check_is_exact() {
     refused(
         "a BIGINT CHECK (CAST(a AS DOUBLE) > 0)",
         "2:17: event type `call`: check: `CAST(call.a AS Float64)` is floating point",
-        "declare the column, or cast it, as DECIMAL(p, s)",
+        "calculate with BIGINT and DECIMAL(p, s); leave casts to floating point, and functions such as sqrt, out",
     );
 }
 

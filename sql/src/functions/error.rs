@@ -1,6 +1,5 @@
 //! Why a call of a pricing function cannot be answered.
 
-use super::tiers::TierError;
 use crate::money::{Exact, MoneyError};
 use arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;
@@ -73,6 +72,87 @@ pub enum FunctionError {
 
 impl From<FunctionError> for DataFusionError {
     fn from(error: FunctionError) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+/// Tiers that do not make sense, or do not reach far enough. Tiers are counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TierError {
+    /// There is none.
+    #[error("there is no tier")]
+    Empty,
+    /// A tier that ends where it begins, or before.
+    #[error("tier {tier} ends at {up_to}, not above {previous}")]
+    Order {
+        /// The tier.
+        tier: usize,
+        /// Where the one before ends; 0 for the first.
+        previous: Exact,
+        /// Where it ends.
+        up_to: Exact,
+    },
+    /// A tier after one without a limit.
+    #[error("tier {tier} has no `up_to`, so no quantity reaches tier {}", tier + 1)]
+    Unreachable {
+        /// The tier without a limit.
+        tier: usize,
+    },
+    /// A tier without a price.
+    #[error("tier {tier} has neither `unit_amount` nor `flat_amount`")]
+    NoPrice {
+        /// The tier.
+        tier: usize,
+    },
+    /// A key that no tier has.
+    #[error("tier {tier} has the key `{key}`; there are up_to, unit_amount and flat_amount")]
+    Key {
+        /// The tier.
+        tier: usize,
+        /// The key.
+        key: String,
+    },
+    /// A key given twice.
+    #[error("tier {tier} has the key `{key}` twice")]
+    RepeatedKey {
+        /// The tier.
+        tier: usize,
+        /// The key.
+        key: String,
+    },
+    /// Something other than a number.
+    #[error("tier {tier}: `{key}` is {value}, but must be an exact number or NULL")]
+    Value {
+        /// The tier.
+        tier: usize,
+        /// The key.
+        key: String,
+        /// What was written.
+        value: String,
+    },
+    /// Numbers under one key that do not fit one DECIMAL together.
+    #[error("the tiers' `{key}` need too many digits: {source}")]
+    Digits {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        source: MoneyError,
+    },
+    /// A quantity above the last tier.
+    #[error("quantity {quantity} is above {up_to}, where the last tier ends (tier {tier})")]
+    Above {
+        /// The quantity.
+        quantity: Exact,
+        /// The last tier.
+        tier: usize,
+        /// Where it ends.
+        up_to: Exact,
+    },
+}
+
+impl From<TierError> for DataFusionError {
+    fn from(error: TierError) -> Self {
         DataFusionError::External(Box::new(error))
     }
 }

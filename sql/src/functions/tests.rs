@@ -1,9 +1,10 @@
 use super::{
+    error::TierError,
     graduated::{TieredTerms, graduated},
     literal::TierListPlanner,
     package::{PackageTerms, package},
     per_unit::per_unit,
-    tiers::{Tier, TierError, Tiers},
+    tiers::{Tier, Tiers},
     volume::volume,
 };
 use crate::{money::Exact, session};

@@ -3,12 +3,11 @@
 //! `latest(x)` needs the place of each event, `time_weighted_sum(x)` its window. A meter knows both,
 //! so they are added to the arguments before the query is planned.
 
-use super::syntax::each_expression;
 use crate::aggregates::METERED;
 use datafusion::sql::sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, Statement, Value,
-    visit_expressions_mut,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, Statement, Value, Visit,
+    visit_expressions, visit_expressions_mut,
 };
 use std::{convert::Infallible, ops::ControlFlow};
 
@@ -101,6 +100,15 @@ pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u6
         place.unwrap_or_default(),
         hint.to_owned(),
     ))
+}
+
+/// Looks at each expression, outer ones before those within.
+pub(super) fn each_expression(node: &impl Visit, mut see: impl FnMut(&Expr)) {
+    // The visitor is never told to stop.
+    let ControlFlow::Continue(()) = visit_expressions(node, |expr| {
+        see(expr);
+        ControlFlow::<Infallible>::Continue(())
+    });
 }
 
 /// Adds what each call needs besides its own arguments.

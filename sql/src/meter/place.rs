@@ -4,8 +4,9 @@
 //! all. A call that is refused is refused for the same reason when the query has nothing else.
 
 use super::{
-    Meter, calls,
-    syntax::{each_expression, selected, selected_mut},
+    Meter,
+    calls::{self, each_expression},
+    syntax::{selected, selected_mut},
 };
 use crate::{
     definitions::{EventType, MeterDefinition},

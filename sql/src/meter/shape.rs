@@ -225,7 +225,7 @@ fn refused_types(definition: &MeterDefinition, source: &DataFusionError) -> Opti
     }
     if message.contains("exceed max scale") {
         let problem = "a product has more than 38 digits after the point";
-        let hint = "cast the factors to DECIMAL(p, s) with fewer digits after the point";
+        let hint = "declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value";
         let place = syntax::place_of(definition, &["*"]).unwrap_or(START);
         return Some(refused(definition, problem, place, hint));
     }
@@ -313,7 +313,7 @@ pub(crate) fn inexact(expr: &Expr, node: &LogicalPlan) -> PlanResult<Found> {
     let schema = merge_schema(&node.inputs());
     let data_type = expr.get_type(&schema)?;
     if data_type.is_floating() {
-        let hint = "declare the column, or cast it, as DECIMAL(p, s)";
+        let hint = "calculate with BIGINT and DECIMAL(p, s); leave casts to floating point, and functions such as sqrt, out";
         return Ok(Some((format!("`{expr}` is floating point"), hint)));
     }
     match expr {
@@ -324,7 +324,7 @@ pub(crate) fn inexact(expr: &Expr, node: &LogicalPlan) -> PlanResult<Found> {
         Expr::BinaryExpr(BinaryExpr { op, .. })
             if arithmetic::is_arithmetic(*op) && arithmetic::is_exact(&data_type) =>
         {
-            let hint = "cast both sides to DECIMAL(p, s)";
+            let hint = "cast both sides to BIGINT, or to DECIMAL(p, s) with as many digits after the point as they have";
             Ok(Some((format!("`{expr}` is not exact"), hint)))
         }
         _ => Ok(None),
@@ -601,7 +601,7 @@ fn check_keys(definition: &MeterDefinition, keys: &mut [Key], aggregate: &Aggreg
         let (_, field) = aggregate.schema.qualified_field(index);
         if let DataType::List(_) = field.data_type() {
             let problem = format!("the group key `{group_expr}` is a list");
-            let hint = "group by a text made of it, such as array_to_string(tags, ','), or by one of its elements";
+            let hint = "group by one of its elements, such as tags[1]; array_to_string(tags, ',') is one text for two lists if an element has a comma or is missing";
             let place = syntax::place_of_key(definition, index);
             return Err(refused(definition, &problem, place, hint));
         }

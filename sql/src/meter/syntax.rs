@@ -1,6 +1,6 @@
 //! What a meter's query may not contain, seen in its text, where each construct still has a place.
 
-use super::calls;
+use super::calls::{self, each_expression};
 use crate::{
     definitions::MeterDefinition,
     error::{Error, Location, Result},
@@ -222,15 +222,6 @@ pub(super) fn selected_mut(statement: &mut Statement) -> Option<&mut Select> {
         SetExpr::Select(select) => Some(select),
         _ => None,
     }
-}
-
-/// Looks at each expression, outer ones before those within.
-pub(super) fn each_expression(node: &impl Visit, mut see: impl FnMut(&Expr)) {
-    // The visitor is never told to stop.
-    let ControlFlow::Continue(()) = visit_expressions(node, |expr| {
-        see(expr);
-        ControlFlow::<Infallible>::Continue(())
-    });
 }
 
 /// Where a span begins; some constructs have none, which stands for the whole query.

@@ -16,6 +16,7 @@ mod accumulators;
 mod exact;
 mod faults;
 mod frames;
+mod hints;
 mod properties;
 mod refusals;
 mod spans;

@@ -3,14 +3,17 @@
 
 use super::{
     cursor::{Cursor, Name, fold},
-    json_path, literal,
+    literal,
     options::Options,
     query, reserved_columns,
     suggest::{did_you_mean, list},
     types,
 };
 use crate::{
-    definitions::{Check, Column, UnclearPath},
+    definitions::{
+        json_path,
+        model::{Check, Column, UnclearPath},
+    },
     error::{Error, Result},
     schema::type_name,
 };

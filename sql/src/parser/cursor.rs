@@ -2,7 +2,7 @@
 
 use super::dialect::Sql;
 use crate::{
-    definitions::SourceFile,
+    definitions::model::SourceFile,
     error::{Error, Location, Result},
 };
 use datafusion::sql::sqlparser::tokenizer::{self, Token, TokenWithSpan, Tokenizer, Word};

@@ -1,11 +1,11 @@
 //! `DEFAULT literal`: checked against its column, and carried as the JSON an event would have.
 
-use super::{
-    cursor::{Cursor, is_word},
-    options::parse_date,
-};
+use super::cursor::{Cursor, is_word};
 use crate::{
-    definitions::{instant_us, parse_decimal},
+    definitions::{
+        decimal::parse_decimal,
+        time::{instant_us, parse_date},
+    },
     error::{Error, Location, Result},
     schema::type_name,
 };

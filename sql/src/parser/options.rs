@@ -6,12 +6,15 @@ use super::{
     suggest::{did_you_mean, list},
 };
 use crate::{
-    definitions::{BillingPeriod, Frame, LatePolicy},
+    definitions::{
+        model::{BillingPeriod, Frame, LatePolicy},
+        time::{parse_date, parse_instant},
+    },
     error::{Error, Location, Result},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use iso_currency::Currency;
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::civil::Date;
 use std::collections::BTreeMap;
 
 const SECOND_US: i64 = 1_000_000;
@@ -253,24 +256,6 @@ impl Options {
     }
 }
 
-/// A date as `YYYY-MM-DD`; looser forms that a calendar library takes are refused.
-pub(crate) fn parse_date(text: &str) -> Option<Date> {
-    let shaped = text.len() == 10
-        && text.bytes().enumerate().all(|(i, byte)| match i {
-            4 | 7 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
-    shaped.then(|| text.parse().ok()).flatten()
-}
-
-/// A date, `YYYY-MM-DD`, as its midnight in UTC, or an instant as RFC 3339 writes it.
-pub fn parse_instant(text: &str) -> Option<Timestamp> {
-    match parse_date(text) {
-        Some(date) => TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok(),
-        None => text.parse().ok(),
-    }
-}
-
 fn not_a_currency(cursor: &Cursor<'_>, code: &Name, hint: &str) -> Error {
     let problem = format!("currency `{}` is not an ISO 4217 code", code.text);
     cursor.error(code.at.clone(), problem, hint)
@@ -368,23 +353,5 @@ mod tests {
         );
         assert_eq!([0, 1_441].map(minutes), [None, None]);
         assert_eq!(session_base_us(90 * SECOND_US), Some(MINUTE_US));
-    }
-
-    #[test]
-    fn a_date_is_year_month_day_only() {
-        assert_eq!(
-            parse_date("2026-10-01"),
-            Some(jiff::civil::date(2026, 10, 1))
-        );
-        for text in [
-            "2026-10-1",
-            "20261001",
-            "2026-02-30",
-            "2026-10-01T00:00",
-            "01-10-2026",
-            "é026-10-1",
-        ] {
-            assert_eq!(parse_date(text), None, "{text}");
-        }
     }
 }

@@ -429,5 +429,50 @@ async fn an_order_is_completed_by_all_columns() {
     }
 }
 
+/// What hints propose is accepted, and changes no value.
+#[tokio::test]
+async fn what_the_hints_propose_is_rated_exactly() {
+    // acme's amounts are 7 × 0.02, 11 × 0.003 and 3 × 0.01, globex' 1500 × 0.0002.
+    for (query, expected) in [
+        // coalesce(…, 0) keeps every digit of what is there.
+        (
+            "SELECT customer, SUM(coalesce(input * rate, 0)) AS amount FROM usage GROUP BY customer",
+            "acme 0.203, globex 0.3",
+        ),
+        (
+            "SELECT customer, coalesce(CAST(0.000000000000000001 AS DECIMAL(38, 18)), 0) AS amount FROM usage WHERE input = 3",
+            "acme 0.000000000000000001",
+        ),
+        (
+            "SELECT customer, coalesce(99999999999999999999 * CAST(NULLIF(input, 3) AS DECIMAL(38, 18)), 0) AS amount
+             FROM usage WHERE input = 3",
+            "acme 0",
+        ),
+        ("SELECT CAST(input AS VARCHAR) AS customer, 1 AS amount FROM usage WHERE input = 3", "3 1"),
+        (
+            "SELECT customer, string_agg(model, ',' ORDER BY model) AS models, 1 AS amount FROM usage
+             WHERE customer = 'globex' GROUP BY customer",
+            "globex 1",
+        ),
+        (
+            "SELECT customer, first_value(input ORDER BY rate, input) AS amount FROM usage GROUP BY customer",
+            "acme 11, globex 1500",
+        ),
+        (
+            "SELECT customer, MAX(n) AS amount FROM (SELECT customer, last_value(input) OVER (PARTITION BY customer ORDER BY input
+             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS n FROM usage) AS t GROUP BY customer",
+            "acme 11, globex 1500",
+        ),
+        (
+            "SELECT customer, input AS amount FROM (SELECT customer, input FROM usage ORDER BY input LIMIT 1) AS t",
+            "acme 3",
+        ),
+    ] {
+        let charges = charges(query).await;
+        let shown: Vec<String> = charges.iter().map(|c| format!("{} {}", c.customer, c.amount)).collect();
+        assert_eq!(shown.join(", "), expected, "{query}");
+    }
+}
+
 mod apart;
 mod joins;

@@ -238,7 +238,7 @@ fn checked_scale(scale: i16) -> Result<i8> {
         Ok(scale) if scale <= arrow::datatypes::DECIMAL128_MAX_SCALE => Ok(scale),
         _ => plan_err!(
             "the product would have {scale} digits after the point, and a decimal has 38 in all: \
-             cast a factor to fewer"
+             declare a factor with fewer; a cast to fewer rounds each value"
         ),
     }
 }

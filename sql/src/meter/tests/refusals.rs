@@ -106,11 +106,11 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, MAX(CAST(input AS DOUBLE)) AS i FROM llm GROUP BY subject",
-            "4:17: meter `tokens`: `max(llm.input) AS i` is floating point\n  hint: declare the column, or cast it, as DECIMAL(p, s)",
+            "4:17: meter `tokens`: `max(llm.input) AS i` is floating point\n  hint: calculate with BIGINT and DECIMAL(p, s); leave casts to floating point, and functions such as sqrt, out",
         ),
         (
             "SELECT subject, COUNT(*) AS i FROM llm WHERE sqrt(input) > 3 GROUP BY subject",
-            "4:46: meter `tokens`: `sqrt(CAST(llm.input AS Float64))` is floating point\n  hint: declare the column, or cast it, as DECIMAL(p, s)",
+            "4:46: meter `tokens`: `sqrt(CAST(llm.input AS Float64))` is floating point\n  hint: calculate with BIGINT and DECIMAL(p, s); leave casts to floating point, and functions such as sqrt, out",
         ),
         (
             "SELECT subject, COUNT(*) AS i FROM llm WHERE random() > 0.5 GROUP BY subject",
@@ -290,7 +290,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject,\n  MAX(input) AS i,\n  MAX(CAST(output AS DOUBLE)) AS j FROM llm GROUP BY subject",
-            "6:3: meter `tokens`: `max(llm.output) AS j` is floating point\n  hint: declare the column, or cast it, as DECIMAL(p, s)",
+            "6:3: meter `tokens`: `max(llm.output) AS j` is floating point\n  hint: calculate with BIGINT and DECIMAL(p, s); leave casts to floating point, and functions such as sqrt, out",
         ),
         (
             "SELECT subject, COUNT(DISTINCT input) AS i, COUNT(DISTINCT CAST(output AS DOUBLE)) AS j FROM llm GROUP BY subject",
@@ -298,7 +298,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(input * 2) AS i, SUM(cost * cost * cost * cost * cost) AS j FROM llm GROUP BY subject",
-            "4:42: meter `tokens`: a product has more than 38 digits after the point\n  hint: cast the factors to DECIMAL(p, s) with fewer digits after the point",
+            "4:42: meter `tokens`: a product has more than 38 digits after the point\n  hint: declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value",
         ),
         (
             "SELECT subject, SUM(input) AS i, SUM(model) FILTER (WHERE input > 0) AS j FROM llm GROUP BY subject",
@@ -314,11 +314,11 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, cost, cost * SUM(input) AS x, SUM(cost * cost * cost * cost * cost) AS y FROM llm GROUP BY subject, cost",
-            "4:51: meter `tokens`: a product has more than 38 digits after the point\n  hint: cast the factors to DECIMAL(p, s) with fewer digits after the point",
+            "4:51: meter `tokens`: a product has more than 38 digits after the point\n  hint: declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value",
         ),
         (
             "SELECT subject, SUM(abs(input) * 2) AS i, SUM(cost * cost * cost * cost * cost) AS j FROM llm GROUP BY subject",
-            "4:47: meter `tokens`: a product has more than 38 digits after the point\n  hint: cast the factors to DECIMAL(p, s) with fewer digits after the point",
+            "4:47: meter `tokens`: a product has more than 38 digits after the point\n  hint: declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value",
         ),
         (
             "SELECT subject, SUM(input << 3) AS i, SUM(model) AS j FROM llm GROUP BY subject",
@@ -366,7 +366,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, COUNT(*) AS i FROM llm WHERE output > 0 AND CEIL(input) > 3 GROUP BY subject",
-            "4:66: meter `tokens`: `ceil(CAST(llm.input AS Float64))` is floating point\n  hint: declare the column, or cast it, as DECIMAL(p, s)",
+            "4:66: meter `tokens`: `ceil(CAST(llm.input AS Float64))` is floating point\n  hint: calculate with BIGINT and DECIMAL(p, s); leave casts to floating point, and functions such as sqrt, out",
         ),
         (
             "SELECT subject, var_samp(input) AS i FROM llm GROUP BY subject",
@@ -382,7 +382,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, abs(CAST(cost AS DOUBLE)) AS k, SUM(abs(input)) AS i FROM llm GROUP BY subject, abs(CAST(cost AS DOUBLE))",
-            "4:17: meter `tokens`: `abs(llm.cost) AS k` is floating point\n  hint: declare the column, or cast it, as DECIMAL(p, s)",
+            "4:17: meter `tokens`: `abs(llm.cost) AS k` is floating point\n  hint: calculate with BIGINT and DECIMAL(p, s); leave casts to floating point, and functions such as sqrt, out",
         ),
         (
             "SELECT subject, SUM(input, output) AS i FROM llm GROUP BY subject",
@@ -390,7 +390,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(cost * cost * cost * cost * cost) AS i FROM llm GROUP BY subject",
-            "4:21: meter `tokens`: a product has more than 38 digits after the point\n  hint: cast the factors to DECIMAL(p, s) with fewer digits after the point",
+            "4:21: meter `tokens`: a product has more than 38 digits after the point\n  hint: declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value",
         ),
         (
             "SELECT subject, SUM(input + model) AS i FROM llm GROUP BY subject",

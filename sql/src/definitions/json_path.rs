@@ -9,7 +9,7 @@ use std::{iter::Peekable, str::Chars};
 ///
 /// # Errors
 /// What is wrong, to be put after the path itself.
-pub(super) fn parse(path: &str) -> Result<Vec<String>, String> {
+pub(crate) fn parse(path: &str) -> Result<Vec<String>, String> {
     let mut rest = path.chars().peekable();
     if rest.next() != Some('$') {
         return Err("it must start with `$`, which stands for `data`".to_owned());
@@ -27,6 +27,20 @@ pub(super) fn parse(path: &str) -> Result<Vec<String>, String> {
         true => Err("it names no key".to_owned()),
         false => Ok(keys),
     }
+}
+
+/// Keys as a path that [`parse`] reads.
+pub(crate) fn text(keys: &[String]) -> String {
+    let is_name = |key: &str| {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let first = key.chars().next();
+        first.is_some_and(|c| !c.is_numeric()) && key.chars().all(is_part)
+    };
+    let key = |key: &String| match is_name(key) {
+        true => format!(".{key}"),
+        false => format!("['{}']", key.replace('\\', "\\\\").replace('\'', "\\'")),
+    };
+    format!("${}", keys.iter().map(key).collect::<String>())
 }
 
 fn name(rest: &mut Peekable<Chars<'_>>) -> Result<String, String> {
@@ -97,6 +111,19 @@ mod tests {
             ("$['a'", "key `a` has no closing `]`"),
         ] {
             assert_eq!(parse(path).unwrap_err(), problem, "{path}");
+        }
+    }
+
+    #[test]
+    fn keys_are_written_as_they_are_read() {
+        for (keys, path) in [
+            (&["billing", "cost"][..], "$.billing.cost"),
+            (&["a b", "it's", "1", ""], r"$['a b']['it\'s']['1']['']"),
+            (&[r"a\b", "größe", "_x"], r"$['a\\b'].größe._x"),
+        ] {
+            let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+            assert_eq!(text(&keys), path);
+            assert_eq!(parse(path).unwrap(), keys);
         }
     }
 }

@@ -1,0 +1,253 @@
+//! What the statements of a definitions folder say, as plain structs: what the parser makes and everything else reads.
+
+use super::json_path;
+use crate::error::Location;
+use arrow::datatypes::DataType;
+use std::collections::BTreeMap;
+
+/// One file of a definitions folder, read by the caller.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    /// The name to show in errors.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// All definitions of one folder. Order within each list is the order of definition.
+#[derive(Debug, Clone, Default)]
+pub struct Definitions {
+    /// What arrives.
+    pub event_types: Vec<EventType>,
+    /// What is measured.
+    pub meters: Vec<MeterDefinition>,
+    /// Reference data that prices join with.
+    pub rate_tables: Vec<RateTable>,
+    /// What it costs.
+    pub prices: Vec<PriceDefinition>,
+    /// Which prices a customer has.
+    pub plans: Vec<PlanDefinition>,
+}
+
+/// One CloudEvents `type` and the typed columns read from its `data`.
+#[derive(Debug, Clone)]
+pub struct EventType {
+    /// The SQL name, which is also the struct column's name in `events`.
+    pub name: String,
+    /// The CloudEvents `type` attribute.
+    pub cloud_event_type: String,
+    /// Columns in order of declaration.
+    pub columns: Vec<Column>,
+    /// What must not be false for an event to count, in order of declaration.
+    pub checks: Vec<Check>,
+    /// Columns of which it is not clear what they read.
+    pub unclear: Vec<UnclearPath>,
+    /// Where it is defined.
+    pub at: Location,
+}
+
+/// A column that is written with capitals and has no path. SQL folds its name, JSON does not: it reads the
+/// key in lower case, while its author may have meant the key as it is written.
+#[derive(Debug, Clone)]
+pub struct UnclearPath {
+    /// The column's name.
+    pub column: String,
+    /// The name as it is written.
+    pub written: String,
+    /// Where it is written.
+    pub at: Location,
+}
+
+/// `[CONSTRAINT name] CHECK (expression)`, parsed; [`crate::event_checks::EventChecks`] is the same,
+/// planned.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// The name, if it has one.
+    pub name: Option<String>,
+    /// The expression, as SQL.
+    pub expression: String,
+    /// Where the expression starts.
+    pub at: Location,
+}
+
+/// One declared column of an event type or rate table.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// The SQL name.
+    pub name: String,
+    /// Utf8, Boolean, Int64, Decimal128, Timestamp(Microsecond, UTC), Date32, or a List of one of them.
+    pub data_type: DataType,
+    /// False for `NOT NULL`.
+    pub nullable: bool,
+    /// Keys from the top of `data` to the value: `$.billing.cost` is `["billing", "cost"]`. The
+    /// default is the column's own name.
+    pub path: Vec<String>,
+    /// JSON text of the value that stands for one that is missing.
+    pub default: Option<String>,
+    /// Whether a number may come in quotes.
+    pub strings: bool,
+}
+
+impl Column {
+    /// Where the value is, as a definition writes it: `$.billing.cost`.
+    pub fn path_text(&self) -> String {
+        json_path::text(&self.path)
+    }
+}
+
+/// What a row of a meter is, made of its base windows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Frame {
+    /// One base window.
+    #[default]
+    Tumbling,
+    /// A window that begins with each base window and is longer than it.
+    Hopping {
+        /// How long it is in microseconds; a multiple of the base window.
+        size_us: i64,
+    },
+    /// The events of one subject and dimensions that follow one another closely: from the first of them to
+    /// the gap's length after the last.
+    Session {
+        /// The next session begins with an event that comes so much later, in microseconds.
+        gap_us: i64,
+    },
+}
+
+/// What becomes of an event that comes when its window is closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LatePolicy {
+    /// It counts in its own window, as a correction.
+    #[default]
+    Correct,
+    /// It counts when it was stored: in the billing period that was on then.
+    NextPeriod,
+    /// It is measured and kept, but counts nowhere.
+    Quarantine,
+}
+
+impl LatePolicy {
+    /// Every policy, in the order of their numbers.
+    pub const ALL: [LatePolicy; 3] = [
+        LatePolicy::Correct,
+        LatePolicy::NextPeriod,
+        LatePolicy::Quarantine,
+    ];
+
+    /// As it is written in a definition and on a pane.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LatePolicy::Correct => "correct",
+            LatePolicy::NextPeriod => "next_period",
+            LatePolicy::Quarantine => "quarantine",
+        }
+    }
+
+    /// The number that stands for it in a mark, which is stored: 0, 1 or 2.
+    pub fn number(self) -> i64 {
+        match self {
+            LatePolicy::Correct => 0,
+            LatePolicy::NextPeriod => 1,
+            LatePolicy::Quarantine => 2,
+        }
+    }
+}
+
+/// `CREATE METER`, parsed; [`crate::meter::Meter`] is the same, planned.
+///
+/// This is the newest version. A version measures the windows that start from its `effective_from_us` on,
+/// until the next one does.
+#[derive(Debug, Clone)]
+pub struct MeterDefinition {
+    /// The SQL name, which is also the table's: `meters/<name>`.
+    pub name: String,
+    /// Width of the base window in microseconds; divides a day.
+    pub window_us: i64,
+    /// What is made of base windows.
+    pub frame: Frame,
+    /// How long after its end a window waits, in microseconds.
+    pub lateness_us: i64,
+    /// What becomes of later events.
+    pub late: LatePolicy,
+    /// Whether a period's totals are over all usage up to its end, not only over its own.
+    pub carry_over: bool,
+    /// What one unit is called, for documents.
+    pub unit: Option<String>,
+    /// The event type in FROM.
+    pub event_type: String,
+    /// The aggregate query, as SQL.
+    pub query: String,
+    /// Where the query starts.
+    pub query_at: Location,
+    /// Where the value of each option is that is given.
+    pub options_at: BTreeMap<String, Location>,
+    /// 1 for the first `CREATE`.
+    pub version: u32,
+    /// The start of the first window that this version measures, in microseconds; `None` means always.
+    pub effective_from_us: Option<i64>,
+    /// The versions before it, oldest first, each without versions of its own.
+    pub earlier: Vec<MeterDefinition>,
+    /// Where it is defined.
+    pub at: Location,
+}
+
+impl MeterDefinition {
+    /// Where the value of an option is, or else where the meter is.
+    pub(crate) fn option_at(&self, option: &str) -> &Location {
+        self.options_at.get(option).unwrap_or(&self.at)
+    }
+}
+
+/// `CREATE RATE TABLE`.
+#[derive(Debug, Clone)]
+pub struct RateTable {
+    /// The SQL name.
+    pub name: String,
+    /// Columns in order of declaration; the file may have more, which are not read.
+    pub columns: Vec<Column>,
+    /// The columns of its primary key, in order; none without one. No two rows have the same values in them.
+    pub key: Vec<String>,
+    /// The file, relative to the definitions folder.
+    pub location: String,
+    /// Where it is defined.
+    pub at: Location,
+}
+
+/// `CREATE PRICE`.
+#[derive(Debug, Clone)]
+pub struct PriceDefinition {
+    /// The SQL name.
+    pub name: String,
+    /// ISO 4217 code, upper case.
+    pub currency: String,
+    /// First day it applies, in the billing time zone; `None` means always.
+    pub effective_from: Option<jiff::civil::Date>,
+    /// The query, as SQL.
+    pub query: String,
+    /// 1 for the first `CREATE`.
+    pub version: u32,
+    /// Where it is defined.
+    pub at: Location,
+}
+
+/// How long a billing period is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BillingPeriod {
+    /// A calendar month.
+    Month,
+}
+
+/// `CREATE PLAN`: prices that are billed together.
+#[derive(Debug, Clone)]
+pub struct PlanDefinition {
+    /// The SQL name.
+    pub name: String,
+    /// ISO 4217 code, upper case; every price of the plan has the same.
+    pub currency: String,
+    /// How long a billing period is.
+    pub billing_period: BillingPeriod,
+    /// Names of prices, in the order their lines are printed.
+    pub prices: Vec<String>,
+    /// Where it is defined.
+    pub at: Location,
+}

@@ -554,8 +554,8 @@ async fn a_list_is_read_and_is_no_group_key() {
     let error = plan(grouped).await.unwrap_err().to_string();
     assert_eq!(
         error,
-        "meters.sql:4:64: meter `tokens`: the group key `llm.tags` is a list\n  hint: group by a text made of \
-         it, such as array_to_string(tags, ','), or by one of its elements"
+        "meters.sql:4:64: meter `tokens`: the group key `llm.tags` is a list\n  hint: group by one of its elements, such as \
+         tags[1]; array_to_string(tags, ',') is one text for two lists if an element has a comma or is missing"
     );
     let meter = plan(measured).await.unwrap();
     assert_eq!(meter.measures().len(), 2);

@@ -6,6 +6,7 @@
 //! is mended by deriving what is missing, before anything else is issued.
 
 mod review;
+mod unissued;
 
 use crate::{
     catalog::{Catalog, table},
@@ -41,6 +42,7 @@ use tollgate_sql::{
 
 use review::review;
 pub use review::{Gap, Refused, Review, causes_text, review_of};
+pub use unissued::unissued;
 
 /// The `txn` app id, in `invoices` and in `line_items`, of the last number they hold.
 const NUMBER_MARK: &str = "invoices/number";

@@ -36,6 +36,8 @@ pub mod table {
     pub const INVOICES: &str = "invoices";
     /// Their lines.
     pub const LINE_ITEMS: &str = "line_items";
+    /// What no invoice has billed: no table, but a relation.
+    pub const UNISSUED: &str = "unissued";
 
     /// The table of a meter.
     pub fn meter(name: &str) -> String {

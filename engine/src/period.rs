@@ -51,6 +51,28 @@ impl Period {
         })
     }
 
+    /// The months of a zone that are over at `now_us`, from the one on that has `first_us`.
+    ///
+    /// # Errors
+    /// Not a zone.
+    pub fn months(first_us: i64, now_us: i64, zone: &str) -> Result<Vec<Self>> {
+        let mut months = Vec::new();
+        // The zone is checked before the calendar is.
+        let any = Self::month("2026-01", zone)?;
+        let mut day = any.between(first_us, first_us.saturating_add(1)).first_day;
+        loop {
+            let month = Self::month(&day.strftime("%Y-%m").to_string(), zone)?;
+            if month.end_us > now_us {
+                return Ok(months);
+            }
+            day = month
+                .first_day
+                .checked_add(1.month())
+                .map_err(|_| Error::Usage(format!("there is no month after {month}")))?;
+            months.push(month);
+        }
+    }
+
     /// Any time from one instant to a later one in this period's zone, such as an earlier billing period's.
     pub(crate) fn between(&self, start_us: i64, end_us: i64) -> Self {
         let day = |us: i64| {

@@ -16,7 +16,7 @@ mod stored;
 mod tables;
 
 pub(crate) use stored::Remembered;
-pub(crate) use tables::register_rows;
+pub(crate) use tables::{referenced, register_rows};
 
 use crate::{
     billing,
@@ -48,7 +48,7 @@ use guarded::Guarded;
 use inside::Inside;
 use live::Live;
 use std::{collections::BTreeSet, sync::Arc};
-use tables::{existing, memory, pinned, provider_or, referenced, register};
+use tables::{existing, memory, pinned, provider_or, register};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{

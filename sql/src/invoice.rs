@@ -10,6 +10,7 @@ pub mod changes;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod unissued;
 
 use crate::{
     definitions::PlanDefinition,

@@ -275,7 +275,7 @@ async fn documents(invoices: &dyn Table, condition: Expr) -> Result<Vec<Document
     Ok(documents)
 }
 
-fn document(batch: &RecordBatch, row: usize) -> Result<Document> {
+pub(super) fn document(batch: &RecordBatch, row: usize) -> Result<Document> {
     let text = |name: &str| batch[name].as_string::<i32>().value(row).to_owned();
     let lines = lines_of(&text("document"), &text("cut"))?;
     let number = |error: MoneyError| Error::from(tollgate_sql::Error::from(error));

@@ -8,7 +8,7 @@ use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::session;
 
 /// The relations that a statement names, as SQL folds them.
-pub(super) fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
+pub(crate) fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
     let state = context.state();
     let statement = session::statement(&state, sql).map_err(query_error("reading the query"))?;
     let references = state

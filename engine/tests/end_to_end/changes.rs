@@ -212,3 +212,53 @@ async fn what_a_change_of_the_billing_zone_leaves_between_two_periods_is_reporte
         ]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_invoice_has_billed_is_a_relation() {
+    let (world, cli) = issued(UNITS).await;
+    let query = "SELECT customer, plan, CAST(period_start AS DATE), CAST(period_end AS DATE), number, currency,
+                 CAST(amount AS DECIMAL(38, 2)), cause FROM unissued ORDER BY 1, 3";
+    assert_eq!(cli.query(query).await, Vec::<Vec<String>>::new());
+    // Less for acme in September, usage of globex in August and of a new customer in both.
+    for (id, customer, time, n) in [
+        ("3", "acme", "2026-09-12T10:00:00Z", -30),
+        ("4", "globex", "2026-08-12T10:00:00Z", 4),
+        ("5", "new", "2026-08-31T23:59:59Z", 5),
+        ("6", "new", "2026-09-01T00:00:00Z", 6),
+    ] {
+        send(&world, id, customer, time, n).await;
+    }
+    cli.run_to_end().await;
+    let row = |customer: &str, start: &str, end: &str, number: &str, amount: &str, cause: &str| {
+        [customer, "payg", start, end, number, "USD", amount, cause]
+            .map(str::to_owned)
+            .to_vec()
+    };
+    let (august, september, october) = ("2026-08-01", "2026-09-01", "2026-10-01");
+    let none = "no invoice was issued";
+    assert_eq!(
+        cli.query(query).await,
+        [
+            row(
+                "acme",
+                september,
+                october,
+                "INV-000001",
+                "-30.00",
+                "usage has changed since it was issued"
+            ),
+            row("globex", august, september, "", "4.00", none),
+            row("new", august, september, "", "5.00", none),
+            row("new", september, october, "", "6.00", none),
+        ]
+    );
+    // All of it: 70, 7 + 4, 5 + 6.
+    let whole = "SELECT CAST(SUM(amount) AS DECIMAL(38, 2)) FROM
+                 (SELECT total AS amount FROM invoices UNION ALL SELECT amount FROM unissued) AS t";
+    assert_eq!(cli.query(whole).await, [["92.00"]]);
+    // What is issued is unissued no more.
+    cli.succeed(&["invoice", "--period", "2026-08", "--finalize"])
+        .await;
+    assert_eq!(cli.query("SELECT COUNT(*) FROM unissued").await, [["2"]]);
+    assert_eq!(cli.query(whole).await, [["92.00"]]);
+}

@@ -23,6 +23,7 @@ const BUILT_IN_RELATIONS: &[&str] = &[
     SUBSCRIPTION,
     "subjects",
     "subscriptions",
+    "unissued",
 ];
 
 /// The built-in relation that prices read.

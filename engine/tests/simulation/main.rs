@@ -605,6 +605,8 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
             let (faulty, calm) = (first_panes(&faulty.panes[at]), first_panes(&calm.panes[at]));
             assert_eq!(faulty, calm, "pane 0 of {}", meter.definition().name);
         }
+        // All shards are over, or read to their ends.
+        assert!(finality::ask(setup, &faulty).await.1, "the period never ends");
     });
     totals
 }
@@ -759,7 +761,7 @@ impl World<'_> {
                 }
                 End::Failed(error) => self.passes(&error),
             }
-            if random.one_in(3) {
+            if random.one_in(5) {
                 self.totals.finals += finality::check(self.setup, self.lake, logs).await;
             }
             // The owner that halted is the owner still when another takes its place.

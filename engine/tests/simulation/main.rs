@@ -606,7 +606,10 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
             assert_eq!(faulty, calm, "pane 0 of {}", meter.definition().name);
         }
         // All shards are over, or read to their ends.
-        assert!(finality::ask(setup, &faulty).await.1, "the period never ends");
+        assert!(
+            finality::ask(setup, &faulty).await.1,
+            "the period never ends"
+        );
     });
     totals
 }

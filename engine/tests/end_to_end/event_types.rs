@@ -8,7 +8,7 @@ use crate::{
 };
 use arrow::{array::RecordBatch, compute::cast, datatypes::Field};
 use datafusion::prelude::SessionContext;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::{Attempt, CommitId, Table, lake::Lake};
 
 const GUIDE: &str = include_str!("../../../docs/event-types.md");
@@ -286,7 +286,7 @@ async fn reject(world: &World, payload: &str) {
     let rows = rows.iter().map(|rows| {
         let columns = rows.columns().iter().zip(schema.fields());
         let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap());
-        RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
+        RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
     });
     let rows: Vec<RecordBatch> = rows.collect();
     let attempt = Attempt {

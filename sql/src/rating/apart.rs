@@ -243,7 +243,7 @@ fn rows_of_groups(aggregate: &Aggregate) -> Option<Rows> {
     match rows_of(&aggregate.input)? {
         Rows::Common => Some(Rows::Common),
         Rows::Of(_) if aggregate.group_expr.iter().any(sets) => None,
-        rows => rows
+        rows @ Rows::Of(_) => rows
             .through(&aggregate.group_expr, aggregate.input.schema())
             .if_named(),
     }

@@ -224,13 +224,13 @@ proptest! {
         let mut world = World::default();
         steps.iter().for_each(|step| world.take(step));
         let rows = world.unissued();
-        for customer in 0..CUSTOMERS.len() {
+        for (customer, name) in CUSTOMERS.into_iter().enumerate() {
             // Worked out event by event, without periods.
             let whole = world.usage.iter().filter(|(who, ..)| *who == customer);
             let whole: i64 = whole
                 .filter_map(|(_, at, units)| world.cost(customer, *at).map(|cost| units * i64::try_from(cost).unwrap()))
                 .sum();
-            let of = |row: &&Unissued| row.customer == CUSTOMERS[customer];
+            let of = |row: &&Unissued| row.customer == name;
             let billed = world.documents.iter().filter(|(who, ..)| *who == customer);
             let amounts = billed
                 .map(|(.., document)| document.total)

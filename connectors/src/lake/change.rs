@@ -3,14 +3,14 @@
 use super::{Attempt, StagedFile, Version};
 use crate::{
     error::Cause,
-    lake::log::{COMMIT_ID, OURS},
+    lake::log::{
+        COMMIT_ID, OURS,
+        action::{Add, Line, Remove, Txn, to_bytes},
+    },
 };
 use bytes::Bytes;
-use deltalake::{
-    kernel::{Action, Add, Remove, Transaction, transaction::CommitData},
-    protocol::{DeltaOperation, SaveMode},
-};
-use std::{collections::HashMap, sync::Arc};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// What a commit does to the table's files.
 #[derive(Debug, Clone, Copy)]
@@ -43,34 +43,38 @@ impl Change<'_> {
         }
     }
 
-    fn operation(&self, partition: &[String]) -> DeltaOperation {
+    /// What the commit is called in the table's history, and its parameters.
+    fn operation(&self, partition: &[String]) -> (&'static str, Value) {
         match self {
-            Change::Append(_) => DeltaOperation::Write {
-                mode: SaveMode::Append,
-                partition_by: (!partition.is_empty()).then(|| partition.to_vec()),
-                predicate: None,
-            },
-            Change::Merge { into, .. } => DeltaOperation::Optimize {
-                predicate: None,
-                target_size: i64::try_from(into.bytes).unwrap_or(i64::MAX),
-            },
-            Change::Vacuum { retention_ms } => DeltaOperation::VacuumStart {
-                retention_check_enabled: true,
-                specified_retention_millis: Some(*retention_ms),
-                default_retention_millis: *retention_ms,
-            },
+            Change::Append(_) if partition.is_empty() => ("WRITE", json!({"mode": "Append"})),
+            Change::Append(_) => {
+                let partition = json!(partition).to_string();
+                ("WRITE", json!({"mode": "Append", "partitionBy": partition}))
+            }
+            Change::Merge { into, .. } => {
+                ("OPTIMIZE", json!({"targetSize": into.bytes.to_string()}))
+            }
+            Change::Vacuum { retention_ms } => {
+                let retention_ms = retention_ms.to_string();
+                let parameters = json!({
+                    "retentionCheckEnabled": "true",
+                    "specifiedRetentionMillis": retention_ms,
+                    "defaultRetentionMillis": retention_ms,
+                });
+                ("VACUUM START", parameters)
+            }
         }
     }
 
-    fn actions(&self) -> Result<Vec<Action>, Cause> {
+    fn lines(&self) -> Result<Vec<Line>, Cause> {
         let is_append = matches!(self, Change::Append(_));
         let added = self.added().iter().map(|file| to_add(file, is_append));
-        let mut actions: Vec<Action> = added.collect::<Result<_, _>>()?;
+        let mut lines: Vec<Line> = added.collect::<Result<_, _>>()?;
         if let Change::Merge { from, at_ms, .. } = self {
             let removed = from.iter().map(|file| to_remove(file, *at_ms));
-            actions.extend(removed.collect::<Result<Vec<_>, _>>()?);
+            lines.extend(removed.collect::<Result<Vec<_>, _>>()?);
         }
-        Ok(actions)
+        Ok(lines)
     }
 }
 
@@ -81,44 +85,64 @@ pub(crate) fn entry(
     partition: &[String],
     read: Version,
 ) -> Result<Bytes, Cause> {
-    let mut info: HashMap<String, serde_json::Value> = attempt
-        .info
-        .iter()
-        .map(|(key, value)| (format!("{OURS}{key}"), value.clone()))
-        .collect();
+    let (operation, parameters) = change.operation(partition);
+    let mut info = commit_info(operation, parameters);
+    let ours = attempt.info.iter();
+    info.extend(ours.map(|(key, value)| (format!("{OURS}{key}"), value.clone())));
     info.insert(COMMIT_ID.to_owned(), attempt.commit_id.0.clone().into());
     let is_append = matches!(change, Change::Append(_));
     info.insert("isBlindAppend".to_owned(), is_append.into());
     info.insert("readVersion".to_owned(), read.into());
-    let marks = attempt
-        .marks
-        .iter()
-        .map(|(id, value)| Transaction::new(id, *value));
-    let operation = change.operation(partition);
-    Ok(CommitData::new(change.actions()?, operation, info, marks.collect()).get_bytes()?)
+    let marks = attempt.marks.iter().map(|(app_id, version)| {
+        Line::txn(Txn {
+            app_id: app_id.clone(),
+            version: *version,
+            last_updated: None,
+        })
+    });
+    let mut lines = vec![Line::commit_info(info)];
+    lines.extend(change.lines()?);
+    lines.extend(marks);
+    Ok(to_bytes(&lines)?)
 }
 
-fn to_add(file: &StagedFile, data_change: bool) -> Result<Action, Cause> {
-    Ok(Action::Add(Add {
+/// What every commit says of itself.
+pub(crate) fn commit_info(operation: &str, parameters: Value) -> Map<String, Value> {
+    let info = [
+        ("timestamp", jiff::Timestamp::now().as_millisecond().into()),
+        ("operation", operation.into()),
+        ("operationParameters", parameters),
+        (
+            "engineInfo",
+            concat!("tollgate:", env!("CARGO_PKG_VERSION")).into(),
+        ),
+    ];
+    let info = info.into_iter();
+    info.map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn to_add(file: &StagedFile, data_change: bool) -> Result<Line, Cause> {
+    Ok(Line::add(Add {
         path: file.path.clone(),
-        partition_values: file.partition.clone().into_iter().collect(),
+        partition_values: file.partition.clone(),
         size: file.bytes.try_into()?,
         modification_time: file.modified_ms,
         data_change,
         stats: file.statistics.as_ref().map(|s| s.to_string()),
-        ..Add::default()
+        tags: None,
+        deletion_vector: None,
     }))
 }
 
 /// The rows stay in the table, in another file: no data changes.
-fn to_remove(file: &StagedFile, at_ms: i64) -> Result<Action, Cause> {
-    Ok(Action::Remove(Remove {
+fn to_remove(file: &StagedFile, at_ms: i64) -> Result<Line, Cause> {
+    Ok(Line::remove(Remove {
         path: file.path.clone(),
         data_change: false,
         deletion_timestamp: Some(at_ms),
         extended_file_metadata: Some(true),
-        partition_values: Some(file.partition.clone().into_iter().collect()),
+        partition_values: Some(file.partition.clone()),
         size: Some(file.bytes.try_into()?),
-        ..Remove::default()
+        tags: None,
     }))
 }

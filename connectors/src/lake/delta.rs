@@ -147,8 +147,7 @@ impl DeltaTable {
         let log = log_of(store, name)?;
         for _ in 0..TRIES {
             let Some(loaded) = load(&log, None).await? else {
-                let url = store.folder_url(name);
-                log.create(0, creation(&log, url, wanted)?).await?;
+                log.create(0, creation(&log, wanted)?).await?;
                 continue;
             };
             match wanted.compare(name, &loaded.stored)? {
@@ -175,7 +174,7 @@ impl DeltaTable {
 
     /// Where the table is, ending in `/`, without credentials.
     pub fn url(&self) -> &Url {
-        self.log.store.root_url()
+        &self.log.url
     }
 
     /// Some files of this table for SQL.

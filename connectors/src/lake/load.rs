@@ -2,29 +2,20 @@
 
 use super::{
     StagedFile, Version,
-    log::Log,
+    change::commit_info,
+    log::{
+        Log, State,
+        action::{Format, Line, Metadata, Protocol, to_bytes},
+    },
     schema::{self, Stored, Wanted},
 };
 use crate::{
-    error::{Cause, Error, Result},
+    error::{Error, Result},
     store::Store,
 };
 use arrow::datatypes::Schema;
-use deltalake::{
-    DeltaTableError,
-    kernel::{
-        Action, Metadata, MetadataExt, Protocol, StructType, new_metadata,
-        transaction::{CommitData, TableReference},
-    },
-    logstore::{StorageConfig, default_logstore},
-    protocol::{DeltaOperation, SaveMode},
-};
-use object_store::ObjectStore;
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
-use url::Url;
+use serde_json::json;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Commits between two checkpoints. A reader reads this many small files at most; a checkpoint costs
 /// some tens of milliseconds, and more with many files.
@@ -49,109 +40,125 @@ impl Loaded {
 
 /// The log of a table, whether it is there or not.
 pub(crate) fn log_of(store: &Store, name: &str) -> Result<Log> {
-    let url = store.folder_url(name);
-    let folder: Arc<dyn ObjectStore> = store.folder(name)?;
     Ok(Log {
         table: name.to_owned(),
-        store: default_logstore(folder, store.root(), &url, &StorageConfig::default()),
+        url: store.folder_url(name),
+        store: store.folder(name)?,
     })
 }
 
 /// Reads a table at one version, or the newest; `None` when there is no table.
 pub(crate) async fn load(log: &Log, version: Option<Version>) -> Result<Option<Loaded>> {
-    if !log.exists().await? {
+    let Some(state) = log.replay(version).await? else {
         return Ok(None);
-    }
-    let failed = |e: DeltaTableError| log.failed("loading the table", e);
-    let mut table = deltalake::DeltaTable::new(Arc::clone(&log.store));
-    match version.map(u64::try_from) {
-        Some(Ok(number)) => table.load_version(number).await.map_err(failed)?,
-        Some(Err(error)) => return Err(log.failed("numbering a version", error)),
-        None => table.load().await.map_err(failed)?,
-    }
-    let state = table.snapshot().map_err(failed)?;
-    let version =
-        Version::try_from(state.version()).map_err(|e| log.failed("numbering a version", e))?;
-    check_protocol(log, state.protocol())?;
-    let log_data = state.log_data();
-    let files = log_data.iter().map(|file| {
-        Arc::new(StagedFile {
-            path: file.path().into_owned(),
-            bytes: u64::try_from(file.size()).unwrap_or_default(),
-            partition: file.partition_values_map().into_iter().collect(),
-            modified_ms: file.modification_time(),
-            statistics: file.stats().map(Into::into),
-        })
-    });
-    let files = files.collect();
-    let metadata = TableReference::metadata(state).clone();
-    let stored = Stored {
-        schema: state.snapshot().arrow_schema(),
-        partition: metadata.partition_columns().to_vec(),
-        configuration: metadata.configuration().clone().into_iter().collect(),
     };
-    let (checkpoint, marks) = log.marks_at(version).await?;
+    check_plain(log, &state)?;
+    let metadata = state
+        .metadata
+        .ok_or_else(|| log.failed("loading the table", "its log says nothing of its columns"))?;
+    let stored = Stored {
+        schema: Arc::new(schema::from_delta(&log.table, &metadata.schema_string)?),
+        partition: metadata.partition_columns.clone(),
+        configuration: metadata.configuration.clone(),
+    };
+    let marks = state.marks.into_values();
+    let files = state.files.into_values();
     Ok(Some(Loaded {
         stored,
         metadata,
-        version,
-        marks,
-        files,
-        checkpoint,
+        version: state.version,
+        marks: marks.map(|mark| (mark.app_id, mark.version)).collect(),
+        files: files.map(|add| Arc::new(add.into())).collect(),
+        checkpoint: state.checkpoint,
     }))
 }
 
-/// Tables that need more than plain Delta cannot be written correctly here.
-fn check_protocol(log: &Log, protocol: &Protocol) -> Result<()> {
-    let (reader, writer) = (protocol.min_reader_version(), protocol.min_writer_version());
-    match reader == 1 && writer <= 2 {
-        true => Ok(()),
-        false => Err(Error::OtherTable {
+/// Writes a checkpoint of one version, unless it is there.
+pub(crate) async fn write_checkpoint(log: &Log, version: Version) -> Result<()> {
+    let state = log.replay(Some(version)).await?;
+    let state = state.ok_or_else(|| log.failed("writing a checkpoint", "its log is gone"))?;
+    check_plain(log, &state)?;
+    log.write_checkpoint(state).await
+}
+
+/// Tables that need more than plain Delta can be neither read nor written correctly here.
+fn check_plain(log: &Log, state: &State) -> Result<()> {
+    let more = state
+        .protocol
+        .as_ref()
+        .map_or_else(|| Some("it names no Delta version".to_owned()), needs_more)
+        .or_else(|| state.metadata.as_ref().and_then(is_other))
+        .or_else(|| state.files.values().find_map(|file| file.problem()));
+    match more {
+        None => Ok(()),
+        Some(problem) => Err(Error::OtherTable {
             table: log.table.clone(),
-            problem: format!(
-                "it needs Delta reader version {reader} and writer version {writer}, not 1 and 2"
-            ),
+            problem,
             hint: "another tool changed it; restore it, or set another lake url".to_owned(),
         }),
     }
 }
 
+fn needs_more(protocol: &Protocol) -> Option<String> {
+    let (reader, writer) = (protocol.min_reader_version, protocol.min_writer_version);
+    if reader != 1 || writer > 2 {
+        return Some(format!(
+            "it needs Delta reader version {reader} and writer version {writer}, not 1 and 2"
+        ));
+    }
+    let reader = protocol.reader_features.iter().flatten();
+    let mut features = reader.chain(protocol.writer_features.iter().flatten());
+    let feature = features.next()?;
+    Some(format!("it needs the Delta feature {feature}"))
+}
+
+fn is_other(metadata: &Metadata) -> Option<String> {
+    let provider = &metadata.format.provider;
+    (provider != "parquet").then(|| format!("its files are {provider}, not parquet"))
+}
+
 /// The bytes of version 0.
-pub(crate) fn creation(log: &Log, location: Url, wanted: &Wanted) -> Result<bytes::Bytes> {
-    let failed = |e: Cause| log.failed("creating the table", e);
-    let schema: StructType = schema::to_delta(&log.table, &wanted.schema)?;
-    let metadata = new_metadata(
-        &schema,
-        wanted.partition.iter(),
-        wanted.configuration.iter(),
-    )
-    .map_err(|e| failed(e.into()))?;
-    let protocol = serde_json::json!({"minReaderVersion": 1, "minWriterVersion": 2});
-    let protocol: Protocol = serde_json::from_value(protocol).map_err(|e| failed(e.into()))?;
-    let actions = vec![
-        Action::Protocol(protocol.clone()),
-        Action::Metadata(metadata.clone()),
-    ];
-    let operation = DeltaOperation::Create {
-        mode: SaveMode::ErrorIfExists,
-        location,
-        protocol,
-        metadata,
+pub(crate) fn creation(log: &Log, wanted: &Wanted) -> Result<bytes::Bytes> {
+    let protocol = Protocol {
+        min_reader_version: 1,
+        min_writer_version: 2,
+        reader_features: None,
+        writer_features: None,
     };
-    let data = CommitData::new(actions, operation, HashMap::new(), Vec::new());
-    data.get_bytes().map_err(|e| failed(e.into()))
+    let metadata = Metadata {
+        id: uuid::Uuid::now_v7().to_string(),
+        name: None,
+        description: None,
+        format: Format::parquet(),
+        schema_string: schema::to_delta(&log.table, &wanted.schema)?.to_string(),
+        partition_columns: wanted.partition.iter().cloned().collect(),
+        created_time: Some(jiff::Timestamp::now().as_millisecond()),
+        configuration: wanted.configuration.clone(),
+    };
+    let parameters = json!({
+        "mode": "ErrorIfExists",
+        "location": log.url.as_str(),
+        "protocol": json!(protocol).to_string(),
+        "metadata": json!(metadata).to_string(),
+    });
+    let lines = [
+        Line::commit_info(commit_info("CREATE TABLE", parameters)),
+        Line::protocol(protocol),
+        Line::metadata(metadata),
+    ];
+    to_bytes(&lines).map_err(|e| log.failed("creating the table", e))
 }
 
 /// The bytes of a commit that gives the table other columns.
 pub(crate) fn redefinition(log: &Log, metadata: Metadata, wanted: &Schema) -> Result<bytes::Bytes> {
-    let failed = |e: Cause| log.failed("adding columns", e);
     let schema = schema::to_delta(&log.table, wanted)?;
-    let fields = schema.fields().cloned().collect();
-    let metadata = metadata
-        .with_schema(&schema)
-        .map_err(|e| failed(e.into()))?;
-    let actions = vec![Action::Metadata(metadata)];
-    let operation = DeltaOperation::AddColumn { fields };
-    let data = CommitData::new(actions, operation, HashMap::new(), Vec::new());
-    data.get_bytes().map_err(|e| failed(e.into()))
+    let parameters = json!({ "fields": schema["fields"].to_string() });
+    let lines = [
+        Line::commit_info(commit_info("ADD COLUMN", parameters)),
+        Line::metadata(Metadata {
+            schema_string: schema.to_string(),
+            ..metadata
+        }),
+    ];
+    to_bytes(&lines).map_err(|e| log.failed("adding columns", e))
 }

@@ -1,4 +1,7 @@
-//! The Delta log: what a commit says, and which marks stand at a version.
+//! The Delta log: what a commit says, and the names of what is in it.
+//!
+//! It owns the reading and writing of entries and checkpoints for tables that need reader version 1 and
+//! writer version 2. It does not decide what a table that needs more means: `load` refuses it.
 
 use super::{CommitId, LoggedCommit, StagedFile, Version};
 use crate::{
@@ -6,21 +9,19 @@ use crate::{
     failpoint,
     store::Full,
 };
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    compute::cast,
-    datatypes::{DataType, Int64Type},
-};
+use action::Line;
 use bytes::Bytes;
-use deltalake::{
-    kernel::{Action, Add, transaction::TransactionError},
-    logstore::{CommitOrBytes, LogStoreRef, get_actions},
-};
 use futures::TryStreamExt;
-use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
-use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
-use std::collections::{BTreeMap, HashMap};
-use uuid::Uuid;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, sync::Arc};
+use url::Url;
+
+pub(crate) mod action;
+mod checkpoint;
+mod replay;
+
+pub(crate) use replay::State;
 
 /// The commitInfo key of our commit id.
 pub(crate) const COMMIT_ID: &str = "tollgate.commitId";
@@ -30,12 +31,17 @@ pub(crate) const FOLDER: &str = "_delta_log";
 /// No unreferenced file that was written before this, in milliseconds since the Unix epoch, may be
 /// committed any more: it is deleted, or about to be.
 pub(crate) const VACUUMED: &str = "vacuumed_before_ms";
+/// Names the newest checkpoint.
+const LAST_CHECKPOINT: &str = "_last_checkpoint";
 
 /// The log of one table.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     pub(crate) table: String,
-    pub(crate) store: LogStoreRef,
+    /// Where the table is, ending in `/`, without credentials.
+    pub(crate) url: Url,
+    /// The store seen from the table's folder.
+    pub(crate) store: Arc<dyn ObjectStore>,
 }
 
 /// What one version of the table changed.
@@ -57,139 +63,138 @@ pub(crate) enum Written {
     Taken,
 }
 
+/// What the log's folder holds.
+#[derive(Debug)]
+struct Listed {
+    /// The files of each whole checkpoint.
+    checkpoints: BTreeMap<Version, Vec<ObjectMeta>>,
+    /// When each entry was written, in milliseconds since the Unix epoch.
+    entries: BTreeMap<Version, i64>,
+}
+
+impl Listed {
+    fn new(files: Vec<ObjectMeta>) -> Self {
+        let name = |file: &ObjectMeta| file.location.filename().unwrap_or_default().to_owned();
+        let entries = files.iter().filter_map(|file| {
+            let modified_ms = file.last_modified.timestamp_millis();
+            Some((log_version(&name(file))?, modified_ms))
+        });
+        Listed {
+            entries: entries.collect(),
+            checkpoints: whole_checkpoints(files.into_iter().map(|file| (name(&file), file))),
+        }
+    }
+
+    /// The newest whole checkpoint, at or before a version if one is given.
+    fn checkpoint_at(&self, version: Option<Version>) -> Option<(Version, &[ObjectMeta])> {
+        let mut until = self.checkpoints.range(..=version.unwrap_or(Version::MAX));
+        until
+            .next_back()
+            .map(|(version, parts)| (*version, parts.as_slice()))
+    }
+}
+
 impl Log {
     /// Creates one version, or learns that it is taken.
     pub(crate) async fn create(&self, version: Version, bytes: Bytes) -> Result<Written> {
-        let entry = CommitOrBytes::LogBytes(bytes);
-        let number = self.number(version)?;
         failpoint::reached(&self.table, "committing");
-        let created = self
-            .store
-            .write_commit_entry(number, entry, Uuid::nil())
-            .await;
-        match created {
-            Ok(()) => {
+        let exclusive = PutOptions::from(PutMode::Create);
+        let path = entry_path(version);
+        match self.store.put_opts(&path, bytes.into(), exclusive).await {
+            Ok(_) => {
                 failpoint::reached(&self.table, "committed");
                 Ok(Written::Created)
             }
-            Err(TransactionError::VersionAlreadyExists(_)) => Ok(Written::Taken),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(Written::Taken),
             Err(error) => Err(self.failed("the commit", error)),
         }
     }
 
     /// Reads one version; `None` if there is no such version yet, or no longer.
     pub(crate) async fn read(&self, version: Version) -> Result<Option<Commit>> {
-        let number = self.number(version)?;
-        let read = self.store.read_commit_entry(number).await;
-        let Some(bytes) = read.map_err(|e| self.failed("reading the log", e))? else {
+        let Some(lines) = self.lines(version).await? else {
             return Ok(None);
         };
-        let actions = get_actions(number, &bytes).map_err(|e| self.failed("reading the log", e))?;
-        Ok(Some(Commit::new(version, actions)))
+        let commit = Commit::new(version, lines);
+        commit.map(Some).map_err(|e| self.unreadable(version, e))
     }
 
-    /// Whether there is a table at all.
-    pub(crate) async fn exists(&self) -> Result<bool> {
-        let store = self.store.object_store(None);
-        let mut listed = store.list(Some(&Path::from(FOLDER)));
-        while let Some(file) = listed
-            .try_next()
-            .await
-            .map_err(|e| self.failed("listing the log", e))?
-        {
-            let name = file.location.filename().unwrap_or_default();
-            if log_version(name).is_some() || checkpoint_version(name).is_some() {
-                return Ok(true);
-            }
+    /// The lines of one version's entry.
+    async fn lines(&self, version: Version) -> Result<Option<Vec<Line>>> {
+        let bytes = match self.get(&entry_path(version)).await {
+            Ok(bytes) => bytes,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.failed("reading the log", error)),
+        };
+        match action::parse(&bytes) {
+            // Another writer's entry may have lost its content in a power cut, and rows with it.
+            Ok(lines) if lines.is_empty() => Err(self.unreadable(version, "it is empty")),
+            Ok(lines) => Ok(Some(lines)),
+            Err(error) => Err(self.unreadable(version, error)),
         }
-        Ok(false)
+    }
+
+    fn unreadable(&self, version: Version, why: impl std::fmt::Display) -> Error {
+        self.failed("reading the log", format!("version {version}: {why}"))
+    }
+
+    async fn get(&self, path: &Path) -> object_store::Result<Bytes> {
+        self.store.get(path).await?.bytes().await
     }
 
     /// Whether a version is still in the log. What comes after it can only be trusted if it is: a
     /// version that log clean-up removed could be created a second time.
     pub(crate) async fn has(&self, version: Version) -> Result<bool> {
-        let path = Path::from(format!("{FOLDER}/{version:020}.json"));
-        match self.store.object_store(None).head(&path).await {
+        match self.store.head(&entry_path(version)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(self.failed("reading the log", error)),
         }
     }
 
-    /// The newest checkpoint at or before `version`, and every mark that stands at `version`.
-    pub(crate) async fn marks_at(
-        &self,
-        version: Version,
-    ) -> Result<(Option<Version>, BTreeMap<String, i64>)> {
-        let checkpoint = self.checkpoint_before(version).await?;
-        let (from, mut marks) = match &checkpoint {
-            Some(found) => (found.version + 1, self.marks_of(found).await?),
-            None => (0, BTreeMap::new()),
-        };
-        for next in from..=version {
-            let commit = self.read(next).await?.ok_or_else(|| {
-                self.failed("reading the log", format!("version {next} is missing"))
-            })?;
-            marks.extend(commit.logged.marks);
-        }
-        Ok((checkpoint.map(|c| c.version), marks))
-    }
-
-    async fn checkpoint_before(&self, version: Version) -> Result<Option<Checkpoint>> {
-        let from = match self.last_checkpoint().await {
-            Some(last) if last <= version => last,
-            _ => 0,
-        };
-        let mut files: BTreeMap<Version, Vec<Path>> = BTreeMap::new();
-        for file in self.list(from).await? {
-            if let Some(number) = file.location.filename().and_then(checkpoint_version) {
-                files.entry(number).or_default().push(file.location);
-            }
-        }
-        let complete = files
-            .range(..=version)
-            .rev()
-            .find(|(_, parts)| is_complete(parts));
-        Ok(complete.map(|(version, parts)| Checkpoint {
-            version: *version,
-            parts: parts.clone(),
-        }))
-    }
-
     /// The log's files of version `from` and later.
-    pub(crate) async fn list(&self, from: Version) -> Result<Vec<ObjectMeta>> {
-        let store = self.store.object_store(None);
+    async fn list(&self, from: Version) -> Result<Listed> {
         // What a version's files are called sorts after its number alone.
         let before = Path::from(format!("{FOLDER}/{from:020}"));
-        let listed = store.list_with_offset(Some(&Path::from(FOLDER)), &before);
-        let files: Vec<ObjectMeta> = listed
-            .try_collect()
-            .await
-            .map_err(|e| self.failed("listing the log", e))?;
-        Ok(files)
+        let listed = self
+            .store
+            .list_with_offset(Some(&Path::from(FOLDER)), &before);
+        let files = listed.try_collect().await;
+        let files = files.map_err(|e| self.failed("listing the log", e))?;
+        Ok(Listed::new(files))
     }
 
     /// What the newest checkpoint is said to be: it saves listing the log before it.
     async fn last_checkpoint(&self) -> Option<Version> {
-        let path = Path::from(format!("{FOLDER}/_last_checkpoint"));
-        let file = self.store.object_store(None).get(&path).await.ok()?;
-        let hint: serde_json::Value = serde_json::from_slice(&file.bytes().await.ok()?).ok()?;
+        let path = Path::from(format!("{FOLDER}/{LAST_CHECKPOINT}"));
+        let hint: Value = serde_json::from_slice(&self.get(&path).await.ok()?).ok()?;
         hint.get("version")?.as_i64()
     }
 
-    async fn marks_of(&self, checkpoint: &Checkpoint) -> Result<BTreeMap<String, i64>> {
-        let mut marks = BTreeMap::new();
-        for part in &checkpoint.parts {
-            let found = self.read_marks(part).await;
-            marks.extend(found.map_err(|e| self.failed("reading a checkpoint", e))?);
+    /// Writes the checkpoint of a state, unless it is there.
+    pub(crate) async fn write_checkpoint(&self, state: State) -> Result<()> {
+        let version = state.version;
+        if state.checkpoint == Some(version) {
+            return Ok(());
         }
-        Ok(marks)
-    }
-
-    async fn read_marks(&self, part: &Path) -> Result<BTreeMap<String, i64>, Cause> {
-        let file = self.store.object_store(None).get(part).await?;
-        let bytes = file.bytes().await?;
-        tokio::task::spawn_blocking(move || marks_in_checkpoint(bytes)).await?
+        let failed = |e: Cause| self.failed("writing a checkpoint", e);
+        let encoding = tokio::task::spawn_blocking(move || checkpoint::encode(state));
+        let encoded = encoding
+            .await
+            .map_err(|e| failed(e.into()))?
+            .map_err(failed)?;
+        let files = [
+            (checkpoint::path_of(version), encoded.bytes.clone()),
+            (
+                Path::from(format!("{FOLDER}/{LAST_CHECKPOINT}")),
+                encoded.hint(version).into(),
+            ),
+        ];
+        for (path, bytes) in files {
+            let put = self.store.put(&path, bytes.into()).await;
+            put.map_err(|e| failed(e.into()))?;
+        }
+        Ok(())
     }
 
     /// An error of this table.
@@ -204,14 +209,10 @@ impl Log {
             },
         }
     }
-
-    fn number(&self, version: Version) -> Result<u64> {
-        u64::try_from(version).map_err(|e| self.failed("numbering a version", e))
-    }
 }
 
 impl Commit {
-    fn new(version: Version, actions: Vec<Action>) -> Self {
+    fn new(version: Version, lines: Vec<Line>) -> Result<Self, String> {
         let mut commit = Commit {
             logged: LoggedCommit {
                 version,
@@ -223,28 +224,30 @@ impl Commit {
             removed: Vec::new(),
             redefined: false,
         };
-        actions.into_iter().for_each(|action| commit.take(action));
-        commit
+        lines.into_iter().try_for_each(|line| commit.take(line))?;
+        Ok(commit)
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "other actions change nothing that is read here"
-    )]
-    fn take(&mut self, action: Action) {
-        match action {
-            Action::Add(add) => self.added.push(from_add(add)),
-            Action::Remove(remove) => self.removed.push(remove.path),
-            Action::Txn(txn) => drop(self.logged.marks.insert(txn.app_id, txn.version)),
-            Action::Metadata(_) | Action::Protocol(_) => self.redefined = true,
-            Action::CommitInfo(info) => self.take_info(info.info),
-            _ => {}
+    fn take(&mut self, line: Line) -> Result<(), String> {
+        if let Some(add) = line.add {
+            if let Some(problem) = add.problem() {
+                return Err(problem);
+            }
+            self.added.push((*add).into());
         }
+        if let Some(remove) = line.remove {
+            self.removed.push(remove.path);
+        }
+        if let Some(txn) = line.txn {
+            self.logged.marks.insert(txn.app_id, txn.version);
+        }
+        self.redefined |= line.meta_data.is_some() || line.protocol.is_some();
+        self.take_info(line.commit_info.unwrap_or_default());
+        Ok(())
     }
 
-    fn take_info(&mut self, info: HashMap<String, serde_json::Value>) {
-        let sorted: BTreeMap<_, _> = info.into_iter().collect();
-        for (key, value) in sorted {
+    fn take_info(&mut self, info: Map<String, Value>) {
+        for (key, value) in info {
             if key == COMMIT_ID {
                 self.logged.commit_id = value.as_str().map(|id| CommitId(id.to_owned()));
             } else if let Some(key) = key.strip_prefix(OURS) {
@@ -254,83 +257,51 @@ impl Commit {
     }
 }
 
-fn from_add(add: Add) -> StagedFile {
-    StagedFile {
-        path: add.path,
-        bytes: add.size.try_into().unwrap_or_default(),
-        partition: add.partition_values.into_iter().collect(),
-        modified_ms: add.modification_time,
-        statistics: add.stats.map(Into::into),
-    }
-}
-
-/// A complete checkpoint.
-#[derive(Debug)]
-struct Checkpoint {
-    version: Version,
-    parts: Vec<Path>,
+fn entry_path(version: Version) -> Path {
+    Path::from(format!("{FOLDER}/{version:020}.json"))
 }
 
 /// `<20 digits>.json`.
 pub(crate) fn log_version(name: &str) -> Option<Version> {
-    let number = name.strip_suffix(".json")?;
-    let is_ours = number.len() == 20 && number.bytes().all(|b| b.is_ascii_digit());
-    is_ours.then(|| number.parse().ok()).flatten()
+    digits(name.strip_suffix(".json")?)
 }
 
 /// The version in `<20 digits>.checkpoint….parquet`.
 pub(crate) fn checkpoint_version(name: &str) -> Option<Version> {
-    let (number, rest) = name.split_at_checked(20)?;
-    let ours = rest.starts_with(".checkpoint.") && rest.ends_with("parquet");
-    ours.then(|| number.parse().ok()).flatten()
+    checkpoint_parts(name).map(|(version, _)| version)
 }
 
-/// One file alone, or as many parts as each part's name says.
-fn is_complete(parts: &[Path]) -> bool {
-    let name = parts.first().and_then(Path::filename);
-    is_complete_checkpoint(name, parts.len())
-}
-
-/// Whether so many parts, one of them of this name, are a whole checkpoint.
-pub(crate) fn is_complete_checkpoint(name: Option<&str>, parts: usize) -> bool {
-    let total = name.and_then(|name| {
-        let fields: Vec<&str> = name.split('.').collect();
-        match fields.as_slice() {
-            [_, "checkpoint", _, total, "parquet"] => total.parse::<usize>().ok(),
-            _ => Some(1),
+/// The version and the number of parts in `<20 digits>.checkpoint.parquet`, which is one, and
+/// `<20 digits>.checkpoint.<part>.<parts>.parquet`.
+fn checkpoint_parts(name: &str) -> Option<(Version, usize)> {
+    let fields: Vec<&str> = name.split('.').collect();
+    match fields.as_slice() {
+        [version, "checkpoint", "parquet"] => Some((digits(version)?, 1)),
+        [version, "checkpoint", _, parts, "parquet"] => {
+            Some((digits(version)?, parts.parse().ok()?))
         }
-    });
-    total == Some(parts)
-}
-
-/// The marks in a checkpoint file: the `txn` column, and nothing else of it, is decoded.
-fn marks_in_checkpoint(bytes: Bytes) -> Result<BTreeMap<String, i64>, Cause> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), ["txn.appId", "txn.version"]);
-    let mut marks = BTreeMap::new();
-    for batch in builder.with_projection(mask).build()? {
-        marks.extend(marks_in(&batch?)?);
+        _ => None,
     }
-    Ok(marks)
 }
 
-fn marks_in(batch: &RecordBatch) -> Result<BTreeMap<String, i64>, Cause> {
-    let Some(txn) = batch.column_by_name("txn") else {
-        return Ok(BTreeMap::new());
-    };
-    let txn = txn.as_struct_opt().ok_or("`txn` is not a struct")?;
-    // A checkpoint of another writer may hold strings as large strings or views.
-    let ids = cast(
-        txn.column_by_name("appId").ok_or("no `txn.appId`")?,
-        &DataType::Utf8,
-    )?;
-    let values = cast(
-        txn.column_by_name("version").ok_or("no `txn.version`")?,
-        &DataType::Int64,
-    )?;
-    let (ids, values) = (ids.as_string::<i32>(), values.as_primitive::<Int64Type>());
-    Ok((0..txn.len())
-        .filter(|row| txn.is_valid(*row) && ids.is_valid(*row) && values.is_valid(*row))
-        .map(|row| (ids.value(row).to_owned(), values.value(row)))
-        .collect())
+fn digits(version: &str) -> Option<Version> {
+    let plain = version.len() == 20 && version.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| version.parse().ok()).flatten()
+}
+
+/// The checkpoints all of whose files are there, each file as what comes with its name.
+pub(crate) fn whole_checkpoints<T>(
+    files: impl Iterator<Item = (impl AsRef<str>, T)>,
+) -> BTreeMap<Version, Vec<T>> {
+    let mut found: BTreeMap<(Version, usize), Vec<T>> = BTreeMap::new();
+    for (name, file) in files {
+        if let Some(checkpoint) = checkpoint_parts(name.as_ref()) {
+            found.entry(checkpoint).or_default().push(file);
+        }
+    }
+    found.retain(|(_, parts), files| files.len() == *parts);
+    found
+        .into_iter()
+        .map(|((version, _), files)| (version, files))
+        .collect()
 }

@@ -227,7 +227,7 @@ impl DeltaTable {
 
     /// Deletes files; one that is gone already counts as deleted.
     async fn delete(&self, paths: Vec<String>) -> Result<u64> {
-        let store = self.log().store.object_store(None);
+        let store = &self.log().store;
         let count = paths.len() as u64;
         let paths = paths.into_iter().map(|path| Ok(Path::from(path)));
         let mut deleted = store.delete_stream(stream::iter(paths).boxed());
@@ -243,7 +243,7 @@ impl DeltaTable {
 
     /// Everything that is stored: the log's files by name, and all others by path.
     async fn list(&self) -> Result<(Vec<Stored>, Vec<Stored>)> {
-        let store = self.log().store.object_store(None);
+        let store = &self.log().store;
         let mut listed = store.list(None);
         let (mut log, mut stored) = (Vec::new(), Vec::new());
         let failed = |e| self.log().failed("listing files", e);
@@ -265,16 +265,12 @@ impl DeltaTable {
 
     /// Files that were removed from the table and when, as far back as its log remembers.
     async fn removed(&self) -> Result<BTreeMap<String, i64>> {
-        let failed = |e: deltalake::DeltaTableError| self.log().failed("reading removed files", e);
-        let store = &self.log().store;
-        let mut table = deltalake::DeltaTable::new(Arc::clone(store));
-        table.load().await.map_err(failed)?;
-        let state = table.snapshot().map_err(failed)?;
-        let removed = state.all_tombstones(store.as_ref()).map_ok(|file| {
-            let at_ms = file.deletion_timestamp().unwrap_or(0);
-            (file.path().into_owned(), at_ms)
-        });
-        removed.try_collect().await.map_err(failed)
+        let Some(state) = self.log().replay(None).await? else {
+            return Ok(BTreeMap::new());
+        };
+        let removed = state.removed.into_iter();
+        let removed = removed.map(|(path, file)| (path, file.deletion_timestamp.unwrap_or(0)));
+        Ok(removed.collect())
     }
 }
 

@@ -1,9 +1,12 @@
 //! What a table must look like, and whether one that is there does.
 
 use crate::error::{Error, Result};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use deltalake::kernel::{StructType, engine::arrow_conversion::TryIntoKernel};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use std::{collections::BTreeMap, sync::Arc};
+
+mod json;
+
+pub(crate) use json::{from_delta, to_delta};
 
 /// Keys of a table's configuration that are compared when it is opened.
 const OURS: &str = "tollgate.";
@@ -48,9 +51,7 @@ impl Wanted {
             table: table.to_owned(),
             problem,
         };
-        for field in schema.fields() {
-            check_kept(field.name(), field.data_type()).map_err(data)?;
-        }
+        to_delta(table, schema)?;
         let partition = match partition_columns {
             [] => None,
             [one] => Some((*one).to_owned()),
@@ -162,27 +163,6 @@ fn compare_field(path: &str, wanted: &Field, stored: &Field) -> Result<bool, Ref
     }
 }
 
-/// Types that every reader of Delta tables has, and that lose nothing.
-fn check_kept(path: &str, data_type: &DataType) -> Result<(), String> {
-    match data_type {
-        DataType::Utf8
-        | DataType::Binary
-        | DataType::Boolean
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::Date32 => Ok(()),
-        DataType::Decimal128(_, scale) if *scale >= 0 => Ok(()),
-        DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if zone.as_ref() == "UTC" => Ok(()),
-        DataType::Struct(fields) => fields
-            .iter()
-            .try_for_each(|f| check_kept(&format!("{path}.{}", f.name()), f.data_type())),
-        DataType::List(item) => check_kept(path, item.data_type()),
-        other => Err(format!(
-            "column `{path}` is {other}, which a table cannot keep"
-        )),
-    }
-}
-
 /// The same columns without field metadata, for readers and for the log.
 pub(crate) fn plain(schema: &Schema) -> Schema {
     Schema::new(plain_fields(schema.fields()))
@@ -208,14 +188,4 @@ pub(crate) fn with_metadata_of(stored: &Schema, wanted: &Schema) -> Schema {
         ours.map_or_else(|| Arc::clone(field), Arc::clone)
     });
     Schema::new(fields.collect::<Fields>())
-}
-
-/// The schema as the Delta log writes it.
-pub(crate) fn to_delta(table: &str, schema: &Schema) -> Result<StructType> {
-    (&plain(schema))
-        .try_into_kernel()
-        .map_err(|e: arrow::error::ArrowError| Error::Data {
-            table: table.to_owned(),
-            problem: format!("the schema has no Delta form: {e}"),
-        })
 }

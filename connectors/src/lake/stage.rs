@@ -73,7 +73,7 @@ impl DeltaTable {
         );
         let bytes = encoded.bytes.len() as u64;
         let failed = |e: object_store::Error| self.log().failed("uploading a data file", e);
-        let store = self.log().store.object_store(None);
+        let store = &self.log().store;
         let location = Path::from(path.as_str());
         store
             .put(&location, PutPayload::from(encoded.bytes))

@@ -11,6 +11,8 @@ use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
+mod golden;
+mod log;
 mod maintenance;
 
 const DAY_1: i32 = 20_665; // 2026-07-31

@@ -7,11 +7,10 @@ use crate::{
     lake::{
         Attempt, LoggedCommit, Table, Version,
         change::{Change, entry},
-        load::load,
+        load::{load, write_checkpoint},
         log::{Commit, VACUUMED, Written},
     },
 };
-use deltalake::{DeltaTableError, checkpoints::create_checkpoint};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Commits to wait after a checkpoint failed.
@@ -84,9 +83,14 @@ impl DeltaTable {
         self.version = commit.logged.version;
         self.marks.extend(commit.logged.marks);
         let files = Arc::make_mut(&mut self.files);
-        if !commit.removed.is_empty() {
-            let removed: BTreeSet<String> = commit.removed.into_iter().collect();
-            files.retain(|file| !removed.contains(&file.path));
+        let mut replaced: BTreeSet<&str> = commit.removed.iter().map(String::as_str).collect();
+        if commit.logged.commit_id.is_none() {
+            // Another tool may add a file again, for its statistics: its rows count once all the
+            // same. The names of our own files carry the commit's id, so they are new.
+            replaced.extend(commit.added.iter().map(|file| file.path.as_str()));
+        }
+        if !replaced.is_empty() {
+            files.retain(|file| !replaced.contains(file.path.as_str()));
         }
         files.extend(commit.added.into_iter().map(Arc::new));
     }
@@ -163,12 +167,7 @@ impl DeltaTable {
     /// Writes a checkpoint of the loaded version and loads that same version from it. The version is
     /// pinned, so nothing of a newer owner can slip in.
     async fn checkpoint(&mut self) -> Result<()> {
-        let failed = |e: DeltaTableError| self.log.failed("writing a checkpoint", e);
-        let mut table = deltalake::DeltaTable::new(Arc::clone(&self.log.store));
-        let number = u64::try_from(self.version);
-        let number = number.map_err(|e| self.log.failed("numbering a version", e))?;
-        table.load_version(number).await.map_err(failed)?;
-        create_checkpoint(&table, None).await.map_err(failed)?;
+        write_checkpoint(&self.log, self.version).await?;
         failpoint::reached(&self.log.table, "checkpointed");
         let loaded = load(&self.log, Some(self.version)).await?;
         let loaded =

@@ -2,7 +2,7 @@
 
 use crate::lake::{
     StagedFile, Version,
-    log::{checkpoint_version, is_complete_checkpoint, log_version},
+    log::{checkpoint_version, log_version, whole_checkpoints},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -177,21 +177,12 @@ fn is_data_file(path: &str) -> bool {
 /// The log's files before the newest whole checkpoint that is older than `before_ms`. The version of
 /// the checkpoint itself stays, as a commit checks that the version it stands on is there.
 fn forgotten(seen: &Seen, before_ms: i64) -> Vec<String> {
-    let mut checkpoints: BTreeMap<Version, Vec<&Stored>> = BTreeMap::new();
-    for file in &seen.log {
-        if let Some(version) = checkpoint_version(&file.path) {
-            checkpoints.entry(version).or_default().push(file);
-        }
-    }
-    let is_old_and_whole = |parts: &Vec<&Stored>| {
-        let name = parts.first().map(|part| part.path.as_str());
-        let is_old = parts.iter().all(|part| part.modified_ms < before_ms);
-        is_old && is_complete_checkpoint(name, parts.len())
-    };
+    let checkpoints = whole_checkpoints(seen.log.iter().map(|file| (&file.path, file)));
+    let is_old = |parts: &[&Stored]| parts.iter().all(|part| part.modified_ms < before_ms);
     let kept = checkpoints
         .range(..=seen.version)
         .rev()
-        .find(|(_, parts)| is_old_and_whole(parts));
+        .find(|(_, parts)| is_old(parts));
     let Some((kept, _)) = kept else {
         return Vec::new();
     };

@@ -4,7 +4,7 @@ use super::*;
 use crate::lake::maintenance::{Done, Limits, Plan, plan};
 
 /// Far beyond any time of a file: everything is old.
-const LATER_MS: i64 = 4_102_444_800_000; // 2100
+pub(super) const LATER_MS: i64 = 4_102_444_800_000; // 2100
 const ORDER: [&str; 3] = ["shard", "sequence", "ordinal"];
 const LIMITS: Limits = Limits {
     file_bytes: 1_000_000,
@@ -21,7 +21,7 @@ async fn plan_of(table: &DeltaTable, now_ms: i64) -> Plan {
 }
 
 /// Does all that is to be done at a time, with a handle of its own.
-async fn maintain(lake: &Lake, now_ms: i64) -> Result<Done> {
+pub(super) async fn maintain(lake: &Lake, now_ms: i64) -> Result<Done> {
     let mut table = lake.existing("events").await?.unwrap();
     let plan = plan_of(&table, now_ms).await;
     table.carry_out(&plan, now_ms).await
@@ -47,7 +47,7 @@ async fn two_days(lake: &Lake) -> DeltaTable {
     table
 }
 
-async fn everything(table: &DeltaTable) -> String {
+pub(super) async fn everything(table: &DeltaTable) -> String {
     text(table, "SELECT * FROM t ORDER BY sequence").await
 }
 

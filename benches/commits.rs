@@ -30,8 +30,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tollgate::{
-    cli,
-    generator::{Load, Workload},
+    cli::{
+        self,
+        demo::generator::{Load, Workload},
+    },
     telemetry::memory_kib,
 };
 use tollgate_connectors::{

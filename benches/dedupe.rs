@@ -17,8 +17,8 @@ use std::{
 use tollgate::{
     dedupe::{Dedupe, Options, Verdict},
     telemetry::memory_kib,
-    window::EventTime,
 };
+use tollgate_sql::window::EventTime;
 
 const KEYS: u64 = 50_000_000;
 const MEMORY_BYTES: usize = 512_000_000;

@@ -30,7 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tollgate::{
-    generator::{Load, Totals, Workload},
+    cli::demo::generator::{Load, Totals, Workload},
     telemetry::memory_kib,
 };
 use tollgate_connectors::nats::{NatsOptions, Publisher, server::NatsServer};

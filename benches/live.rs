@@ -4,7 +4,7 @@
 //! cargo bench --workspace --bench live
 //! ```
 //! The whole ingest, from a JetStream stream to a lake, in this process: once alone and once asked through
-//! [`shard::Live`], in turns on the same stream, each with a lake of its own. Every answer is compared with
+//! [`live::Live`], in turns on the same stream, each with a lake of its own. Every answer is compared with
 //! what had been published up to the position that it names, and the lake with everything at the end;
 //! the command fails when one differs or goes back. What can be compared between machines is the ratio of
 //! the two times; where other work disturbs the clock, the processor time of one answer says what ten of them
@@ -31,10 +31,14 @@ use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 use tollgate::{
     Error,
     catalog::Catalog,
-    cli::{self, run::supervise},
+    cli::{
+        self,
+        demo::generator::{Load, Workload},
+        run::supervise,
+    },
     config::Settings,
-    generator::{Load, Workload},
-    shard::{self, Live, Questions},
+    live::{self, Live},
+    shard::Questions,
     view::View,
 };
 use tollgate_connectors::{
@@ -184,7 +188,7 @@ async fn ingest(
 ) -> Result<(Took, Answers)> {
     let settings = settings(home, url)?;
     let catalog = Arc::new(Catalog::load(&settings).await?);
-    let (live, questions) = shard::live(Arc::clone(&catalog));
+    let (live, questions) = live::live(Arc::clone(&catalog));
     let (asking, questions) = match every {
         Some(every) => (Some(ask(live, every, Arc::clone(published))), questions),
         None => (None, Questions::none()),

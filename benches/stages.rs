@@ -25,10 +25,9 @@ use std::{
     time::{Duration, Instant},
 };
 use tollgate::{
+    cli::demo::generator::{Load, Workload},
     dedupe::{self, Dedupe},
-    generator::{Load, Workload},
     metering::{Lane, Metering, Written},
-    window::EventTime,
 };
 use tollgate_connectors::{
     CommitId, Message, Sequence, Table,
@@ -39,6 +38,7 @@ use tollgate_sql::{
     definitions::{Definitions, EventType, SourceFile},
     meter::Meter,
     schema,
+    window::EventTime,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

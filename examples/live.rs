@@ -24,12 +24,12 @@ use tollgate::{
     billing,
     catalog::Catalog,
     cli::run::supervise,
-    config::{Period as Interval, Settings},
-    period::Period,
-    shard::{self, Live},
+    config::{Length, Settings},
+    live::{self, Live},
     view::View,
 };
 use tollgate_connectors::{lake::Lake, nats::server::NatsServer};
+use tollgate_sql::period::Period;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -53,7 +53,7 @@ async fn main() -> Result<()> {
     let mut settings = Settings::load(Path::new(SETTINGS), std::iter::empty())?;
     settings.source.url = server.url().into();
     settings.lake.url = format!("file://{}", folder.path().join("lake").display());
-    settings.flush.interval = Interval(3_600_000_000);
+    settings.flush.interval = Length(3_600_000_000);
     let jetstream = jetstream::new(async_nats::connect(server.url()).await?);
     let stream = Config {
         name: settings.source.stream.clone(),
@@ -63,7 +63,7 @@ async fn main() -> Result<()> {
     jetstream.create_stream(stream).await?;
 
     let catalog = Arc::new(Catalog::load(&settings).await?);
-    let (live, questions) = shard::live(Arc::clone(&catalog));
+    let (live, questions) = live::live(Arc::clone(&catalog));
     let (stop, stopped) = watch::channel(false);
     let metering = {
         let (settings, catalog) = (settings.clone(), Arc::clone(&catalog));

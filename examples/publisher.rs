@@ -37,11 +37,11 @@ use tollgate::{
     },
     clock::SystemClock,
     config::{Settings, SourceSettings},
-    period::Period,
     shard::Questions,
     view::View,
 };
 use tollgate_connectors::{lake::Lake, nats::server::NatsServer};
+use tollgate_sql::period::Period;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

@@ -9,18 +9,18 @@ mod review;
 mod unissued;
 
 use crate::{
-    catalog::{Catalog, table},
+    catalog::Catalog,
     clock::Clock,
     config::BillingSettings,
-    error::{Error, Result, chain, query_error},
-    period::Period,
-    view::{Faulty, InError, Totals, Unfinished, View, one_batch},
+    error::{Error, Faulty, InError, Result, chain, query_error},
+    tables,
+    view::{Totals, Unfinished, View, one_batch},
 };
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     },
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema},
     json,
 };
 use datafusion::prelude::{Expr, SessionContext, col, lit};
@@ -34,10 +34,14 @@ use tollgate_sql::{
     invoice::{
         self, Invoice, Status, Terms,
         basis::{self, Basis, RatedBy, Usage},
-        tables::{invoices_batch, line_items_batch, line_items_schema},
+        tables::{invoices_batch, line_items_batch},
     },
+    period::Period,
     rating::{Charge, Unrated, rate},
-    schema,
+    schema::{
+        self,
+        invoices::{invoices_schema, issued_invoices_schema, line_items_schema},
+    },
 };
 
 use review::review;
@@ -101,18 +105,6 @@ impl Drafts {
         let mut invoices = self.invoices.iter().chain(&self.others);
         invoices.find(|draft| draft.customer == customer)
     }
-}
-
-/// The schema of `invoices`: what an invoice says, its serial number, and its lines as it was issued
-/// (rows of `line_items`, one JSON object a line), and what it was made from ([`Basis`]; NULL in those that were
-/// issued before that was kept).
-pub fn invoices_schema() -> SchemaRef {
-    let schema = invoice::tables::invoices_schema();
-    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
-    fields.push(Field::new("serial", DataType::Int64, false));
-    fields.push(Field::new("document", DataType::Utf8, false));
-    fields.push(Field::new("basis", DataType::Utf8, true));
-    Arc::new(Schema::new(fields))
 }
 
 /// Drafts the invoice of every customer with usage in the period. A customer whose usage is in error in any meter, or
@@ -354,11 +346,16 @@ pub async fn issue(
 ) -> Result<Issued> {
     check_over(view, period, clock).await?;
     let mut invoices = lake
-        .table(table::INVOICES, &invoices_schema(), &[], &BTreeMap::new())
+        .table(
+            tables::INVOICES,
+            &issued_invoices_schema(),
+            &[],
+            &BTreeMap::new(),
+        )
         .await?;
     let mut line_items = lake
         .table(
-            table::LINE_ITEMS,
+            tables::LINE_ITEMS,
             &line_items_schema(),
             &[],
             &BTreeMap::new(),
@@ -429,12 +426,12 @@ pub async fn issued(
     customer: Option<&str>,
 ) -> Result<(RecordBatch, RecordBatch)> {
     let mut rows = Vec::new();
-    if let Some(invoices) = lake.existing(table::INVOICES).await? {
+    if let Some(invoices) = lake.existing(tables::INVOICES).await? {
         let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
         rows = rows_where(&invoices, within(period).and(of)).await?;
     }
     let lines = lines_in(&rows)?;
-    let schema = invoice::tables::invoices_schema();
+    let schema = invoices_schema();
     let printed: Vec<usize> = (0..schema.fields().len()).collect();
     let printed = rows.iter().map(|rows| rows.project(&printed));
     let invoices = printed.collect::<Result<Vec<_>, _>>();
@@ -546,7 +543,7 @@ async fn commit_invoices(
     columns.push(Arc::new(Int64Array::from(serials)));
     columns.push(Arc::new(StringArray::from(documents)));
     columns.push(Arc::new(StringArray::from(bases)));
-    let rows = RecordBatch::try_new(invoices_schema(), columns)
+    let rows = RecordBatch::try_new(issued_invoices_schema(), columns)
         .map_err(query_error("writing invoices"))?;
     commit(table, &[rows], number).await
 }

@@ -18,12 +18,12 @@
 use crate::{
     clock::Clock,
     error::{Error, Result},
-    window::EventTime,
 };
 use std::{collections::BTreeMap, time::Duration};
 use tollgate_connectors::{
     Anchor, Attempt, CommitId, ErrorKind, LoggedCommit, Sequence, Staged, Table, Version,
 };
+use tollgate_sql::window::EventTime;
 
 /// The `txn` app ids of one shard in the `events` table and in the meters' tables.
 #[derive(Debug, Clone)]

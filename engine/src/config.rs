@@ -14,6 +14,7 @@ use std::{
     str::FromStr,
 };
 use tollgate_connectors::nats::Risk;
+use tollgate_sql::period::Period;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,7 +70,7 @@ pub struct SourceSettings {
     pub replaces: Vec<String>,
     /// The least `max_age` of the stream. Default 7 days. Less lets a shorter stop of Tollgate lose
     /// events; more asks for a larger stream.
-    pub max_age_min: Period,
+    pub max_age_min: Length,
     /// The JetStream domain that has the stream. Default none: the server's own.
     pub domain: String,
     /// Where JetStream's API is, instead of `domain`, such as `$JS.hub.API`. Default none.
@@ -124,7 +125,7 @@ pub struct LakeSettings {
 pub struct FlushSettings {
     /// How long an event may wait in memory before it is committed. Default 5s. Shorter makes results
     /// visible sooner and writes more, smaller files.
-    pub interval: Period,
+    pub interval: Length,
     /// Commits sooner when this many bytes of decoded events are waiting. Default 64MB. More makes larger
     /// files and takes more memory.
     pub max_bytes: Size,
@@ -144,7 +145,7 @@ pub struct WindowsSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct IngestSettings {
     /// An event further than this ahead of the stream's clock is rejected. Default 5m.
-    pub max_future_skew: Period,
+    pub max_future_skew: Length,
     /// A larger message is one rejected row. Default 8MB.
     pub max_payload: Size,
     /// A larger event is rejected. Default 1MB.
@@ -157,7 +158,7 @@ pub struct IngestSettings {
 pub struct DedupeSettings {
     /// How long an id is remembered, in the stream's time. Default 35 days. Each remembered id costs
     /// 32 bytes of disk and 1.3 bytes of memory, once it is no longer among the recent ones.
-    pub horizon: Period,
+    pub horizon: Length,
     /// The most that remembered ids take in memory. Default 1GB: the 3.6 million most recent, and all
     /// that is needed to find 500 million older ones at full speed. Less is exact too, and reads more
     /// from disk.
@@ -177,6 +178,22 @@ pub struct BillingSettings {
     pub time_zone: String,
 }
 
+impl BillingSettings {
+    /// The billing period `YYYY-MM`.
+    ///
+    /// # Errors
+    /// The text is not a month, or the setting names no time zone.
+    pub fn month(&self, text: &str) -> Result<Period> {
+        Period::month(text, &self.time_zone).map_err(|error| match error {
+            tollgate_sql::Error::Zone { .. } => Error::Config {
+                file: "billing.time_zone".into(),
+                problem: error.to_string(),
+            },
+            error => error.into(),
+        })
+    }
+}
+
 /// `[maintenance]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -186,16 +203,16 @@ pub struct MaintenanceSettings {
     pub enabled: bool,
     /// Time between two rounds. Default 10 minutes. Shorter keeps fewer small files and reads the
     /// tables' logs more often.
-    pub interval: Period,
+    pub interval: Length,
     /// Files are merged to about this size. Default 128MB. Larger ones are fewer to open; one file and
     /// one row group are in memory while they are written.
     pub file_bytes: Size,
     /// A file that no longer belongs to the table is deleted after this time, from 1 hour to 7 days.
     /// Default 7 days. Shorter saves room, and ends queries that take longer than this.
-    pub vacuum_after: Period,
+    pub vacuum_after: Length,
     /// The log before a checkpoint is deleted when the checkpoint is older than this, from 1 hour on.
     /// Default 7 days. Shorter saves room; older versions of a table can no longer be read.
-    pub log_after: Period,
+    pub log_after: Length,
 }
 
 impl Default for Settings {
@@ -226,7 +243,7 @@ impl Default for SourceSettings {
             accept: Vec::new(),
             start: None,
             replaces: Vec::new(),
-            max_age_min: Period(7 * 86_400_000_000),
+            max_age_min: Length(7 * 86_400_000_000),
             domain: String::new(),
             api_prefix: String::new(),
             credentials: String::new(),
@@ -255,7 +272,7 @@ impl Default for LakeSettings {
 impl Default for FlushSettings {
     fn default() -> Self {
         FlushSettings {
-            interval: Period(5_000_000),
+            interval: Length(5_000_000),
             max_bytes: Size(64_000_000),
         }
     }
@@ -272,7 +289,7 @@ impl Default for WindowsSettings {
 impl Default for IngestSettings {
     fn default() -> Self {
         IngestSettings {
-            max_future_skew: Period(300_000_000),
+            max_future_skew: Length(300_000_000),
             max_payload: Size(8_000_000),
             max_event: Size(1_000_000),
         }
@@ -282,7 +299,7 @@ impl Default for IngestSettings {
 impl Default for DedupeSettings {
     fn default() -> Self {
         DedupeSettings {
-            horizon: Period(35 * 86_400_000_000),
+            horizon: Length(35 * 86_400_000_000),
             memory: Size(1_000_000_000),
             directory: ".tollgate/".into(),
         }
@@ -302,10 +319,10 @@ impl Default for MaintenanceSettings {
     fn default() -> Self {
         MaintenanceSettings {
             enabled: true,
-            interval: Period(600_000_000),
+            interval: Length(600_000_000),
             file_bytes: Size(128_000_000),
-            vacuum_after: Period(7 * 86_400_000_000),
-            log_after: Period(7 * 86_400_000_000),
+            vacuum_after: Length(7 * 86_400_000_000),
+            log_after: Length(7 * 86_400_000_000),
         }
     }
 }
@@ -567,16 +584,16 @@ impl fmt::Display for Size {
 
 /// A length of time in microseconds, written `5s`, `10 minutes` or `35 days`; a day is 24 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period(pub i64);
+pub struct Length(pub i64);
 
-impl Period {
+impl Length {
     /// As a duration to wait.
     pub fn duration(self) -> std::time::Duration {
         std::time::Duration::from_micros(self.0.unsigned_abs())
     }
 }
 
-impl FromStr for Period {
+impl FromStr for Length {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -585,12 +602,12 @@ impl FromStr for Period {
             .ok()
             .and_then(|duration| i64::try_from(duration.as_micros()).ok())
             .filter(|micros| *micros > 0)
-            .map(Period)
+            .map(Length)
             .ok_or_else(|| format!("`{text}` is not a length of time such as 5s or 35 days"))
     }
 }
 
-impl fmt::Display for Period {
+impl fmt::Display for Length {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}us", self.0)
     }
@@ -616,7 +633,7 @@ macro_rules! as_text {
 }
 
 as_text!(Size);
-as_text!(Period);
+as_text!(Length);
 
 #[cfg(test)]
 mod tests {
@@ -636,8 +653,8 @@ mod tests {
     fn an_empty_file_means_the_defaults() {
         let settings = load("", &[]).unwrap();
         assert_eq!(settings.source.stream, "USAGE");
-        assert_eq!(settings.flush.interval, Period(5_000_000));
-        assert_eq!(settings.dedupe.horizon, Period(3_024_000_000_000));
+        assert_eq!(settings.flush.interval, Length(5_000_000));
+        assert_eq!(settings.dedupe.horizon, Length(3_024_000_000_000));
     }
 
     #[test]
@@ -712,8 +729,8 @@ mod tests {
         assert_eq!("64MB".parse(), Ok(Size(64_000_000)));
         assert!("0".parse::<Size>().is_err());
         assert!("12 parsecs".parse::<Size>().is_err());
-        assert_eq!("10 minutes".parse(), Ok(Period(600_000_000)));
-        assert!("-5s".parse::<Period>().is_err());
+        assert_eq!("10 minutes".parse(), Ok(Length(600_000_000)));
+        assert!("-5s".parse::<Length>().is_err());
     }
 
     #[test]

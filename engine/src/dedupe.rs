@@ -28,14 +28,12 @@
 mod limits;
 mod run;
 
-use crate::{
-    error::{Error, Result},
-    window::EventTime,
-};
+use crate::error::{Error, Result};
 use hashbrown::{HashTable, hash_table::Entry};
 use limits::Limits;
 use run::{Run, Seen};
 use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle};
+use tollgate_sql::window::EventTime;
 
 /// How far back keys are remembered, and in how much memory.
 #[derive(Debug, Clone)]

@@ -1,6 +1,5 @@
 //! Everything that can stop the engine, and the exit code it ends in.
 
-use crate::view::{Faulty, InError};
 use datafusion::error::DataFusionError;
 use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::ErrorKind;
@@ -158,6 +157,33 @@ pub enum Error {
     },
 }
 
+/// What keeps a customer from an invoice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InError {
+    /// Who would pay.
+    pub customer: String,
+    /// What is in error.
+    pub what: Faulty,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is in error.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Faulty {
+    /// Usage that cannot be told; the reason is the meter's column `error`.
+    Usage {
+        /// The meter.
+        meter: String,
+        /// Whose usage it is.
+        subject: String,
+    },
+    /// A price that has no answer for the customer; the reason names it.
+    Price,
+    /// Charges of which no invoice can be made.
+    Invoice,
+}
+
 impl Error {
     /// True when one meter failed on its data, which does not concern the others.
     pub(crate) fn is_of_meter(&self) -> bool {
@@ -200,7 +226,9 @@ impl Error {
                 | Sql::PlanMeter { .. }
                 | Sql::RateTable { .. }
                 | Sql::Price { .. }
-                | Sql::PriceResult { .. },
+                | Sql::PriceResult { .. }
+                | Sql::Month { .. }
+                | Sql::Zone { .. },
             ) => 2,
             _ => 1,
         }

@@ -16,8 +16,6 @@
 //! Read [`shard`] for the loop, [`commit`] for the protocol, [`metering`] for windows and panes,
 //! [`recovery`] for what a restart rebuilds, [`view`] for what SQL sees.
 
-pub mod audit;
-pub mod backfill;
 pub mod billing;
 pub mod catalog;
 pub mod cli;
@@ -26,18 +24,16 @@ pub mod commit;
 pub mod config;
 pub mod dedupe;
 pub mod error;
-pub mod generator;
-pub mod maintenance;
+pub mod jobs;
+pub mod live;
 pub mod metering;
 pub mod over;
-mod panes;
-pub mod period;
 pub mod recovery;
 pub mod shard;
 pub mod standing;
+pub mod tables;
 pub mod telemetry;
 pub mod view;
 pub mod watermark;
-pub mod window;
 
 pub use error::{Error, Result};

@@ -10,9 +10,10 @@ mod late;
 mod panes;
 mod relation;
 mod states;
+pub(crate) mod writer;
 
-pub use lane::{Lane, Unwritten, Written};
-pub use panes::{Pending, last_panes, table_schema};
+pub use lane::Lane;
+pub use panes::{Pending, Unwritten, Written, last_panes};
 pub(crate) use relation::{is_counted, project};
 pub use states::States;
 
@@ -20,7 +21,6 @@ use crate::{
     commit::Position,
     error::{Error, Result},
     watermark::Watermark,
-    window::EventTime,
 };
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -30,6 +30,7 @@ use arrow::{
 use lane::{Counted, Measured};
 use std::{collections::VecDeque, sync::Arc};
 use tollgate_connectors::Sequence;
+use tollgate_sql::window::EventTime;
 
 /// All meters of a shard, and its watermark. A clone shares the state batches.
 #[derive(Debug, Clone)]

@@ -6,15 +6,16 @@ use crate::{
     clock::Clock,
     commit::{self, Marks, Owner, Position},
     error::{Error, Result},
-    metering::Metering,
-    panes::{PaneSink, PaneWriter},
+    metering::{
+        Metering,
+        writer::{PaneSink, PaneWriter},
+    },
     recovery::{self, Sink},
     standing::Standings,
-    window::EventTime,
 };
 use std::sync::Arc;
 use tollgate_connectors::Table;
-use tollgate_sql::{definitions::Definitions, meter::Meter};
+use tollgate_sql::{definitions::Definitions, meter::Meter, window::EventTime};
 
 /// Where shards end.
 #[derive(Debug)]

@@ -9,10 +9,8 @@ use crate::{
     commit::{Marks, Position},
     dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
-    metering::{Metering, is_counted, micros},
-    panes::PaneSink,
+    metering::{Metering, is_counted, micros, writer::PaneSink},
     standing::Standings,
-    window::EventTime,
 };
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -26,7 +24,7 @@ use datafusion::{
 use futures::{Stream, TryStreamExt, stream};
 use std::sync::Arc;
 use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::event_key};
-use tollgate_sql::schema;
+use tollgate_sql::{schema, window::EventTime};
 
 /// What the stream shows of the last committed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

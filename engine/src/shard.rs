@@ -15,8 +15,8 @@
 mod begin;
 mod checks;
 mod judge;
-mod live;
 mod nulls;
+mod questions;
 mod reader;
 mod writer;
 
@@ -27,18 +27,19 @@ use crate::{
     commit::{self, CaughtUp, Owner, Position},
     dedupe::{self, Dedupe},
     error::{Error, Result},
-    metering::Metering,
+    metering::{
+        Metering,
+        writer::{PaneWriter, count_in_error},
+    },
     over::{self, Over},
-    panes::{PaneWriter, count_in_error},
     recovery::{self, Seen, Sink},
     standing::{self, Beginning},
     telemetry::{Counts, Progress, Report},
-    window::EventTime,
 };
 use arrow::array::RecordBatch;
 use judge::{judge, with_late};
-use live::{Moment, Question};
 use nulls::NullColumns;
+use questions::Moment;
 use reader::{Batch, Input, Reader};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{
@@ -46,12 +47,14 @@ use tokio::{
     task::JoinHandle,
 };
 use tollgate_connectors::{Anchor, Attempt, Sequence, Source, Staged, Table, event::Decoder};
-use tollgate_sql::{definitions::Definitions, event_checks::EventChecks, meter::Meter};
+use tollgate_sql::{
+    definitions::Definitions, event_checks::EventChecks, meter::Meter, window::EventTime,
+};
 use writer::{Flush, Writer, WriterSlot};
 
 pub use begin::Start;
-pub use live::{Live, Questions, live};
-pub(crate) use writer::Pinned;
+pub(crate) use questions::Question;
+pub use questions::Questions;
 
 /// What a shard is made of.
 #[derive(Debug)]
@@ -131,7 +134,7 @@ struct Buffer {
 /// Runs a shard until its source ends, it is told to stop, or it fails; returns what it did.
 ///
 /// `stop` becomes true to stop gracefully: what was read is flushed first. `questions` are those of
-/// [`live()`], or [`Questions::none`].
+/// [`crate::live::live`], or [`Questions::none`].
 ///
 /// # Errors
 /// Whatever the source, the lake or a meter cannot do; see [`Error::kind`] for what to do then.

@@ -11,23 +11,23 @@ mod asked;
 mod guarded;
 mod inside;
 mod live;
+mod pin;
+mod relations;
 mod states;
 mod stored;
-mod tables;
 
+pub(crate) use pin::Pinned;
+pub(crate) use relations::{referenced, register_rows};
 pub(crate) use stored::Remembered;
-pub(crate) use tables::{referenced, register_rows};
 
 use crate::{
-    billing,
-    catalog::{Catalog, table},
+    catalog::Catalog,
     commit::{Marks, Position},
-    error::{Result, query_error},
-    metering::{Lane, Metering, is_counted, micros, table_schema},
-    period::Period,
+    error::{Faulty, InError, Result, query_error},
+    metering::{Lane, Metering, is_counted, micros},
     recovery,
     standing::{Standing, Standings},
-    window::EventTime,
+    tables,
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
@@ -47,15 +47,20 @@ use datafusion::{
 use guarded::Guarded;
 use inside::Inside;
 use live::Live;
+use relations::{existing, memory, pinned, provider_or, register};
 use std::{collections::BTreeSet, sync::Arc};
-use tables::{existing, memory, pinned, provider_or, register};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     definitions::EventType,
-    invoice::tables::line_items_schema,
     meter::{ERROR, Meter},
-    schema, session,
+    period::Period,
+    schema::{
+        self,
+        invoices::{issued_invoices_schema, line_items_schema},
+    },
+    session,
+    window::EventTime,
 };
 
 /// A pinned, read-only view of everything that was committed, or of what a running shard has processed.
@@ -112,8 +117,8 @@ pub(crate) struct ShardCut {
 impl View {
     /// Pins the newest committed state of the lake. A lake without tables is an empty view.
     pub async fn open(catalog: Arc<Catalog>, lake: &Lake) -> Result<Self> {
-        let invoices = existing(lake, table::INVOICES).await?;
-        let line_items = existing(lake, table::LINE_ITEMS).await?;
+        let invoices = existing(lake, tables::INVOICES).await?;
+        let line_items = existing(lake, tables::LINE_ITEMS).await?;
         let mut tables = Vec::with_capacity(catalog.meters.len());
         for meter in &catalog.meters {
             tables.push(catalog.existing_meter(lake, meter).await?);
@@ -274,7 +279,7 @@ impl View {
             let name = &meter.definition().name;
             let panes = format!("{name}_panes");
             if wanted.contains(&panes) {
-                let empty = || table_schema(meter);
+                let empty = || meter.table_schema();
                 let provider = provider_or(self.panes[index].as_ref(), empty)?;
                 register(&context, &panes, provider)?;
             }
@@ -404,23 +409,23 @@ impl View {
         wanted: &BTreeSet<String>,
     ) -> Result<()> {
         let definitions = &self.catalog.definitions;
-        if wanted.contains(table::EVENTS) {
+        if wanted.contains(tables::EVENTS) {
             let empty = || schema::usage_events(&definitions.event_types);
             let provider = provider_or(self.events.as_ref(), empty)?;
-            register(context, table::EVENTS, provider)?;
+            register(context, tables::EVENTS, provider)?;
         }
         if let Some(documents) = &self.documents {
             let Documents {
                 invoices,
                 line_items,
             } = documents;
-            if wanted.contains(table::INVOICES) {
-                let provider = provider_or(invoices.as_ref(), billing::invoices_schema)?;
-                register(context, table::INVOICES, provider)?;
+            if wanted.contains(tables::INVOICES) {
+                let provider = provider_or(invoices.as_ref(), issued_invoices_schema)?;
+                register(context, tables::INVOICES, provider)?;
             }
-            if wanted.contains(table::LINE_ITEMS) {
+            if wanted.contains(tables::LINE_ITEMS) {
                 let provider = provider_or(line_items.as_ref(), line_items_schema)?;
-                register(context, table::LINE_ITEMS, provider)?;
+                register(context, tables::LINE_ITEMS, provider)?;
             }
         }
         for event_type in definitions
@@ -489,7 +494,7 @@ impl View {
         }
         let source = provider_as_source(Arc::clone(provider));
         let of_type = col("type").eq(lit(event_type.cloud_event_type.as_str()));
-        let plan = LogicalPlanBuilder::scan(table::EVENTS, source, None)
+        let plan = LogicalPlanBuilder::scan(tables::EVENTS, source, None)
             .and_then(|plan| plan.filter(of_type.and(is_counted())))
             .and_then(LogicalPlanBuilder::build)
             .map_err(query_error(doing))?;
@@ -591,33 +596,6 @@ pub struct Totals {
     pub meters: Vec<RecordBatch>,
     /// Whose totals are in error, by meter.
     pub in_error: Vec<InError>,
-}
-
-/// What keeps a customer from an invoice.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct InError {
-    /// Who would pay.
-    pub customer: String,
-    /// What is in error.
-    pub what: Faulty,
-    /// Why.
-    pub reason: String,
-}
-
-/// What is in error.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Faulty {
-    /// Usage that cannot be told; the reason is the meter's column `error`.
-    Usage {
-        /// The meter.
-        meter: String,
-        /// Whose usage it is.
-        subject: String,
-    },
-    /// A price that has no answer for the customer; the reason names it.
-    Price,
-    /// Charges of which no invoice can be made.
-    Invoice,
 }
 
 /// The rows that have values, without the column `error`; the others are noted.

@@ -5,9 +5,9 @@
 //! last month's windows, and it depends on the log alone. It moves after a whole message, so that
 //! the order of events within one message means nothing.
 
-use crate::window::{EventTime, Windowing};
 use std::collections::VecDeque;
 use tollgate_connectors::Sequence;
+use tollgate_sql::window::{EventTime, Windowing};
 
 /// How far the events of a shard have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

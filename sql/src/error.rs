@@ -116,6 +116,18 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// Not a calendar month.
+    #[error("`{text}` is not a billing period such as 2026-10")]
+    Month {
+        /// What was given.
+        text: String,
+    },
+    /// Not a time zone of the IANA database.
+    #[error("`{zone}` is not a time zone; use an IANA name such as Europe/Berlin")]
+    Zone {
+        /// What was given.
+        zone: String,
+    },
     /// An amount or quantity that does not fit.
     #[error("{0}")]
     Money(#[from] crate::money::MoneyError),
@@ -160,6 +172,8 @@ impl Error {
             | Error::PriceResult { .. }
             | Error::RateTable { .. }
             | Error::Invoice { .. }
+            | Error::Month { .. }
+            | Error::Zone { .. }
             | Error::Money(_) => ErrorKind::Invalid,
         }
     }

@@ -21,8 +21,10 @@ pub mod invoice;
 pub mod meter;
 pub mod money;
 pub mod parser;
+pub mod period;
 pub mod rating;
 pub mod schema;
 pub mod session;
+pub mod window;
 
 pub use error::{Error, ErrorKind, Result};

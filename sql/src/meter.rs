@@ -14,7 +14,7 @@ use crate::{
     aggregates,
     definitions::{EventType, Frame, MeterDefinition},
     error::{Error, Result},
-    schema,
+    schema::{self, panes::panes_schema},
 };
 use arrow::{
     array::{AsArray, RecordBatch, TimestampMicrosecondArray, new_null_array},
@@ -201,6 +201,11 @@ impl Meter {
     /// row has no values. A subject that is in error as a whole has one row a window, without dimensions.
     pub fn pane_schema(&self) -> &SchemaRef {
         &self.layout.pane
+    }
+
+    /// The schema of the meter's table: [`panes_schema`] of what [`Meter::finish`] returns.
+    pub fn table_schema(&self) -> SchemaRef {
+        panes_schema(self.pane_schema())
     }
 
     /// Columns of [`Meter::totals`]: `subject`, dimensions, measures.

@@ -3,6 +3,9 @@
 //! Field metadata carries what a decoder needs to know, so that a connector can work from the schema
 //! alone: [`TYPE_KEY`] on an event type's struct field, the other keys on its children.
 
+pub mod invoices;
+pub mod panes;
+
 use crate::definitions::EventType;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use datafusion::{

@@ -3,9 +3,8 @@
 
 use super::{Drafts, draft_on, lines_of, rows_where};
 use crate::{
-    catalog::table,
     error::{Error, Result},
-    period::Period,
+    tables,
     view::View,
 };
 use arrow::{
@@ -22,6 +21,7 @@ use tollgate_sql::{
         changes::{Cause, Change, Issued as Document, IssuedLine, change},
     },
     money::{Exact, MoneyError},
+    period::Period,
     schema,
 };
 
@@ -78,7 +78,7 @@ pub async fn review_of(
     drafts: &Drafts,
     period: &Period,
 ) -> Result<Review> {
-    match lake.existing(table::INVOICES).await? {
+    match lake.existing(tables::INVOICES).await? {
         Some(invoices) => review(view, &invoices, drafts, period).await,
         None => Ok(Review::default()),
     }

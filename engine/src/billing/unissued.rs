@@ -2,10 +2,9 @@
 
 use super::{Drafts, draft_on, plan, review::document, rows_where};
 use crate::{
-    catalog::table,
     config::BillingSettings,
     error::{Result, query_error},
-    period::Period,
+    tables,
     view::View,
 };
 use arrow::{
@@ -22,6 +21,7 @@ use tollgate_sql::{
         changes::{Issued, change},
         unissued::{Covered, Unissued, periods, unissued_batch},
     },
+    period::Period,
     session,
 };
 
@@ -159,7 +159,7 @@ async fn first_event(view: &View) -> Result<Option<i64>> {
 
 /// Every issued invoice.
 async fn documents(lake: &Lake) -> Result<Vec<Document>> {
-    let Some(invoices) = lake.existing(table::INVOICES).await? else {
+    let Some(invoices) = lake.existing(tables::INVOICES).await? else {
         return Ok(Vec::new());
     };
     let mut documents = Vec::new();

@@ -1,10 +1,10 @@
 //! `tollgate audit`: recomputes every meter from events and compares.
 
 use crate::{
-    audit::{Finding, audit},
     cli::{open_to_read, output},
     config::Settings,
     error::{Error, Result},
+    jobs::audit::{Finding, audit},
     view::View,
 };
 

@@ -1,11 +1,11 @@
 //! `tollgate backfill`: fills a new meter in over the history that is in the lake.
 
 use crate::{
-    backfill::{Filled, Span, backfill},
     cli::{load, output},
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
+    jobs::backfill::{Filled, Span, backfill},
 };
 use clap::Args;
 use jiff::Timestamp;

@@ -13,22 +13,22 @@
 mod check;
 mod feed;
 mod folder;
+pub mod generator;
 mod show;
 
 use crate::{
-    audit::{Finding, audit},
     billing,
     catalog::Catalog,
     cli::{
         audit::print as print_finding,
+        demo::generator::{Expected, Month, MonthSettings},
         output,
         run::{stop_on_signal, supervise},
     },
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
-    generator::{Expected, Month, MonthSettings},
-    period::Period,
+    jobs::audit::{Finding, audit},
     shard::Questions,
     telemetry::Counts,
     view::View,
@@ -41,6 +41,7 @@ use std::{
     time::Duration,
 };
 use tollgate_connectors::{lake::Lake, nats::server::NatsServer};
+use tollgate_sql::period::Period;
 
 /// Arguments of `tollgate demo`.
 #[derive(Debug, Args)]
@@ -124,7 +125,10 @@ fn last_month(now_us: i64) -> Result<Period> {
     let now = Timestamp::from_microsecond(now_us).map_err(odd)?;
     let today = now.to_zoned_datetime(TimeZone::UTC).date();
     let last = today.first_of_month().checked_sub(1.day()).map_err(odd)?;
-    Period::month(&format!("{:04}-{:02}", last.year(), last.month()), "UTC")
+    Ok(Period::month(
+        &format!("{:04}-{:02}", last.year(), last.month()),
+        "UTC",
+    )?)
 }
 
 fn month_settings(arguments: &Arguments, period: &Period) -> MonthSettings {

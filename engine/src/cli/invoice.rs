@@ -9,7 +9,6 @@ use crate::{
     clock::SystemClock,
     config::Settings,
     error::{Error, Result},
-    period::Period,
     view::View,
 };
 use arrow::array::RecordBatch;
@@ -70,7 +69,7 @@ pub enum Export {
 /// # Errors
 /// See [`billing::draft`] and [`billing::issue`]; and [`Error::InError`], when all is done, if customers got no invoice.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
-    let period = Period::month(&arguments.period, &settings.billing.time_zone)?;
+    let period = settings.billing.month(&arguments.period)?;
     let catalog = load(settings).await?;
     let lake = match arguments.finalize {
         true => Lake::open(&settings.lake.url, &settings.base).await?,

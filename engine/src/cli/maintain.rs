@@ -5,7 +5,7 @@ use crate::{
     clock::SystemClock,
     config::Settings,
     error::{Error, Result},
-    maintenance::Upkeep,
+    jobs::maintenance::Upkeep,
 };
 use clap::Args;
 use tollgate_connectors::{ErrorKind, lake::maintenance::Done};

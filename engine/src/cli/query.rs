@@ -2,11 +2,11 @@
 
 use crate::{
     billing,
-    catalog::table,
     cli::{open_to_read, output},
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Result, query_error},
+    tables,
     view::{View, referenced, register_rows},
 };
 use clap::Args;
@@ -31,10 +31,10 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let (catalog, lake) = open_to_read(settings).await?;
     let view = View::open(catalog, &lake).await?;
     let context = view.session(&arguments.sql).await?;
-    if referenced(&context, &arguments.sql)?.contains(table::UNISSUED) {
+    if referenced(&context, &arguments.sql)?.contains(tables::UNISSUED) {
         let now_us = SystemClock.now_us();
         let rows = billing::unissued(&view, &lake, &settings.billing, now_us).await?;
-        register_rows(&context, table::UNISSUED, rows)?;
+        register_rows(&context, tables::UNISSUED, rows)?;
     }
     let doing = "the query";
     let frame = session::query(&context, &arguments.sql)

@@ -1,15 +1,16 @@
 //! `tollgate run`: meters, until it is stopped or, with `--until-end`, until the stream's present end.
 
 use crate::{
-    catalog::{Catalog, table},
+    catalog::Catalog,
     cli::{load, output, source},
     clock::{Clock, SystemClock},
     commit::Marks,
     config::{Settings, SourceKind},
     dedupe,
     error::{Error, Result, chain},
-    maintenance::Upkeep,
+    jobs::maintenance::Upkeep,
     shard::{self, Options, Parts, Questions},
+    tables,
     telemetry::{Counts, Progress, Report},
 };
 use arrow::datatypes::{DataType, Field, Schema};
@@ -233,7 +234,7 @@ async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) ->
 
 /// Refuses columns of which it is not clear what they read, unless the lake has them already.
 async fn check_paths(catalog: &Catalog, lake: &Lake) -> Result<()> {
-    let stored = match lake.existing(table::EVENTS).await? {
+    let stored = match lake.existing(tables::EVENTS).await? {
         Some(events) => events.provider()?.schema(),
         None => Arc::new(Schema::empty()),
     };

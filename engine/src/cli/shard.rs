@@ -9,11 +9,11 @@ use crate::{
     error::{Error, Result},
     over::{self, Over},
     standing::{self, Standing, Standings},
-    window::EventTime,
 };
 use clap::{Args, Subcommand};
 use std::{fmt::Write, sync::Arc};
 use tollgate_connectors::{Table, lake::Lake};
+use tollgate_sql::window::EventTime;
 
 /// Flags of `tollgate shard`.
 #[derive(Debug, Args)]

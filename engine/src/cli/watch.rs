@@ -5,10 +5,9 @@ use crate::{
     cli::{open_to_read, output, run::stop_on_signal},
     clock::{Clock, SystemClock},
     commit::Position,
-    config::{Period, Settings},
+    config::{Length, Settings},
     error::{Error, Result, query_error},
     view::View,
-    window::EventTime,
 };
 use arrow::array::Array;
 use clap::Args;
@@ -27,6 +26,7 @@ use tollgate_sql::{
     meter::{ERROR, Meter},
     parser::did_you_mean,
     session,
+    window::EventTime,
 };
 
 /// Arguments of `tollgate watch`.
@@ -36,7 +36,7 @@ pub struct Arguments {
     pub meter: String,
     /// How often to look at the lake.
     #[arg(long, default_value = "1s", value_name = "TIME")]
-    pub every: Period,
+    pub every: Length,
     /// How many rows to show: those of the newest windows, and in a window the largest first measure.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub top: usize,

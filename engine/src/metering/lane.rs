@@ -1,7 +1,7 @@
 //! One meter's windows: what is open, what is late, and what its table holds.
 
 use super::{
-    Pending, States,
+    Pending, States, Unwritten, Written,
     late::{Late, LatePart},
     micros,
     relation::relation,
@@ -10,7 +10,6 @@ use crate::{
     commit::Position,
     error::{Error, Result, chain},
     watermark::Closings,
-    window::{EventTime, Windowing},
 };
 use arrow::{array::RecordBatch, buffer::BooleanBuffer};
 use std::{
@@ -22,6 +21,7 @@ use tollgate_connectors::Sequence;
 use tollgate_sql::{
     definitions::{EventType, LatePolicy},
     meter::Meter,
+    window::{EventTime, Windowing},
 };
 
 /// One meter's windows.
@@ -47,37 +47,6 @@ pub struct Lane {
     taken: Option<Pending>,
     /// Why it measures no more. Its table stays as it is, so nothing wrong is ever written.
     pub(super) stopped: Option<Arc<Error>>,
-}
-
-/// What a meter's table already holds: every event up to `cut` whose window `closed` closes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// The sequence up to which panes were written.
-    pub cut: Sequence,
-    /// The shard's watermark at that cut: what its events say.
-    pub watermark: EventTime,
-    /// The watermark that closes just the windows of this meter that were closed at that cut. It is ahead of
-    /// the shard's where the clock closed windows.
-    pub closed: EventTime,
-}
-
-impl Written {
-    /// Nothing was written yet.
-    pub const NOTHING: Written = Written {
-        cut: Sequence(0),
-        watermark: EventTime::MIN,
-        closed: EventTime::MIN,
-    };
-}
-
-/// State that is in no table yet.
-#[derive(Debug, Clone, Copy)]
-pub struct Unwritten<'a> {
-    /// States of windows that are open, or about to be written.
-    pub states: &'a RecordBatch,
-    /// When the last event of these states was stored, in microseconds, if they came when their windows
-    /// were closed.
-    pub late_stored_us: Option<i64>,
 }
 
 /// Billing periods of every time zone begin on a quarter hour.

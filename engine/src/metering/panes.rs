@@ -1,21 +1,55 @@
 //! Panes: the rows of a meter's table.
 
-use super::{Unwritten, Written, late::PendingLate, micros};
+use super::{late::PendingLate, micros};
 use crate::{
     commit::Position,
     error::{Result, query_error},
     watermark::{Closing, Closings},
-    window::{EventTime, window_start},
 };
 use arrow::{
     array::{
         ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray,
         TimestampMicrosecondArray,
     },
-    datatypes::{DataType, Field, Int32Type, Schema, SchemaRef},
+    datatypes::Int32Type,
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tollgate_sql::{meter::Meter, schema};
+use tollgate_connectors::Sequence;
+use tollgate_sql::{
+    meter::Meter,
+    window::{EventTime, window_start},
+};
+
+/// What a meter's table already holds: every event up to `cut` whose window `closed` closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The sequence up to which panes were written.
+    pub cut: Sequence,
+    /// The shard's watermark at that cut: what its events say.
+    pub watermark: EventTime,
+    /// The watermark that closes just the windows of this meter that were closed at that cut. It is ahead of
+    /// the shard's where the clock closed windows.
+    pub closed: EventTime,
+}
+
+impl Written {
+    /// Nothing was written yet.
+    pub const NOTHING: Written = Written {
+        cut: Sequence(0),
+        watermark: EventTime::MIN,
+        closed: EventTime::MIN,
+    };
+}
+
+/// State that is in no table yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Unwritten<'a> {
+    /// States of windows that are open, or about to be written.
+    pub states: &'a RecordBatch,
+    /// When the last event of these states was stored, in microseconds, if they came when their windows
+    /// were closed.
+    pub late_stored_us: Option<i64>,
+}
 
 /// The panes one flush adds to a meter's table, still as state, so that finishing them can overlap
 /// with reading on.
@@ -28,26 +62,6 @@ pub struct Pending {
     pub(super) closed: Vec<RecordBatch>,
     pub(super) late: Vec<PendingLate>,
     pub(super) closings: Closings,
-}
-
-/// The schema of a meter's table: what [`Meter::finish`] returns, then where each pane comes from. `late` is
-/// the policy by which a late pane counts, and NULL for pane 0.
-pub fn table_schema(meter: &Meter) -> SchemaRef {
-    let mut fields: Vec<Field> = meter
-        .pane_schema()
-        .fields()
-        .iter()
-        .map(|field| field.as_ref().clone())
-        .collect();
-    fields.extend([
-        Field::new("pane", DataType::Int32, false),
-        Field::new("shard", DataType::Utf8, false),
-        Field::new("cut", DataType::Int64, false),
-        Field::new("meter_version", DataType::Int32, false),
-        Field::new("closed_at", schema::timestamp(), false),
-        Field::new("late", DataType::Utf8, true),
-    ]);
-    Arc::new(Schema::new(fields))
 }
 
 impl Pending {
@@ -157,7 +171,7 @@ fn with_origin(
     ];
     let mut columns = rows.columns().to_vec();
     columns.extend(added);
-    RecordBatch::try_new(table_schema(meter), columns).map_err(query_error("writing panes"))
+    RecordBatch::try_new(meter.table_schema(), columns).map_err(query_error("writing panes"))
 }
 
 /// The number of the last late pane of each window start, from rows `window_start, pane`.

@@ -1,16 +1,13 @@
 //! State batches of one meter that wait to be merged.
 
 use super::micros;
-use crate::{
-    error::{Result, query_error},
-    window::EventTime,
-};
+use crate::error::{Result, query_error};
 use arrow::{
     array::{BooleanArray, RecordBatch},
     buffer::BooleanBuffer,
     compute::{concat_batches, filter_record_batch},
 };
-use tollgate_sql::meter::Meter;
+use tollgate_sql::{meter::Meter, window::EventTime};
 
 /// State batches that belong together, merged when they pile up.
 #[derive(Debug, Default, Clone)]

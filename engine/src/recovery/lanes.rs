@@ -4,7 +4,6 @@ use crate::{
     commit::{Marks, Position},
     error::{Error, Result, query_error},
     metering::{Lane, Written, last_panes},
-    window::{EventTime, Windowing},
 };
 use datafusion::{
     functions_aggregate::expr_fn::max,
@@ -16,6 +15,7 @@ use tollgate_connectors::{Sequence, Table};
 use tollgate_sql::{
     definitions::{Definitions, Frame, LatePolicy},
     meter::Meter,
+    window::{EventTime, Windowing},
 };
 
 /// Builds the lane of each meter from its table, `None` for a meter that has no table yet.

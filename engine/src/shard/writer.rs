@@ -4,14 +4,16 @@ use super::Buffer;
 use crate::{
     commit::{self, Position},
     error::{Error, Result},
-    metering::Pending,
-    panes::{PaneSink, PaneWriter},
+    metering::{
+        Pending,
+        writer::{PaneSink, PaneWriter},
+    },
     telemetry::{Flushed, Report},
+    view::Pinned,
 };
-use datafusion::catalog::TableProvider;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinHandle;
-use tollgate_connectors::{Attempt, Snapshot, Staged, Table};
+use tollgate_connectors::{Attempt, Staged, Table};
 
 /// Everything one commit of `events`, and the panes it closes, is made from.
 #[derive(Debug)]
@@ -26,14 +28,6 @@ pub(super) struct Flush {
 pub(super) struct Writer {
     pub(super) events: Box<dyn Table>,
     pub(super) panes: PaneWriter,
-}
-
-/// The tables as a writer at rest has them: what a flush that has begun adds is in none of them.
-#[derive(Debug, Clone)]
-pub(crate) struct Pinned {
-    pub(crate) events: Arc<dyn TableProvider>,
-    /// One for each meter.
-    pub(crate) panes: Vec<Arc<dyn Snapshot>>,
 }
 
 /// What one flush wrote.

@@ -149,7 +149,7 @@ fn bound(condition: &Expr) -> Option<Starts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tables::{memory, register};
+    use crate::view::relations::{memory, register};
     use arrow::{
         array::RecordBatch,
         datatypes::{DataType, Field, Schema},

@@ -4,13 +4,15 @@ use super::asked::Starts;
 use crate::{
     error::{Result, query_error},
     metering::micros,
-    window::{EventTime, window_start},
 };
 use arrow::{
     array::{BooleanArray, RecordBatch},
     compute::filter_record_batch,
 };
-use tollgate_sql::meter::Meter;
+use tollgate_sql::{
+    meter::Meter,
+    window::{EventTime, window_start},
+};
 
 /// The windows of some width that lie wholly in some time, and what is left at its edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,6 @@ use super::{ShardCut, View, inside::Inside, live::Live, stored::Stored};
 use crate::{
     error::{Error, Result, query_error},
     metering::{Unwritten, micros, project},
-    window::{EventTime, window_start},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray},
@@ -23,6 +22,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tollgate_sql::{
     definitions::{EventType, LatePolicy},
     schema, session,
+    window::{EventTime, window_start},
 };
 
 impl View {

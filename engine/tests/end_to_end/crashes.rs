@@ -3,7 +3,7 @@
 use crate::world::{Cli, TOKENS, World};
 use std::path::Path;
 use tokio::io::AsyncWriteExt;
-use tollgate::generator::{Load, Workload};
+use tollgate::cli::demo::generator::{Load, Workload};
 
 /// A hundred events to a message.
 const LOAD: Load = Load {
@@ -95,13 +95,14 @@ fn expected() -> Vec<Vec<String>> {
         by_model.values().map(|t| t.events + t.repeats).sum::<u64>(),
         LOAD.events
     );
-    let row = |((subject, model), totals): ((String, String), tollgate::generator::Totals)| {
-        let numbers = [totals.events, totals.input_tokens, totals.output_tokens];
-        [subject, model]
-            .into_iter()
-            .chain(numbers.map(|n| n.to_string()))
-            .collect()
-    };
+    let row =
+        |((subject, model), totals): ((String, String), tollgate::cli::demo::generator::Totals)| {
+            let numbers = [totals.events, totals.input_tokens, totals.output_tokens];
+            [subject, model]
+                .into_iter()
+                .chain(numbers.map(|n| n.to_string()))
+                .collect()
+        };
     by_model.into_iter().map(row).collect()
 }
 

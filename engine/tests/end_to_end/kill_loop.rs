@@ -23,8 +23,8 @@ use async_nats::{HeaderMap, jetstream};
 use std::{collections::BTreeMap, env, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 use tollgate::{
+    cli::demo::generator::Random,
     clock::{Clock, SystemClock},
-    generator::Random,
 };
 
 const DEFINITIONS: &str = "

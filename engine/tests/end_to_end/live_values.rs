@@ -13,7 +13,7 @@ use tollgate::{
     catalog::Catalog,
     cli::run::supervise,
     config::Settings,
-    shard::{self, Live},
+    live::{self, Live},
     view::View,
 };
 use tollgate_connectors::lake::Lake;
@@ -155,7 +155,7 @@ async fn every_live_answer_is_what_was_published_up_to_its_cut() {
     let file = world.path("tollgate.toml");
     let settings = Settings::load(Path::new(&file), std::iter::once(variable)).unwrap();
     let catalog = Arc::new(Catalog::load(&settings).await.unwrap());
-    let (live, questions) = shard::live(Arc::clone(&catalog));
+    let (live, questions) = live::live(Arc::clone(&catalog));
     let (stop, stopped) = watch::channel(false);
     let running = {
         let (settings, catalog) = (settings.clone(), Arc::clone(&catalog));

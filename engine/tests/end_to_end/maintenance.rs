@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
 };
-use tollgate::generator::{Load, Totals, Workload};
+use tollgate::cli::demo::generator::{Load, Totals, Workload};
 use tollgate_connectors::{Table, lake::Lake};
 
 const START_US: i64 = 1_760_000_000_000_000; // 2025-10-09 08:53:20

@@ -3,7 +3,7 @@
 use crate::world::{TOKENS, World};
 use std::{collections::BTreeSet, env};
 use tokio::process::Command;
-use tollgate::generator::{Load, Workload};
+use tollgate::cli::demo::generator::{Load, Workload};
 
 /// Which models each subject uses: a measure whose state is a list.
 const MODELS: &str = "

@@ -12,7 +12,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
     task::JoinSet,
 };
-use tollgate::generator::{Load, Totals, Workload};
+use tollgate::cli::demo::generator::{Load, Totals, Workload};
 use tollgate_connectors::{
     Attempt, CommitId, Staged, Table,
     contract::table::{Place, check},

@@ -9,13 +9,14 @@ use std::{collections::BTreeMap, fmt::Write, fs, sync::Arc};
 use tollgate::{
     billing,
     catalog::Catalog,
-    cli::output::{Format, encode_rows},
-    generator::Random,
-    period::Period,
+    cli::{
+        demo::generator::Random,
+        output::{Format, encode_rows},
+    },
     view::View,
 };
 use tollgate_connectors::lake::Lake;
-use tollgate_sql::money::Exact;
+use tollgate_sql::{money::Exact, period::Period};
 
 const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;

@@ -18,11 +18,13 @@ use std::{
 };
 use tokio::process::Command;
 use tollgate::{
-    backfill::{Span, backfill},
     catalog::Catalog,
-    cli::output::{Format, encode_rows},
+    cli::{
+        demo::generator::Random,
+        output::{Format, encode_rows},
+    },
     clock::SystemClock,
-    generator::Random,
+    jobs::backfill::{Span, backfill},
     view::View,
 };
 use tollgate_connectors::lake::Lake;

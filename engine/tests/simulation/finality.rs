@@ -4,11 +4,11 @@
 use super::{Fact, Lake, Log, Reading, Setup, expected, measured, newest, readings};
 use std::sync::Arc;
 use tollgate::{
-    period::Period,
     standing::{Standing, Standings},
     view::View,
 };
 use tollgate_connectors::Table;
+use tollgate_sql::period::Period;
 
 /// A view of the lake as it is, and whether the billing period is over by it.
 pub(crate) async fn ask(setup: &Setup, lake: &Lake) -> (View, bool) {

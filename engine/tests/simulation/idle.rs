@@ -15,9 +15,9 @@ use tollgate::{
     dedupe,
     shard::{self, Options, Parts, Questions},
     telemetry::Progress,
-    window::EventTime,
 };
 use tollgate_connectors::{Message, Sequence, fault::Faults};
+use tollgate_sql::window::EventTime;
 
 const SHARD: &str = NAMES[0];
 

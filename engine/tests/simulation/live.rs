@@ -18,7 +18,7 @@ use std::{
     },
 };
 use tollgate::{
-    shard::Live,
+    live::Live,
     view::{View, one_batch},
 };
 

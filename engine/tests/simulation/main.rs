@@ -52,7 +52,6 @@ use tollgate::{
     clock::ManualClock,
     commit::{Marks, Position},
     dedupe,
-    metering::table_schema,
     over::{self, Over},
     shard::{self, Options, Parts},
     standing::{self, Standings},
@@ -442,7 +441,7 @@ impl Lake {
     fn new(setup: &Setup) -> Self {
         let events = schema::usage_events(&setup.catalog.definitions.event_types);
         let meters = setup.catalog.meters.iter();
-        let panes = meters.map(|m| MemoryTable::new(&m.definition().name, table_schema(m)));
+        let panes = meters.map(|m| MemoryTable::new(&m.definition().name, m.table_schema()));
         Lake {
             streams: NAMES.map(|name| (name, MemoryStream::default())).into(),
             events: MemoryTable::new("events", events),
@@ -542,7 +541,7 @@ async fn process(
     until: u64,
 ) -> End {
     let (stop, stopped) = watch::channel(false);
-    let (live, mut questions) = shard::live(Arc::clone(&asker.setup.catalog));
+    let (live, mut questions) = tollgate::live::live(Arc::clone(&asker.setup.catalog));
     let progress = watch::Sender::new(Progress::default());
     let mut position = progress.subscribe();
     let is_stopped = !options.until_end;

@@ -8,8 +8,11 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use tollgate::period::{LocalUnit, Recurrence, local_window};
-use tollgate_sql::{meter::Span, money::Exact};
+use tollgate_sql::{
+    meter::Span,
+    money::Exact,
+    period::{LocalUnit, Recurrence, local_window},
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -14,7 +14,6 @@ use tokio::sync::watch;
 use tollgate::{
     clock::ManualClock,
     dedupe,
-    metering::table_schema,
     shard::{self, Options, Parts, Questions},
     telemetry::Progress,
 };
@@ -100,7 +99,7 @@ pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
     let meter = Arc::new(meter.map_err(|error| Failure::Error(format!("{error}\n{sql}")))?);
     let schema = schema::usage_events(&definitions.event_types);
     let table = MemoryTable::new("events", Arc::clone(&schema));
-    let panes = MemoryTable::new("usage", table_schema(&meter));
+    let panes = MemoryTable::new("usage", meter.table_schema());
     let parts = Parts {
         source: Box::new(stream(events).source("vectors")),
         decoder: Decoder::new(schema, "vectors", DecodeOptions::default())?,

@@ -1,4 +1,5 @@
 use super::{tables::*, *};
+use crate::schema::invoices::{line_items_schema, money_type};
 use crate::{
     definitions::BillingPeriod,
     error::{ErrorKind, Location},

@@ -4,7 +4,8 @@
 //! is none. So what invoices billed and what is unissued add up to what all of it comes to, whatever time zone or plan
 //! there was in between, and nothing is in both.
 
-use super::{Invoice, Period, changes::Change, tables::money_type};
+use super::{Invoice, Period, changes::Change};
+use crate::schema::invoices::money_type;
 use crate::{
     error::{Error, Result},
     money::{Exact, MINOR_DIGITS_MAX},

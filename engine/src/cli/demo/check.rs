@@ -1,8 +1,8 @@
 //! What was counted against what was generated.
 
 use crate::{
+    cli::demo::generator::{CUSTOMERS, Expected, Usage},
     error::{Error, Result},
-    generator::{CUSTOMERS, Expected, Usage},
     telemetry::Counts,
     view::View,
 };

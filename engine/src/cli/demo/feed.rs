@@ -1,10 +1,12 @@
 //! The generated month on its way into the stream, or into the file that stands for it.
 
 use crate::{
-    cli::source::nats_options,
+    cli::{
+        demo::generator::{Batch, Month},
+        source::nats_options,
+    },
     config::{Settings, SourceKind},
     error::{Error, Result},
-    generator::{Batch, Month},
 };
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -5,13 +5,12 @@ use crate::{
     billing::Issued,
     cli::{invoice, output, run::summary},
     error::{Result, query_error},
-    period::Period,
     telemetry::Report,
     view::View,
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use std::sync::Arc;
-use tollgate_sql::{invoice::Invoice, session};
+use tollgate_sql::{invoice::Invoice, period::Period, session};
 
 const WINDOWS: &str = include_str!("windows.sql");
 const SET_ASIDE: &str = include_str!("set_aside.sql");

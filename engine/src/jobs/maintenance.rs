@@ -3,10 +3,11 @@
 //! [`tollgate_connectors::lake::maintenance`].
 
 use crate::{
-    catalog::{Catalog, table},
+    catalog::Catalog,
     clock::Clock,
-    config::{MaintenanceSettings, Period, Settings},
+    config::{Length, MaintenanceSettings, Settings},
     error::{Error, Result},
+    tables,
 };
 use std::sync::Arc;
 use tollgate_connectors::{
@@ -17,9 +18,9 @@ use tollgate_connectors::{
     },
 };
 
-const HOUR: Period = Period(3_600_000_000);
+const HOUR: Length = Length(3_600_000_000);
 /// Delta's checkpoints remember removed files for this long, and vacuum needs to know when.
-const WEEK: Period = Period(7 * 86_400_000_000);
+const WEEK: Length = Length(7 * 86_400_000_000);
 
 /// What to maintain, and how.
 #[derive(Debug)]
@@ -37,11 +38,11 @@ impl Upkeep {
     /// A setting is out of its bounds.
     pub fn new(settings: &Settings, catalog: &Catalog) -> Result<Self> {
         let meters = catalog.meters.iter();
-        let meters = meters.map(|meter| table::meter(&meter.definition().name));
+        let meters = meters.map(|meter| tables::meter_table(&meter.definition().name));
         Ok(Upkeep {
             settings: settings.clone(),
             limits: limits(&settings.maintenance)?,
-            tables: [table::EVENTS.to_owned()]
+            tables: [tables::EVENTS.to_owned()]
                 .into_iter()
                 .chain(meters)
                 .collect(),
@@ -120,14 +121,14 @@ impl Upkeep {
 /// The columns that a table's rows are sorted by, as they are written.
 fn order_of(name: &str) -> &'static [&'static str] {
     match name {
-        table::EVENTS => &["shard", "sequence", "ordinal"],
+        tables::EVENTS => &["shard", "sequence", "ordinal"],
         _ => &["shard", "cut"],
     }
 }
 
 fn limits(settings: &MaintenanceSettings) -> Result<Limits> {
     check("vacuum_after", settings.vacuum_after, WEEK)?;
-    check("log_after", settings.log_after, Period(i64::MAX))?;
+    check("log_after", settings.log_after, Length(i64::MAX))?;
     Ok(Limits {
         file_bytes: settings.file_bytes.0 as u64,
         vacuum_after_ms: settings.vacuum_after.0.div_euclid(1_000),
@@ -135,7 +136,7 @@ fn limits(settings: &MaintenanceSettings) -> Result<Limits> {
     })
 }
 
-fn check(setting: &str, value: Period, most: Period) -> Result<()> {
+fn check(setting: &str, value: Length, most: Length) -> Result<()> {
     let problem = match value {
         value if value.0 < HOUR.0 => "is below 1 hour: a query may still read what it deletes",
         value if value.0 > most.0 => "is above 7 days: the log forgets removed files after that",

@@ -9,17 +9,15 @@ use crate::{
     clock::Clock,
     commit::{self, Marks, Owner, Position},
     error::{Error, Result, query_error},
-    metering::{Lane, Metering, Written, micros},
-    panes,
+    metering::{Lane, Metering, Written, micros, writer},
     recovery::{self, position_at},
     standing::Standings,
-    window::EventTime,
 };
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::{Attempt, Sequence, Staged, Table, lake::Lake};
-use tollgate_sql::meter::Meter;
+use tollgate_sql::{meter::Meter, window::EventTime};
 
 /// What to fill in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -150,7 +148,7 @@ impl Fill<'_> {
         if let (Some(table), Some(clock)) = (table, clock)
             && (filled.cut > filled.after || filled.panes > 0)
         {
-            let mut marks = panes::marks(self.meter, &self.marks, reached, owner.epoch);
+            let mut marks = writer::marks(self.meter, &self.marks, reached, owner.epoch);
             marks.extend(
                 self.span
                     .from_us

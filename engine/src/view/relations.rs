@@ -1,4 +1,4 @@
-//! The tables of a lake, and what a session knows by which name.
+//! What a session knows by which name: relations of tables and of rows.
 
 use crate::error::{Result, query_error};
 use arrow::{array::RecordBatch, datatypes::SchemaRef};

@@ -1,9 +1,9 @@
 //! Time by the calendar of a zone: billing periods, and windows of local time, as instants. Pure.
 
 use crate::error::{Error, Result};
+use crate::meter::Span;
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use std::fmt;
-use tollgate_sql::meter::Span;
 
 /// A calendar month in some time zone, `[start, end)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,9 @@ impl Period {
     /// # Errors
     /// Not a month, or not a zone; the message says which and shows one that is.
     pub fn month(text: &str, zone: &str) -> Result<Self> {
-        let usage = || Error::Usage(format!("`{text}` is not a billing period such as 2026-10"));
+        let usage = || Error::Month {
+            text: text.to_owned(),
+        };
         let well_formed = text.len() == 7 && text.as_bytes()[4] == b'-';
         let first_day: Date = format!("{text}-01")
             .parse()
@@ -34,9 +36,8 @@ impl Period {
             .filter(|_| well_formed)
             .ok_or_else(usage)?;
         let next = first_day.checked_add(1.month()).map_err(|_| usage())?;
-        let zone = TimeZone::get(zone).map_err(|_| Error::Config {
-            file: "billing.time_zone".into(),
-            problem: format!("`{zone}` is not a time zone; use an IANA name such as Europe/Berlin"),
+        let zone = TimeZone::get(zone).map_err(|_| Error::Zone {
+            zone: zone.to_owned(),
         })?;
         let start = |day: Date| {
             day.to_zoned_datetime(zone.clone())
@@ -68,13 +69,15 @@ impl Period {
             day = month
                 .first_day
                 .checked_add(1.month())
-                .map_err(|_| Error::Usage(format!("there is no month after {month}")))?;
+                .map_err(|_| Error::Month {
+                    text: month.to_string(),
+                })?;
             months.push(month);
         }
     }
 
     /// Any time from one instant to a later one in this period's zone, such as an earlier billing period's.
-    pub(crate) fn between(&self, start_us: i64, end_us: i64) -> Self {
+    pub fn between(&self, start_us: i64, end_us: i64) -> Self {
         let day = |us: i64| {
             let instant = Timestamp::from_microsecond(us).unwrap_or_default();
             self.zone.to_datetime(instant).date()
@@ -180,7 +183,7 @@ pub fn local_window(time_us: i64, unit: LocalUnit, zone: &TimeZone) -> Option<(i
     Some((start_us, start_us + width_us))
 }
 
-impl From<&Period> for tollgate_sql::invoice::Period {
+impl From<&Period> for crate::invoice::Period {
     fn from(period: &Period) -> Self {
         Self {
             start_us: period.start_us,

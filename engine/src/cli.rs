@@ -5,7 +5,6 @@ use crate::{
     catalog::Catalog,
     config::Settings,
     error::{Error, Result},
-    period::Period,
     telemetry::start_logging,
 };
 use clap::{Parser, Subcommand};
@@ -137,7 +136,7 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 /// Reads and checks the definitions, prices included, and what `[billing]` says of them.
 async fn load(settings: &Settings) -> Result<Arc<Catalog>> {
     // Any month will do: the zone is what is checked.
-    Period::month("2026-01", &settings.billing.time_zone)?;
+    settings.billing.month("2026-01")?;
     let catalog = Arc::new(Catalog::load(settings).await?);
     check_prices(&catalog).await?;
     Ok(catalog)

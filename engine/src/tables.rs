@@ -1,0 +1,213 @@
+//! The lake's tables: their names, their keys, and how each is opened as what the definitions make it.
+//!
+//! It owns what is stored beside a table's columns. It does not own the columns, which are
+//! [`tollgate_sql::schema`]'s, nor what is in the tables.
+
+use crate::{catalog::Catalog, error::Result};
+use std::collections::BTreeMap;
+use tollgate_connectors::{Error::OtherTable, Table, lake::Lake};
+use tollgate_sql::meter::{Fingerprint, Meter};
+
+/// Every event, counted or not.
+pub const EVENTS: &str = "events";
+/// Issued invoices.
+pub const INVOICES: &str = "invoices";
+/// Their lines.
+pub const LINE_ITEMS: &str = "line_items";
+
+/// What no invoice has billed: no table, but a relation.
+pub const UNISSUED: &str = "unissued";
+
+/// The table of a meter.
+pub fn meter_table(name: &str) -> String {
+    format!("meters/{name}")
+}
+
+/// Configuration key of a meter's table: the lateness its windows were closed with. Another one would
+/// close other windows at the same watermark, so that events fall between panes or into two.
+const LATENESS_KEY: &str = "tollgate.lateness_us";
+
+/// Configuration key of a meter's table: which definition its panes were made by.
+const FINGERPRINT_KEY: &str = "tollgate.fingerprint";
+
+/// Configuration key of a meter's table: the rule of that fingerprint. It is missing beside one of the first rule.
+const FINGERPRINT_RULE_KEY: &str = "tollgate.fingerprint_rule";
+
+/// The column that `events` is partitioned by.
+const EVENTS_PARTITION: &[&str] = &["ingest_day"];
+
+impl Catalog {
+    /// Opens `events` to write, creating it when it is missing.
+    pub async fn create_events(&self, lake: &Lake) -> Result<Box<dyn Table>> {
+        Ok(Box::new(
+            lake.table(
+                EVENTS,
+                &self.events_schema(),
+                EVENTS_PARTITION,
+                &BTreeMap::new(),
+            )
+            .await?,
+        ))
+    }
+
+    /// Opens `events` to read, if it is there.
+    pub async fn existing_events(&self, lake: &Lake) -> Result<Option<Box<dyn Table>>> {
+        let (schema, none) = (self.events_schema(), BTreeMap::new());
+        let table = lake.existing_as(EVENTS, &schema, EVENTS_PARTITION, &none);
+        Ok(table.await?.map(|table| Box::new(table) as Box<dyn Table>))
+    }
+
+    /// Opens a meter's table to read, if it is there; it must have been written for this definition.
+    pub async fn existing_meter(
+        &self,
+        lake: &Lake,
+        meter: &Meter,
+    ) -> Result<Option<Box<dyn Table>>> {
+        let name = meter_table(&meter.definition().name);
+        let schema = meter.table_schema();
+        let wanted = configuration(meter);
+        let table = match lake.existing_as(&name, &schema, &[], &wanted).await {
+            Err(refused @ OtherTable { .. }) => {
+                let before = configuration_by_rule_1(meter);
+                let opened = lake.existing_as(&name, &schema, &[], &before).await;
+                opened.map_err(|_| refused)?
+            }
+            opened => opened?,
+        };
+        Ok(table.map(|table| Box::new(table) as Box<dyn Table>))
+    }
+
+    /// Opens a meter's table to write, creating it when it is missing.
+    pub async fn create_meter(&self, lake: &Lake, meter: &Meter) -> Result<Box<dyn Table>> {
+        let name = meter_table(&meter.definition().name);
+        let schema = meter.table_schema();
+        let wanted = configuration(meter);
+        let table = match lake.table(&name, &schema, &[], &wanted).await {
+            // It is there, so that it is not created with what it is compared with.
+            Err(refused @ OtherTable { .. }) => {
+                let before = configuration_by_rule_1(meter);
+                let opened = lake.table(&name, &schema, &[], &before).await;
+                opened.map_err(|_| refused)?
+            }
+            opened => opened?,
+        };
+        Ok(Box::new(table))
+    }
+}
+
+/// What is stored with a meter's table.
+fn configuration(meter: &Meter) -> BTreeMap<String, String> {
+    let lateness_us = meter.definition().lateness_us;
+    // A table's configuration stays as it was made: later versions are told by marks.
+    let first = meter.versions()[0].fingerprint.value;
+    BTreeMap::from([
+        (FINGERPRINT_KEY.to_owned(), format!("{first:016x}")),
+        (
+            FINGERPRINT_RULE_KEY.to_owned(),
+            Fingerprint::RULE.to_string(),
+        ),
+        (LATENESS_KEY.to_owned(), lateness_us.to_string()),
+    ])
+}
+
+/// What is stored with a table from before fingerprints had a rule.
+fn configuration_by_rule_1(meter: &Meter) -> BTreeMap<String, String> {
+    let first = meter.versions()[0].fingerprint.by_rule_1;
+    let mut configuration = configuration(meter);
+    configuration.remove(FINGERPRINT_RULE_KEY);
+    configuration.insert(FINGERPRINT_KEY.to_owned(), format!("{first:016x}"));
+    configuration
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tollgate_sql::definitions::{Definitions, SourceFile};
+
+    async fn catalog(query: &str) -> Catalog {
+        let text = format!(
+            "CREATE EVENT TYPE call (n BIGINT NOT NULL) WITH (type = 'call');
+             CREATE METER calls WITH (window = '1 hour') AS {query};"
+        );
+        let file = SourceFile {
+            name: "f.sql".into(),
+            text,
+        };
+        let definitions = Definitions::parse(&[file]).unwrap();
+        let meter = Meter::plan(&definitions.meters[0], &definitions.event_types[0]).await;
+        Catalog {
+            definitions,
+            checks: Vec::new(),
+            meters: vec![Arc::new(meter.unwrap())],
+            rate_tables: Vec::new(),
+        }
+    }
+
+    const QUERY: &str = "SELECT subject, SUM(n) AS n FROM call GROUP BY subject";
+
+    /// What a table of the meter says of its definition.
+    async fn stored(lake: &Lake) -> (String, Option<String>) {
+        let table = lake.existing("meters/calls").await.unwrap().unwrap();
+        let value = |key: &str| table.configuration().get(key).cloned();
+        (value(FINGERPRINT_KEY).unwrap(), value(FINGERPRINT_RULE_KEY))
+    }
+
+    #[tokio::test]
+    async fn a_table_from_before_fingerprints_had_a_rule_is_opened_and_stays_as_it_is() {
+        for is_old in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let url = format!("file://{}", folder.path().display());
+            let lake = Lake::open(&url, folder.path()).await.unwrap();
+            let catalog = catalog(QUERY).await;
+            let meter = &catalog.meters[0];
+            let schema = meter.table_schema();
+            let fingerprint = meter.versions()[0].fingerprint;
+            let expected = match is_old {
+                true => {
+                    let before = BTreeMap::from([
+                        (
+                            FINGERPRINT_KEY.to_owned(),
+                            format!("{:016x}", fingerprint.by_rule_1),
+                        ),
+                        (
+                            LATENESS_KEY.to_owned(),
+                            meter.definition().lateness_us.to_string(),
+                        ),
+                    ]);
+                    lake.table("meters/calls", &schema, &[], &before)
+                        .await
+                        .unwrap();
+                    (format!("{:016x}", fingerprint.by_rule_1), None)
+                }
+                false => (format!("{:016x}", fingerprint.value), Some("2".to_owned())),
+            };
+            catalog.create_meter(&lake, meter).await.unwrap();
+            assert!(
+                catalog
+                    .existing_meter(&lake, meter)
+                    .await
+                    .unwrap()
+                    .is_some()
+            );
+            assert_eq!(stored(&lake).await, expected);
+            // Looks do not matter to either, meaning does to both.
+            let looks = self::catalog(&QUERY.to_lowercase().replace(',', " /* and */ ,")).await;
+            looks.create_meter(&lake, &looks.meters[0]).await.unwrap();
+            let other = self::catalog(&QUERY.replace("SUM", "MAX")).await;
+            let refused = other
+                .create_meter(&lake, &other.meters[0])
+                .await
+                .unwrap_err();
+            let (old, new) = (&expected.0, other.meters[0].versions()[0].fingerprint.value);
+            assert_eq!(
+                crate::error::chain(&refused),
+                format!(
+                    "table `meters/calls`: it was made with tollgate.fingerprint = `{old}`, not `{new:016x}`\n  hint: set \
+                     another lake url, or use the definitions this lake was made with"
+                )
+            );
+            assert_eq!(stored(&lake).await, expected);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The tables `invoices` and `line_items`, as any Parquet reader sees them.
+//!
+//! * `total` and `amount` are DECIMAL(38, 4): four fraction digits hold the minor unit of every ISO 4217
+//!   currency, so dollars read `12.3400`. Round them no further.
+//! * `quantity` and `amount_exact` are text: exact decimals of up to 38 digits, whose point may stand
+//!   anywhere, so that no one DECIMAL holds them all. Cast them to one that suits:
+//!   `CAST(quantity AS DECIMAL(38, 9))`. They are printed without zeros at the end.
+//! * `dimensions` is a JSON object of text and null, its keys in the price's order; `cut` is a JSON object
+//!   from shard to sequence.
+//! * `line` counts from 1 within an invoice.
+
+use super::timestamp;
+use crate::money::{DIGITS_MAX, MINOR_DIGITS_MAX};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use std::sync::Arc;
+
+/// The type of an amount of money in a table.
+pub fn money_type() -> DataType {
+    // Four is far below i8::MAX.
+    DataType::Decimal128(
+        DIGITS_MAX,
+        i8::try_from(MINOR_DIGITS_MAX).unwrap_or(i8::MAX),
+    )
+}
+
+/// The schema of `invoices`: one row an invoice. `number` and `issued_at` are NULL until it is final.
+pub fn invoices_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("invoice", DataType::Utf8, false),
+        Field::new("number", DataType::Utf8, true),
+        Field::new("customer", DataType::Utf8, false),
+        Field::new("plan", DataType::Utf8, false),
+        Field::new("currency", DataType::Utf8, false),
+        Field::new("period_start", timestamp(), false),
+        Field::new("period_end", timestamp(), false),
+        Field::new("status", DataType::Utf8, false),
+        Field::new("lines", DataType::Int32, false),
+        Field::new("total", money_type(), false),
+        Field::new("cut", DataType::Utf8, false),
+        Field::new("issued_at", timestamp(), true),
+    ]))
+}
+
+/// The schema of `line_items`: one row a line.
+pub fn line_items_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("invoice", DataType::Utf8, false),
+        Field::new("line", DataType::Int32, false),
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("customer", DataType::Utf8, false),
+        Field::new("price", DataType::Utf8, true),
+        Field::new("price_version", DataType::Int32, true),
+        Field::new("dimensions", DataType::Utf8, false),
+        Field::new("quantity", DataType::Utf8, true),
+        Field::new("amount_exact", DataType::Utf8, false),
+        Field::new("amount", money_type(), false),
+        Field::new("currency", DataType::Utf8, false),
+        Field::new("period_start", timestamp(), false),
+        Field::new("period_end", timestamp(), false),
+        Field::new("cut", DataType::Utf8, false),
+    ]))
+}
+
+/// The schema of the lake's table `invoices`: what an invoice says, its serial number, and its lines as it was issued
+/// (rows of `line_items`, one JSON object a line), and what it was made from ([`crate::invoice::basis::Basis`]; NULL in
+/// those that were issued before that was kept).
+pub fn issued_invoices_schema() -> SchemaRef {
+    let schema = invoices_schema();
+    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    fields.push(Field::new("serial", DataType::Int64, false));
+    fields.push(Field::new("document", DataType::Utf8, false));
+    fields.push(Field::new("basis", DataType::Utf8, true));
+    Arc::new(Schema::new(fields))
+}

@@ -509,7 +509,9 @@ fn document_of(invoice: &Invoice) -> Result<String> {
         .and_then(|lines| writer.write(&lines))
         .and_then(|()| writer.finish());
     written.map_err(query_error("writing an invoice's document"))?;
-    String::from_utf8(bytes).map_err(|_| Error::Stage("JSON writer"))
+    String::from_utf8(bytes).map_err(|_| Error::Contradiction {
+        what: "JSON is UTF-8",
+    })
 }
 
 fn without_cut(lines: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {

@@ -39,9 +39,12 @@ impl Catalog {
         let checks = checks.filter(|checks| !checks.is_empty()).map(Arc::new);
         let mut meters = Vec::with_capacity(definitions.meters.len());
         for meter in &definitions.meters {
-            let event_type = definitions
-                .event_type(&meter.event_type)
-                .ok_or(Error::Stage("definitions"))?;
+            let event_type =
+                definitions
+                    .event_type(&meter.event_type)
+                    .ok_or(Error::Contradiction {
+                        what: "every meter has an event type",
+                    })?;
             meters.push(Arc::new(Meter::plan(meter, event_type).await?));
         }
         let mut rate_tables = Vec::with_capacity(definitions.rate_tables.len());

@@ -24,7 +24,6 @@ pub mod query;
 pub mod replay;
 pub mod run;
 pub mod shard;
-pub mod source;
 pub mod watch;
 
 /// Meters what AI agents and their users consume, and prices it, exactly.
@@ -92,9 +91,8 @@ pub fn runtime() -> Result<Runtime> {
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(KEEP)
         .build()
-        .map_err(|source| Error::File {
-            file: "threads".into(),
-            doing: "starting",
+        .map_err(|source| Error::System {
+            doing: "starting threads",
             source,
         })
 }

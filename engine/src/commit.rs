@@ -285,9 +285,9 @@ impl Owner {
         ))
     }
 
-    /// The error that says so.
+    /// The error of this owner when another one has the shard, whose epoch may not be known.
     pub(crate) fn fenced(&self, theirs: Option<i64>) -> Error {
-        fenced(&self.shard, self.epoch, theirs.unwrap_or(self.epoch))
+        fenced(&self.shard, self.epoch, theirs)
     }
 }
 
@@ -335,7 +335,9 @@ pub async fn commit_once(
             }
         }
     }
-    Err(Error::Stage("commit"))
+    Err(Error::Contradiction {
+        what: "a commit is decided before its tries are used up",
+    })
 }
 
 /// Refuses a snapshot on which any mark is not the one we set last. A fenced owner that refreshed
@@ -397,11 +399,13 @@ pub(crate) async fn take_over(
             done => return done.map(|_| (owner, position)),
         }
     }
-    Err(Error::Stage("take-over"))
+    Err(Error::Contradiction {
+        what: "a take-over is decided before its tries are used up",
+    })
 }
 
 /// The error of an owner whose shard another one has.
-pub(crate) fn fenced(shard: &str, ours: i64, theirs: i64) -> Error {
+pub(crate) fn fenced(shard: &str, ours: i64, theirs: Option<i64>) -> Error {
     Error::Fenced {
         shard: shard.to_owned(),
         ours,

@@ -3,10 +3,7 @@
 //! They come from `tollgate.toml`, then from `TOLLGATE_…` variables (`TOLLGATE_SOURCE_URL` overrides
 //! `url` in `[source]`), then from flags. An unknown key is an error, so that a typo is not a default.
 
-use crate::{
-    error::{Error, Result},
-    shard::Start,
-};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
     fmt, fs, io,
@@ -14,7 +11,7 @@ use std::{
     str::FromStr,
 };
 use tollgate_connectors::nats::Risk;
-use tollgate_sql::period::Period;
+use tollgate_sql::{period::Period, window::DAY_US};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -243,7 +240,7 @@ impl Default for SourceSettings {
             accept: Vec::new(),
             start: None,
             replaces: Vec::new(),
-            max_age_min: Length(7 * 86_400_000_000),
+            max_age_min: Length(7 * DAY_US),
             domain: String::new(),
             api_prefix: String::new(),
             credentials: String::new(),
@@ -299,7 +296,7 @@ impl Default for IngestSettings {
 impl Default for DedupeSettings {
     fn default() -> Self {
         DedupeSettings {
-            horizon: Length(35 * 86_400_000_000),
+            horizon: Length(35 * DAY_US),
             memory: Size(1_000_000_000),
             directory: ".tollgate/".into(),
         }
@@ -321,8 +318,8 @@ impl Default for MaintenanceSettings {
             enabled: true,
             interval: Length(600_000_000),
             file_bytes: Size(128_000_000),
-            vacuum_after: Length(7 * 86_400_000_000),
-            log_after: Length(7 * 86_400_000_000),
+            vacuum_after: Length(7 * DAY_US),
+            log_after: Length(7 * DAY_US),
         }
     }
 }
@@ -635,6 +632,63 @@ macro_rules! as_text {
 as_text!(Size);
 as_text!(Length);
 
+/// Where to begin in a stream whose first messages are gone, or are not wanted: `source.start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Start {
+    /// At the first message that the stream still has.
+    First,
+    /// After the last message that it has when the shard starts.
+    New,
+    /// At a sequence.
+    Sequence(u64),
+    /// At the first message that was stored at this time or later, in microseconds.
+    Time(i64),
+}
+
+impl FromStr for Start {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.parse().ok().filter(|sequence| *sequence > 0);
+        let time = || text.parse::<jiff::Timestamp>().ok();
+        match text {
+            "first" => Ok(Start::First),
+            "new" => Ok(Start::New),
+            _ => number
+                .map(Start::Sequence)
+                .or_else(|| time().map(|time| Start::Time(time.as_microsecond())))
+                .ok_or_else(|| {
+                    format!(
+                        "`{text}` is no place to start; write 'first', 'new', a sequence from 1, or a time such as \
+                         2026-10-01T00:00:00Z"
+                    )
+                }),
+        }
+    }
+}
+
+impl TryFrom<String> for Start {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Start> for String {
+    fn from(start: Start) -> String {
+        match start {
+            Start::First => "first".to_owned(),
+            Start::New => "new".to_owned(),
+            Start::Sequence(sequence) => sequence.to_string(),
+            Start::Time(us) => jiff::Timestamp::from_microsecond(us)
+                .unwrap_or_default()
+                .to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -899,5 +953,17 @@ mod tests {
         let mut known: Vec<_> = keys().into_iter().map(str::to_owned).collect();
         known.sort();
         assert_eq!(known, leaves);
+    }
+
+    #[test]
+    fn a_start_is_a_word_a_sequence_or_a_time() {
+        let start = |text: &str| text.parse::<Start>();
+        assert_eq!(start("first"), Ok(Start::First));
+        assert_eq!(start("new"), Ok(Start::New));
+        assert_eq!(start("11"), Ok(Start::Sequence(11)));
+        assert_eq!(start("1970-01-01T00:00:02Z"), Ok(Start::Time(2_000_000)));
+        for wrong in ["0", "-1", "", "last", "2026-10-01"] {
+            assert!(start(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -33,7 +33,7 @@ use hashbrown::{HashTable, hash_table::Entry};
 use limits::Limits;
 use run::{Run, Seen};
 use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle};
-use tollgate_sql::window::EventTime;
+use tollgate_sql::window::{DAY_US, EventTime};
 
 /// How far back keys are remembered, and in how much memory.
 #[derive(Debug, Clone)]
@@ -224,7 +224,6 @@ impl Dedupe {
     /// Drops keys that no later message can meet within the horizon; in memory at most once per day
     /// of the watermark, since `find` looks at the age itself.
     fn drop_expired(&mut self, watermark: EventTime) {
-        const DAY_US: i64 = 86_400_000_000;
         if watermark.0.saturating_sub(self.pruned_at.0) < DAY_US {
             return;
         }
@@ -304,7 +303,9 @@ impl Dedupe {
     fn join(&self, written: JoinHandle<io::Result<Run>>) -> Result<Run> {
         written
             .join()
-            .map_err(|_| Error::Stage("event key"))?
+            .map_err(|_| Error::Contradiction {
+                what: "an event key is 16 bytes",
+            })?
             .map_err(self.failed("writing event keys"))
     }
 

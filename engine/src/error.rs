@@ -34,15 +34,15 @@ pub enum Error {
     },
     /// A newer process owns the shard.
     #[error(
-        "shard `{shard}`: fenced, epoch {ours} was taken over by epoch {theirs}; this process stops"
+        "shard `{shard}`: fenced, epoch {ours} was taken over by {}; this process stops", successor(*.theirs)
     )]
     Fenced {
         /// The shard.
         shard: String,
         /// Our epoch.
         ours: i64,
-        /// The newer one.
-        theirs: i64,
+        /// The newer one, where it is known.
+        theirs: Option<i64>,
     },
     /// Invoices cannot be made as asked.
     #[error("{problem}\n  hint: {hint}")]
@@ -138,9 +138,26 @@ pub enum Error {
          the shard has started again"
     )]
     NotRunning,
+    /// The system refused what a process needs.
+    #[error("{doing} failed")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A task of the pipeline ended by itself, which is a bug.
-    #[error("the {0} stage ended without a reason")]
-    Stage(&'static str),
+    #[error("the task `{task}` ended without a reason")]
+    TaskEnded {
+        /// The task.
+        task: &'static str,
+    },
+    /// What holds by construction does not hold, which is a bug.
+    #[error("internal contradiction: {what}")]
+    Contradiction {
+        /// What should hold.
+        what: &'static str,
+    },
     /// From the edges.
     #[error(transparent)]
     Connector(#[from] tollgate_connectors::Error),
@@ -194,12 +211,19 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Connector(error) => error.kind(),
+            Error::Sql(error) => match error.kind() {
+                tollgate_sql::ErrorKind::Invalid => ErrorKind::Invalid,
+                tollgate_sql::ErrorKind::Corrupt => ErrorKind::Corrupt,
+            },
             Error::Stopped(error) => error.kind(),
             Error::Query { source, .. } if is_of_store(source) => ErrorKind::Unavailable,
             Error::NotRunning => ErrorKind::Unavailable,
             Error::Unpublished { source, .. } => source.kind(),
             Error::Fenced { .. } => ErrorKind::Fenced,
-            Error::Shard { .. } | Error::Demo { .. } | Error::Stage(_) => ErrorKind::Corrupt,
+            Error::Shard { .. }
+            | Error::Demo { .. }
+            | Error::TaskEnded { .. }
+            | Error::Contradiction { .. } => ErrorKind::Corrupt,
             Error::Config { .. }
             | Error::Usage(_)
             | Error::Strict { .. }
@@ -209,7 +233,7 @@ impl Error {
             | Error::File { .. }
             | Error::Meter { .. }
             | Error::OpenWindows { .. }
-            | Error::Sql(_)
+            | Error::System { .. }
             | Error::Query { .. } => ErrorKind::Invalid,
         }
     }
@@ -245,6 +269,14 @@ pub(crate) fn printable(text: &str) -> String {
         }
     }
     line
+}
+
+/// The owner after a fenced one.
+fn successor(theirs: Option<i64>) -> String {
+    match theirs {
+        Some(epoch) => format!("epoch {epoch}"),
+        None => "another process".to_owned(),
+    }
 }
 
 /// Each customer, what is in error and why, a line each.

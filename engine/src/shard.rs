@@ -25,6 +25,7 @@ pub(crate) use checks::refused;
 use crate::{
     clock::Clock,
     commit::{self, CaughtUp, Owner, Position},
+    config::Start,
     dedupe::{self, Dedupe},
     error::{Error, Result},
     metering::{
@@ -52,7 +53,6 @@ use tollgate_sql::{
 };
 use writer::{Flush, Writer, WriterSlot};
 
-pub use begin::Start;
 pub(crate) use questions::Question;
 pub use questions::Questions;
 
@@ -526,7 +526,7 @@ async fn reader_result(reader: &mut JoinHandle<Result<()>>) -> Result<()> {
     match reader.await {
         Ok(result) => result,
         Err(error) if error.is_cancelled() => Ok(()),
-        Err(_) => Err(Error::Stage("reader")),
+        Err(_) => Err(Error::TaskEnded { task: "reader" }),
     }
 }
 

@@ -221,7 +221,7 @@ pub async fn acquire(
         let now = commit::epoch_of(events, &marks);
         if now != before {
             // The owner before us may commit until we are in; a process that took over meanwhile is the newer one.
-            return Err(commit::fenced(shard, before + 1, now));
+            return Err(commit::fenced(shard, before + 1, Some(now)));
         }
         let standings = Standings::of(events);
         standings.standing(shard).check(shard)?;
@@ -446,7 +446,7 @@ mod tests {
                 refused,
                 Err(Error::Fenced {
                     ours: 2,
-                    theirs: 2,
+                    theirs: Some(2),
                     ..
                 })
             ),

@@ -7,8 +7,9 @@
 use crate::{
     definitions::{Check, EventType},
     error::{Error, Result},
-    meter::{constants, shape, syntax},
+    meter::{constants, syntax},
     parser::Sql,
+    purity,
     schema::{self, type_name},
     session,
 };
@@ -178,15 +179,15 @@ impl Planner<'_> {
             .project([expr.map_err(unplanned)?])
             .and_then(LogicalPlanBuilder::build)
             .map_err(unplanned)?;
-        let found = shape::first_found(&plan, |expr, _| Ok(shape::nondeterministic(expr)));
+        let found = purity::first_found(&plan, |expr, _| Ok(purity::nondeterministic(expr)));
         self.refuse_found(check, found.map_err(unplanned)?)?;
         let analyzer = self.state.analyzer();
         let analysed = analyzer.execute_and_check(plan, self.state.config_options(), |_, _| {});
         let analysed = analysed.map_err(unplanned)?;
-        let found = shape::first_found(&analysed, shape::inexact).map_err(unplanned)?;
+        let found = purity::first_found(&analysed, purity::inexact).map_err(unplanned)?;
         self.refuse_found(check, found)?;
         let fails = |expr: &Expr, node: &LogicalPlan| constants::failing(&self.state, expr, node);
-        let found = shape::first_found(&analysed, fails).map_err(unplanned)?;
+        let found = purity::first_found(&analysed, fails).map_err(unplanned)?;
         self.refuse_found(check, found)?;
         let expr = only_expression(&analysed).map_err(unplanned)?;
         let data_type = expr.get_type(self.events.schema()).map_err(unplanned)?;
@@ -224,7 +225,7 @@ impl Planner<'_> {
         }
     }
 
-    fn refuse_found(&self, check: &Check, found: shape::Found) -> Result<()> {
+    fn refuse_found(&self, check: &Check, found: purity::Found) -> Result<()> {
         match found {
             None => Ok(()),
             Some((problem, hint)) => Err(self.refuse(check, Span::empty(), &problem, hint)),

@@ -22,6 +22,7 @@ pub mod meter;
 pub mod money;
 pub mod parser;
 pub mod period;
+mod purity;
 pub mod rating;
 pub mod schema;
 pub mod session;

@@ -65,6 +65,17 @@ impl Windowing {
     }
 }
 
+/// A day in microseconds.
+pub const DAY_US: i64 = 86_400_000_000;
+
+/// The start of the window of `width_us` that holds an instant, both in microseconds; `None` before the first instant that
+/// 64 bits can tell. [`window_start`] has the rule.
+pub fn start_of(time_us: i64, width_us: i64) -> Option<i64> {
+    time_us
+        .checked_rem_euclid(width_us)
+        .and_then(|into| time_us.checked_sub(into))
+}
+
 /// Returns the start of the tumbling window that holds `event_time`.
 ///
 /// Windows are half-open, `[start, start + width_us)`, and aligned to the Unix epoch: an event on
@@ -77,11 +88,7 @@ impl Windowing {
 /// assert_eq!(window_start(EventTime(-1), 60), EventTime(-60));
 /// ```
 pub fn window_start(event_time: EventTime, width_us: i64) -> EventTime {
-    EventTime(
-        event_time
-            .0
-            .saturating_sub(event_time.0.rem_euclid(width_us)),
-    )
+    EventTime(start_of(event_time.0, width_us).unwrap_or(i64::MIN))
 }
 
 #[cfg(test)]

@@ -20,8 +20,9 @@ use url::Url;
 pub(crate) mod action;
 mod checkpoint;
 mod replay;
+mod state;
 
-pub(crate) use replay::State;
+pub(crate) use state::State;
 
 /// The commitInfo key of our commit id.
 pub(crate) const COMMIT_ID: &str = "tollgate.commitId";

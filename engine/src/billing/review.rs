@@ -23,6 +23,7 @@ use tollgate_sql::{
     money::{Exact, MoneyError},
     period::Period,
     schema,
+    window::DAY_US,
 };
 
 /// What there is to say about a billing period beside its invoices.
@@ -66,7 +67,7 @@ pub struct Gap {
 }
 
 /// The longest time between two billing periods that is a change of time zone, not a period that was left out.
-const GAP_US_MAX: i64 = 2 * 86_400_000_000;
+const GAP_US_MAX: i64 = 2 * DAY_US;
 
 /// The review of drafts that are not to be issued.
 ///

@@ -2,11 +2,13 @@
 
 use crate::{
     catalog::Catalog,
-    cli::{output, run::decode_options, source::nats_options},
+    cli::output,
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result, chain},
     shard::refused,
+    source::nats_options,
+    supervisor::decode_options,
 };
 use arrow::array::AsArray;
 use bytes::{BufMut, Bytes, BytesMut};

@@ -8,11 +8,11 @@ use crate::{
     cli::{
         open_to_read, output,
         publish::{Batches, progress_bar},
-        source::nats_options,
     },
     config::{Settings, SourceKind},
     error::{Error, Result, query_error},
     metering::micros,
+    source::nats_options,
     view::View,
 };
 use arrow::array::{AsArray, RecordBatch};

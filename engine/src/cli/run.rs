@@ -2,30 +2,22 @@
 
 use crate::{
     catalog::Catalog,
-    cli::{load, output, source},
-    clock::{Clock, SystemClock},
-    commit::Marks,
-    config::{Settings, SourceKind},
-    dedupe,
-    error::{Error, Result, chain},
+    cli::{load, output},
+    clock::SystemClock,
+    config::Settings,
+    error::{Error, Result},
     jobs::maintenance::Upkeep,
-    shard::{self, Options, Parts, Questions},
-    tables,
-    telemetry::{Counts, Progress, Report},
+    shard::Questions,
+    supervisor::Supervisor,
+    telemetry::{Progress, Report},
 };
-use arrow::datatypes::{DataType, Field, Schema};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{io::IsTerminal, sync::Arc};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
-};
-use tollgate_connectors::{
-    ErrorKind, Table,
-    event::{DecodeOptions, Decoder},
-    lake::Lake,
 };
 
 /// Flags of `tollgate run`.
@@ -67,209 +59,26 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Runs the shard, again after each passing fault, waiting longer each time (`Retry`). Returns what the
-/// last run of the shard did, or `None` when it was stopped while waiting. Questions wait while the
-/// shard does.
+/// Runs the shard until it ends, with its progress on a terminal: see [`Supervisor::supervise`].
 ///
 /// # Errors
-/// Any error that retrying cannot mend. Before everything was opened once, any error at all, but that a
-/// run without end waits for a NATS server that cannot be reached yet.
+/// As the supervisor's.
 pub async fn supervise(
     settings: &Settings,
     catalog: &Catalog,
     until_end: bool,
-    mut stop: watch::Receiver<bool>,
-    mut questions: Questions,
+    stop: watch::Receiver<bool>,
+    questions: Questions,
 ) -> Result<Option<Report>> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let progress = watch::Sender::new(Progress::default());
     tokio::spawn(show(progress.subscribe()));
-    let mut acquired = progress.subscribe();
-    let mut retry = Retry::default();
-    let mut was_opened = false;
-    loop {
-        let began_us = clock.now_us();
-        progress.send_modify(|p| p.counts = Counts::default());
-        acquired.mark_unchanged();
-        let result = match open(settings, catalog, &clock).await {
-            Ok(parts) => {
-                was_opened = true;
-                still_ours(&parts, progress.borrow().epoch)?;
-                let options = options(settings, until_end);
-                let (stop, progress) = (stop.clone(), progress.clone());
-                shard::run(parts, options, stop, progress, &mut questions).await
-            }
-            Err(error) => Err(error),
-        };
-        let error = match result {
-            Ok(report) => return Ok(Some(report)),
-            Err(error) if may_pass(&error, was_opened, until_end) => error,
-            Err(error) => return Err(error),
-        };
-        let end = Ended {
-            was_acquired: acquired.has_changed().unwrap_or(false),
-            messages: progress.borrow().counts.messages,
-            ran_us: clock.now_us().saturating_sub(began_us),
-        };
-        let wait = retry.after(chain(&error), end);
-        if until_end && retry.is_enough() {
-            return Err(error);
-        }
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return Ok(None),
-            () = clock.sleep(wait) => {}
-        }
-    }
-}
-
-/// Refuses to take back a shard that another process took over while this one, its last owner as `epoch`,
-/// waited. Two processes would do that to each other for ever.
-fn still_ours(parts: &Parts, epoch: i64) -> Result<()> {
-    let shard = parts.source.shard().to_owned();
-    match parts.events.mark(&Marks::of(&shard).epoch()) {
-        Some(theirs) if epoch > 0 && theirs > epoch => Err(Error::Fenced {
-            shard,
-            ours: epoch,
-            theirs,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Whether to try again: a fault that may pass, once everything was there. A server that is not up yet is
-/// waited for too, unless the run is a job with an end, whose caller wants to know at once.
-fn may_pass(error: &Error, was_opened: bool, until_end: bool) -> bool {
-    let is_unreachable = matches!(
-        error,
-        Error::Connector(tollgate_connectors::Error::Unreachable { .. })
-    );
-    error.kind() == ErrorKind::Unavailable && (was_opened || (is_unreachable && !until_end))
-}
-
-/// So many errors in a row end a run with an end, after some two minutes: its caller waits for the end.
-const ERRORS_UNTIL_END: u32 = 9;
-
-/// How a run of the shard ended that an error stopped.
-#[derive(Debug, Clone, Copy)]
-struct Ended {
-    /// It got as far as owning the shard.
-    was_acquired: bool,
-    /// How many messages it read.
-    messages: u64,
-    /// How long it took, from opening everything on.
-    ran_us: i64,
-}
-
-impl Ended {
-    /// Whether it was at work: its next fault is a new story.
-    fn was_well(&self) -> bool {
-        self.messages > 0 || self.ran_us >= 60_000_000
-    }
-}
-
-/// How long to wait before the shard starts again: 1 s, then twice as long each time, at most 30 s, until
-/// it was at work again.
-#[derive(Debug, Default)]
-struct Retry {
-    waited: Option<Duration>,
-    /// How many errors came since the shard was at work.
-    in_a_row: u32,
-    /// The last error that was said.
-    said: Option<String>,
-}
-
-impl Retry {
-    /// The wait after an error. Says the error if it is news: another one than before, or one that
-    /// stopped a shard that had been acquired.
-    fn after(&mut self, error: String, end: Ended) -> Duration {
-        let last = self.waited.filter(|_| !end.was_well());
-        let wait = last.map_or(Duration::from_secs(1), |last| {
-            (last * 2).min(Duration::from_secs(30))
-        });
-        self.waited = Some(wait);
-        self.in_a_row = match end.was_well() {
-            true => 1,
-            false => self.in_a_row + 1,
-        };
-        let wait_s = wait.as_secs();
-        if end.was_acquired || self.said.as_ref() != Some(&error) {
-            tracing::warn!(error, wait_s, "shard stopped, will start again");
-            self.said = Some(error);
-        } else {
-            tracing::debug!(wait_s, "shard could not start yet");
-        }
-        wait
-    }
-
-    /// Whether a run with an end has seen enough errors.
-    fn is_enough(&self) -> bool {
-        self.in_a_row >= ERRORS_UNTIL_END
-    }
-}
-
-/// Opens everything a shard is made of.
-async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) -> Result<Parts> {
-    let source = source::open(settings).await?;
-    let lake = Lake::open(&settings.lake.url, &settings.base).await?;
-    check_paths(catalog, &lake).await?;
-    let events = catalog.create_events(&lake).await?;
-    let mut tables = Vec::with_capacity(catalog.meters.len());
-    for meter in &catalog.meters {
-        tables.push(catalog.create_meter(&lake, meter).await?);
-    }
-    // From the definitions, not from the table: the fields' metadata tells where each value is.
-    let schema = catalog.events_schema();
-    let decoder = Decoder::new(schema, source.shard(), decode_options(settings))?;
-    Ok(Parts {
-        source,
-        decoder,
-        definitions: catalog.definitions.clone(),
-        checks: catalog.checks.clone(),
-        meters: catalog.meters.clone(),
-        events,
-        tables,
-        clock: Arc::clone(clock),
-    })
-}
-
-/// Refuses columns of which it is not clear what they read, unless the lake has them already.
-async fn check_paths(catalog: &Catalog, lake: &Lake) -> Result<()> {
-    let stored = match lake.existing(tables::EVENTS).await? {
-        Some(events) => events.provider()?.schema(),
-        None => Arc::new(Schema::empty()),
+    let supervisor = Supervisor {
+        settings,
+        catalog,
+        until_end,
+        progress,
     };
-    let is_stored = |event_type: &str, column: &str| {
-        let of_type = stored.field_with_name(event_type).map(Field::data_type);
-        matches!(of_type, Ok(DataType::Struct(columns)) if columns.find(column).is_some())
-    };
-    Ok(catalog.definitions.check_paths(is_stored)?)
-}
-
-pub(super) fn decode_options(settings: &Settings) -> DecodeOptions {
-    DecodeOptions {
-        max_future_skew_us: settings.ingest.max_future_skew.0,
-        max_payload_bytes: settings.ingest.max_payload.0,
-        max_event_bytes: settings.ingest.max_event.0,
-        ..DecodeOptions::default()
-    }
-}
-
-fn options(settings: &Settings, until_end: bool) -> Options {
-    Options {
-        batch_bytes: settings.source.batch_bytes.0,
-        flush_interval_us: settings.flush.interval.0,
-        flush_bytes: settings.flush.max_bytes.0,
-        windows_bytes: settings.windows.max_bytes.0,
-        dedupe: dedupe::Options {
-            horizon_us: settings.dedupe.horizon.0,
-            memory_bytes: settings.dedupe.memory.0,
-            directory: settings.resolve(&settings.dedupe.directory),
-        },
-        // A file has an end, and nothing more will come.
-        until_end: until_end || settings.source.kind == SourceKind::Files,
-        start: settings.source.start,
-        replaces: settings.source.replaces.clone(),
-    }
+    supervisor.supervise(stop, questions).await
 }
 
 /// Becomes true at the first SIGINT or SIGTERM; a second one ends the process at once.
@@ -277,9 +86,8 @@ fn options(settings: &Settings, until_end: bool) -> Options {
 /// # Errors
 /// The system does not let us listen for signals.
 pub fn stop_on_signal() -> Result<watch::Receiver<bool>> {
-    let failed = |source| Error::File {
-        file: "signals".into(),
-        doing: "listening",
+    let failed = |source| Error::System {
+        doing: "listening for signals",
         source,
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -350,71 +158,4 @@ pub fn summary(report: &Report) -> String {
         report.flushes,
         report.bytes,
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tollgate_connectors::Error as Edge;
-
-    #[test]
-    fn the_wait_doubles_up_to_half_a_minute_and_starts_over_when_the_shard_was_at_work() {
-        let mut retry = Retry::default();
-        let mut wait = |messages, ran_us| {
-            let end = Ended {
-                was_acquired: true,
-                messages,
-                ran_us,
-            };
-            retry.after("down".into(), end).as_secs()
-        };
-        let waits: Vec<u64> = (0..7).map(|_| wait(0, 0)).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(wait(0, 59_999_999), 30);
-        assert_eq!([wait(0, 60_000_000), wait(0, 0)], [1, 2]);
-        assert_eq!([wait(1, 0), wait(0, 0)], [1, 2]);
-    }
-
-    #[test]
-    fn nine_errors_in_a_row_end_a_run_with_an_end_whatever_they_say() {
-        let mut retry = Retry::default();
-        let mut fails = |messages, ran_us| {
-            let end = Ended {
-                was_acquired: messages > 0,
-                messages,
-                ran_us,
-            };
-            retry.after(format!("down {messages} {ran_us}"), end);
-            retry.is_enough()
-        };
-        for in_a_row in 1..9 {
-            assert!(!fails(0, in_a_row), "{in_a_row}");
-        }
-        assert!(fails(0, 9));
-        // Work in between, be it one message or a minute, makes the next error the first again.
-        for work in [(1, 0), (0, 60_000_000)] {
-            assert!(!fails(work.0, work.1));
-            for in_a_row in 2..9 {
-                assert!(!fails(0, 0), "{in_a_row}");
-            }
-            assert!(fails(0, 59_999_999));
-        }
-    }
-
-    #[test]
-    fn only_a_server_that_is_not_there_yet_is_waited_for_at_the_start() {
-        let down = Error::from(Edge::Unreachable {
-            what: "NATS",
-            url: "nats://host".into(),
-            source: "refused".into(),
-        });
-        let lake = Error::from(Edge::Table {
-            table: "events".into(),
-            doing: "reading",
-            source: "odd".into(),
-        });
-        assert!(may_pass(&down, false, false) && !may_pass(&down, false, true));
-        assert!(may_pass(&lake, true, true) && !may_pass(&lake, false, false));
-        assert!(!may_pass(&Error::Stage("reader"), true, false));
-    }
 }

@@ -17,10 +17,11 @@ use tollgate_connectors::{
         maintenance::{Done, Limits, plan},
     },
 };
+use tollgate_sql::window::DAY_US;
 
 const HOUR: Length = Length(3_600_000_000);
 /// Delta's checkpoints remember removed files for this long, and vacuum needs to know when.
-const WEEK: Length = Length(7 * 86_400_000_000);
+const WEEK: Length = Length(7 * DAY_US);
 
 /// What to maintain, and how.
 #[derive(Debug)]

@@ -46,7 +46,9 @@ pub async fn lane(
 ) -> Result<Lane> {
     let event_type = definitions
         .event_type(&meter.definition().event_type)
-        .ok_or(Error::Stage("definitions"))?;
+        .ok_or(Error::Contradiction {
+            what: "every meter has an event type",
+        })?;
     let Some(table) = table else {
         let panes = BTreeMap::new();
         let lane = Lane::new(

@@ -1,66 +1,10 @@
 //! Where a shard begins that has no position yet.
 
-use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
-use std::str::FromStr;
+use crate::{
+    config::Start,
+    error::{Error, Result},
+};
 use tollgate_connectors::{Bounds, Sequence, Source};
-
-/// Where to begin in a stream whose first messages are gone, or are not wanted: `source.start`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Start {
-    /// At the first message that the stream still has.
-    First,
-    /// After the last message that it has when the shard starts.
-    New,
-    /// At a sequence.
-    Sequence(u64),
-    /// At the first message that was stored at this time or later, in microseconds.
-    Time(i64),
-}
-
-impl FromStr for Start {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.parse().ok().filter(|sequence| *sequence > 0);
-        let time = || text.parse::<jiff::Timestamp>().ok();
-        match text {
-            "first" => Ok(Start::First),
-            "new" => Ok(Start::New),
-            _ => number
-                .map(Start::Sequence)
-                .or_else(|| time().map(|time| Start::Time(time.as_microsecond())))
-                .ok_or_else(|| {
-                    format!(
-                        "`{text}` is no place to start; write 'first', 'new', a sequence from 1, or a time such as \
-                         2026-10-01T00:00:00Z"
-                    )
-                }),
-        }
-    }
-}
-
-impl TryFrom<String> for Start {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Start> for String {
-    fn from(start: Start) -> String {
-        match start {
-            Start::First => "first".to_owned(),
-            Start::New => "new".to_owned(),
-            Start::Sequence(sequence) => sequence.to_string(),
-            Start::Time(us) => jiff::Timestamp::from_microsecond(us)
-                .unwrap_or_default()
-                .to_string(),
-        }
-    }
-}
 
 /// The last sequence that a shard without a position is not to read.
 ///
@@ -114,18 +58,6 @@ async fn before(source: &mut dyn Source, first: u64, last: u64, time_us: i64) ->
 mod tests {
     use super::*;
     use tollgate_connectors::{Message, memory::MemoryStream};
-
-    #[test]
-    fn a_start_is_a_word_a_sequence_or_a_time() {
-        let start = |text: &str| text.parse::<Start>();
-        assert_eq!(start("first"), Ok(Start::First));
-        assert_eq!(start("new"), Ok(Start::New));
-        assert_eq!(start("11"), Ok(Start::Sequence(11)));
-        assert_eq!(start("1970-01-01T00:00:02Z"), Ok(Start::Time(2_000_000)));
-        for wrong in ["0", "-1", "", "last", "2026-10-01"] {
-            assert!(start(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[tokio::test]
     async fn a_time_begins_at_the_first_message_stored_then_or_later() {

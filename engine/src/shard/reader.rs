@@ -125,7 +125,7 @@ impl Reader {
             ))
         })
         .await
-        .map_err(|_| Error::Stage("decoder"))?
+        .map_err(|_| Error::TaskEnded { task: "decoder" })?
     }
 }
 

@@ -163,10 +163,10 @@ impl WriterSlot {
         let finished = match &mut self.state {
             State::Free(_) => return Ok(()),
             State::Busy { task, .. } => task.await,
-            State::Lost => return Err(Error::Stage("writer")),
+            State::Lost => return Err(Error::TaskEnded { task: "writer" }),
         };
         self.state = State::Lost;
-        let (writer, written) = finished.map_err(|_| Error::Stage("writer"))?;
+        let (writer, written) = finished.map_err(|_| Error::TaskEnded { task: "writer" })?;
         let written = written?;
         self.pinned = writer.pin()?;
         self.state = State::Free(writer);

@@ -13,6 +13,7 @@ use datafusion::{
     },
     scalar::ScalarValue,
 };
+use tollgate_sql::window::DAY_US;
 
 /// Starts of windows, as `[from, to)` in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,6 @@ impl Starts {
 
     /// These and all later ones, from a midnight on.
     pub(super) fn since_midnight(self) -> Self {
-        const DAY_US: i64 = 86_400_000_000;
         Starts {
             from_us: self.from_us.saturating_sub(self.from_us.rem_euclid(DAY_US)),
             ..Starts::EVER
@@ -157,8 +157,6 @@ mod tests {
     use datafusion::prelude::SessionContext;
     use std::sync::Arc;
     use tollgate_sql::{schema, session};
-
-    const DAY_US: i64 = 86_400_000_000;
 
     fn context() -> SessionContext {
         let context = session::context();

@@ -224,9 +224,9 @@ impl View {
     fn event_type_of(&self, index: usize) -> Result<&EventType> {
         let definitions = &self.catalog.definitions;
         let name = &self.catalog.meters[index].definition().event_type;
-        definitions
-            .event_type(name)
-            .ok_or(Error::Stage("definitions"))
+        definitions.event_type(name).ok_or(Error::Contradiction {
+            what: "every meter has an event type",
+        })
     }
 
     /// Which events of the window that holds an instant came before it closed: in each shard those up to the

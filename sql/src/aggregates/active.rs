@@ -8,8 +8,8 @@ use super::{
     fold::{Aggregate, Kind, Rows},
     place::{self, Kept, Places, parallel},
     values::{Values, as_exact, as_lists, list_of, lists, widest},
-    weighted::DAY_US,
 };
+use crate::window::DAY_US;
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array},
     datatypes::{DataType, Int64Type},

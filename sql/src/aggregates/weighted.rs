@@ -18,7 +18,10 @@ use super::{
     values::{as_decimal, overflow, scale_of, widest, within_38_digits},
     wide::{self, narrow},
 };
-use crate::schema;
+use crate::{
+    schema,
+    window::{self, DAY_US},
+};
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array},
     datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType, i256},
@@ -28,9 +31,6 @@ use datafusion::{
     logical_expr::function::AccumulatorArgs,
 };
 use std::sync::Arc;
-
-/// A day in microseconds.
-pub(crate) const DAY_US: i64 = 86_400_000_000;
 
 /// How many digits a second has after the point.
 const SECOND_SCALE: i8 = 6;
@@ -51,8 +51,7 @@ pub(super) enum Weighted {
 impl Weighted {
     /// A window as `[from, until)` in units of time, UTC.
     fn window(&self, time_us: i64, width_us: i64) -> Result<(i64, i64)> {
-        let start = time_us.checked_rem_euclid(width_us);
-        let start = start.and_then(|into| time_us.checked_sub(into));
+        let start = window::start_of(time_us, width_us);
         let end = start.and_then(|start| start.checked_add(width_us));
         match (start, end, self) {
             (Some(start), Some(end), Weighted::Days) => {

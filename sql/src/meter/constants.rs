@@ -2,7 +2,7 @@
 //!
 //! They are found when a definition is checked, or every event would be in error.
 
-use super::shape::Found;
+use crate::purity::Found;
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array, timezone::Tz},
     datatypes::{DataType, Schema, SchemaRef, TimeUnit},

@@ -6,10 +6,10 @@ use super::{
     window,
 };
 use crate::{
-    aggregates::{self, fault::fault},
+    aggregates::fault::fault,
     definitions::{Frame, MeterDefinition},
     error::{Error, Result},
-    session::arithmetic,
+    purity::{Found, first_found, inexact, nondeterministic},
 };
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -20,11 +20,7 @@ use datafusion::{
     error::DataFusionError,
     execution::SessionState,
     functions_aggregate::expr_fn::max,
-    logical_expr::{
-        Aggregate, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Projection, Volatility,
-        expr::{AggregateFunction, ScalarFunction},
-        utils::merge_schema,
-    },
+    logical_expr::{Aggregate, Expr, LogicalPlan, Projection},
 };
 use std::{cell::Cell, collections::BTreeSet, sync::Arc};
 
@@ -284,9 +280,6 @@ fn check_source(definition: &MeterDefinition, input: &LogicalPlan) -> Result<()>
     }
 }
 
-/// A construct and what to write instead.
-pub(crate) type Found = Option<(String, &'static str)>;
-
 /// Refuses whatever could make two evaluations of the same events differ.
 fn check_determinism(definition: &MeterDefinition, plan: &LogicalPlan) -> Result<()> {
     check_each(definition, plan, |expr, _| Ok(nondeterministic(expr)))
@@ -308,29 +301,6 @@ pub(super) fn check_constants(
     })
 }
 
-/// A floating-point value, an inexact operator, or an aggregate that is a list.
-pub(crate) fn inexact(expr: &Expr, node: &LogicalPlan) -> PlanResult<Found> {
-    let schema = merge_schema(&node.inputs());
-    let data_type = expr.get_type(&schema)?;
-    if data_type.is_floating() {
-        let hint = "calculate with BIGINT and DECIMAL(p, s); leave casts to floating point, and functions such as sqrt, out";
-        return Ok(Some((format!("`{expr}` is floating point"), hint)));
-    }
-    match expr {
-        Expr::AggregateFunction(_) if data_type.is_list() => {
-            let hint = "measure its length or an element, such as MAX(array_length(tags))";
-            Ok(Some((format!("`{expr}` is a list"), hint)))
-        }
-        Expr::BinaryExpr(BinaryExpr { op, .. })
-            if arithmetic::is_arithmetic(*op) && arithmetic::is_exact(&data_type) =>
-        {
-            let hint = "cast both sides to BIGINT, or to DECIMAL(p, s) with as many digits after the point as they have";
-            Ok(Some((format!("`{expr}` is not exact"), hint)))
-        }
-        _ => Ok(None),
-    }
-}
-
 fn check_each(
     definition: &MeterDefinition,
     plan: &LogicalPlan,
@@ -348,26 +318,6 @@ fn check_each(
         Some((problem, hint)) => Err(refused(definition, &problem, place.get(), hint)),
         None => Ok(()),
     }
-}
-
-/// What a check finds first among all expressions of a plan.
-pub(crate) fn first_found(
-    plan: &LogicalPlan,
-    check: impl Fn(&Expr, &LogicalPlan) -> PlanResult<Found>,
-) -> PlanResult<Found> {
-    let mut found: Found = None;
-    plan.apply(|node| {
-        node.apply_expressions(|root| {
-            root.apply(|expr| {
-                found = check(expr, node)?;
-                Ok(match found {
-                    Some(_) => TreeNodeRecursion::Stop,
-                    None => TreeNodeRecursion::Continue,
-                })
-            })
-        })
-    })?;
-    Ok(found)
 }
 
 /// Where an expression is in the query: its call, the first column in it, or the same text.
@@ -397,63 +347,6 @@ fn place_of(definition: &MeterDefinition, expr: &Expr) -> Place {
     let names: Vec<&str> = aliases.chain([name]).collect();
     let called = syntax::place_of(definition, &names);
     called.or(column).unwrap_or(START)
-}
-
-/// Whatever could make two evaluations of the same events differ.
-pub(crate) fn nondeterministic(expr: &Expr) -> Found {
-    match expr {
-        Expr::AggregateFunction(function) => unmetered(function),
-        Expr::ScalarFunction(function) => changing(function),
-        Expr::WindowFunction(_) => Some((
-            format!("`{expr}` is a window function"),
-            "use a plain aggregate",
-        )),
-        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => {
-            Some(("it has a sub-query".to_owned(), "join in the price"))
-        }
-        Expr::GroupingSet(_) => Some((
-            format!("`{expr}` groups in several ways"),
-            "list the keys: GROUP BY subject, …",
-        )),
-        Expr::Placeholder(_) | Expr::ScalarVariable(..) => Some((
-            format!("`{expr}` has no fixed value"),
-            "write the value itself",
-        )),
-        _ => None,
-    }
-}
-
-fn unmetered(function: &AggregateFunction) -> Found {
-    let name = function.func.name();
-    let params = &function.params;
-    if !aggregates::METERED.contains(&name) {
-        let hint =
-            "docs/meters.md lists those that are: sum, count, min, max, avg, first, latest, …";
-        return Some((format!("the aggregate `{name}` is not for meters"), hint));
-    }
-    if params.distinct {
-        let hint = "count or sum all values";
-        return Some((format!("`{name}` has DISTINCT"), hint));
-    }
-    if !params.order_by.is_empty() || params.null_treatment.is_some() {
-        let hint = "leave the order out; the result does not depend on it";
-        return Some((
-            format!("`{name}` has an order or a treatment of NULL"),
-            hint,
-        ));
-    }
-    None
-}
-
-fn changing(function: &ScalarFunction) -> Found {
-    let signature = function.func.signature();
-    (signature.volatility != Volatility::Immutable).then(|| {
-        let problem = format!("`{}` does not always return the same", function.name());
-        (
-            problem,
-            "use `event_time` for time, and columns of the event",
-        )
-    })
 }
 
 fn classify(

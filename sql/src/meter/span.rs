@@ -6,12 +6,10 @@
 
 use super::{Meter, shape::ERROR};
 use crate::{
-    aggregates::{
-        Timed,
-        weighted::{self, DAY_US},
-    },
+    aggregates::{Timed, weighted},
     error::Result,
     schema,
+    window::DAY_US,
 };
 use arrow::{
     array::{

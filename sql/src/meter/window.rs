@@ -1,6 +1,6 @@
 //! The base window of an event, as a column.
 
-use crate::schema;
+use crate::{schema, window};
 use arrow::{
     array::{ArrayRef, AsArray, TimestampMicrosecondArray},
     datatypes::{DataType, TimestampMicrosecondType},
@@ -60,9 +60,7 @@ fn holds(start_us: i64, width_us: i64, time_us: i64) -> bool {
 }
 
 fn start_of(time_us: i64, width_us: i64) -> Result<i64> {
-    time_us
-        .checked_rem_euclid(width_us)
-        .and_then(|into| time_us.checked_sub(into))
+    window::start_of(time_us, width_us)
         .ok_or_else(|| exec_datafusion_err!("event time {time_us} µs has no window"))
 }
 

@@ -11,6 +11,7 @@ use crate::{
         time::{parse_date, parse_instant},
     },
     error::{Error, Location, Result},
+    window::DAY_US,
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use iso_currency::Currency;
@@ -20,7 +21,6 @@ use std::collections::BTreeMap;
 const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
 const HOUR_US: i64 = 60 * MINUTE_US;
-const DAY_US: i64 = 24 * HOUR_US;
 
 /// Longest lateness: a year of open windows is a mistake, and no arithmetic on it can overflow.
 const LATENESS_US_MAX: i64 = 366 * DAY_US;

@@ -6,7 +6,7 @@
 use super::{
     FOLDER, Version,
     action::{Line, parse},
-    replay::State,
+    state::State,
 };
 use crate::error::Cause;
 use arrow::{

@@ -1,12 +1,10 @@
 //! The generated month on its way into the stream, or into the file that stands for it.
 
 use crate::{
-    cli::{
-        demo::generator::{Batch, Month},
-        source::nats_options,
-    },
+    cli::demo::generator::{Batch, Month},
     config::{Settings, SourceKind},
     error::{Error, Result},
+    source::nats_options,
 };
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -1,5 +1,6 @@
 //! Numbers and times as text, appended to a buffer without an allocation.
 
+use tollgate_sql::window::DAY_US;
 const DIGIT_PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[b'0'; 2]; 100];
     let (mut n, mut tens, mut ones) = (0, b'0', b'0');
@@ -16,7 +17,6 @@ const DIGIT_PAIRS: [[u8; 2]; 100] = {
 };
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
-const DAY_US: i64 = 86_400_000_000;
 
 /// `n` below 100 as two digits.
 #[inline]

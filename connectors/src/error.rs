@@ -165,6 +165,26 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// What went wrong as a word that stays the same whatever the message says, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Unreachable { .. } => "source_unreachable",
+            Error::Unsuitable { .. } => "stream_unsuitable",
+            Error::Unanswered { .. } => "jetstream_unanswered",
+            Error::Unpublished { .. } => "message_unpublished",
+            Error::Gap { .. } => "messages_lost",
+            Error::Rewound { .. } => "stream_rewound",
+            Error::Source { .. } => "source_failed",
+            Error::File { .. } => "file_unreadable",
+            Error::Store { .. } => "store_unusable",
+            Error::DiskFull { .. } => "disk_full",
+            Error::OtherTable { .. } => "table_differs",
+            Error::Fenced { .. } => "table_fenced",
+            Error::Table { .. } => "table_failed",
+            Error::Data { .. } => "table_corrupt",
+        }
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {

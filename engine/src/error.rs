@@ -207,6 +207,33 @@ impl Error {
         matches!(self, Error::Sql(tollgate_sql::Error::Measure { .. }))
     }
 
+    /// What went wrong as a word that stays the same whatever the message says, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Connector(error) => error.code(),
+            Error::Sql(error) => error.code(),
+            Error::Stopped(error) => error.code(),
+            Error::Config { .. } => "configuration_invalid",
+            Error::Usage(_) => "usage_invalid",
+            Error::Shard { .. } => "shard_contradicts_lake",
+            Error::Fenced { .. } => "shard_fenced",
+            Error::Billing { .. } => "billing_refused",
+            Error::InError { .. } => "customers_in_error",
+            Error::Audit { .. } => "audit_differs",
+            Error::Demo { .. } => "demo_differs",
+            Error::Unpublished { .. } => "line_unpublished",
+            Error::Strict { .. } => "lines_refused",
+            Error::File { .. } => "file_failed",
+            Error::Meter { .. } => "meter_contradicts_table",
+            Error::OpenWindows { .. } => "open_windows_too_large",
+            Error::NotRunning { .. } => "no_shard_running",
+            Error::System { .. } => "system_refused",
+            Error::TaskEnded { .. } => "task_ended",
+            Error::Contradiction { .. } => "internal_contradiction",
+            Error::Query { .. } => "query_failed",
+        }
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -24,6 +24,8 @@ pub mod commit;
 pub mod config;
 pub mod dedupe;
 pub mod error;
+#[cfg(test)]
+mod imports;
 pub mod jobs;
 pub mod live;
 pub mod metering;

@@ -161,6 +161,23 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// What went wrong as a word that stays the same whatever the message says, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Definition { .. } => "definition_invalid",
+            Error::PlanMeter { .. } => "meter_unplannable",
+            Error::Measure { .. } => "meter_failed",
+            Error::Price { .. } => "price_failed",
+            Error::PriceResult { .. } => "price_result_invalid",
+            Error::RateTable { .. } => "rate_table_invalid",
+            Error::Invoice { .. } => "charge_misplaced",
+            Error::Month { .. } => "month_invalid",
+            Error::Zone { .. } => "time_zone_unknown",
+            Error::Money(_) => "amount_invalid",
+            Error::Engine { .. } => "evaluation_failed",
+        }
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -21,6 +21,9 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+/// What some editors write at the start of a UTF-8 file. It belongs to no line, and RFC 8259 lets a reader skip it.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The longest line that is read, in bytes without its line break.
 pub const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 

@@ -106,6 +106,7 @@ fn source_file(path: &Path) -> Result<SourceFile> {
             error.utf8_error().valid_up_to()
         ),
     })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
     Ok(SourceFile { name, text })
 }
 

@@ -226,7 +226,7 @@ impl Error {
             Error::File { .. } => "file_failed",
             Error::Meter { .. } => "meter_contradicts_table",
             Error::OpenWindows { .. } => "open_windows_too_large",
-            Error::NotRunning { .. } => "no_shard_running",
+            Error::NotRunning => "no_shard_running",
             Error::System { .. } => "system_refused",
             Error::TaskEnded { .. } => "task_ended",
             Error::Contradiction { .. } => "internal_contradiction",
@@ -286,11 +286,15 @@ impl Error {
     }
 }
 
-/// What came with an event, on one line and without what a terminal would obey.
+/// What came with an event, on one line and without what a terminal would obey: control characters, line breaks, and
+/// marks that turn the direction of text, as escapes such as `\u{1b}`.
+///
+/// A subject is chosen by its publisher, and must not be able to draw a line of an invoice job's listing.
 pub(crate) fn printable(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        match character.is_control() {
+        match character.is_control() || turns(character) {
             true => line.extend(character.escape_default()),
             false => line.push(character),
         }

@@ -47,7 +47,9 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-use tollgate_connectors::{Anchor, Attempt, Sequence, Source, Staged, Table, event::Decoder};
+use tollgate_connectors::{
+    Anchor, Attempt, Bounds, Sequence, Source, Staged, Table, event::Decoder,
+};
 use tollgate_sql::{
     definitions::Definitions, event_checks::EventChecks, meter::Meter, window::EventTime,
 };
@@ -166,6 +168,82 @@ pub async fn run(
     Ok(shard.report)
 }
 
+/// A shard that is ours.
+struct Acquired {
+    owner: Owner,
+    position: Position,
+    /// Whether the lake says where the shard began.
+    has_begun: bool,
+}
+
+/// Makes the shard ours, where `source.start` says if it has no position yet, and with the places of those it replaces.
+async fn acquire(
+    source: &mut dyn Source,
+    events: &mut dyn Table,
+    options: &Options,
+    clock: &dyn Clock,
+    progress: &watch::Sender<Progress>,
+) -> Result<Acquired> {
+    let shard = source.shard().to_owned();
+    // A source that cannot be read takes no shard over.
+    let before = source.bounds().await?;
+    let start = match options.start {
+        Some(start) if !standing::has_begun(events, &shard) => {
+            Some(begin::after(source, before, start).await?)
+        }
+        Some(_) | None => None,
+    };
+    let beginning = Beginning {
+        shard: &shard,
+        start,
+        replaces: &options.replaces,
+        now_us: before.asked_us.unwrap_or_else(|| clock.now_us()),
+    };
+    let nonce = uuid::Uuid::now_v7().simple().to_string();
+    let (owner, mut position) = standing::acquire(events, &beginning, nonce, clock).await?;
+    // At once: whatever fails from here on, the shard is ours when we try again.
+    progress.send_modify(|p| p.epoch = owner.epoch);
+    if start.is_some() {
+        let first = position.sequence.0 + 1;
+        let skipped = first.saturating_sub(source.origin().0);
+        tracing::warn!(
+            shard,
+            first,
+            skipped,
+            "shard begins where source.start says, what is before is never read"
+        );
+    }
+    if !options.replaces.is_empty() {
+        tracing::info!(shard, replaces = ?options.replaces, "shard has the place of others");
+    }
+    let has_begun = standing::has_begun(events, &shard);
+    if !has_begun {
+        // Its numbers may have been made to begin later: nothing is missing before the first.
+        position.sequence = Sequence(source.origin().0.saturating_sub(1));
+    }
+    Ok(Acquired {
+        owner,
+        position,
+        has_begun,
+    })
+}
+
+/// Refuses a source that is not the one that was read; returns what it holds now.
+async fn check_source(source: &mut dyn Source, acquired: &Acquired) -> Result<Bounds> {
+    let bounds = source.bounds().await?;
+    let anchor = match acquired.position.anchor {
+        None => None,
+        Some((sequence, _)) => source.anchor(sequence).await?,
+    };
+    let seen = Seen {
+        bounds,
+        anchor,
+        has_begun: acquired.has_begun,
+    };
+    recovery::check_stream(source.shard(), &acquired.position, &seen)?;
+    Ok(bounds)
+}
+
 impl Shard {
     /// Acquires the shard, rebuilds its memory from the lake, and starts reading.
     async fn start(
@@ -185,56 +263,13 @@ impl Shard {
             clock,
         } = parts;
         let shard = source.shard().to_owned();
-        // A source that cannot be read takes no shard over.
-        let before = source.bounds().await?;
-        let start = match options.start {
-            Some(start) if !standing::has_begun(events.as_ref(), &shard) => {
-                Some(begin::after(source.as_mut(), before, start).await?)
-            }
-            Some(_) | None => None,
-        };
-        let beginning = Beginning {
-            shard: &shard,
-            start,
-            replaces: &options.replaces,
-            now_us: before.asked_us.unwrap_or_else(|| clock.now_us()),
-        };
-        let nonce = uuid::Uuid::now_v7().simple().to_string();
-        let (owner, mut position) =
-            standing::acquire(events.as_mut(), &beginning, nonce, clock.as_ref()).await?;
-        // At once: whatever fails from here on, the shard is ours when we try again.
-        progress.send_modify(|p| p.epoch = owner.epoch);
-        if start.is_some() {
-            let first = position.sequence.0 + 1;
-            let skipped = first.saturating_sub(source.origin().0);
-            tracing::warn!(
-                shard,
-                first,
-                skipped,
-                "shard begins where source.start says, what is before is never read"
-            );
-        }
-        if !options.replaces.is_empty() {
-            tracing::info!(shard, replaces = ?options.replaces, "shard has the place of others");
-        }
-        let has_begun = standing::has_begun(events.as_ref(), &shard);
-        if !has_begun {
-            // Its numbers may have been made to begin later: nothing is missing before the first.
-            position.sequence = Sequence(source.origin().0.saturating_sub(1));
-        }
+        let acquired = acquire(&mut *source, &mut *events, &options, &*clock, &progress).await?;
         let asked_us = clock.now_us();
         // Only now: the owner before us may have committed more until we were in.
-        let bounds = source.bounds().await?;
-        let anchor = match position.anchor {
-            None => None,
-            Some((sequence, _)) => source.anchor(sequence).await?,
-        };
-        let seen = Seen {
-            bounds,
-            anchor,
-            has_begun,
-        };
-        recovery::check_stream(&shard, &position, &seen)?;
+        let bounds = check_source(&mut *source, &acquired).await?;
+        let Acquired {
+            owner, position, ..
+        } = acquired;
         for table in &mut tables {
             take_over(table.as_mut(), &owner, clock.as_ref()).await?;
         }

@@ -1,6 +1,6 @@
 //! The lines of a file, plain or gzipped, in bounded memory.
 
-use super::LINE_BYTES_MAX;
+use super::{BYTE_ORDER_MARK, LINE_BYTES_MAX};
 use flate2::bufread::MultiGzDecoder;
 use std::{
     fmt,
@@ -66,6 +66,9 @@ impl Lines {
             return Ok(false);
         }
         trim_line_break(buffer, start);
+        if self.line == 0 && buffer[start..].starts_with(BYTE_ORDER_MARK) {
+            buffer.drain(start..start + BYTE_ORDER_MARK.len());
+        }
         if buffer.len() - start > LINE_BYTES_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -79,5 +82,24 @@ fn trim_line_break(buffer: &mut Vec<u8>, start: usize) {
         if buffer.len() > start && buffer.last() == Some(&end) {
             buffer.pop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_at_the_start_of_a_file_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.ndjson");
+        std::fs::write(&path, "\u{feff}{\"a\":1}\r\n\u{feff}{}\n").unwrap();
+        let mut lines = Lines::open(&path).unwrap();
+        let mut line = b"before".to_vec();
+        assert!(lines.next_into(&mut line).unwrap());
+        assert_eq!(line, b"before{\"a\":1}");
+        line.clear();
+        assert!(lines.next_into(&mut line).unwrap());
+        assert_eq!(line, "\u{feff}{}".as_bytes());
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Drafts, draft_on, lines_of, rows_where};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, printable},
     tables,
     view::View,
 };
@@ -181,6 +181,19 @@ async fn moved_sessions(
         let of_sessions = |document: &Document| crossing.contains_key(&document.customer);
         let documents: Vec<Document> = documents.into_iter().filter(of_sessions).collect();
         let then = draft_on(view, &drafts.plan, &earlier).await?;
+        // What that invoice would be now cannot be told, so neither can it be whether the session moved.
+        for known in &then.in_error {
+            let document = documents.iter().find(|d| d.customer == known.customer);
+            refused.extend(document.map(|document| Refused {
+                customer: known.customer.clone(),
+                reason: format!(
+                    "a session that ends in this period began before it, and it cannot be told whether invoice {} \
+                     billed a part of it: {}",
+                    document.number,
+                    printable(&known.reason)
+                ),
+            }));
+        }
         for change in changes(&documents, &then)? {
             let is_of_usage = |cause: &Cause| matches!(cause, Cause::Usage | Cause::Rating);
             if !change.causes.iter().any(is_of_usage) {

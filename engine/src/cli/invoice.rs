@@ -8,7 +8,7 @@ use crate::{
     },
     clock::SystemClock,
     config::Settings,
-    error::{Error, Result},
+    error::{Error, Result, printable},
     view::View,
 };
 use arrow::array::RecordBatch;
@@ -119,7 +119,7 @@ pub fn summary(issued: &Issued) -> String {
         let _ = write!(text, ", {already} were issued before");
     }
     for (causes, customers) in by_causes(&issued.review.changed) {
-        let customers = customers.join(", ");
+        let customers = printable(&customers.join(", "));
         let _ = write!(
             text,
             "; {causes} has changed since, and is not invoiced yet, for: {customers}"
@@ -146,7 +146,7 @@ fn changes_text(review: &Review) -> String {
         let _ = writeln!(
             text,
             "changed      {:<32} {} was {}, would be {} now: {} {} on no invoice, because {} has changed",
-            change.customer,
+            printable(&change.customer),
             change.number,
             change.issued,
             change.now,
@@ -160,7 +160,7 @@ fn changes_text(review: &Review) -> String {
         let _ = writeln!(
             text,
             "unbilled     {:<32} {} {} from {} to {}, which is in no billing period",
-            invoice.customer,
+            printable(&invoice.customer),
             invoice.total.amount_text(),
             invoice.total.currency().code(),
             instant(period.start_us),
@@ -180,7 +180,8 @@ fn check_refused(review: &Review) -> Result<()> {
         return Ok(());
     }
     let refused = review.refused.iter();
-    let refused = refused.map(|refused| format!("\n  `{}`: {}", refused.customer, refused.reason));
+    let refused = refused
+        .map(|refused| format!("\n  `{}`: {}", printable(&refused.customer), refused.reason));
     Err(Error::Billing {
         problem: format!(
             "{} customers get no invoice, the others do:{}",
@@ -199,7 +200,7 @@ pub fn listing(invoices: &[Invoice]) -> String {
         let _ = writeln!(
             text,
             "{number:<12} {:<32} {:>4} lines {:>18} {}",
-            invoice.customer,
+            printable(&invoice.customer),
             invoice.lines.len(),
             invoice.total.amount_text(),
             invoice.total.currency().code(),

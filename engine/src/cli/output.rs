@@ -1,12 +1,13 @@
 //! Results to stdout or a file, in every format.
 
-use crate::error::{Error, Result, query_error};
+use crate::error::{Error, Result, printable, query_error};
 use arrow::{
-    array::{ArrayRef, RecordBatch, StringArray},
+    array::{Array, ArrayRef, RecordBatch, StringArray},
     csv,
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
     error::ArrowError,
     json,
+    util::display::{ArrayFormatter, FormatOptions},
 };
 use clap::ValueEnum;
 use parquet::arrow::ArrowWriter;
@@ -73,7 +74,9 @@ fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Ve
             writeln!(
                 bytes,
                 "{}",
-                arrow::util::pretty::pretty_format_batches(rows)?
+                arrow::util::pretty::pretty_format_batches(
+                    &rows.iter().map(shown).collect::<Result<Vec<_>, _>>()?
+                )?
             )?;
         }
         Format::Csv => {
@@ -105,6 +108,33 @@ fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Ve
         }
     }
     Ok(bytes)
+}
+
+/// Rows whose texts a terminal can show: what publishers chose is escaped where it is no text.
+fn shown(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let options = FormatOptions::default();
+    let schema = batch.schema();
+    let parts = schema.fields().iter().zip(batch.columns());
+    let parts = parts.map(|(field, column)| {
+        let kind = column.data_type();
+        if !(kind.is_string() || kind.is_nested()) {
+            return Ok((Arc::clone(field), Arc::clone(column)));
+        }
+        let texts = ArrayFormatter::try_new(column, &options)?;
+        let text = |row: usize| {
+            column
+                .is_valid(row)
+                .then(|| printable(&texts.value(row).to_string()))
+        };
+        let texts: StringArray = (0..column.len()).map(text).collect();
+        let field = Field::new(field.name(), DataType::Utf8, true);
+        Ok((Arc::new(field), Arc::new(texts) as ArrayRef))
+    });
+    let (fields, columns): (Vec<FieldRef>, Vec<ArrayRef>) = parts
+        .collect::<Result<Vec<_>, ArrowError>>()?
+        .into_iter()
+        .unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
 /// Rows whose lists and structs are JSON text, since CSV has no such thing.
@@ -157,9 +187,31 @@ fn print_bytes(bytes: &[u8]) -> Result<bool> {
 mod tests {
     use super::*;
     use arrow::{
-        array::{Array, Decimal128Array, Int64Array, ListArray},
+        array::{Decimal128Array, Int64Array, ListArray},
         buffer::OffsetBuffer,
     };
+
+    #[test]
+    fn a_table_shows_what_a_publisher_chose_without_obeying_it() {
+        let subject = "x\nINV-7 globex\u{1b}[8m\u{202e}\r";
+        let tags = StringArray::from(vec!["a\nb"]);
+        let field = Arc::new(Field::new("element", DataType::Utf8, true));
+        let lists = ListArray::new(field, OffsetBuffer::from_lengths([1]), Arc::new(tags), None);
+        let rows = RecordBatch::try_from_iter([
+            (
+                "subject",
+                Arc::new(StringArray::from(vec![subject])) as ArrayRef,
+            ),
+            ("tags", Arc::new(lists)),
+            ("n", Arc::new(Int64Array::from(vec![1]))),
+        ]);
+        let rows = rows.unwrap();
+        let table = encode_rows(&rows.schema(), &[rows], Format::Table).unwrap();
+        let table = String::from_utf8(table).unwrap();
+        let shown = r"| x\nINV-7 globex\u{1b}[8m\u{202e}\r | [a\nb] | 1 |";
+        assert_eq!(table.lines().nth(3), Some(shown));
+        assert_eq!(table.lines().count(), 5);
+    }
 
     #[test]
     fn lists_are_json_text_in_csv_with_every_digit() {

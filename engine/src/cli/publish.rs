@@ -30,6 +30,7 @@ use std::{
 use tollgate_connectors::{
     Message, Sequence,
     event::{Decoder, Status},
+    files::BYTE_ORDER_MARK,
     nats::{Published, Publisher},
 };
 use tollgate_sql::event_checks::EventChecks;
@@ -506,6 +507,9 @@ fn read_chunk(lines: &mut dyn BufRead, number: &mut u64, path: &Path) -> Result<
     let mut bytes = Vec::new();
     while chunk.len() < CHUNK_LINES && size < CHUNK_BYTES && read_line(lines, &mut bytes, path)? {
         *number += 1;
+        if *number == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
         if bytes.iter().all(u8::is_ascii_whitespace) {
             continue;
         }

@@ -179,6 +179,41 @@ async fn a_session_that_was_billed_is_not_billed_again_where_it_ends_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_not_billed_while_what_was_billed_of_it_cannot_be_told() {
+    let sessions = UNITS
+        .replace("'1 hour', lateness = '10 minutes'", "'session 30 minutes'")
+        .replace("n BIGINT NOT NULL", "n BIGINT NOT NULL, code VARCHAR");
+    let codes = "CREATE METER codes WITH (window = '1 hour') AS
+                 SELECT subject, SUM(CAST(code AS BIGINT)) AS code FROM unit WHERE code IS NOT NULL GROUP BY subject;";
+    let world = World::new(&format!("{sessions}{codes}")).await;
+    world.write("definitions/rates.csv", "rate\n1.0\n");
+    let cli = world.cli();
+    send(&world, "1", "acme", "2026-09-30T23:20:00Z", 100).await;
+    cli.run_to_end().await;
+    assert_eq!(finalize(&cli, "2026-09").await[0], "1 invoices issued");
+    // The session moves into October, and an event of September cannot be measured.
+    send(&world, "2", "acme", "2026-09-30T23:45:00Z", 1).await;
+    let event = r#"{"specversion":"1.0","id":"3","source":"test","type":"unit","subject":"acme","time":"2026-09-12T10:00:00Z","data":{"n":0,"code":"x7"}}"#;
+    world.send(&[], event).await;
+    cli.run_to_end().await;
+    let ran = cli
+        .run(&["invoice", "--period", "2026-10", "--finalize"])
+        .await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.stderr.contains(
+            "1 customers get no invoice, the others do:\n  `acme`: a session that ends in this period began before it, \
+             and it cannot be told whether invoice INV-000001 billed a part of it: an event cannot be measured"
+        ),
+        "{ran:#?}"
+    );
+    assert_eq!(
+        cli.query("SELECT customer, total FROM invoices").await,
+        [["acme", "100.0000"]]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_always_ended_in_the_next_period_is_billed_there() {
     let sessions = UNITS.replace("'1 hour', lateness = '10 minutes'", "'session 30 minutes'");
     let world = World::new(&sessions).await;

@@ -16,6 +16,7 @@ mod begin;
 mod checks;
 mod judge;
 mod nulls;
+mod pin;
 mod questions;
 mod reader;
 mod writer;
@@ -55,6 +56,7 @@ use tollgate_sql::{
 };
 use writer::{Flush, Writer, WriterSlot};
 
+pub(crate) use pin::Pinned;
 pub(crate) use questions::Question;
 pub use questions::Questions;
 

@@ -11,12 +11,10 @@ mod asked;
 mod guarded;
 mod inside;
 mod live;
-mod pin;
 mod relations;
 mod states;
 mod stored;
 
-pub(crate) use pin::Pinned;
 pub(crate) use relations::{referenced, register_rows};
 pub(crate) use stored::Remembered;
 

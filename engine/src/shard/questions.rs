@@ -9,8 +9,8 @@
 //! by then: until that moment the tables are those from before it and its state is put back, from then on
 //! they are those after it and its state is gone. So each event is there once, without a lock.
 
-use super::writer::Flush;
-use crate::{commit::Position, metering::Metering, view::Pinned};
+use super::{Pinned, writer::Flush};
+use crate::{commit::Position, metering::Metering};
 use arrow::array::RecordBatch;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};

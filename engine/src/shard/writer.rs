@@ -1,6 +1,6 @@
 //! Writes one flush at a time: `events` first, then the panes it closes.
 
-use super::Buffer;
+use super::{Buffer, Pinned};
 use crate::{
     commit::{self, Position},
     error::{Error, Result},
@@ -9,7 +9,6 @@ use crate::{
         writer::{PaneSink, PaneWriter},
     },
     telemetry::{Flushed, Report},
-    view::Pinned,
 };
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinHandle;

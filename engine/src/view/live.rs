@@ -1,9 +1,10 @@
 //! The view of one running shard.
 
-use super::{Committed, Pinned, ShardCut, View, relations::memory, stored::Remembered};
+use super::{Committed, ShardCut, View, relations::memory, stored::Remembered};
 use crate::{
     catalog::Catalog,
     error::{Result, query_error},
+    shard::Pinned,
 };
 use arrow::array::RecordBatch;
 use datafusion::{

@@ -1,4 +1,4 @@
-//! What a view of a running shard is pinned to.
+//! The tables that a running shard answers from.
 
 use datafusion::catalog::TableProvider;
 use std::sync::Arc;

@@ -1,14 +1,19 @@
 //! Whether a billing period is over, asked between two processes: what is final then holds everything that the streams
-//! had stored in time, so nothing but late usage can ever be added.
+//! had stored in time, and a window that was closed by then never counts more in time: nothing but late usage can be added.
 
-use super::{Fact, Lake, Log, Reading, Setup, expected, measured, newest, readings};
-use std::sync::Arc;
+use super::{
+    Fact, Lake, Log, Reading, Setup, StreamEnd, expected, in_time, measured, newest, readings,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tollgate::{
     standing::{Standing, Standings},
     view::View,
 };
 use tollgate_connectors::Table;
-use tollgate_sql::period::Period;
+use tollgate_sql::{definitions::LatePolicy, period::Period};
 
 /// A view of the lake as it is, and whether the billing period is over by it.
 pub(crate) async fn ask(setup: &Setup, lake: &Lake) -> (View, bool) {
@@ -29,11 +34,57 @@ fn period() -> Period {
     Period::month("2026-09", "UTC").unwrap()
 }
 
-/// Asks once, and checks the answer; returns 1 when the period was over.
-pub(crate) async fn check(setup: &Setup, lake: &Lake, logs: &[Log]) -> u64 {
+/// The ids of the events that are in time, by window, for each log in turn.
+type InTime = Vec<BTreeMap<i64, BTreeSet<usize>>>;
+
+/// What was in time in the windows of the period when it was over.
+pub(crate) struct Final(InTime);
+
+impl Final {
+    /// What was in time in these windows is so still, and nothing more.
+    pub(crate) fn check(&self, setup: &Setup, readings: &[Reading<'_>]) {
+        for (was, now) in self.0.iter().zip(&windows_in_time(setup, readings)) {
+            for (start, ids) in was {
+                assert_eq!(
+                    now.get(start),
+                    Some(ids),
+                    "a window counts more after its period was over"
+                );
+            }
+        }
+    }
+}
+
+/// What a naive reading finds in time in the windows of the period, for the meter that counts nothing else.
+fn windows_in_time(setup: &Setup, readings: &[Reading<'_>]) -> InTime {
+    let meters = setup.catalog.meters.iter().map(|meter| meter.definition());
+    let mut strict = meters.filter(|meter| matches!(meter.late, LatePolicy::Quarantine));
+    let meter = strict.next().unwrap();
+    let period = period();
+    let windows = |reading: &Reading<'_>| {
+        let mut windows = BTreeMap::<i64, BTreeSet<usize>>::new();
+        for fact in in_time::in_time(meter, &reading.counted, reading.ends) {
+            let start = fact.time_us - fact.time_us.rem_euclid(meter.window_us);
+            if start < period.end_us && start + meter.window_us > period.start_us {
+                windows.entry(start).or_default().insert(fact.id);
+            }
+        }
+        windows
+    };
+    readings.iter().map(windows).collect()
+}
+
+/// Asks once, and checks the answer; returns what was in time when the period was over. The clock has closed windows of
+/// the log at a place, and will, at these ends.
+pub(crate) async fn check(
+    setup: &Setup,
+    lake: &Lake,
+    logs: &[Log],
+    (at, closings): (usize, &[StreamEnd]),
+) -> Option<Final> {
     let (view, is_over) = ask(setup, lake).await;
     if !is_over {
-        return 0;
+        return None;
     }
     let period = period();
     let events = newest(&lake.events);
@@ -41,6 +92,8 @@ pub(crate) async fn check(setup: &Setup, lake: &Lake, logs: &[Log]) -> u64 {
     let lateness_us = meters.map(|meter| meter.definition().lateness_us).max();
     let stored_in_time_us = period.end_us + lateness_us.unwrap();
     let mut read = readings(logs, lake);
+    read[at].ends = closings;
+    let over = Final(windows_in_time(setup, &read));
     let standings = Standings::of(&events);
     // A shard that never began is not known, and of one that is over nothing more comes.
     let begun = |log: &&Log| standings.shards().any(|shard| shard == log.shard);
@@ -64,5 +117,5 @@ pub(crate) async fn check(setup: &Setup, lake: &Lake, logs: &[Log]) -> u64 {
     let windows = view.windows(0, Some(&period)).await.unwrap();
     let wanted = expected(&setup.catalog.meters[0], &read as &[Reading<'_>]);
     assert_eq!(measured(&windows), wanted, "a period that is over");
-    1
+    Some(over)
 }

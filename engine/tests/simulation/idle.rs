@@ -110,6 +110,30 @@ fn a_stream_that_is_never_quiet_says_by_its_messages_how_far_it_is_read() {
 }
 
 #[test]
+fn a_period_with_an_open_window_is_not_over_though_the_stream_is_read_beyond_it() {
+    runtime().block_on(async {
+        let setup = Setup::new().await;
+        let lake = Lake::new(&setup);
+        // The second message says that the stream is read to minute 44. The event in it is older, so its windows are open,
+        // and the third event is in time. The fourth, at minute 31, moves the watermark there: the meter that waits for one
+        // minute closes its last window of the period.
+        for (sequence, event_second, stored_minute, is_over) in [
+            (1, 28 * 60, 29, false),
+            (2, 29 * 60, 44, false),
+            (3, 29 * 60 + 59, 45, false),
+            (4, 31 * 60, 46, true),
+        ] {
+            let event_us = event_second * 1_000_000;
+            let stored_us = stored_minute * MINUTE_US;
+            lake.streams[SHARD].append(message(sequence, event_us, stored_us));
+            read_to(&lake, &setup, sequence).await;
+            let (_, over) = finality::ask(&setup, &lake).await;
+            assert_eq!(over, is_over, "{sequence}");
+        }
+    });
+}
+
+#[test]
 fn what_the_clock_closed_stays_closed_though_the_process_dies_before_its_panes() {
     runtime().block_on(async {
         let setup = Setup::new().await;

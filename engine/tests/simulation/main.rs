@@ -13,7 +13,8 @@
 //! In half of the histories a source moves, once or twice: its owner halts, another stream is read in its place, and
 //! ids that were counted are published there again, while the old owner may wake up. In some the last shard is retired
 //! in the middle, and resumed in some of those. Between two processes the lake is asked whether a billing period is
-//! over: what it says then must hold everything that the streams had stored in time ([`finality`]).
+//! over: what it says then must hold everything that the streams had stored in time, and no window that was closed by
+//! then may count more in time ([`finality`]).
 //!
 //! [`properties`] has what holds of every log without faults.
 //!
@@ -330,9 +331,20 @@ fn make_log(
     let mut poisoned = BTreeMap::new();
     let mut ends = Vec::new();
     let jumps_back = random.one_in(2);
+    // A clock that goes back may have been ahead by more than the widest window.
+    let ahead_us = if jumps_back {
+        HORIZON_US + 10 * MINUTE_US
+    } else {
+        10 * MINUTE_US
+    };
+    // Producers may be behind: then the watermark is, too.
+    let lag_us = match random.below(4) {
+        0 => random.below(30) * MINUTE_US,
+        _ => 0,
+    };
     for sequence in 1..=messages {
-        if sequence > 1 && random.one_in(40) {
-            let now_us = *clock_us + random.below(600_000_000);
+        if sequence > 1 && random.one_in(20) {
+            let now_us = *clock_us + random.below(u32::try_from(ahead_us).unwrap());
             ends.push(StreamEnd {
                 sequence: sequence - 1,
                 now_us,
@@ -345,7 +357,7 @@ fn make_log(
         // Often the first or the last, and several in a row.
         let follows = poisoned.contains_key(&(sequence - 1));
         if random.one_in(if follows { 2 } else { 12 }) {
-            let fact = next_fact(random, &sent, before, *clock_us);
+            let fact = next_fact(random, &sent, before, *clock_us - lag_us);
             let message = poisoned_message(sequence, *clock_us, &fact);
             poisoned.insert(sequence, message.raw().unwrap());
             log.push(message);
@@ -360,7 +372,7 @@ fn make_log(
                     let fact = Fact {
                         sequence,
                         ingest_us: *clock_us,
-                        ..next_fact(random, &sent, before, *clock_us)
+                        ..next_fact(random, &sent, before, *clock_us - lag_us)
                     };
                     let line = fact.line();
                     sent.push(fact);
@@ -569,6 +581,7 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
     let mut logs = make_logs(&mut random);
     let faulty = Lake::new(setup);
     let mut totals = Totals::default();
+    let mut finals = Vec::new();
     runtime().block_on(async {
         let mut zombies = Vec::new();
         for at in 0..logs.len() {
@@ -578,6 +591,7 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
                 lake: &faulty,
                 zombies: &mut zombies,
                 totals: &mut totals,
+                finals: &mut finals,
             };
             let ends = world.survive(&mut random, &logs, at, fate).await;
             logs[at].ends = ends;
@@ -589,6 +603,7 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
         }
     });
     totals.moved += logs.len() as u64 - 1;
+    totals.finals += finals.len() as u64;
     let calm = Lake::new(setup);
     runtime().block_on(async {
         let mut random = Random(random.next());
@@ -599,6 +614,9 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
         let readings = readings(&logs, &faulty);
         check_events(&faulty, &logs, &readings);
         check_statuses(&faulty, &calm);
+        for over in &finals {
+            over.check(setup, &readings);
+        }
         for (at, meter) in setup.catalog.meters.iter().enumerate() {
             check_meter(meter, &faulty.panes[at], &readings).await;
             let (faulty, calm) = (first_panes(&faulty.panes[at]), first_panes(&calm.panes[at]));
@@ -723,6 +741,8 @@ struct World<'a> {
     /// What halted and may wake up.
     zombies: &'a mut Vec<Arc<Faults>>,
     totals: &'a mut Totals,
+    /// What was in time whenever the period was over.
+    finals: &'a mut Vec<finality::Final>,
 }
 
 impl World<'_> {
@@ -748,8 +768,8 @@ impl World<'_> {
                 .parts(self.setup, log.shard, end.now_us, &faults)
                 .await;
             self.wake_some(random);
-            let closings = passed.iter().copied().chain(ends.clone()).collect();
-            let asker = Asker::new(random, self.setup, logs, at, (self.lake, closings));
+            let closings: Vec<StreamEnd> = passed.iter().copied().chain(ends.clone()).collect();
+            let asker = Asker::new(random, self.setup, logs, at, (self.lake, closings.clone()));
             let answers = Arc::clone(&asker.answers);
             let ended = process(parts, options(random, log), &faults, asker, u64::MAX).await;
             self.totals.runs += 1;
@@ -764,7 +784,8 @@ impl World<'_> {
                 End::Failed(error) => self.passes(&error),
             }
             if random.one_in(5) {
-                self.totals.finals += finality::check(self.setup, self.lake, logs).await;
+                let over = finality::check(self.setup, self.lake, logs, (at, &closings)).await;
+                self.finals.extend(over);
             }
             // The owner that halted is the owner still when another takes its place.
             if is_halted && self.lake.has(log.shard) && random.one_in(2) {

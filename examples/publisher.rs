@@ -53,7 +53,7 @@ const SETTINGS: &str = concat!(
 
 /// 2026-01-01T00:00:00Z in seconds: a month that is over, so its invoices can be issued.
 const START_S: i64 = 1_767_225_600;
-/// A step of the story: every quarter of an hour somebody asks for something.
+/// A step of the story: every quarter of an hour a customer asks for something.
 const STEP_S: i64 = 900;
 const STEPS: u32 = 2_000;
 /// Events in one message. A message is stored, or not, as a whole.
@@ -145,8 +145,8 @@ async fn publish(source: &SourceSettings) -> Result<()> {
     Ok(())
 }
 
-/// A stream that Tollgate can read exactly once: everything is kept within its limits, on disk, nobody
-/// can take anything out, and a full stream refuses the publisher instead of forgetting what was not yet
+/// A stream that Tollgate can read exactly once: everything is kept within its limits, on disk, no
+/// client can take anything out, and a full stream refuses the publisher instead of forgetting what was not yet
 /// metered.
 fn stream(source: &SourceSettings) -> Config {
     Config {
@@ -219,7 +219,7 @@ fn call(step: u32, customer: &str, model: &str) -> Result<String> {
 /// What Tollgate does: meters the stream to its end, answers a query, issues the month's invoices.
 async fn bill(settings: &Settings) -> Result<()> {
     let catalog = Arc::new(Catalog::load(settings).await?);
-    // Nobody stops this run early; the sender must live as long as the run.
+    // No caller stops this run early; the sender must live as long as the run.
     let (_stop, stopped) = watch::channel(false);
     let report = supervise(settings, &catalog, true, stopped, Questions::none()).await?;
     let report = report.ok_or("the run was stopped")?;

@@ -82,7 +82,7 @@ impl Fail {
             std::process::abort();
         }
         let id = std::process::id().to_string();
-        // Returns when somebody continued us.
+        // Returns when another process continued us.
         let _ = Command::new("kill").args(["-STOP", &id]).status();
     }
 }

@@ -3,7 +3,7 @@
 //! A line's number is its sequence, counted from 1. The file's own modification time stands for the
 //! ingest time of every line, because it is a fact of the file: reading it again gives the same
 //! messages. So do not touch, rewrite or append to a file that is partly read; its anchors change, and
-//! whoever compares them refuses to go on.
+//! a shard that compares them refuses to go on.
 
 mod lines;
 

@@ -5,7 +5,7 @@
 //!                                                            ▲ log: what others committed since
 //! ```
 //!
-//! A commit is the creation of one file, `_delta_log/<version>.json`. Whoever creates it owns that
+//! A commit is the creation of one file, `_delta_log/<version>.json`. The writer that creates it owns that
 //! version; a loser reads what won and goes on to the next version, unless the winner set a mark that
 //! the loser also sets. Marks are what fences an old owner out.
 
@@ -133,7 +133,7 @@ pub trait Table: Debug + Send + Sync {
     async fn refresh(&mut self) -> Result<()>;
     /// The loaded snapshot for SQL.
     fn provider(&self) -> Result<Arc<dyn Snapshot>>;
-    /// Encodes and uploads rows as new files that nobody sees yet.
+    /// Encodes and uploads rows as new files that no reader sees yet.
     async fn stage(&self, commit_id: &CommitId, batches: &[RecordBatch]) -> Result<Staged>;
     /// Makes staged files and marks visible together; returns the version.
     async fn commit(&mut self, attempt: &Attempt, staged: &Staged) -> Result<Version>;

@@ -7,7 +7,7 @@
 //!  subscription: ephemeral, AckNone, from `position + 1` ──▶ contiguity::judge ──▶ messages, holes
 //! ```
 //!
-//! Nothing on the server remembers how far we have read: the position belongs to whoever commits it,
+//! Nothing on the server remembers how far we have read: the position belongs to the caller that commits it,
 //! so a consumer is thrown away and made again whenever something is odd. That is always safe,
 //! because the new one starts right after the last message that was returned.
 //!

@@ -500,7 +500,7 @@ async fn rows_where(invoices: &dyn Table, condition: Expr) -> Result<Vec<RecordB
 }
 
 /// The lines of one invoice as they are kept with it. The cut is left out: it is no part of what the
-/// customer is told, and moves with every event of anybody.
+/// customer is told, and moves with every event of any customer.
 fn document_of(invoice: &Invoice) -> Result<String> {
     let lines = line_items_batch(std::slice::from_ref(invoice))?;
     let mut bytes = Vec::new();

@@ -36,7 +36,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when it is told to, or when somebody sleeps on it.
+/// A clock that moves only when it is told to, or when a task sleeps on it.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
 

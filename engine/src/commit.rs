@@ -3,12 +3,12 @@
 //! ```text
 //!  acquire   load `events`: marks seq = S, epoch = E ──▶ commit nothing but epoch = E + 1
 //!                                                        from here every older snapshot is refused
-//!  flush     stage files (nobody sees them) ──▶ commit files + marks seq, epoch, watermark, anchor
+//!  flush     stage files (invisible so far) ──▶ commit files + marks seq, epoch, watermark, anchor
 //!                                                  │
 //!            any error ──▶ read the log since our snapshot ──▶ decide:
 //!                            our commit id is there      ──▶ it landed: go on
 //!                            marks are still ours        ──▶ same files, same id, again
-//!                            somebody else moved a mark  ──▶ fenced: stop
+//!                            another owner moved a mark  ──▶ fenced: stop
 //! ```
 //!
 //! A commit is made by Delta's compare-and-swap on `txn` marks: it fails when any commit after our
@@ -234,7 +234,7 @@ pub enum Outcome {
     Committed(Version),
     /// It did not land and the shard is still ours: commit the same files with the same id again.
     Retry,
-    /// Somebody else moved one of our marks.
+    /// Another owner moved one of our marks.
     Fenced {
         /// The version that did.
         version: Version,

@@ -196,7 +196,7 @@ impl BillingSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct MaintenanceSettings {
     /// Whether `tollgate run` maintains the tables that it writes. Default true. Without it, files and
-    /// log grow until somebody calls `tollgate maintain`.
+    /// log grow until the operator calls `tollgate maintain`.
     pub enabled: bool,
     /// Time between two rounds. Default 10 minutes. Shorter keeps fewer small files and reads the
     /// tables' logs more often.

@@ -259,7 +259,7 @@ impl Metering {
         Ok(pending)
     }
 
-    /// Somebody asks for these meters, by their places, and may do so again: what they have is kept merged more,
+    /// A caller asks for these meters, by their places, and may do so again: what they have is kept merged more,
     /// so that each answer has less to merge.
     pub fn asked(&mut self, meters: &[usize]) {
         for meter in meters {

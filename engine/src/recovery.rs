@@ -41,7 +41,7 @@ pub struct Seen {
 ///
 /// # Errors
 /// The stream lost messages that were never read, was rolled back, or is another stream. Going on
-/// would count wrongly without anybody noticing, so the error says what to compare.
+/// would count wrongly without a sign of it, so the error says what to compare.
 pub fn check_stream(shard: &str, position: &Position, seen: &Seen) -> Result<()> {
     let committed = position.sequence;
     let broken = |problem: String, hint: &str| Error::Shard {

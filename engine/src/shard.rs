@@ -410,7 +410,7 @@ impl Shard {
         }
     }
 
-    /// Says where the shard is, and goes on. Whoever asked does the work.
+    /// Says where the shard is, and goes on. The caller that asked does the work.
     fn answer(&mut self, question: Question) {
         self.metering.asked(&question.meters);
         let (pinned, flush) = self.writer.pinned();

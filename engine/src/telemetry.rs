@@ -51,7 +51,7 @@ impl AddAssign for Counts {
     }
 }
 
-/// Where a run is, for whoever watches it.
+/// Where a run is, for the caller that watches it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
     /// The owner's number; 0 before the shard was owned.

@@ -72,7 +72,7 @@ pub struct View {
     documents: Option<Documents>,
     live: Option<Live>,
     committed: Committed,
-    /// The open windows of each shard. Those of a lake are metered again when somebody asks for them:
+    /// The open windows of each shard. Those of a lake are metered again when a query asks for them:
     /// what a meter cannot measure must not hide the events.
     shards: OnceCell<Vec<ShardCut>>,
 }
@@ -289,7 +289,7 @@ impl View {
         for ((index, relation), starts) in relations.iter().zip(asked) {
             let meter = &self.catalog.meters[*index];
             let starts = match &self.live {
-                // What is remembered is remembered by time: one that moves with each question helps nobody.
+                // Answers are remembered by time: a time that moves with each question helps no later question.
                 Some(_) => starts.since_midnight(),
                 None => starts,
             };

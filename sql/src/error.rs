@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A place in a definitions file; lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Location {
-    /// The file as it was named by whoever read it.
+    /// The file as the caller that read it named it.
     pub file: String,
     /// Line, from 1.
     pub line: u64,

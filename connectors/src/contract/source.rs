@@ -4,7 +4,7 @@ use crate::{Anchor, Bounds, Message, ReadLimit, Sequence, Source};
 use futures::FutureExt;
 use std::ops::RangeInclusive;
 
-/// What is in the source, as whoever filled it knows. Nothing may be added while it is checked.
+/// What is in the source, as the test that filled it knows. Nothing may be added while it is checked.
 #[derive(Debug, Clone)]
 pub struct Held {
     /// Every message's sequence and payload, in order.

@@ -1,5 +1,5 @@
-//! A strict cursor over one JSON text. It checks the grammar of everything it passes, also of what
-//! nobody reads, and copies nothing.
+//! A strict cursor over one JSON text. It checks the grammar of everything it passes, also of
+//! values that no column reads, and copies nothing.
 //!
 //! It never recurses, so depth costs no stack. Two faults do not hide where a value ends, and are
 //! noted instead of ending the scan: a lone surrogate and too deep a nesting. So

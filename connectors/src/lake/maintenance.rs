@@ -1,4 +1,4 @@
-//! Maintenance of a table: small files into large ones, and what nobody needs any more deleted.
+//! Maintenance of a table: merges small files into large ones, and deletes files that no reader needs any more.
 //!
 //! ```text
 //!  look ─▶ plan (pure) ─┬▶ merge   read ─▶ write ─▶ read back and compare ─▶ commit Add and Removes
@@ -188,7 +188,7 @@ impl DeltaTable {
     /// Deletes what no version since a time holds; returns how many files and bytes.
     ///
     /// A file that was uploaded long ago may still be committed by a process that slept. So how far
-    /// the vacuum goes is committed first: whoever commits afterwards sees it and does not commit
+    /// the vacuum goes is committed first: a writer that commits afterwards sees it and does not commit
     /// such a file; and what was committed before is left alone.
     async fn vacuum(&mut self, plan: &Plan, now_ms: i64) -> Result<(u64, u64)> {
         if plan.vacuum.is_empty() {

@@ -1,4 +1,4 @@
-//! Rows to uploaded files that nobody sees yet.
+//! Rows to uploaded files that no reader sees yet.
 
 use super::{
     CommitId, DeltaTable, Staged, StagedFile,

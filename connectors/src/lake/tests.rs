@@ -628,7 +628,7 @@ async fn a_process_that_slept_past_log_clean_up_cannot_commit() {
         sleeper.log_since().await.unwrap_err().kind(),
         ErrorKind::Corrupt
     );
-    // Nobody moved the marks of another shard: it goes on from the newest version.
+    // No writer moved the marks of another shard: it goes on from the newest version.
     let committed = append(&mut sleeper, "other", &[7], &[("other/seq", 7)]).await;
     assert_eq!(committed.unwrap(), 51);
     assert_eq!(number(&sleeper, "SELECT count(*) FROM t").await, 51);

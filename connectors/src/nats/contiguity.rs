@@ -39,7 +39,7 @@ pub(super) enum Explained {
 /// Looks for every sequence of `[expected, got)` in the stream's deleted set, which rises and lies
 /// above `first`, the first sequence still stored.
 ///
-/// What is below `first` was purged, or ran into a limit: nobody deleted exactly that, so nothing
+/// What is below `first` was purged, or ran into a limit: no command deleted exactly that, so nothing
 /// there is explained.
 pub(super) fn explain(
     deleted: &[u64],

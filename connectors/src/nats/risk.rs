@@ -2,7 +2,7 @@
 //!
 //! A stream that lost unread events by its own rules looks whole afterwards: what it dropped at its
 //! beginning is a gap that stops the shard, but what it dropped from the middle is reported as deleted,
-//! as if somebody had wanted that. So such settings are refused before anything is read.
+//! as if an operator had wanted that. So such settings are refused before anything is read.
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, Source, StorageType};
 use serde::{Deserialize, Serialize};

@@ -35,7 +35,7 @@ struct Stored {
 /// The stored message with this sequence; `None` when there is none.
 ///
 /// # Errors
-/// [`crate::Error::Unreachable`] when nobody answers, [`crate::Error::Source`] when the answer is an error.
+/// [`crate::Error::Unreachable`] when no server answers, [`crate::Error::Source`] when the answer is an error.
 pub(super) async fn message(link: &Link, sequence: Sequence) -> Result<Option<Message>> {
     let options = &link.options;
     let subject = format!("STREAM.MSG.GET.{}", options.stream);

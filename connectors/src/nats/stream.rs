@@ -51,7 +51,7 @@ struct Described {
 ///
 /// # Errors
 /// [`Error::Unsuitable`] names the settings that can lose events, or says that the stream is missing;
-/// [`Error::Unreachable`] when nobody answers.
+/// [`Error::Unreachable`] when no server answers.
 pub(super) async fn open(link: &Link) -> Result<Opened> {
     let asked = Instant::now();
     let described = match describe(link).await? {
@@ -256,7 +256,7 @@ async fn create(link: &Link) -> Result<()> {
         subjects: options.subjects.clone(),
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
-        // Full means refused and seen by the publisher, rather than forgotten and seen by nobody.
+        // Full means refused and seen by the publisher, rather than forgotten unseen.
         discard: DiscardPolicy::New,
         deny_delete: true,
         deny_purge: true,

@@ -15,7 +15,7 @@ use tokio::{task::unconstrained, time::Instant};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const EXPIRES: Duration = Duration::from_secs(30);
-/// The server forgets a consumer that nobody asks for this long.
+/// The server forgets a consumer that no client asks for this long.
 const INACTIVE: Duration = Duration::from_secs(60);
 
 /// A consumer that starts right after a position.

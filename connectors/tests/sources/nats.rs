@@ -537,7 +537,7 @@ async fn a_stream_that_ends_before_what_was_read_is_noticed_by_whoever_asks_for_
         ),
         "{error}"
     );
-    // Whoever starts over reads what is there.
+    // A reader that starts over reads what is there.
     source.seek(Sequence(0), None).await.unwrap();
     assert_eq!(source.bounds().await.unwrap().last, Sequence(3));
 }

@@ -1,4 +1,4 @@
-//! `tollgate maintain`: merges small files, and deletes files and log that nobody needs any more.
+//! `tollgate maintain`: merges small files, and deletes files and log that no reader needs any more.
 
 use crate::{
     cli::{load, output},

@@ -49,7 +49,7 @@ pub struct Arguments {
 }
 
 /// Draws a frame at once and then one each time it has looked: in place on a terminal, one after the
-/// other elsewhere. Returns at Ctrl-C, after `--count` frames, or when nobody reads them any more.
+/// other elsewhere. Returns at Ctrl-C, after `--count` frames, or when the output has no reader any more.
 ///
 /// # Errors
 /// There is no such meter, the condition is no SQL, or the lake cannot be read.
@@ -104,7 +104,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Looks whether anything was committed, and prints a frame; false when nobody reads it.
+    /// Looks whether anything was committed, and prints a frame; false when the output has no reader.
     async fn draw(&mut self) -> Result<bool> {
         // Opening says it better if the lake cannot be read.
         let is_newest = match &self.view {

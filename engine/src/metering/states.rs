@@ -25,20 +25,20 @@ pub struct States {
 impl States {
     /// Below this many rows, merging costs more than it saves.
     const ROWS_MIN: usize = 131_072;
-    /// The same while somebody asks for these states, who has to merge what is not merged.
+    /// The same while a caller asks for these states: the caller has to merge what is not merged.
     const ROWS_MIN_ASKED: usize = 16_384;
     /// How many batches after a question the next one is expected.
     const ASKED_BATCHES: u32 = 64;
     /// So many batches are put together as they are: each alone costs a kilobyte or more.
     const SMALL_MAX: usize = 128;
 
-    /// Somebody asks for these states, and may do so again.
+    /// A caller asks for these states, and may do so again.
     pub(super) fn asked(&mut self) {
         self.sooner = Self::ASKED_BATCHES;
     }
 
     /// Adds a state batch, and merges all of them when they have grown fourfold since last time, or twofold
-    /// while somebody asks for them.
+    /// while a caller asks for them.
     pub async fn push(&mut self, meter: &Meter, batch: RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());

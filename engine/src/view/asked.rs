@@ -32,7 +32,7 @@ impl Starts {
     pub(super) fn asked(plan: &LogicalPlan, relation: &str) -> Planned<Self> {
         let mut asked = None;
         visit(plan, relation, &mut asked)?;
-        // A plan without the relation may have lost it to the optimizer; then nobody reads it.
+        // A plan without the relation may have lost it to the optimizer; then the query does not read it.
         Ok(asked.unwrap_or(Starts::EVER))
     }
 

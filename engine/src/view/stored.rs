@@ -236,7 +236,7 @@ impl Remembered {
             .iter()
             .position(|m| m.is_of(memory.meter, memory.inside.as_ref()));
         let newest = match of_time.and_then(|at| memories.remove(at)) {
-            // Somebody asks an older view than others do.
+            // A caller asks an older view than others do.
             Some(known) if known.files.is_superset(&memory.files) => known,
             _ => memory,
         };

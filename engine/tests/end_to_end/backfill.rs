@@ -100,7 +100,7 @@ async fn a_backfill_goes_on_where_another_stopped() {
     for to in ["2026-01-12", "2026-01-15T06:00:00Z"] {
         let part = cli.succeed(&["backfill", "later", "--to", to]).await;
         assert!(!part.contains(" 0 panes"), "{part}");
-        // The rest is still there for whoever asks.
+        // The rest is still there for a query.
         assert_eq!(rows(&cli, "later").await.0, live.0, "{to}");
     }
     cli.succeed(&["backfill", "later"]).await;

@@ -1,4 +1,4 @@
-//! What cannot be counted is kept, with its reason and its bytes, and harms nobody else.
+//! An event that cannot be counted is kept, with its reason and its bytes, and harms no other event.
 
 use crate::world::{TOKENS, World};
 use datafusion::prelude::SessionContext;

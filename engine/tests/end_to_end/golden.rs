@@ -3,7 +3,7 @@
 //! `tests/golden/lake_v1` is what the commit 59b856a left behind: definitions, the lake, and the stream's
 //! store. `before.ndjson` has the published events. October was issued; event `a5` came after that. One
 //! window is open, one group is in error, and the logs start at checkpoints, as `maintain` leaves them
-//! after `log_after`. Nobody writes these files again: a change that cannot read them is wrong.
+//! after `log_after`. These files are never written again: a change that cannot read them is wrong.
 
 use crate::world::{World, nats_binary};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Whoever asks while events stream in sees each of them once, at one cut, and never fewer than before.
+//! A reader that asks while events stream in sees each event once, at one cut, and never fewer than before.
 
 use crate::world::{TOKENS, World};
 use arrow::{

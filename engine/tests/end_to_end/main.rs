@@ -1,5 +1,5 @@
 //! The whole path with the real binary against a real nats-server: what a newcomer, an accountant and
-//! somebody paged at night will do to it.
+//! an operator paged at night will do to it.
 //!
 //! Every test has a server, a folder and a lake of its own ([`world::World`]). What must come out is
 //! worked out here, in integers, or known from the input; never taken from the engine.

@@ -157,7 +157,7 @@ async fn s3_decides_every_race_for_a_version_and_keeps_owners_out() {
     check(&s3.lake("contract").await).await.unwrap();
     let lake = s3.lake("race").await;
     lake.open("raced").await.unwrap();
-    // Everybody stands on the same version before anybody commits.
+    // Every writer stands on the same version before the first one commits.
     let mut tables = Vec::new();
     for _ in 0..6 {
         tables.push(lake.open("raced").await.unwrap());
@@ -266,7 +266,7 @@ async fn a_full_disk_stops_the_run_and_room_lets_it_finish() {
     };
     let world = World::new(TOKENS).await;
     let totals = write_events(&world.path("events.ndjson"), 7, 200_000);
-    // Somebody else has most of the disk: 60 of its 64 MiB.
+    // Another program has most of the disk: 60 of its 64 MiB.
     fs::write(disk.path("theirs"), vec![0; 60 << 20]).unwrap();
     let lake = disk.path("lake");
     let cli = world

@@ -199,7 +199,7 @@ async fn a_stream_that_may_drop_unread_events_is_refused_and_says_how_to_mend_it
     check(&run(&cli).await, &says);
     assert!(!world.path("lake").exists() || holes(&world.path("lake")) == 0);
 
-    // Whoever accepts the risk is told again at each start, and of the loss when it is one.
+    // An operator who accepts the risk is told again at each start, and of the loss when it is one.
     let brave = cli.with("TOLLGATE_SOURCE_ACCEPT", "discard_old");
     send(&world, 1..=3).await;
     let ran = run(&brave).await;
@@ -278,7 +278,7 @@ async fn a_server_that_goes_away_is_waited_for_and_nothing_is_lost_or_counted_tw
     }
     let ran = shard.terminate().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    // Each time that the connection went and that nobody answered, whatever it tried in between.
+    // Each time that the connection went and that no server answered, whatever it tried in between.
     let stops = said(&ran.stderr, "");
     assert!((2..=6).contains(&stops), "{stops}: {ran:#?}");
     assert_eq!(totals(&cli).await, [21, 6]);
@@ -311,7 +311,7 @@ async fn a_server_that_moved_is_found_where_the_configuration_says() {
     let mut shard = cli.start(&["run"]);
     shard.logged("flush committed", 1).await;
     world.kill_server().await;
-    // Any other port; the old one may be somebody else's by now.
+    // Any other port; another process may have the old one by now.
     world.start_server(None).await;
     send(&world, 3..=4).await;
     let ran = shard.terminate().await;

@@ -1,4 +1,4 @@
-//! Somebody who asks a process for its live values at random moments, and knows what they must be.
+//! A reader that asks a process for its live values at random moments, and knows what they must be.
 
 use super::{
     Fact, Lake, Log, MINUTE_US, Random, Reading, START_US, Setup, StreamEnd, expected, measured,

@@ -383,7 +383,7 @@ fn session_end(aggregate: &Aggregate, gap_us: i64) -> PlanResult<(Aggregate, Mea
     with_hidden(aggregate, max(end), WINDOW_END)
 }
 
-/// Adds an aggregate that nobody selected.
+/// Adds an aggregate that the query did not select.
 fn with_hidden(
     aggregate: &Aggregate,
     hidden: Expr,
@@ -398,7 +398,7 @@ fn with_hidden(
     let column = Column::from(aggregate.schema.qualified_field(column));
     let measure = Measure {
         name: name.to_owned(),
-        // Nobody selected it.
+        // The query did not select it.
         item: usize::MAX,
         aggregates: BTreeSet::from([place]),
         plain: true,

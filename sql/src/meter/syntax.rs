@@ -100,7 +100,7 @@ fn refused_at(at: Location, definition: &MeterDefinition, problem: &str, hint: &
     }
 }
 
-/// Where something is in a query, line and column from 1; `(0, 0)` when nobody knows.
+/// Where something is in a query, line and column from 1; `(0, 0)` when the place is unknown.
 pub(super) type Place = (u64, u64);
 
 /// Where a query begins: its text has nothing before it.

@@ -81,7 +81,7 @@ impl Meter {
         Err(refused(new, &problem, START, hint))
     }
 
-    /// The events of each version that has any. Those before the first version are nobody's.
+    /// The events of each version that has any. Events before the first version belong to no version.
     pub(super) fn by_version(
         &self,
         events: &RecordBatch,

@@ -304,7 +304,7 @@ impl<'a> Cursor<'a> {
         self.error(at, format!("cannot be read: {message}"), hint)
     }
 
-    /// The dialect reads `/*! text */` as SQL. Whoever writes it means a comment.
+    /// The dialect reads `/*! text */` as SQL. Its author means a comment.
     fn refuse_executable_comments(&self) -> Result<()> {
         if !self.file.text.contains("/*!") {
             return Ok(());

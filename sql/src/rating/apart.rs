@@ -147,7 +147,7 @@ fn is_of_customers(scan: &TableScan) -> bool {
 /// Whose rows the rows of a step are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rows {
-    /// Nobody's: of rate tables and constants.
+    /// Rows of no customer: of rate tables and constants.
     Common,
     /// Each of one customer's, whom these columns name.
     Of(BTreeSet<usize>),

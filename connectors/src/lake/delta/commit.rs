@@ -42,7 +42,7 @@ impl DeltaTable {
             self.check_not_vacuumed(change)?;
             let version = self.version + 1;
             if self.log.create(version, bytes.clone()).await? == Written::Created {
-                // Whoever was suspended just here may have created a version that was cleaned up before.
+                // A writer that was suspended just here may have created a version that was cleaned up before.
                 self.check_base().await?;
                 self.apply(ours(version, attempt, change));
                 return Ok(version);
@@ -105,7 +105,7 @@ impl DeltaTable {
     }
 
     /// Goes on from the newest version, because the log of the one we stand on was cleaned up while
-    /// this table had nothing to commit. Nobody may have moved the attempt's marks; and it must be one
+    /// this table had nothing to commit. No other writer may have moved the attempt's marks; and it must be one
     /// that was never tried, as whether another one landed can no longer be found out, and that
     /// replaces nothing, as those files may be gone.
     async fn catch_up(&mut self, attempt: &Attempt, change: &Change<'_>) -> Result<()> {
@@ -132,7 +132,7 @@ impl DeltaTable {
     }
 
     /// A file that waited too long for its commit may be deleted already. Every vacuum first commits
-    /// how far it goes, so nobody can miss it.
+    /// how far it goes, so no writer can miss it.
     fn check_not_vacuumed(&self, change: &Change<'_>) -> Result<()> {
         let vacuumed = self.mark(VACUUMED).unwrap_or(i64::MIN);
         match change.added().iter().find(|f| f.modified_ms < vacuumed) {

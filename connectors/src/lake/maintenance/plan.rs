@@ -156,7 +156,7 @@ fn packed(run: &[Arc<StagedFile>], file_bytes: u64) -> Vec<Vec<Arc<StagedFile>>>
 }
 
 /// Data files that no version since `before_ms` holds: removed earlier, or uploaded earlier and
-/// never committed. Files that are not named like ours are somebody else's.
+/// never committed. Files that are not named like ours are another program's.
 fn vacuum(seen: &Seen, before_ms: i64) -> Vec<Stored> {
     let live: BTreeSet<&str> = seen.files.iter().map(|file| file.path.as_str()).collect();
     let is_left = |file: &&Stored| {

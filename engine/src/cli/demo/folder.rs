@@ -98,7 +98,7 @@ impl Folder {
         let file = self.configuration();
         let failed = |source| file_error(&file, "writing the demo's configuration", source);
         fs::write(&file, configuration(url)).map_err(failed)?;
-        // Without variables: a TOLLGATE_LAKE_URL in the environment is somebody's real lake.
+        // Without variables: a TOLLGATE_LAKE_URL in the environment is a real lake.
         Settings::load(&file, std::iter::empty())
     }
 

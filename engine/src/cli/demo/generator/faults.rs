@@ -84,7 +84,7 @@ impl Fault {
     }
 }
 
-/// An event that is sound, of a type that nobody defined.
+/// An event that is sound, of a type that is not defined.
 pub(super) fn unknown_event(id: u128, subject: &str, time: &str) -> String {
     format!(
         r#"{{"specversion":"1.0","id":"{id:032x}","source":"demo","type":"image.generation","subject":"{subject}","time":"{time}","data":{{"images":4,"size":"1024x1024"}}}}"#

@@ -2,7 +2,7 @@
 
 use super::{super::random::Random, HOUR_US, MonthSettings};
 
-/// An hour's share of a day's usage, UTC: nobody sleeps everywhere, but most customers do.
+/// An hour's share of a day's usage, UTC: usage never stops, but most customers sleep at night.
 const HOUR_WEIGHTS: [u64; 24] = [
     30, 25, 22, 20, 20, 24, 34, 48, 66, 80, 88, 92, 90, 94, 100, 98, 96, 90, 82, 74, 64, 54, 44, 36,
 ];

@@ -10,7 +10,7 @@
 //! waits until the last one is committed. Any error drops the shard and its memory; starting again
 //! rebuilds everything from the lake.
 //!
-//! Between two batches the loop answers [`Live`]'s questions with a copy of what it holds.
+//! Between two batches the loop answers [`crate::live::Live`]'s questions with a copy of what it holds.
 
 mod begin;
 mod checks;

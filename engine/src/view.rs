@@ -4,7 +4,7 @@
 //! events that the pinned `events` has too. What the panes do not cover is metered again from
 //! `events`, by the code that meters live. Each event is in a view exactly once.
 //!
-//! A [live view](crate::shard::Live) has the open windows of a running shard instead, and its rows that
+//! A [live view](crate::live::Live) has the open windows of a running shard instead, and its rows that
 //! are not committed yet.
 
 mod asked;

@@ -6,7 +6,7 @@
 //!   digits, are refused (see [`arithmetic`]);
 //! * the aggregates are those of [`crate::aggregates`].
 //!
-//! What a FILTER or a CASE leaves out is not evaluated ([`filters`]).
+//! What a FILTER or a CASE leaves out is not evaluated (`filters`).
 
 use crate::{aggregates, functions, parser::Sql};
 use datafusion::{

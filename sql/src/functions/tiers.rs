@@ -40,7 +40,7 @@ impl Tiers {
     /// Checks that the tiers follow each other.
     ///
     /// # Errors
-    /// [`TierError`] names the first tier that does not fit.
+    /// `TierError` names the first tier that does not fit.
     pub fn new(tiers: Vec<Tier>) -> Result<Self, TierError> {
         if tiers.is_empty() {
             return Err(TierError::Empty);
@@ -71,7 +71,7 @@ impl Tiers {
     /// The tier that holds this quantity: the first whose `up_to` is not below it.
     ///
     /// # Errors
-    /// [`TierError::Above`] when the last tier has a limit below it.
+    /// `TierError::Above` when the last tier has a limit below it.
     pub fn holding(&self, quantity: Exact) -> Result<&Tier, TierError> {
         let holds = |tier: &&Tier| tier.up_to.is_none_or(|up_to| quantity <= up_to);
         let last = self.0.last().and_then(|tier| tier.up_to);

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 /// number, unit and lateness do not count, because they change no number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fingerprint {
-    /// By [`Fingerprint::RULE`]: over the pieces of the query that [`canonical`] finds.
+    /// By [`Fingerprint::RULE`]: over the pieces of the query that `canonical` finds.
     pub value: u64,
     /// By the rule that tables without a rule were written with: over tokens as sqlparser prints them.
     pub by_rule_1: u64,

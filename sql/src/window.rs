@@ -44,7 +44,7 @@ impl Windowing {
     /// ends there or before. `EventTime::MIN` when the watermark has not moved yet.
     ///
     /// ```
-    /// # use crate::window::{EventTime, Windowing};
+    /// # use tollgate_sql::window::{EventTime, Windowing};
     /// let hourly = Windowing { width_us: 60, lateness_us: 10 };
     /// assert_eq!(hourly.closed_end(EventTime(129)), EventTime(60));
     /// assert_eq!(hourly.closed_end(EventTime(130)), EventTime(120));
@@ -82,7 +82,7 @@ pub fn start_of(time_us: i64, width_us: i64) -> Option<i64> {
 /// a boundary belongs to the later window. `width_us` is in microseconds and above zero.
 ///
 /// ```
-/// # use crate::window::{EventTime, window_start};
+/// # use tollgate_sql::window::{EventTime, window_start};
 /// assert_eq!(window_start(EventTime(59), 60), EventTime(0));
 /// assert_eq!(window_start(EventTime(60), 60), EventTime(60));
 /// assert_eq!(window_start(EventTime(-1), 60), EventTime(-60));

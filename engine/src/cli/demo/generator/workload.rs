@@ -103,7 +103,7 @@ impl AddAssign for Totals {
 /// 5 s out of order, and 0.1 % are five minutes late.
 ///
 /// ```
-/// use crate::cli::demo::generator::{Load, Workload};
+/// use tollgate::cli::demo::generator::{Load, Workload};
 ///
 /// let mut workload = Workload::new(Load { seed: 1, events: 1_000, start_us: 0, events_per_second: 10 });
 /// let mut payload = Vec::new();

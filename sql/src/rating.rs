@@ -173,6 +173,12 @@ pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<R
         columns.read(price, batch, &mut rated)?;
     }
     quantity::check(context, price, &plan, &mut rated).await?;
+    if !rated.in_error.is_empty() && !apart::is_by_customer(&plan) {
+        // What others pay may be made of that customer's usage, as in a share of the whole.
+        rated.settle();
+        rated.charges.clear();
+        return rated.whole().map(|_| Rated::default());
+    }
     rated.settle();
     Ok(rated)
 }

@@ -154,7 +154,7 @@ enum Rows {
 }
 
 /// Whether every row of the answer is made of the rows of the customer that it names.
-fn is_by_customer(plan: &LogicalPlan) -> bool {
+pub(super) fn is_by_customer(plan: &LogicalPlan) -> bool {
     let customer = plan.schema().index_of_column_by_name(None, CUSTOMER);
     match (rows_of(plan), customer) {
         (Some(Rows::Of(columns)), Some(customer)) => columns.contains(&customer),

@@ -98,6 +98,20 @@ async fn a_price_that_compares_customers_fails_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_price_that_compares_customers_fails_as_a_whole_where_one_has_no_amount() {
+    // Without `free`, the others would be compared with a smaller whole.
+    let shares = "SELECT m.customer, m.n * r.rate AS quantity, CASE WHEN SUM(m.n) OVER () > 10 THEN m.n * r.rate END AS amount
+                  FROM m LEFT JOIN rates r ON r.model = m.model WHERE m.customer IN ('cargo', 'free', 'zeta')";
+    let failed = rated(shares).await.unwrap_err().to_string();
+    assert!(failed.contains("`free`"), "{failed}");
+    let alone = "SELECT m.customer, m.n * r.rate AS amount
+                 FROM m LEFT JOIN rates r ON r.model = m.model WHERE m.customer IN ('cargo', 'free', 'zeta')";
+    let (charges, in_error) = rated(alone).await.unwrap();
+    assert_eq!(charges, ["cargo 10", "zeta 3.5"]);
+    assert_eq!(in_error.len(), 1);
+}
+
+#[tokio::test]
 async fn a_customer_without_a_rate_is_in_error_alone() {
     let query = "SELECT m.customer, m.model, SUM(m.n * r.rate) AS amount FROM m LEFT JOIN rates r ON r.model = m.model
                  WHERE m.customer <> 'big' GROUP BY m.customer, m.model";

@@ -71,6 +71,8 @@ struct Listed {
     checkpoints: BTreeMap<Version, Vec<ObjectMeta>>,
     /// When each entry was written, in milliseconds since the Unix epoch.
     entries: BTreeMap<Version, i64>,
+    /// Whether any file is of a checkpoint, whole or not, in whatever form.
+    has_checkpoint_files: bool,
 }
 
 impl Listed {
@@ -81,6 +83,7 @@ impl Listed {
             Some((log_version(&name(file))?, modified_ms))
         });
         Listed {
+            has_checkpoint_files: files.iter().any(|file| name(file).contains(".checkpoint.")),
             entries: entries.collect(),
             checkpoints: whole_checkpoints(files.into_iter().map(|file| (name(&file), file))),
         }

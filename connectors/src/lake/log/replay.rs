@@ -22,6 +22,12 @@ impl Log {
         let newest = listed.entries.keys().next_back().copied();
         let newest = newest.max(checkpoint.map(|(version, _)| version));
         let Some(target) = version.or(newest) else {
+            if hint.is_some() || listed.has_checkpoint_files {
+                // Half of a copy: a new table in its place would count everything again.
+                let problem =
+                    "it has files of a checkpoint and no version that is whole; restore it";
+                return Err(self.failed("reading the log", problem));
+            }
             return Ok(None);
         };
         let mut state = State {

@@ -267,6 +267,21 @@ async fn only_a_whole_checkpoint_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn half_of_a_log_is_not_taken_for_no_table() {
+    let problem = "it has files of a checkpoint and no version that is whole; restore it";
+    let written = log_of(&history()).await;
+    let last = Version::try_from(history().len() - 1).unwrap();
+    written.checkpoint(last).await;
+    let whole = format!("{last:020}.checkpoint.parquet");
+    let half = format!("{last:020}.checkpoint.0000000001.0000000002.parquet");
+    written.rename(&whole, &half);
+    written.remove_entries(0..u32::try_from(history().len()).unwrap());
+    assert!(written.error(None).await.contains(problem));
+    let nothing = log_of(&[]).await;
+    assert!(nothing.log.replay(None).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_with_a_hole_is_not_read() {
     let written = log_of(&history()).await;
     let missing =

@@ -113,12 +113,10 @@ fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Ve
 /// Rows whose texts a terminal can show: what publishers chose is escaped where it is no text.
 fn shown(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let options = FormatOptions::default();
-    let schema = batch.schema();
-    let parts = schema.fields().iter().zip(batch.columns());
-    let parts = parts.map(|(field, column)| {
+    with_texts(batch, |column| {
         let kind = column.data_type();
         if !(kind.is_string() || kind.is_nested()) {
-            return Ok((Arc::clone(field), Arc::clone(column)));
+            return Ok(None);
         }
         let texts = ArrayFormatter::try_new(column, &options)?;
         let text = |row: usize| {
@@ -127,26 +125,33 @@ fn shown(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
                 .then(|| printable(&texts.value(row).to_string()))
         };
         let texts: StringArray = (0..column.len()).map(text).collect();
-        let field = Field::new(field.name(), DataType::Utf8, true);
-        Ok((Arc::new(field), Arc::new(texts) as ArrayRef))
-    });
-    let (fields, columns): (Vec<FieldRef>, Vec<ArrayRef>) = parts
-        .collect::<Result<Vec<_>, ArrowError>>()?
-        .into_iter()
-        .unzip();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        Ok(Some(Arc::new(texts)))
+    })
 }
 
 /// Rows whose lists and structs are JSON text, since CSV has no such thing.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    with_texts(batch, |column| {
+        let is_nested = column.data_type().is_nested();
+        is_nested.then(|| json_texts(column)).transpose()
+    })
+}
+
+/// Rows with text in the place of the columns for which `texts` has any.
+fn with_texts(
+    batch: &RecordBatch,
+    texts: impl Fn(&ArrayRef) -> Result<Option<ArrayRef>, ArrowError>,
+) -> Result<RecordBatch, ArrowError> {
     let schema = batch.schema();
     let parts = schema.fields().iter().zip(batch.columns());
-    let parts = parts.map(|(field, column)| match column.data_type().is_nested() {
-        true => {
-            let field = Field::new(field.name(), DataType::Utf8, true);
-            Ok((Arc::new(field), json_texts(column)?))
-        }
-        false => Ok((Arc::clone(field), Arc::clone(column))),
+    let parts = parts.map(|(field, column)| {
+        Ok(match texts(column)? {
+            Some(texts) => (
+                Arc::new(Field::new(field.name(), DataType::Utf8, true)),
+                texts,
+            ),
+            None => (Arc::clone(field), Arc::clone(column)),
+        })
     });
     let (fields, columns): (Vec<FieldRef>, Vec<ArrayRef>) = parts
         .collect::<Result<Vec<_>, ArrowError>>()?

@@ -76,7 +76,13 @@ struct Listed {
 }
 
 impl Listed {
-    fn new(files: Vec<ObjectMeta>) -> Self {
+    /// Folders below the log's own, of sidecars and staged commits, hold no version.
+    fn new(mut files: Vec<ObjectMeta>) -> Self {
+        let folder = Path::from(FOLDER);
+        files.retain(|file| {
+            let below = file.location.prefix_match(&folder);
+            below.is_some_and(|parts| parts.count() == 1)
+        });
         let name = |file: &ObjectMeta| file.location.filename().unwrap_or_default().to_owned();
         let entries = files.iter().filter_map(|file| {
             let modified_ms = file.last_modified.timestamp_millis();

@@ -6,7 +6,7 @@
 
 use crate::lake::StagedFile;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -58,10 +58,11 @@ pub(crate) struct Metadata {
     pub(crate) format: Format,
     /// The columns, as JSON.
     pub(crate) schema_string: String,
+    #[serde(default, deserialize_with = "or_empty")]
     pub(crate) partition_columns: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) created_time: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "set")]
     pub(crate) configuration: BTreeMap<String, String>,
 }
 
@@ -69,7 +70,7 @@ pub(crate) struct Metadata {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Format {
     pub(crate) provider: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "set")]
     pub(crate) options: BTreeMap<String, String>,
 }
 
@@ -98,6 +99,7 @@ pub(crate) struct Txn {
 pub(crate) struct Add {
     #[serde(with = "uri")]
     pub(crate) path: String,
+    #[serde(default, deserialize_with = "or_empty")]
     pub(crate) partition_values: Values,
     pub(crate) size: i64,
     pub(crate) modification_time: i64,
@@ -117,9 +119,18 @@ impl Add {
         if self.deletion_vector.is_some() {
             return Some(format!("rows of its file {path} are deleted by a vector"));
         }
-        let outside = path.starts_with('/') || path.contains("://");
+        let outside =
+            path.starts_with('/') || has_scheme(path) || path.split('/').any(|part| part == "..");
         outside.then(|| format!("its file {path} is not in its folder"))
     }
+}
+
+/// Whether text is a URI that says where it begins, such as `s3://…` and `file:/…`.
+fn has_scheme(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    text.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(plain)
+    })
 }
 
 impl From<Add> for StagedFile {
@@ -211,6 +222,20 @@ pub(crate) fn to_bytes(lines: &[Line]) -> serde_json::Result<Bytes> {
         .map(serde_json::to_string)
         .collect::<Result<_, _>>()?;
     Ok(lines.join("\n").into())
+}
+
+/// A list or map, which other tools write as NULL when it is empty.
+fn or_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The settings that have a value.
+fn set<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let values: Values = or_empty(deserializer)?;
+    let set = values.into_iter();
+    Ok(set.filter_map(|(key, value)| Some((key, value?))).collect())
 }
 
 /// Paths are relative URIs in the log, and plain text in memory.
@@ -305,13 +330,72 @@ mod tests {
                 add("s3://other/a.parquet", ""),
                 "its file s3://other/a.parquet is not in its folder",
             ),
-            (
-                add("/a.parquet", ""),
-                "its file /a.parquet is not in its folder",
-            ),
         ];
         for (add, problem) in cases {
             assert_eq!(add.problem().as_deref(), Some(problem));
         }
+        for (written, path) in [
+            ("/a.parquet", "/a.parquet"),
+            ("%2Fa.parquet", "/a.parquet"),
+            ("//host/a.parquet", "//host/a.parquet"),
+            ("file:/a.parquet", "file:/a.parquet"),
+            ("file:///a.parquet", "file:///a.parquet"),
+            ("file%3A/a.parquet", "file:/a.parquet"),
+            ("FILE:a.parquet", "FILE:a.parquet"),
+            ("s3:other/a.parquet", "s3:other/a.parquet"),
+            ("s3a://other/a.parquet", "s3a://other/a.parquet"),
+            ("abfss%3a//c@h/a.parquet", "abfss://c@h/a.parquet"),
+            ("git+ssh.x-1:a", "git+ssh.x-1:a"),
+            ("../a.parquet", "../a.parquet"),
+            ("day=1/..%2F..%2Fa.parquet", "day=1/../../a.parquet"),
+            ("day=1/%2e%2e/a.parquet", "day=1/../a.parquet"),
+        ] {
+            let expected = format!("its file {path} is not in its folder");
+            assert_eq!(add(written, "").problem(), Some(expected), "{written}");
+        }
+        for inside in [
+            "at=2026-07-31 00%3A00%3A00/a.parquet",
+            "at=2026-07-31 00:00:00/a.parquet",
+            "1:a.parquet",
+            "a..b/c.parquet",
+            "day=1/s3:a.parquet",
+        ] {
+            assert_eq!(add(inside, "").problem(), None, "{inside}");
+        }
+    }
+
+    #[test]
+    fn a_list_or_map_that_is_null_is_empty() {
+        let metadata = |configuration: &str, options: &str, partition: &str| {
+            let line = format!(
+                r#"{{"metaData":{{"id":"a","name":null,"description":null,"format":{{"provider":"parquet","options":{options}}},"schemaString":"{{}}","partitionColumns":{partition},"createdTime":null,"configuration":{configuration}}}}}"#
+            );
+            let line = parse(line.as_bytes()).unwrap().remove(0);
+            line.meta_data.unwrap()
+        };
+        let read = metadata("null", "null", "null");
+        assert_eq!(read.configuration, BTreeMap::new());
+        assert_eq!(read.format.options, BTreeMap::new());
+        assert_eq!(read.partition_columns, Vec::<String>::new());
+        // A setting without a value is not set.
+        let read = metadata(
+            r#"{"a":null,"b":"c"}"#,
+            r#"{"d":null,"e":""}"#,
+            r#"["day"]"#,
+        );
+        let text = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        assert_eq!(read.configuration, text("b", "c"));
+        assert_eq!(read.format.options, text("e", ""));
+        assert_eq!(read.partition_columns, ["day"]);
+
+        let lines = br#"{"add":{"path":"a","partitionValues":null,"size":1,"modificationTime":2,"dataChange":false,"stats":null,"tags":null}}
+            {"remove":{"path":"a","dataChange":false,"deletionTimestamp":null,"extendedFileMetadata":null,"partitionValues":null,"size":null,"tags":null}}
+            {"txn":{"appId":"a","version":1,"lastUpdated":null}}"#;
+        let lines = parse(lines).unwrap();
+        let add = lines[0].add.as_ref().unwrap();
+        assert_eq!((add.partition_values.len(), add.tags.as_ref()), (0, None));
+        let remove = lines[1].remove.as_ref().unwrap();
+        assert_eq!(remove.partition_values, None);
+        assert_eq!(lines[2].txn.as_ref().unwrap().last_updated, None);
     }
 }

@@ -6,6 +6,7 @@ use crate::lake::{
     load::{load, write_checkpoint},
     log::{Log, State},
 };
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::{fs, path::PathBuf};
 
 /// A log with these entries, each one text of lines.
@@ -266,6 +267,89 @@ async fn only_a_whole_checkpoint_is_read() {
     }
 }
 
+/// Later forms of the protocol keep sidecars and staged commits in folders of the log, and people keep copies.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_files_of_the_logs_own_folder_are_its_versions() {
+    let written = log_of(&history()).await;
+    let expected = said(&written.state(None).await);
+    written.checkpoint(2).await;
+    let classic = format!("{:020}.checkpoint.parquet", 2);
+    let checkpoint = fs::read(written.path.join(&classic)).unwrap();
+    for folder in ["_sidecars", "_staged_commits", "1/2"] {
+        let folder = written.path.join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        for version in [4, 7] {
+            let entry = folder.join(format!("{version:020}.json"));
+            fs::write(entry, mark("s/seq", 100)).unwrap();
+        }
+        let later = format!("{:020}.checkpoint.parquet", 9);
+        fs::write(folder.join(later), &checkpoint).unwrap();
+    }
+    let state = written.state(None).await;
+    assert_eq!((state.version, state.checkpoint), (3, Some(2)));
+    assert_eq!(said(&state), expected);
+    // A copy of all that there was is no half of a log.
+    fs::remove_file(written.path.join(classic)).unwrap();
+    fs::remove_file(written.path.join("_last_checkpoint")).unwrap();
+    written.remove_entries(0..4);
+    assert!(written.log.replay(None).await.unwrap().is_none());
+}
+
+/// The field without what says that it is never NULL; the keys of a map are never NULL.
+fn nullable(field: &Field) -> Field {
+    let data_type = match field.data_type() {
+        DataType::Struct(fields) => {
+            DataType::Struct(fields.iter().map(|field| nullable(field)).collect())
+        }
+        other => other.clone(),
+    };
+    Field::new(field.name(), data_type, true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_maps_are_null_in_checkpoints_of_others() {
+    let written = log_of(&history()).await;
+    written.checkpoint(3).await;
+    let path = written.path.join(format!("{:020}.checkpoint.parquet", 3));
+    let ours = bytes::Bytes::from(fs::read(&path).unwrap());
+    let ours = ParquetRecordBatchReaderBuilder::try_new(ours).unwrap();
+    let fields = ours.schema().fields().iter().map(|field| nullable(field));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let rows = [
+        json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
+        json!({"metaData": {"id": "a-table", "format": {"provider": "parquet", "options": null},
+            "schemaString": "{\"type\":\"struct\",\"fields\":[]}", "partitionColumns": null,
+            "configuration": null}}),
+        json!({"txn": {"appId": "s/seq", "version": 2, "lastUpdated": null}}),
+        json!({"add": {"path": "a.parquet", "partitionValues": null, "size": 1,
+            "modificationTime": 7, "dataChange": false, "stats": null, "tags": null}}),
+        json!({"remove": {"path": "b.parquet", "dataChange": false, "deletionTimestamp": 9,
+            "partitionValues": null, "tags": null}}),
+    ];
+    let mut decoder = arrow::json::ReaderBuilder::new(Arc::clone(&schema))
+        .build_decoder()
+        .unwrap();
+    decoder.serialize(&rows).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, schema, None).unwrap();
+    writer.write(&decoder.flush().unwrap().unwrap()).unwrap();
+    writer.close().unwrap();
+    fs::write(&path, bytes).unwrap();
+    let state = written.state(None).await;
+    assert_eq!(
+        said(&state),
+        (
+            owned(&[("s/seq", 2)]),
+            owned(&[("a.parquet", 1)]),
+            owned(&[("b.parquet", Some(9))])
+        )
+    );
+    assert_eq!(state.files["a.parquet"].partition_values, BTreeMap::new());
+    let loaded = load(&written.log, None).await.unwrap().unwrap();
+    assert!(loaded.stored.partition.is_empty());
+    assert!(loaded.stored.configuration.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn half_of_a_log_is_not_taken_for_no_table() {
     let problem = "it has files of a checkpoint and no version that is whole; restore it";
@@ -340,6 +424,18 @@ async fn whatever_needs_more_than_plain_delta_is_refused() {
         (
             add("s3://other/a.parquet", 1),
             "its file s3://other/a.parquet is not in its folder",
+        ),
+        (
+            add("file:/other/a.parquet", 1),
+            "its file file:/other/a.parquet is not in its folder",
+        ),
+        (
+            add("file%3A/other/a.parquet", 1),
+            "its file file:/other/a.parquet is not in its folder",
+        ),
+        (
+            add("day=1/%2E%2E/%2E%2E/a.parquet", 1),
+            "its file day=1/../../a.parquet is not in its folder",
         ),
     ];
     for (entry, problem) in cases {

@@ -2,7 +2,8 @@
 //! had stored in time, and a window that was closed by then never counts more in time: nothing but late usage can be added.
 
 use super::{
-    Fact, Lake, Log, Reading, Setup, StreamEnd, expected, in_time, measured, newest, readings,
+    Fact, Lake, Log, Reading, Setup, StreamEnd, expected, in_time, measured, newest, position,
+    readings,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,22 +13,19 @@ use tollgate::{
     standing::{Standing, Standings},
     view::View,
 };
-use tollgate_connectors::Table;
+use tollgate_connectors::{Table, memory::MemoryTable};
 use tollgate_sql::{definitions::LatePolicy, period::Period};
 
-/// A view of the lake as it is, and whether the billing period is over by it.
-pub(crate) async fn ask(setup: &Setup, lake: &Lake) -> (View, bool) {
+/// A view of the lake as it is, whether the billing period is over by it, and the `events` that it is of. What wakes up
+/// meanwhile may commit more.
+pub(crate) async fn ask(setup: &Setup, lake: &Lake) -> (View, bool, MemoryTable) {
+    let events = newest(&lake.events);
     let boxed = |table| Some(Box::new(table) as Box<dyn Table>);
     let panes = lake.panes.iter().map(|table| boxed(newest(table)));
     let panes = panes.collect();
-    let view = View::of(
-        Arc::clone(&setup.catalog),
-        boxed(newest(&lake.events)),
-        panes,
-    )
-    .unwrap();
+    let view = View::of(Arc::clone(&setup.catalog), boxed(events.clone()), panes).unwrap();
     let is_over = view.unfinished_shard(&period()).await.unwrap().is_none();
-    (view, is_over)
+    (view, is_over, events)
 }
 
 fn period() -> Period {
@@ -82,16 +80,15 @@ pub(crate) async fn check(
     logs: &[Log],
     (at, closings): (usize, &[StreamEnd]),
 ) -> Option<Final> {
-    let (view, is_over) = ask(setup, lake).await;
+    let (view, is_over, events) = ask(setup, lake).await;
     if !is_over {
         return None;
     }
     let period = period();
-    let events = newest(&lake.events);
     let meters = setup.catalog.meters.iter();
     let lateness_us = meters.map(|meter| meter.definition().lateness_us).max();
     let stored_in_time_us = period.end_us + lateness_us.unwrap();
-    let mut read = readings(logs, lake);
+    let mut read = readings(logs, &events);
     read[at].ends = closings;
     let over = Final(windows_in_time(setup, &read));
     let standings = Standings::of(&events);
@@ -99,7 +96,7 @@ pub(crate) async fn check(
     let begun = |log: &&Log| standings.shards().any(|shard| shard == log.shard);
     for log in logs.iter().filter(begun) {
         let is_live = standings.standing(log.shard) == Standing::Live;
-        let until = lake.position(log.shard).sequence.0;
+        let until = position(&events, log.shard).sequence.0;
         let missing = log.sent.iter().find(|fact| {
             is_live
                 && !log.jumps_back

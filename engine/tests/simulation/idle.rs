@@ -103,7 +103,7 @@ fn a_stream_that_is_never_quiet_says_by_its_messages_how_far_it_is_read() {
                 Some(caught_up),
                 "{read_to_minute}"
             );
-            let (_, over) = finality::ask(&setup, &lake).await;
+            let (_, over, _) = finality::ask(&setup, &lake).await;
             assert_eq!(over, is_over, "{read_to_minute}");
         }
     });
@@ -127,7 +127,7 @@ fn a_period_with_an_open_window_is_not_over_though_the_stream_is_read_beyond_it(
             let stored_us = stored_minute * MINUTE_US;
             lake.streams[SHARD].append(message(sequence, event_us, stored_us));
             read_to(&lake, &setup, sequence).await;
-            let (_, over) = finality::ask(&setup, &lake).await;
+            let (_, over, _) = finality::ask(&setup, &lake).await;
             assert_eq!(over, is_over, "{sequence}");
         }
     });

@@ -2,7 +2,7 @@
 
 use super::{
     Fact, Lake, Log, MINUTE_US, Random, Reading, START_US, Setup, StreamEnd, expected, measured,
-    readings,
+    newest, readings,
 };
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -94,7 +94,7 @@ impl<'a> Asker<'a> {
     }
 
     fn counted_until(&self, cut: u64) -> Vec<Fact> {
-        let before = readings(&self.logs[..self.at], self.lake);
+        let before = readings(&self.logs[..self.at], &newest(&self.lake.events));
         let known = before.iter().flat_map(|reading| &reading.counted);
         let known = known.map(|fact| fact.id).collect();
         self.logs[self.at].counted(&known, cut)

@@ -274,12 +274,12 @@ struct Reading<'a> {
     ends: &'a [StreamEnd],
 }
 
-/// What a naive reading of all logs counts, each as far as the lake says that it was read.
-fn readings<'a>(logs: &'a [Log], lake: &Lake) -> Vec<Reading<'a>> {
+/// What a naive reading of all logs counts, each as far as `events` says that it was read.
+fn readings<'a>(logs: &'a [Log], events: &MemoryTable) -> Vec<Reading<'a>> {
     let mut known = BTreeSet::new();
     let mut readings = Vec::new();
     for log in logs {
-        let counted = log.counted(&known, lake.position(log.shard).sequence.0);
+        let counted = log.counted(&known, position(events, log.shard).sequence.0);
         known.extend(counted.iter().map(|fact| fact.id));
         readings.push(Reading {
             counted,
@@ -469,7 +469,7 @@ impl Lake {
 
     /// The newest position of a shard.
     fn position(&self, shard: &str) -> Position {
-        Position::load(&newest(&self.events), &Marks::of(shard)).unwrap()
+        position(&newest(&self.events), shard)
     }
 
     /// True when a shard was ever begun.
@@ -506,6 +506,11 @@ impl Lake {
             clock: Arc::new(ManualClock::at(now_us)),
         }
     }
+}
+
+/// A shard's position by the `events` at hand.
+fn position(events: &MemoryTable, shard: &str) -> Position {
+    Position::load(events, &Marks::of(shard)).unwrap()
 }
 
 fn newest(table: &MemoryTable) -> MemoryTable {
@@ -611,7 +616,7 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
             let until = faulty.position(logs[at].shard).sequence.0;
             calmly(&mut random, setup, &calm, &logs, at, until).await;
         }
-        let readings = readings(&logs, &faulty);
+        let readings = readings(&logs, &newest(&faulty.events));
         check_events(&faulty, &logs, &readings);
         check_statuses(&faulty, &calm);
         for over in &finals {

@@ -5,7 +5,11 @@
 
 use crate::{catalog::Catalog, error::Result};
 use std::collections::BTreeMap;
-use tollgate_connectors::{Error::OtherTable, Table, lake::Lake};
+use tollgate_connectors::{
+    Error::OtherTable,
+    Table,
+    lake::{DeltaTable, Lake},
+};
 use tollgate_sql::meter::{Fingerprint, Meter};
 
 /// Every event, counted or not.
@@ -32,6 +36,18 @@ const FINGERPRINT_KEY: &str = "tollgate.fingerprint";
 
 /// Configuration key of a meter's table: the rule of that fingerprint. It is missing beside one of the first rule.
 const FINGERPRINT_RULE_KEY: &str = "tollgate.fingerprint_rule";
+
+/// The column by which the rows of a meter's files stand together: what one subject used is read without the others'.
+const METER_TOGETHER: &str = "subject";
+
+/// Opens a table as it is, to maintain it; `None` when it is not there.
+pub(crate) async fn existing(lake: &Lake, name: &str) -> Result<Option<DeltaTable>> {
+    let table = lake.existing(name).await?;
+    Ok(table.map(|table| match name {
+        EVENTS | INVOICES | LINE_ITEMS => table,
+        _ => table.keeping_together(METER_TOGETHER),
+    }))
+}
 
 /// The column that `events` is partitioned by.
 const EVENTS_PARTITION: &[&str] = &["ingest_day"];
@@ -91,7 +107,7 @@ impl Catalog {
             }
             opened => opened?,
         };
-        Ok(Box::new(table))
+        Ok(Box::new(table.keeping_together(METER_TOGETHER)))
     }
 }
 

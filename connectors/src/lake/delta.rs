@@ -167,6 +167,14 @@ impl DeltaTable {
         Err(log.failed("creating the table", "others kept changing it"))
     }
 
+    /// The same table, in whose files the rows of one value of a column stand together from now on: a query that asks
+    /// for one value reads little. A column that the table does not have, or that is no text, changes nothing.
+    #[must_use]
+    pub fn keeping_together(mut self, column: &str) -> Self {
+        self.encoder = self.encoder.keeping_together(Some(column));
+        self
+    }
+
     /// The table's configuration, as it is stored.
     pub fn configuration(&self) -> &BTreeMap<String, String> {
         &self.configuration
@@ -236,7 +244,8 @@ impl DeltaTable {
     fn adopt(&mut self, loaded: Loaded) -> Result<()> {
         self.check_still_ours(&loaded.stored)?;
         let partition = loaded.stored.partition.first().map(String::as_str);
-        self.encoder = Encoder::new(&loaded.stored.schema, partition);
+        self.encoder = Encoder::new(&loaded.stored.schema, partition)
+            .keeping_together(self.encoder.together());
         self.schema = Arc::new(schema::with_metadata_of(
             &loaded.stored.schema,
             &self.schema,

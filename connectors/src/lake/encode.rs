@@ -1,9 +1,16 @@
 //! Rows to Parquet files, one a day, with the statistics that let a reader skip them.
+//!
+//! A table may keep the rows of one subject together: each row group is sorted by that column, in small pages whose
+//! bounds are in the file. A condition on the column then reads a page or two of each row group. Row groups stay in the
+//! order in which rows came, so that conditions on time leave out whole ones.
 
 use super::{schema::plain, statistics};
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StructArray, new_null_array},
-    compute::{filter_record_batch, max, min},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StructArray, UInt32Array,
+        new_null_array,
+    },
+    compute::{concat_batches, filter_record_batch, max, min, take_record_batch},
     datatypes::{DataType, Date32Type, Field, Fields, Schema, SchemaRef},
     error::ArrowError,
 };
@@ -19,6 +26,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Rows of a row group: small enough that a filter on sequence or time skips most of a large file.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
+/// Rows that are sorted at once take at most about this much memory, whatever a row holds.
+const SORTED_BYTES: usize = 64 << 20;
+/// Rows of a page where rows are kept together: what is read for one value, of each column.
+const PAGE_ROWS: usize = 4 * 1024;
+/// A dictionary is read whole for any page of it.
+const DICTIONARY_BYTES: usize = 64 << 10;
 
 /// A file in memory, ready to upload.
 #[derive(Debug)]
@@ -57,6 +70,8 @@ pub(crate) struct Encoder {
     /// Those that are in the files.
     file: SchemaRef,
     partition: Option<String>,
+    /// The column of text by which each row group is sorted.
+    together: Option<String>,
 }
 
 impl Encoder {
@@ -68,7 +83,21 @@ impl Encoder {
             file: Arc::new(Schema::new(fields.cloned().collect::<Fields>())),
             table: Arc::new(table),
             partition: partition.map(str::to_owned),
+            together: None,
         }
+    }
+
+    /// The same, with the rows of one value of a column kept together. A column that is not there, or is no text, changes
+    /// nothing.
+    pub(crate) fn keeping_together(mut self, column: Option<&str>) -> Self {
+        let field = column.and_then(|column| self.file.field_with_name(column).ok());
+        let text = field.filter(|field| *field.data_type() == DataType::Utf8);
+        self.together = text.map(|field| field.name().clone());
+        self
+    }
+
+    pub(crate) fn together(&self) -> Option<&str> {
+        self.together.as_deref()
     }
 
     /// Sorts rows by day, keeping their order within a day. Batches of a single day are not copied.
@@ -103,7 +132,7 @@ impl Encoder {
     pub(crate) fn begin(&self, day: Option<i32>) -> Result<FileEncoder, EncodeError> {
         // The Arrow schema would only repeat what the Parquet types already say.
         let options = ArrowWriterOptions::new()
-            .with_properties(properties(&self.file)?)
+            .with_properties(properties(&self.file, self.together())?)
             .with_skip_arrow_metadata(true);
         let schema = Arc::clone(&self.file);
         Ok(FileEncoder {
@@ -111,6 +140,10 @@ impl Encoder {
             schema: Arc::clone(&self.file),
             day,
             rows: 0,
+            unsorted: self.together.clone().map(|column| Unsorted {
+                column,
+                ..Unsorted::default()
+            }),
         })
     }
 
@@ -178,16 +211,33 @@ pub(crate) struct FileEncoder {
     schema: SchemaRef,
     day: Option<i32>,
     rows: u64,
+    /// The rows of the next row group, where it is sorted.
+    unsorted: Option<Unsorted>,
 }
 
 impl FileEncoder {
     /// Appends rows that have the file's columns. CPU-bound: keep it off the async threads.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), EncodeError> {
         self.rows += batch.num_rows() as u64;
-        Ok(self.writer.write(batch)?)
+        let Some(unsorted) = &mut self.unsorted else {
+            return Ok(self.writer.write(batch)?);
+        };
+        let mut rest = batch.clone();
+        while rest.num_rows() > 0 {
+            let fits = rest.num_rows().min(ROW_GROUP_ROWS - unsorted.rows);
+            unsorted.push(rest.slice(0, fits))?;
+            rest = rest.slice(fits, rest.num_rows() - fits);
+            if unsorted.is_full() {
+                write_sorted(&mut self.writer, unsorted)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn finish(mut self) -> Result<Encoded, EncodeError> {
+        if let Some(unsorted) = &mut self.unsorted {
+            write_sorted(&mut self.writer, unsorted)?;
+        }
         let metadata = self.writer.finish()?;
         Ok(Encoded {
             day: self.day,
@@ -196,6 +246,59 @@ impl FileEncoder {
             statistics: statistics::of_file(&metadata, &self.schema),
         })
     }
+}
+
+/// Rows that become one row group, sorted by a column.
+#[derive(Debug, Default)]
+struct Unsorted {
+    column: String,
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Unsorted {
+    fn push(&mut self, batch: RecordBatch) -> Result<(), EncodeError> {
+        self.rows += batch.num_rows();
+        // What the rows hold, not what was allocated for them: the same rows always make the same file.
+        for column in batch.columns() {
+            self.bytes += column.to_data().get_slice_memory_size()?;
+        }
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows >= ROW_GROUP_ROWS || self.bytes >= SORTED_BYTES
+    }
+
+    /// The rows, in the order of the column; those of one value stay in their order.
+    fn take(&mut self, schema: &SchemaRef) -> Result<RecordBatch, EncodeError> {
+        let batches = std::mem::take(&mut self.batches);
+        (self.rows, self.bytes) = (0, 0);
+        let rows = concat_batches(schema, &batches)?;
+        let values: &StringArray = rows[self.column.as_str()].as_string();
+        let value = |row: usize| values.is_valid(row).then(|| values.value(row));
+        if (1..values.len()).all(|row| value(row - 1) <= value(row)) {
+            return Ok(rows);
+        }
+        let mut order: Vec<u32> = (0..).take(values.len()).collect();
+        order.sort_by_cached_key(|row| value(*row as usize));
+        Ok(take_record_batch(&rows, &UInt32Array::from(order))?)
+    }
+}
+
+/// Writes what waits to be sorted as one row group.
+fn write_sorted(
+    writer: &mut ArrowWriter<Vec<u8>>,
+    unsorted: &mut Unsorted,
+) -> Result<(), EncodeError> {
+    if let Some(first) = unsorted.batches.first() {
+        let schema = first.schema();
+        writer.write(&unsorted.take(&schema)?)?;
+        writer.flush()?;
+    }
+    Ok(())
 }
 
 /// One column as the table has it: children of structs by name, metadata dropped.
@@ -265,12 +368,22 @@ fn aligned_struct(
     Ok(Arc::new(aligned))
 }
 
-fn properties(schema: &Schema) -> Result<WriterProperties, ParquetError> {
-    let properties = WriterProperties::builder()
+fn properties(schema: &Schema, together: Option<&str>) -> Result<WriterProperties, ParquetError> {
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(concat!("tollgate ", env!("CARGO_PKG_VERSION")).to_owned());
+    if let Some(column) = together {
+        let column = ColumnPath::from(column);
+        properties = properties
+            .set_statistics_enabled(EnabledStatistics::Page)
+            .set_data_page_row_count_limit(PAGE_ROWS)
+            .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+            // Neighbours have the same value, or begin alike.
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BYTE_ARRAY);
+    }
     let rising = schema.fields().iter().filter(|f| is_rising(f));
     let packed = rising.fold(properties, |properties, field| {
         let column = ColumnPath::from(field.name().as_str());

@@ -70,7 +70,7 @@ impl Upkeep {
         clock: &dyn Clock,
         dry_run: bool,
     ) -> Result<Option<Done>> {
-        let Some(mut table) = lake.existing(name).await? else {
+        let Some(mut table) = tables::existing(lake, name).await? else {
             return Ok(None);
         };
         let now_ms = clock.now_us().div_euclid(1_000);

@@ -10,6 +10,7 @@
 mod asked;
 mod guarded;
 mod inside;
+mod keys;
 mod live;
 mod relations;
 mod states;
@@ -32,7 +33,7 @@ use arrow::{
     compute::{concat_batches, filter_record_batch, is_null},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
-use asked::Starts;
+use asked::Asked;
 use datafusion::{
     catalog::TableProvider,
     common::TableReference,
@@ -44,8 +45,10 @@ use datafusion::{
 };
 use guarded::Guarded;
 use inside::Inside;
+use keys::Keys;
 use live::Live;
 use relations::{existing, memory, pinned, provider_or, register};
+use states::Wanted;
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
@@ -267,7 +270,7 @@ impl View {
     /// A session with every relation that `sql` names: `events`, event types, meters with all their
     /// windows (`<meter>` and `<meter>_windows` are the same here), their panes (`<meter>_panes`), rate tables, `invoices`,
     /// `line_items`. Of a meter there may only be the windows that can matter to `sql`, by its conditions on
-    /// `window_start`.
+    /// `window_start`, and the groups, by its conditions on `customer`, `subject` and dimensions.
     pub async fn session(&self, sql: &str) -> Result<SessionContext> {
         let context = session::context();
         let wanted = referenced(&context, sql)?;
@@ -286,15 +289,19 @@ impl View {
             relations.extend(rows.map(|relation| (index, relation)));
         }
         let asked = Box::pin(self.asked(&context, sql, &relations)).await?;
-        for ((index, relation), starts) in relations.iter().zip(asked) {
+        for ((index, relation), asked) in relations.iter().zip(asked) {
             let meter = &self.catalog.meters[*index];
             let starts = match &self.live {
                 // Answers are remembered by time: a time that moves with each question helps no later question.
-                Some(_) => starts.since_midnight(),
-                None => starts,
+                Some(_) => asked.starts.since_midnight(),
+                None => asked.starts,
             };
             let inside = Inside::around(starts, meter);
-            let rows = self.rows_inside(*index, inside.as_ref()).await?;
+            let wanted = Wanted {
+                inside: inside.as_ref(),
+                keys: asked.keys.as_ref(),
+            };
+            let rows = self.rows_of(*index, wanted).await?;
             let rows = match Guarded::of(meter, &rows) {
                 Some(guarded) => guarded as Arc<dyn TableProvider>,
                 None => memory(rows)?,
@@ -304,16 +311,15 @@ impl View {
         Ok(context)
     }
 
-    /// The windows that a statement may read of each of these relations, which are of meters and not registered
-    /// yet.
+    /// What a statement may read of each of these relations, which are of meters and not registered yet.
     async fn asked(
         &self,
         context: &SessionContext,
         sql: &str,
         relations: &[(usize, String)],
-    ) -> Result<Vec<Starts>> {
-        if relations.is_empty() || !sql.to_ascii_lowercase().contains("window_start") {
-            return Ok(vec![Starts::EVER; relations.len()]);
+    ) -> Result<Vec<Asked>> {
+        if relations.is_empty() {
+            return Ok(Vec::new());
         }
         for (index, relation) in relations {
             let schema = self.catalog.meters[*index].pane_schema();
@@ -322,21 +328,21 @@ impl View {
             register(context, relation, memory(nothing)?)?;
         }
         let planned = session::query(context, sql).await.and_then(|frame| {
-            match asked::is_fixed(frame.logical_plan())? {
-                true => frame.into_optimized_plan().map(Some),
-                false => Ok(None),
-            }
+            let (state, plan) = frame.into_parts();
+            let fixed = asked::fixed(plan)?;
+            fixed.map(|plan| state.optimize(&plan)).transpose()
         });
         let mut asked = Vec::with_capacity(relations.len());
-        for (_, relation) in relations {
+        for (index, relation) in relations {
             let reference = TableReference::bare(relation.as_str());
             context
                 .deregister_table(reference)
                 .map_err(query_error("planning the query"))?;
             // What cannot be planned says so when it is run.
             let plan = planned.as_ref().ok().and_then(Option::as_ref);
-            let starts = plan.and_then(|plan| Starts::asked(plan, relation).ok());
-            asked.push(starts.unwrap_or(Starts::EVER));
+            let keys = Keys::of(&self.catalog.meters[*index]);
+            let of_relation = plan.and_then(|plan| Asked::of(plan, relation, &keys).ok());
+            asked.push(of_relation.unwrap_or(Asked::ALL));
         }
         Ok(asked)
     }
@@ -513,15 +519,15 @@ impl View {
         let width_us = self.catalog.meters[index].definition().window_us;
         let inside = period.map(|period| Inside::of(period.start_us, period.end_us, width_us));
         self.check_begun(index, inside.as_ref()).await?;
-        self.rows_inside(index, inside.as_ref()).await
+        self.rows_of(index, Wanted::all(inside.as_ref())).await
     }
 
-    /// A meter's windows inside some time, as [`View::windows`] has them.
-    async fn rows_inside(&self, index: usize, inside: Option<&Inside>) -> Result<Vec<RecordBatch>> {
+    /// Some windows and groups of a meter, as [`View::windows`] has them.
+    async fn rows_of(&self, index: usize, wanted: Wanted<'_>) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
         let rows = match &self.live {
-            Some(live) => self.live_rows(live, index, inside).await?,
-            None => vec![meter.rows(&self.states(index, inside).await?).await?],
+            Some(live) => self.live_rows(live, index, wanted).await?,
+            None => vec![meter.rows(&self.states(index, wanted).await?).await?],
         };
         self.finished(index, &rows).await
     }
@@ -573,12 +579,12 @@ impl View {
         let width_us = meter.definition().window_us;
         let within = Inside::of(period.start_us, period.end_us, width_us);
         self.check_begun(index, Some(&within)).await?;
-        let within = self.states(index, Some(&within)).await?;
+        let within = self.states(index, Wanted::all(Some(&within))).await?;
         let before = match meter.carries() {
             true => {
                 let before = Inside::before(period.start_us, width_us);
                 self.check_begun(index, Some(&before)).await?;
-                self.states(index, Some(&before)).await?
+                self.states(index, Wanted::all(Some(&before))).await?
             }
             false => Vec::new(),
         };

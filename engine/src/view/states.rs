@@ -3,7 +3,7 @@
 //! A late event counts by the policy of its meter: in its own window, in the one in which it was stored, or
 //! nowhere. Its pane says so, and so does the lane that has not written it yet.
 
-use super::{ShardCut, View, inside::Inside, live::Live, stored::Stored};
+use super::{ShardCut, View, inside::Inside, keys::Keys, live::Live, stored::Stored};
 use crate::{
     error::{Error, Result, query_error},
     metering::{Unwritten, micros, project},
@@ -25,24 +25,46 @@ use tollgate_sql::{
     window::{EventTime, window_start},
 };
 
+/// What of a meter is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Wanted<'a> {
+    /// Some time, or ever.
+    pub(super) inside: Option<&'a Inside>,
+    /// Some groups, or all.
+    pub(super) keys: Option<&'a Keys>,
+}
+
+impl<'a> Wanted<'a> {
+    /// All groups.
+    pub(super) fn all(inside: Option<&'a Inside>) -> Self {
+        Wanted { inside, keys: None }
+    }
+}
+
 impl View {
     /// The states of what counts.
     pub(super) async fn states(
         &self,
         index: usize,
-        inside: Option<&Inside>,
+        wanted: Wanted<'_>,
     ) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
         if meter.has_sessions() {
             // A session that ends in a period may have begun long before it.
-            let before = inside.map(|inside| Inside::before(inside.time().1, 1));
-            let mut states = self.stored_states(index, before.as_ref()).await?;
-            states.extend(self.unwritten_states(index, before.as_ref()).await?);
-            let ending = inside.map_or((i64::MIN, i64::MAX), Inside::time);
+            let before = wanted
+                .inside
+                .map(|inside| Inside::before(inside.time().1, 1));
+            let before = Wanted {
+                inside: before.as_ref(),
+                ..wanted
+            };
+            let mut states = self.stored_states(index, before).await?;
+            states.extend(self.unwritten_states(index, before).await?);
+            let ending = wanted.inside.map_or((i64::MIN, i64::MAX), Inside::time);
             return Ok(meter.sessions_ending(states, ending).await?);
         }
-        let mut states = self.stored_states(index, inside).await?;
-        states.extend(self.moving_states(index, inside).await?);
+        let mut states = self.stored_states(index, wanted).await?;
+        states.extend(self.moving_states(index, wanted).await?);
         Ok(states)
     }
 
@@ -51,29 +73,25 @@ impl View {
         &self,
         live: &Live,
         index: usize,
-        inside: Option<&Inside>,
+        wanted: Wanted<'_>,
     ) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
         if !meter.has_plain_windows() {
-            return Ok(vec![meter.rows(&self.states(index, inside).await?).await?]);
+            return Ok(vec![meter.rows(&self.states(index, wanted).await?).await?]);
         }
-        let stored = self.remembered(live, index, inside).await?;
-        let moving = self.moving_states(index, inside).await?;
+        let stored = self.remembered(live, index, wanted).await?;
+        let moving = self.moving_states(index, wanted).await?;
         stored.rows_with(meter, moving).await
     }
 
     /// The states of panes.
-    async fn stored_states(
-        &self,
-        index: usize,
-        inside: Option<&Inside>,
-    ) -> Result<Vec<RecordBatch>> {
+    async fn stored_states(&self, index: usize, wanted: Wanted<'_>) -> Result<Vec<RecordBatch>> {
         if let Some(live) = &self.live {
-            let stored = self.remembered(live, index, inside).await?;
+            let stored = self.remembered(live, index, wanted).await?;
             return stored.states(&self.catalog.meters[index]);
         }
         match &self.panes[index] {
-            Some(panes) => self.counting_states(index, Arc::clone(panes), inside).await,
+            Some(panes) => self.counting_states(index, Arc::clone(panes), wanted).await,
             None => Ok(Vec::new()),
         }
     }
@@ -83,16 +101,16 @@ impl View {
         &self,
         live: &Live,
         index: usize,
-        inside: Option<&Inside>,
+        wanted: Wanted<'_>,
     ) -> Result<Arc<Stored>> {
         let meter = &self.catalog.meters[index];
         let recalled = live
             .remembered
-            .recall(index, live.panes[index].as_ref(), inside);
+            .recall(index, live.panes[index].as_ref(), wanted);
         let unread = match &recalled.unread {
             Some(panes) => {
                 let panes = live.rows_of(Arc::clone(panes))?;
-                self.counting_states(index, panes, inside).await?
+                self.counting_states(index, panes, wanted).await?
             }
             None => Vec::new(),
         };
@@ -104,10 +122,15 @@ impl View {
         &self,
         index: usize,
         panes: Arc<dyn TableProvider>,
-        inside: Option<&Inside>,
+        wanted: Wanted<'_>,
     ) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
-        let panes = read(panes, Some(counting(inside))).await?;
+        let counting = counting(wanted.inside);
+        let counting = match wanted.keys.and_then(Keys::on_panes) {
+            Some(of_groups) => counting.and(of_groups),
+            None => counting,
+        };
+        let panes = read(panes, Some(counting)).await?;
         let states = panes.iter().map(|panes| {
             let placed = placed(panes, meter.definition().window_us)?;
             Ok(meter.states_of(&placed)?)
@@ -116,33 +139,33 @@ impl View {
     }
 
     /// The states that are in no pane, and those of a period's edges.
-    async fn moving_states(
-        &self,
-        index: usize,
-        inside: Option<&Inside>,
-    ) -> Result<Vec<RecordBatch>> {
-        let mut states = self.unwritten_states(index, inside).await?;
-        for edge in inside.into_iter().flat_map(Inside::edges) {
-            states.extend(self.edge(index, edge).await?);
+    async fn moving_states(&self, index: usize, wanted: Wanted<'_>) -> Result<Vec<RecordBatch>> {
+        let mut states = self.unwritten_states(index, wanted).await?;
+        for edge in wanted.inside.into_iter().flat_map(Inside::edges) {
+            states.extend(self.edge(index, edge, wanted.keys).await?);
         }
         Ok(states)
     }
 
     /// The states that are in no pane.
-    async fn unwritten_states(
-        &self,
-        index: usize,
-        inside: Option<&Inside>,
-    ) -> Result<Vec<RecordBatch>> {
+    async fn unwritten_states(&self, index: usize, wanted: Wanted<'_>) -> Result<Vec<RecordBatch>> {
         let definition = self.catalog.meters[index].definition();
         let mut states = Vec::new();
         for cut in self.shards().await? {
             for unwritten in cut.metering.lanes()[index].unwritten()? {
+                let of_groups = match wanted.keys {
+                    Some(keys) => keys.select(unwritten.states)?,
+                    None => unwritten.states.clone(),
+                };
+                let unwritten = Unwritten {
+                    states: &of_groups,
+                    ..unwritten
+                };
                 states.extend(counted(
                     unwritten,
                     definition.late,
                     definition.window_us,
-                    inside,
+                    wanted.inside,
                 )?);
             }
         }
@@ -192,7 +215,12 @@ impl View {
     }
 
     /// The states of the events in `[from, to)`, a part of one window, straight from `events`.
-    async fn edge(&self, index: usize, (from_us, to_us): (i64, i64)) -> Result<Vec<RecordBatch>> {
+    async fn edge(
+        &self,
+        index: usize,
+        (from_us, to_us): (i64, i64),
+        keys: Option<&Keys>,
+    ) -> Result<Vec<RecordBatch>> {
         let doing = "reading the events at a period's edge";
         let meter = &self.catalog.meters[index];
         let event_type = self.event_type_of(index)?;
@@ -204,6 +232,10 @@ impl View {
             .clone()
             .gt_eq(schema::instant(from_us))
             .and(time.lt(schema::instant(to_us)));
+        let within = match keys.and_then(Keys::on_events) {
+            Some(of_subjects) => within.and(of_subjects),
+            None => within,
+        };
         let frame: DataFrame = frame.filter(within).map_err(query_error(doing))?;
         let frame = match meter.definition().late {
             LatePolicy::Correct => frame,
@@ -216,7 +248,11 @@ impl View {
         for batch in frame.collect().await.map_err(query_error(doing))? {
             let rows = project(&batch, &event_type.name, meter.input_schema())
                 .map_err(query_error(doing))?;
-            states.push(meter.partial(rows).await?);
+            let measured = meter.partial(rows).await?;
+            states.push(match keys {
+                Some(keys) => keys.select(&measured)?,
+                None => measured,
+            });
         }
         Ok(states)
     }

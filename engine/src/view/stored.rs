@@ -4,7 +4,7 @@
 //! a running shard that is asked again and again has each file read and merged once. Of what it is asked for, only
 //! windows that still move are merged anew.
 
-use super::{inside::Inside, one_batch};
+use super::{inside::Inside, keys::Keys, one_batch, states::Wanted};
 use crate::{
     error::{Result, query_error},
     metering::micros,
@@ -73,6 +73,16 @@ impl Stored {
         parts
             .map(|part| Ok(meter.states_of(&part.panes)?))
             .collect()
+    }
+
+    /// What some groups have of these.
+    fn only(&self, keys: &Keys) -> Result<Self> {
+        let parts = self.parts.iter().map(|part| keys.select(&part.panes));
+        let parts = parts.collect::<Result<Vec<_>>>()?.into_iter();
+        let parts = parts.filter(|panes| panes.num_rows() > 0);
+        Ok(Stored {
+            parts: parts.map(Part::new).collect(),
+        })
     }
 
     /// The rows of a meter with plain windows, in no particular order, when these and other states are merged.
@@ -147,11 +157,12 @@ pub(crate) struct Remembered {
     asked: Vec<AtomicBool>,
 }
 
-/// What was merged of some files of a meter's table, for one time that was asked for.
+/// What was merged of some files of a meter's table, for one time and some groups that were asked for.
 #[derive(Debug, Clone)]
 struct Memory {
     meter: usize,
     inside: Option<Inside>,
+    keys: Option<Keys>,
     files: Arc<BTreeSet<String>>,
     stored: Arc<Stored>,
 }
@@ -160,6 +171,8 @@ struct Memory {
 #[derive(Debug)]
 pub(super) struct Recalled {
     memory: Memory,
+    /// What is remembered is of all groups.
+    is_of_all: bool,
     /// The rows of files that were not there the last time.
     pub(super) unread: Option<Arc<dyn TableProvider>>,
 }
@@ -190,26 +203,41 @@ impl Remembered {
         &self,
         meter: usize,
         snapshot: &dyn Snapshot,
-        inside: Option<&Inside>,
+        wanted: Wanted<'_>,
     ) -> Recalled {
-        self.asked[meter].store(true, Ordering::Relaxed);
+        if wanted.keys.is_none() {
+            // Of some groups there is little to merge.
+            self.asked[meter].store(true, Ordering::Relaxed);
+        }
         let files: BTreeSet<String> = snapshot.files().into_iter().map(str::to_owned).collect();
         let memories = self.memories();
-        let mut memories = memories.iter();
         // Without a file that was merged, such as one that maintenance has replaced, all begins anew.
-        let known =
-            memories.find(|memory| memory.is_of(meter, inside) && memory.files.is_subset(&files));
+        let known = |wanted: Wanted<'_>| {
+            let mut memories = memories.iter();
+            memories.find(|memory| memory.is_of(meter, wanted) && memory.files.is_subset(&files))
+        };
+        let of_these = known(wanted);
+        let known = of_these.or_else(|| known(Wanted::all(wanted.inside)));
+        let is_of_all = wanted.keys.is_some() && of_these.is_none();
         let mut memory = known.cloned().unwrap_or_else(|| Memory {
             meter,
-            inside: inside.copied(),
+            inside: None,
+            keys: None,
             files: Arc::default(),
             stored: Arc::default(),
         });
+        memory.inside = wanted.inside.copied();
+        memory.keys = wanted.keys.cloned();
+        drop(memories);
         let new = files.difference(&memory.files).map(String::as_str);
         let new: BTreeSet<&str> = new.collect();
         let unread = (!new.is_empty()).then(|| snapshot.of_files(&new));
         memory.files = Arc::new(files);
-        Recalled { memory, unread }
+        Recalled {
+            memory,
+            is_of_all,
+            unread,
+        }
     }
 
     /// All of a snapshot, when the states of what was unread are given; remembers it.
@@ -219,7 +247,14 @@ impl Remembered {
         meter: &Meter,
         unread: Vec<RecordBatch>,
     ) -> Result<Arc<Stored>> {
-        let Recalled { mut memory, .. } = recalled;
+        let Recalled {
+            mut memory,
+            is_of_all,
+            ..
+        } = recalled;
+        if let (true, Some(keys)) = (is_of_all, &memory.keys) {
+            memory.stored = Arc::new(memory.stored.only(keys)?);
+        }
         if !unread.is_empty() {
             memory.stored = Arc::new(memory.stored.and(meter, unread).await?);
         }
@@ -234,7 +269,7 @@ impl Remembered {
         let mut memories = self.memories();
         let of_time = memories
             .iter()
-            .position(|m| m.is_of(memory.meter, memory.inside.as_ref()));
+            .position(|m| m.is_of(memory.meter, memory.wanted()));
         let newest = match of_time.and_then(|at| memories.remove(at)) {
             // A caller asks an older view than others do.
             Some(known) if known.files.is_superset(&memory.files) => known,
@@ -267,8 +302,15 @@ impl Memory {
         names.sum::<usize>() + self.stored.bytes()
     }
 
-    fn is_of(&self, meter: usize, inside: Option<&Inside>) -> bool {
-        self.meter == meter && self.inside.as_ref() == inside
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            inside: self.inside.as_ref(),
+            keys: self.keys.as_ref(),
+        }
+    }
+
+    fn is_of(&self, meter: usize, wanted: Wanted<'_>) -> bool {
+        self.meter == meter && self.wanted() == wanted
     }
 }
 

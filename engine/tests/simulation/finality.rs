@@ -2,8 +2,8 @@
 //! had stored in time, and a window that was closed by then never counts more in time: nothing but late usage can be added.
 
 use super::{
-    Fact, Lake, Log, Reading, Setup, StreamEnd, expected, in_time, measured, newest, position,
-    readings,
+    Fact, Lake, Log, Reading, Setup, StreamEnd, expected, in_time, live::check_groups, measured,
+    newest, position, readings,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -91,6 +91,11 @@ pub(crate) async fn check(
     let mut read = readings(logs, &events);
     read[at].ends = closings;
     let over = Final(windows_in_time(setup, &read));
+    for (at, meter) in (0..).zip(&setup.catalog.meters) {
+        for kind in 0..3 {
+            check_groups(&view, meter, &read, [kind, (at + kind) % 3, at % 2]).await;
+        }
+    }
     let standings = Standings::of(&events);
     // A shard that never began is not known, and of one that is over nothing more comes.
     let begun = |log: &&Log| standings.shards().any(|shard| shard == log.shard);

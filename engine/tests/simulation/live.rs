@@ -21,6 +21,7 @@ use tollgate::{
     live::Live,
     view::{View, one_batch},
 };
+use tollgate_sql::meter::Meter;
 
 /// How often one process is asked at most: a history has several, and there are many histories.
 const ASKED_MAX: u32 = 4;
@@ -84,6 +85,8 @@ impl<'a> Asker<'a> {
                 let from = windows_from(&view, name, from_us).await;
                 wanted.retain(|(start, _), sums| *start >= from_us && sums.error.is_none());
                 assert_eq!(measured(&from), wanted, "{what} from {from_us}");
+                let draw = [3, 4, 3].map(|limit| self.random.below(limit));
+                check_groups(&view, meter, &reading, draw).await;
                 let now_closed = final_windows(&windows);
                 assert!(closed[index].is_subset(&now_closed), "{what} opened again");
                 closed[index] = now_closed;
@@ -104,11 +107,39 @@ impl<'a> Asker<'a> {
 /// A meter's windows that start at an instant or later, without those in error.
 async fn windows_from(view: &View, meter: &str, from_us: i64) -> RecordBatch {
     let from = jiff::Timestamp::from_microsecond(from_us).unwrap();
-    let sql = format!("SELECT * FROM {meter} WHERE window_start >= '{from}' AND error IS NULL");
+    windows_where(view, meter, &format!("window_start >= '{from}'")).await
+}
+
+async fn windows_where(view: &View, meter: &str, condition: &str) -> RecordBatch {
+    let sql = format!("SELECT * FROM {meter} WHERE {condition} AND error IS NULL");
     let context = view.session(&sql).await.unwrap();
     let frame = context.sql(&sql).await.unwrap();
     let schema = Arc::clone(frame.schema().inner());
     one_batch(&schema, &frame.collect().await.unwrap()).unwrap()
+}
+
+/// Asks for some groups of a meter, which are read without the others.
+pub(crate) async fn check_groups(
+    view: &View,
+    meter: &Meter,
+    readings: &[Reading<'_>],
+    [kind, subject, model]: [i64; 3],
+) {
+    let name = &meter.definition().name;
+    let of_model = format!("model = 'm{model}'");
+    let (condition, group) = match (kind, meter.dimensions().is_empty()) {
+        (_, true) => (format!("subject = 'u{subject}'"), format!("u{subject}")),
+        (0, false) => (format!("subject = 'u{subject}'"), format!("u{subject}/")),
+        (1, false) => (of_model, format!("/m{model}")),
+        (_, false) => (
+            format!("customer = 'u{subject}' AND {of_model}"),
+            format!("u{subject}/m{model}"),
+        ),
+    };
+    let mut wanted = expected(meter, readings);
+    wanted.retain(|(_, of), sums| of.contains(&group) && sums.error.is_none());
+    let found = windows_where(view, name, &condition).await;
+    assert_eq!(measured(&found), wanted, "{name}, {condition}");
 }
 
 async fn check_events(view: &View, counted: &[Fact]) {

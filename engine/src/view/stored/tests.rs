@@ -84,12 +84,22 @@ impl World {
 
     /// How many panes had to be read, and what all of them are.
     async fn recall(&self, inside: Option<&Inside>) -> (usize, Arc<Stored>) {
+        self.recall_of(Wanted::all(inside)).await
+    }
+
+    async fn recall_of(&self, wanted: Wanted<'_>) -> (usize, Arc<Stored>) {
         let snapshot = self.table.provider().unwrap();
-        let recalled = self.remembered.recall(0, snapshot.as_ref(), inside);
+        let recalled = self.remembered.recall(0, snapshot.as_ref(), wanted);
         let panes = match &recalled.unread {
             Some(unread) => {
-                let frame = SessionContext::new().read_table(Arc::clone(unread));
-                frame.unwrap().collect().await.unwrap()
+                let frame = SessionContext::new()
+                    .read_table(Arc::clone(unread))
+                    .unwrap();
+                let frame = match wanted.keys.and_then(Keys::on_panes) {
+                    Some(of_groups) => frame.filter(of_groups).unwrap(),
+                    None => frame,
+                };
+                frame.collect().await.unwrap()
             }
             None => Vec::new(),
         };
@@ -229,6 +239,38 @@ async fn times_are_remembered_apart() {
 }
 
 #[tokio::test]
+async fn some_groups_are_those_of_all_and_remembered_apart() {
+    let mut world = World::new("tokens").await;
+    world.write("c1", &[(0, "a", 1), (HOUR, "b", 2)]).await;
+    let (a, b) = (Keys::subject("a"), Keys::subject("b"));
+    let of = |keys| Wanted {
+        inside: None,
+        keys: Some(keys),
+    };
+    let shown_of = async |world: &World, wanted| {
+        let (read, stored) = world.recall_of(wanted).await;
+        (read, shown(&panes(&stored)))
+    };
+    // What is not known of all is read for these groups alone.
+    assert_eq!(shown_of(&world, of(&a)).await, (1, vec!["0 a 1".into()]));
+    assert_eq!(shown_of(&world, of(&a)).await, (0, vec!["0 a 1".into()]));
+    assert_eq!(world.remembered.take_asked(), Vec::<usize>::new());
+    assert_eq!(world.recall(None).await.0, 2);
+    assert_eq!(world.remembered.take_asked(), [0]);
+    // What is known of all is not read again, and all stays known.
+    assert_eq!(shown_of(&world, of(&b)).await, (0, vec!["1 b 2".into()]));
+    world.write("c2", &[(HOUR, "b", 10), (0, "c", 5)]).await;
+    assert_eq!(shown_of(&world, of(&b)).await, (1, vec!["1 b 12".into()]));
+    assert_eq!(shown_of(&world, of(&a)).await, (0, vec!["0 a 1".into()]));
+    let all = ["0 a 1", "0 c 5", "1 b 12"].map(String::from);
+    assert_eq!(
+        shown_of(&world, Wanted::default()).await,
+        (2, all.clone().into())
+    );
+    assert_eq!(shown_of(&world, Wanted::default()).await, (0, all.into()));
+}
+
+#[tokio::test]
 async fn fragments_of_a_session_join_across_files() {
     let mut world = World::new("sessions").await;
     let minute = HOUR / 60;
@@ -268,7 +310,9 @@ async fn an_answer_that_is_never_finished_takes_nothing_away() {
     world.recall(None).await;
     world.write("c2", &[(HOUR, "a", 2)]).await;
     let snapshot = world.table.provider().unwrap();
-    let given_up = world.remembered.recall(0, snapshot.as_ref(), None);
+    let given_up = world
+        .remembered
+        .recall(0, snapshot.as_ref(), Wanted::default());
     assert!(given_up.unread.is_some());
     drop(given_up);
     assert_eq!(

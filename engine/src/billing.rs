@@ -5,6 +5,7 @@
 //! is the point of no return. `line_items` is derived from those documents, so a crash between the two
 //! is mended by deriving what is missing, before anything else is issued.
 
+mod documents;
 mod review;
 mod unissued;
 
@@ -12,18 +13,17 @@ use crate::{
     catalog::Catalog,
     clock::Clock,
     config::BillingSettings,
-    error::{Error, Faulty, InError, Result, chain, query_error},
+    error::{Error, Faulty, InError, Result, chain, printable, query_error},
     tables,
-    view::{Totals, Unfinished, View, one_batch},
+    view::{Unfinished, View, one_batch},
 };
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     },
     datatypes::{DataType, Field, Schema},
-    json,
 };
-use datafusion::prelude::{Expr, SessionContext, col, lit};
+use datafusion::prelude::{SessionContext, col, lit};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -34,7 +34,7 @@ use tollgate_sql::{
     invoice::{
         self, Invoice, Status, Terms,
         basis::{self, Basis, RatedBy, Usage},
-        tables::{invoices_batch, line_items_batch},
+        tables::invoices_batch,
     },
     period::Period,
     rating::{Charge, Unrated, rate},
@@ -42,10 +42,12 @@ use tollgate_sql::{
         self,
         invoices::{invoices_schema, issued_invoices_schema, line_items_schema},
     },
+    session,
 };
 
+use documents::{RatedAs, document_of, lines_in, rows_where, within};
 use review::review;
-pub use review::{Gap, Refused, Review, causes_text, review_of};
+pub use review::{Gap, Refused, Review, Untold, causes_text, review_of};
 pub use unissued::unissued;
 
 /// The `txn` app id, in `invoices` and in `line_items`, of the last number they hold.
@@ -72,7 +74,8 @@ pub struct Drafts {
     /// The one customer that is asked for, and the drafts of the others.
     only: Option<String>,
     others: Vec<Invoice>,
-    plan: PlanDefinition,
+    plan: String,
+    period: Period,
     usage: BTreeMap<String, Vec<Usage>>,
     rated_by: RatedBy,
 }
@@ -98,7 +101,13 @@ impl Drafts {
         Basis {
             usage: self.usage.get(customer).cloned().unwrap_or_default(),
             rated_by: self.rated_by.clone(),
+            zone: Some(self.period.zone().to_owned()),
         }
+    }
+
+    /// By what they are rated.
+    fn rated_as(&self) -> RatedAs {
+        RatedAs::of(&self.period, &self.plan)
     }
 
     fn of(&self, customer: &str) -> Option<&Invoice> {
@@ -116,23 +125,111 @@ pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> 
     draft_on(view, plan(view, settings)?, period).await
 }
 
+/// The drafts of what is rated so. Where they cannot be made, because a price or a meter refuses the whole period, no one
+/// has an invoice: the customers with usage, and these others, are in error for that reason.
+///
+/// # Errors
+/// The lake cannot be read.
+async fn draft_or_causes(
+    view: &View,
+    terms: &RatedAs,
+    mut customers: BTreeSet<String>,
+) -> Result<Drafts> {
+    let drafts = async {
+        let period = Period::of(terms.period, &terms.zone)?;
+        let plans = &view.catalog().definitions.plans;
+        let plan = plans.iter().find(|plan| plan.name == terms.plan);
+        let plan = plan.ok_or_else(|| Error::Billing {
+            problem: format!("plan `{}` is not defined any more", terms.plan),
+            hint: "define it again: what was issued on a plan is compared by it".into(),
+        })?;
+        draft_on(view, plan, &period).await
+    };
+    let error = match drafts.await {
+        Err(error) if is_of_definitions(&error) => error,
+        other => return other,
+    };
+    let period =
+        Period::of(terms.period, &terms.zone).or_else(|_| Period::of(terms.period, "UTC"))?;
+    customers.extend(customers_in(view, &period).await?);
+    let reason = chain(&error).replace("\n  hint: ", "; ");
+    let in_error = customers.into_iter().map(|customer| InError {
+        customer,
+        what: Faulty::Price,
+        reason: reason.clone(),
+    });
+    Ok(Drafts {
+        invoices: Vec::new(),
+        in_error: in_error.collect(),
+        only: None,
+        others: Vec::new(),
+        plan: terms.plan.clone(),
+        period,
+        usage: BTreeMap::new(),
+        rated_by: RatedBy::default(),
+    })
+}
+
+/// Whether an error says that a plan, a price or a meter has no answer for a period: another period may have one.
+fn is_of_definitions(error: &Error) -> bool {
+    use tollgate_sql::Error as Sql;
+    matches!(
+        error,
+        Error::Billing { .. }
+            | Error::Meter { .. }
+            | Error::Sql(
+                Sql::Price { .. }
+                    | Sql::PriceResult { .. }
+                    | Sql::Invoice { .. }
+                    | Sql::Zone { .. }
+            )
+    )
+}
+
+/// Who has usage in a period, be it in error: by its totals, or by its events where a meter does not have it.
+async fn customers_in(view: &View, period: &Period) -> Result<BTreeSet<String>> {
+    match view.all_totals(period).await {
+        Ok(totals) => return Ok(totals.customers()),
+        Err(error) if is_of_definitions(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let doing = "looking for who has usage";
+    let time = col("event_time");
+    let within = time
+        .clone()
+        .gt_eq(schema::instant(period.start_us))
+        .and(time.lt(schema::instant(period.end_us)));
+    let sql = "SELECT subject, event_time FROM events WHERE status IN ('ok', 'late')";
+    let frame = session::query(&view.session(sql).await?, sql)
+        .await
+        .and_then(|frame| frame.filter(within))
+        .and_then(|frame| frame.select_columns(&["subject"]))
+        .and_then(|frame| frame.distinct())
+        .map_err(query_error(doing))?;
+    let rows = frame.collect().await.map_err(query_error(doing))?;
+    let mut customers = BTreeSet::new();
+    for rows in &rows {
+        let names = rows["subject"].as_string::<i32>().iter();
+        customers.extend(names.flatten().map(str::to_owned));
+    }
+    Ok(customers)
+}
+
 async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result<Drafts> {
-    let Totals {
-        meters: totals,
-        in_error,
-    } = view.all_totals(period).await?;
-    let mut in_error: BTreeSet<InError> = in_error.into_iter().collect();
-    let subscription = subscription(&totals, &plan.name, period)?;
+    let totals = view.all_totals(period).await?;
+    let mut in_error: BTreeSet<InError> = totals.in_error.iter().cloned().collect();
+    let subscription = subscription(totals.customers(), &plan.name, period)?;
     let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
     let mut rated_by = RatedBy::default();
     for name in &plan.prices {
         let price = price_in_force(view, name, period)?;
-        let (session, windows_in_error) = view
+        let session = view
             .period_session(period, &price.query, &totals, subscription.clone())
             .await?;
-        in_error.extend(windows_in_error);
-        note_rating(view.catalog(), &session, price, &mut rated_by)?;
-        let rated = rate(&session, price).await?;
+        note_rating(view.catalog(), &session.context, price, &mut rated_by)?;
+        let rated = rate(&session.context, price, &session.left_out).await;
+        let rated = rated.map_err(in_one_line)?;
+        in_error.extend(session.windows_in_error);
         in_error.extend(rated.in_error.iter().map(unrated));
         for charge in rated.charges {
             charges
@@ -169,8 +266,9 @@ async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result
         in_error,
         only: None,
         others: Vec::new(),
-        plan: plan.clone(),
-        usage: usage_of_all(view.catalog(), &totals)?,
+        plan: plan.name.clone(),
+        period: period.clone(),
+        usage: usage_of_all(view.catalog(), &totals.meters)?,
         rated_by,
     })
 }
@@ -181,6 +279,26 @@ fn unrated(unrated: &Unrated) -> InError {
         what: Faulty::Price,
         reason: unrated.to_string(),
     }
+}
+
+/// What is wrong with a price names customers and their events, which must not be able to draw lines of their own.
+fn in_one_line(error: tollgate_sql::Error) -> Error {
+    use tollgate_sql::Error::PriceResult;
+    match error {
+        PriceResult {
+            price,
+            at,
+            problem,
+            hint,
+        } => PriceResult {
+            price,
+            at,
+            problem: printable(&problem),
+            hint,
+        },
+        other => other,
+    }
+    .into()
 }
 
 /// Notes what a price is, and what the rate tables are that its session has.
@@ -238,13 +356,15 @@ fn usage_of_all(catalog: &Catalog, totals: &[RecordBatch]) -> Result<BTreeMap<St
 pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
     let view = View::empty(Arc::clone(catalog));
     let period = Period::month("2026-01", "UTC")?;
-    let totals = view.all_totals(&period).await?.meters;
+    let totals = view.all_totals(&period).await?;
     for price in &catalog.definitions.prices {
-        let nobody = subscription(&totals, "", &period)?;
-        let (session, _) = view
-            .period_session(&period, &price.query, &totals, nobody)
+        let no_rows = subscription(BTreeSet::new(), "", &period)?;
+        let session = view
+            .period_session(&period, &price.query, &totals, no_rows)
             .await?;
-        rate(&session, price).await?.whole()?;
+        rate(&session.context, price, &session.left_out)
+            .await?
+            .whole()?;
     }
     Ok(())
 }
@@ -299,13 +419,9 @@ async fn cut(view: &View) -> Result<String> {
     Ok(serde_json::json!(cuts).to_string())
 }
 
-/// One row for each customer with usage: without accounts, all are on the default plan all the time.
-fn subscription(totals: &[RecordBatch], plan: &str, period: &Period) -> Result<RecordBatch> {
-    let mut customers = BTreeSet::new();
-    for batch in totals {
-        let names = batch["customer"].as_string::<i32>();
-        customers.extend((0..names.len()).map(|row| names.value(row).to_owned()));
-    }
+/// One row for each customer with usage: without accounts, all are on one plan all the time. Usage that is in error is
+/// usage: a price may count customers.
+fn subscription(customers: BTreeSet<String>, plan: &str, period: &Period) -> Result<RecordBatch> {
     let count = customers.len();
     let instants = |us| {
         Arc::new(TimestampMicrosecondArray::from(vec![us; count]).with_timezone("UTC")) as ArrayRef
@@ -483,44 +599,6 @@ async fn issued_in(invoices: &dyn Table, period: &Period) -> Result<BTreeMap<Str
     Ok(issued)
 }
 
-fn within(period: &Period) -> Expr {
-    let start = col("period_start").eq(schema::instant(period.start_us));
-    start.and(col("period_end").eq(schema::instant(period.end_us)))
-}
-
-/// Issued invoices for which something holds, in order of serial.
-async fn rows_where(invoices: &dyn Table, condition: Expr) -> Result<Vec<RecordBatch>> {
-    let doing = "reading issued invoices";
-    let frame = SessionContext::new()
-        .read_table(invoices.provider()?)
-        .and_then(|frame| frame.filter(condition))
-        .and_then(|frame| frame.sort(vec![col("serial").sort(true, false)]))
-        .map_err(query_error(doing))?;
-    frame.collect().await.map_err(query_error(doing))
-}
-
-/// The lines of one invoice as they are kept with it. The cut is left out: it is no part of what the
-/// customer is told, and moves with every event of any customer.
-fn document_of(invoice: &Invoice) -> Result<String> {
-    let lines = line_items_batch(std::slice::from_ref(invoice))?;
-    let mut bytes = Vec::new();
-    let mut writer = json::LineDelimitedWriter::new(&mut bytes);
-    let written = without_cut(&lines)
-        .and_then(|lines| writer.write(&lines))
-        .and_then(|()| writer.finish());
-    written.map_err(query_error("writing an invoice's document"))?;
-    String::from_utf8(bytes).map_err(|_| Error::Contradiction {
-        what: "JSON is UTF-8",
-    })
-}
-
-fn without_cut(lines: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let mut lines = lines.clone();
-    let cut = lines.schema().index_of("cut")?;
-    lines.remove_column(cut);
-    Ok(lines)
-}
-
 /// Numbers and commits invoices; the compare-and-swap on the last number keeps them gapless.
 async fn commit_invoices(
     table: &mut dyn Table,
@@ -559,32 +637,6 @@ async fn derive_line_items(invoices: &dyn Table, line_items: &mut dyn Table) -> 
     }
     let missing = rows_where(invoices, col("serial").gt(lit(derived))).await?;
     commit(line_items, &[lines_in(&missing)?], issued).await
-}
-
-/// The rows of `line_items` of some issued invoices, from their documents.
-fn lines_in(invoices: &[RecordBatch]) -> Result<RecordBatch> {
-    let mut lines = Vec::new();
-    for batch in invoices {
-        let documents = batch["document"].as_string::<i32>();
-        let cuts = batch["cut"].as_string::<i32>();
-        for row in 0..batch.num_rows() {
-            lines.push(lines_of(documents.value(row), cuts.value(row))?);
-        }
-    }
-    one_batch(&line_items_schema(), &lines)
-}
-
-/// The rows of `line_items` that a document holds.
-fn lines_of(document: &str, cut: &str) -> Result<RecordBatch> {
-    let doing = "reading an invoice's document";
-    let empty = without_cut(&RecordBatch::new_empty(line_items_schema()));
-    let schema = empty.map_err(query_error(doing))?.schema();
-    let reader = json::ReaderBuilder::new(Arc::clone(&schema)).build(document.as_bytes());
-    let batches = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let lines = one_batch(&schema, &batches.map_err(query_error(doing))?)?;
-    let mut columns = lines.columns().to_vec();
-    columns.push(Arc::new(StringArray::from(vec![cut; lines.num_rows()])));
-    RecordBatch::try_new(line_items_schema(), columns).map_err(query_error(doing))
 }
 
 /// Commits rows and the number they bring the table to. A conflict means that another job issued.

@@ -3,6 +3,7 @@
 use datafusion::error::DataFusionError;
 use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::ErrorKind;
+use tollgate_sql::rating::LeftOut;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -199,6 +200,17 @@ pub enum Faulty {
     Price,
     /// Charges of which no invoice can be made.
     Invoice,
+}
+
+impl InError {
+    /// The same as what a relation of a price's session lacks.
+    pub(crate) fn left_out_of(&self, relation: &str) -> LeftOut {
+        LeftOut {
+            relation: relation.to_owned(),
+            customer: self.customer.clone(),
+            reason: self.reason.clone(),
+        }
+    }
 }
 
 impl Error {

@@ -56,6 +56,7 @@ use tollgate_sql::{
     definitions::EventType,
     meter::{ERROR, Meter},
     period::Period,
+    rating::LeftOut,
     schema::{
         self,
         invoices::{issued_invoices_schema, line_items_schema},
@@ -378,15 +379,16 @@ impl View {
 
     /// The session that a price sees: each meter is its total for the period (from
     /// [`View::all_totals`]), `<meter>_windows` its windows in the period, and `subscription` has one
-    /// row a customer. Windows in error are left out, and returned.
+    /// row a customer. What is in error is left out, and returned.
     pub async fn period_session(
         &self,
         period: &Period,
         sql: &str,
-        totals: &[RecordBatch],
+        totals: &Totals,
         subscription: RecordBatch,
-    ) -> Result<(SessionContext, Vec<InError>)> {
-        let mut in_error = Vec::new();
+    ) -> Result<PeriodSession> {
+        let mut windows_in_error = Vec::new();
+        let mut left_out = Vec::new();
         let context = session::context();
         let wanted = referenced(&context, sql)?;
         // A name that a price may not read is not there, whatever hides it in the text.
@@ -395,16 +397,27 @@ impl View {
         for (index, meter) in self.catalog.meters.iter().enumerate() {
             let name = &meter.definition().name;
             if wanted.contains(name) {
-                register_rows(&context, name, totals[index].clone())?;
+                register_rows(&context, name, totals.meters[index].clone())?;
+                let of_meter = totals.in_error.iter().filter(
+                    |known| matches!(&known.what, Faulty::Usage { meter, .. } if meter == name),
+                );
+                left_out.extend(of_meter.map(|known| known.left_out_of(name)));
             }
             let windows = format!("{name}_windows");
             if wanted.contains(&windows) {
                 let rows = self.window_rows(index, Some(period)).await?;
+                let mut in_error = Vec::new();
                 let rows = rows.iter().map(|rows| apart(meter, rows, &mut in_error));
                 register(&context, &windows, memory(rows.collect::<Result<_>>()?)?)?;
+                left_out.extend(in_error.iter().map(|known| known.left_out_of(&windows)));
+                windows_in_error.extend(in_error);
             }
         }
-        Ok((context, in_error))
+        Ok(PeriodSession {
+            context,
+            left_out,
+            windows_in_error,
+        })
     }
 
     async fn register_common(
@@ -600,6 +613,29 @@ pub struct Totals {
     pub meters: Vec<RecordBatch>,
     /// Whose totals are in error, by meter.
     pub in_error: Vec<InError>,
+}
+
+impl Totals {
+    /// Who has usage of any meter, be it in error.
+    pub fn customers(&self) -> BTreeSet<String> {
+        let names = self
+            .meters
+            .iter()
+            .map(|rows| rows["customer"].as_string::<i32>());
+        let names = names.flat_map(|names| names.iter().flatten());
+        let in_error = self.in_error.iter().map(|known| known.customer.as_str());
+        names.chain(in_error).map(str::to_owned).collect()
+    }
+}
+
+/// What a price sees of a period.
+pub struct PeriodSession {
+    /// The relations.
+    pub context: SessionContext,
+    /// Whose usage they lack, because it is in error.
+    pub left_out: Vec<LeftOut>,
+    /// Whose windows are in error.
+    pub windows_in_error: Vec<InError>,
 }
 
 /// The rows that have values, without the column `error`; the others are noted.

@@ -9,7 +9,6 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Period {
     first_day: Date,
-    last_day: Date,
     /// First instant in it, microseconds since the Unix epoch.
     pub start_us: i64,
     /// First instant after it.
@@ -36,16 +35,13 @@ impl Period {
             .filter(|_| well_formed)
             .ok_or_else(usage)?;
         let next = first_day.checked_add(1.month()).map_err(|_| usage())?;
-        let zone = TimeZone::get(zone).map_err(|_| Error::Zone {
-            zone: zone.to_owned(),
-        })?;
+        let zone = zone_of(zone)?;
         let start = |day: Date| {
             day.to_zoned_datetime(zone.clone())
                 .map(|at| at.timestamp().as_microsecond())
         };
         Ok(Period {
             first_day,
-            last_day: first_day.last_of_month(),
             start_us: start(first_day).map_err(|_| usage())?,
             end_us: start(next).map_err(|_| usage())?,
             zone,
@@ -58,9 +54,8 @@ impl Period {
     /// Not a zone.
     pub fn months(first_us: i64, now_us: i64, zone: &str) -> Result<Vec<Self>> {
         let mut months = Vec::new();
-        // The zone is checked before the calendar is.
-        let any = Self::month("2026-01", zone)?;
-        let mut day = any.between(first_us, first_us.saturating_add(1)).first_day;
+        let first = Self::within(&zone_of(zone)?, first_us, first_us.saturating_add(1));
+        let mut day = first.first_day;
         loop {
             let month = Self::month(&day.strftime("%Y-%m").to_string(), zone)?;
             if month.end_us > now_us {
@@ -76,19 +71,34 @@ impl Period {
         }
     }
 
-    /// Any time from one instant to a later one in this period's zone, such as an earlier billing period's.
+    /// Any time from one instant to a later one by the calendar of the zone with this IANA name, such as that of an issued
+    /// invoice.
+    ///
+    /// # Errors
+    /// Not a zone.
+    pub fn of(time: crate::invoice::Period, zone: &str) -> Result<Self> {
+        Ok(Self::within(&zone_of(zone)?, time.start_us, time.end_us))
+    }
+
+    /// Any time from one instant to a later one in this period's zone, such as the time before it that no period has.
     pub fn between(&self, start_us: i64, end_us: i64) -> Self {
-        let day = |us: i64| {
-            let instant = Timestamp::from_microsecond(us).unwrap_or_default();
-            self.zone.to_datetime(instant).date()
-        };
+        Self::within(&self.zone, start_us, end_us)
+    }
+
+    fn within(zone: &TimeZone, start_us: i64, end_us: i64) -> Self {
+        let start = Timestamp::from_microsecond(start_us).unwrap_or_default();
         Period {
-            first_day: day(start_us),
-            last_day: day(end_us.saturating_sub(1)),
+            first_day: zone.to_datetime(start).date(),
             start_us,
             end_us,
-            zone: self.zone.clone(),
+            zone: zone.clone(),
         }
+    }
+
+    /// The IANA name of its zone.
+    pub fn zone(&self) -> &str {
+        // A zone without a name is made of an offset, and every zone here was found by its name.
+        self.zone.iana_name().unwrap_or("UTC")
     }
 
     /// The first day.
@@ -96,9 +106,18 @@ impl Period {
         self.first_day
     }
 
-    /// How many days it has.
+    /// How many days it has, from the one that holds its first instant to the one that holds its last.
+    ///
+    /// ```
+    /// # use tollgate_sql::period::Period;
+    /// let october = Period::month("2026-10", "UTC").unwrap();
+    /// assert_eq!(october.days(), 31);
+    /// // From 30 September, 22:00, by a clock that is two hours early.
+    /// let early = october.between(october.start_us - 7_200_000_000, october.end_us - 7_200_000_000);
+    /// assert_eq!(early.days(), 32);
+    /// ```
     pub fn days(&self) -> i64 {
-        i64::from(self.last_day.day())
+        self.span().whole_days
     }
 
     /// The time that a meter's totals are over.
@@ -183,6 +202,12 @@ pub fn local_window(time_us: i64, unit: LocalUnit, zone: &TimeZone) -> Option<(i
     Some((start_us, start_us + width_us))
 }
 
+fn zone_of(name: &str) -> Result<TimeZone> {
+    TimeZone::get(name).map_err(|_| Error::Zone {
+        zone: name.to_owned(),
+    })
+}
+
 impl From<&Period> for crate::invoice::Period {
     fn from(period: &Period) -> Self {
         Self {
@@ -222,6 +247,35 @@ mod tests {
         assert_eq!(berlin.end_us, utc.end_us - 3_600_000_000);
         let kolkata = Period::month("2026-10", "Asia/Kolkata").unwrap();
         assert_eq!(kolkata.start_us, utc.start_us - 19_800_000_000);
+    }
+
+    #[test]
+    fn days_are_counted_from_the_first_to_the_last() {
+        let hour_us = 3_600_000_000;
+        let october = Period::month("2026-10", "UTC").unwrap();
+        let (start, end) = (october.start_us, october.end_us);
+        for (from_us, until_us, days) in [
+            (start - hour_us, end - hour_us, 32),
+            // The evening of 30 September is one day, not thirty.
+            (start - 4 * hour_us, start, 1),
+            (start - 4 * hour_us, start + 1, 2),
+            (start + 24 * hour_us, end, 30),
+            (start, end + 24 * hour_us, 32),
+        ] {
+            assert_eq!(october.between(from_us, until_us).days(), days, "{from_us}");
+        }
+        // October of Berlin in UTC begins on 30 September, by its own calendar on 1 October.
+        let berlin = Period::month("2026-10", "Europe/Berlin").unwrap();
+        let read = Period::of((&berlin).into(), berlin.zone()).unwrap();
+        assert_eq!(read, berlin);
+        assert_eq!((read.days(), read.zone()), (31, "Europe/Berlin"));
+        let other = Period::of((&berlin).into(), "UTC").unwrap();
+        assert_eq!((other.days(), other.first_day()), (32, day("2026-09-30")));
+        let zones = ["UTC", "Etc/UTC", "Asia/Calcutta", "Pacific/Apia"];
+        assert_eq!(
+            zones.map(|zone| Period::month("2026-10", zone).unwrap().zone().to_owned()),
+            zones
+        );
     }
 
     #[test]

@@ -73,6 +73,17 @@ pub struct Unrated {
     pub hint: String,
 }
 
+/// Usage of a customer that is in error, so that a relation of the session does not have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The relation.
+    pub relation: String,
+    /// Who would pay.
+    pub customer: String,
+    /// Why it is in error.
+    pub reason: String,
+}
+
 impl fmt::Display for Unrated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Unrated {
@@ -121,8 +132,11 @@ impl Rated {
     }
 
     /// Leaves the first reason of each customer, and no charge of a customer that has one: a part of what is due is a
-    /// wrong number.
-    fn settle(&mut self) {
+    /// wrong number. Customers of whom usage was left out have neither: what was left out is the reason.
+    fn settle(&mut self, left_out: &[&LeftOut]) {
+        let lacks = |customer: &str| left_out.iter().any(|known| known.customer == customer);
+        self.charges.retain(|charge| !lacks(&charge.customer));
+        self.in_error.retain(|unrated| !lacks(&unrated.customer));
         let mut first = BTreeMap::new();
         for unrated in self.in_error.drain(..) {
             first.entry(unrated.customer.clone()).or_insert(unrated);
@@ -136,20 +150,25 @@ impl Rated {
 }
 
 /// Evaluates one price for every customer in the session's tables. The session holds each meter's
-/// period totals under the meter's name.
+/// period totals under the meter's name, without what is in error: `left_out` says whose that is.
 ///
 /// Charges are ordered by customer, then dimensions (NULL first), then quantity and amount, so the same
 /// tables give the same charges in the same order. A price over empty tables has none. A fault that is one customer's
-/// stays with that customer: a NULL amount, a number that does not fit, more quantity than was used, and an evaluation
-/// that fails on the customer's rows.
+/// stays with that customer: usage that was left out, a NULL amount, a number that does not fit, more quantity than was
+/// used, and an evaluation that fails on the customer's rows. Where the price compares customers, what the others pay
+/// may be made of what that customer lacks, so that any such fault refuses the price.
 ///
 /// # Errors
 /// [`Error::Price`] when the query cannot be planned, or fails where it cannot be told for which customer;
 /// [`Error::PriceResult`] when it
 /// is not one pure SELECT, or its answer is not what a price must return: `customer` text, `amount` an
 /// integer or decimal, `quantity` the same, the rest text, numbers, dates, times or booleans; no NULL
-/// customer. The messages name the price and its place.
-pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<Rated> {
+/// customer; no fault of a customer where it compares them. The messages name the price and its place.
+pub async fn rate(
+    context: &SessionContext,
+    price: &PriceDefinition,
+    left_out: &[LeftOut],
+) -> Result<Rated> {
     let failed = |source: DataFusionError| Error::Price {
         price: price.name.clone(),
         at: price.at.clone(),
@@ -164,23 +183,49 @@ pub async fn rate(context: &SessionContext, price: &PriceDefinition) -> Result<R
     // As written: optimized away, a float constant has already been turned into a decimal.
     check_exact(price, &written)?;
     keys::check(price, &plan)?;
+    let compares = apart::compares_customers(&plan);
+    let read = apart::relations(&written);
+    let left_out = left_out.iter();
+    let left_out: Vec<&LeftOut> = left_out.filter(|l| read.contains(&l.relation)).collect();
+    if let Some(first) = left_out.first().filter(|_| compares) {
+        return Err(lacking(price, first));
+    }
     let mut rated = Rated::default();
     let batches = match execute(context, &plan).await {
         Ok(batches) => batches,
+        Err(error) if compares => return Err(failed(error)),
         Err(error) => apart::evaluate(context, price, (&written, &plan), error, &mut rated).await?,
     };
     for batch in &batches {
         columns.read(price, batch, &mut rated)?;
     }
     quantity::check(context, price, &plan, &mut rated).await?;
-    if !rated.in_error.is_empty() && !apart::is_by_customer(&plan) {
-        // What others pay may be made of that customer's usage, as in a share of the whole.
-        rated.settle();
-        rated.charges.clear();
-        return rated.whole().map(|_| Rated::default());
+    rated.settle(&left_out);
+    match rated.in_error.first().filter(|_| compares) {
+        Some(first) => Err(refused(price, compared(&first.problem), &first.hint)),
+        None => Ok(rated),
     }
-    rated.settle();
-    Ok(rated)
+}
+
+/// Refuses a price that compares customers, for usage that its relations lack.
+fn lacking(price: &PriceDefinition, first: &LeftOut) -> Error {
+    let LeftOut {
+        relation,
+        customer,
+        reason,
+    } = first;
+    let problem =
+        format!("`{relation}` lacks usage of customer `{customer}`, which is in error: {reason}");
+    let hint = format!(
+        "mend that usage, which `SELECT window_start, subject, error FROM {relation} WHERE error IS NOT NULL` shows, \
+         or let each row of the price be made of its own customer's usage"
+    );
+    refused(price, compared(&problem), hint)
+}
+
+/// Why the fault of one customer is one of the whole price.
+fn compared(problem: &str) -> String {
+    format!("what it makes of one customer's usage depends on others', and {problem}")
 }
 
 /// Runs a plan that has been optimized; a `DataFrame` would optimize it again.

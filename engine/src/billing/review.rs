@@ -1,26 +1,26 @@
 //! What a billing job must say beside its invoices: what has changed since a period was issued, whose invoice
 //! would bill something twice, and what lies between two billing periods.
 
-use super::{Drafts, draft_on, lines_of, rows_where};
+use super::{
+    Drafts,
+    documents::{Document, Now, RatedAs, compare, documents, rows_where, within},
+    draft_or_causes,
+};
 use crate::{
-    error::{Error, Result, printable},
+    error::{InError, Result, printable},
     tables,
     view::View,
 };
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    datatypes::{Decimal128Type, TimestampMicrosecondType},
-};
-use datafusion::prelude::{Expr, col};
+use arrow::{array::AsArray, datatypes::TimestampMicrosecondType};
+use datafusion::prelude::col;
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     invoice::{
         Invoice,
-        basis::Basis,
-        changes::{Cause, Change, Issued as Document, IssuedLine, change},
+        changes::{Cause, Change},
     },
-    money::{Exact, MoneyError},
+    money::Exact,
     period::Period,
     schema,
     window::DAY_US,
@@ -31,6 +31,8 @@ use tollgate_sql::{
 pub struct Review {
     /// Invoices of the period that would be others now, by number. They stand.
     pub changed: Vec<Change>,
+    /// Invoices of the period of which it cannot be told what they would be now, by number. They stand.
+    pub untold: Vec<Untold>,
     /// Drafts that are not issued, by customer.
     pub refused: Vec<Refused>,
     /// The time between the billing period that was issued before and this one, if there is any.
@@ -41,11 +43,28 @@ impl Review {
     /// Leaves what concerns customers for whom something holds.
     fn retain(&mut self, is_wanted: impl Fn(&str) -> bool) {
         self.changed.retain(|change| is_wanted(&change.customer));
+        self.untold.retain(|untold| is_wanted(&untold.customer));
         self.refused.retain(|refused| is_wanted(&refused.customer));
         if let Some(gap) = &mut self.gap {
             gap.invoices.retain(|invoice| is_wanted(&invoice.customer));
+            gap.in_error.retain(|known| is_wanted(&known.customer));
         }
     }
+}
+
+/// An issued invoice of which it cannot be told what it would be now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untold {
+    /// Its customer.
+    pub customer: String,
+    /// Its number.
+    pub number: String,
+    /// What it billed.
+    pub issued: Exact,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A customer who gets no invoice, and why.
@@ -64,6 +83,8 @@ pub struct Gap {
     pub period: Period,
     /// What the usage in it comes to, by customer.
     pub invoices: Vec<Invoice>,
+    /// Customers of whom that cannot be told.
+    pub in_error: BTreeSet<InError>,
 }
 
 /// The longest time between two billing periods that is a change of time zone, not a period that was left out.
@@ -91,34 +112,31 @@ pub(super) async fn review(
     drafts: &Drafts,
     period: &Period,
 ) -> Result<Review> {
-    let documents = documents(invoices, super::within(period)).await?;
-    let changed = changes(&documents, drafts)?;
-    let mut refused = billed_elsewhere(&documents, &changed, drafts);
-    refused.extend(moved_sessions(view, invoices, drafts, period).await?);
-    refused.sort_by(|a, b| a.customer.cmp(&b.customer));
-    refused.dedup_by(|a, b| a.customer == b.customer);
-    let mut review = Review {
-        changed,
-        refused,
-        gap: gap_before(view, invoices, drafts, period).await?,
-    };
+    let documents = documents(invoices, within(period)).await?;
+    let mut review = Review::default();
+    for (document, now) in compare(view, &documents, period.zone(), Some(drafts)).await? {
+        match now {
+            Now::Same => {}
+            Now::Changed(change) => review.changed.push(change),
+            // Customers whose drafts are in error are named with them.
+            Now::Untold(_) if document.rated_as(period.zone()) == drafts.rated_as() => {}
+            Now::Untold(reason) => review.untold.push(Untold {
+                customer: document.issued.customer.clone(),
+                number: document.issued.number.clone(),
+                issued: document.issued.total,
+                currency: document.issued.currency.clone(),
+                reason,
+            }),
+        }
+    }
+    review.refused = billed_elsewhere(&documents, &review.changed, drafts);
+    let moved = moved_sessions(view, invoices, drafts, period).await?;
+    review.refused.extend(moved);
+    review.refused.sort_by(|a, b| a.customer.cmp(&b.customer));
+    review.refused.dedup_by(|a, b| a.customer == b.customer);
+    review.gap = gap_before(view, invoices, drafts, period).await?;
     review.retain(|customer| drafts.is_asked_for(customer));
     Ok(review)
-}
-
-/// Compares every document with what it would be now, where that can be told.
-fn changes(documents: &[Document], drafts: &Drafts) -> Result<Vec<Change>> {
-    let mut changed = Vec::new();
-    let is_known = |document: &&Document| {
-        let mut in_error = drafts.in_error.iter();
-        !in_error.any(|known| known.customer == document.customer)
-    };
-    for document in documents.iter().filter(is_known) {
-        let customer = &document.customer;
-        let now = change(document, drafts.of(customer), &drafts.basis(customer));
-        changed.extend(now.map_err(tollgate_sql::Error::from)?);
-    }
-    Ok(changed)
 }
 
 /// Customers without usage of their own whose first invoice of an issued period could be for what others were billed
@@ -131,7 +149,11 @@ fn billed_elsewhere(documents: &[Document], changed: &[Change], drafts: &Drafts)
     let Some(moved) = moved else {
         return Vec::new();
     };
-    let was_issued = |draft: &Invoice| documents.iter().any(|d| d.customer == draft.customer);
+    let was_issued = |draft: &Invoice| {
+        documents
+            .iter()
+            .any(|d| d.issued.customer == draft.customer)
+    };
     let drafts = drafts
         .invoices
         .iter()
@@ -174,44 +196,38 @@ async fn moved_sessions(
     let before = col("period_end")
         .gt(schema::instant(*first_us))
         .and(col("period_end").lt_eq(schema::instant(period.start_us)));
+    let mut documents = documents(invoices, before).await?;
+    documents.retain(|document| crossing.contains_key(&document.issued.customer));
     let mut refused = Vec::new();
-    for (start_us, end_us) in periods(invoices, before).await? {
-        let earlier = period.between(start_us, end_us);
-        let documents = documents(invoices, super::within(&earlier)).await?;
-        let of_sessions = |document: &Document| crossing.contains_key(&document.customer);
-        let documents: Vec<Document> = documents.into_iter().filter(of_sessions).collect();
-        let then = draft_on(view, &drafts.plan, &earlier).await?;
-        // What that invoice would be now cannot be told, so neither can it be whether the session moved.
-        for known in &then.in_error {
-            let document = documents.iter().find(|d| d.customer == known.customer);
-            refused.extend(document.map(|document| Refused {
-                customer: known.customer.clone(),
-                reason: format!(
-                    "a session that ends in this period began before it, and it cannot be told whether invoice {} \
-                     billed a part of it: {}",
-                    document.number,
-                    printable(&known.reason)
-                ),
-            }));
-        }
-        for change in changes(&documents, &then)? {
-            let is_of_usage = |cause: &Cause| matches!(cause, Cause::Usage | Cause::Rating);
-            if !change.causes.iter().any(is_of_usage) {
-                continue;
-            }
-            let draft = drafts.of(&change.customer);
-            let total = draft.map_or("0".to_owned(), |draft| draft.total.amount_text());
-            refused.push(Refused {
-                reason: format!(
+    for (document, now) in compare(view, &documents, period.zone(), None).await? {
+        let customer = document.issued.customer.clone();
+        let reason = match now {
+            Now::Changed(change) if is_of_usage(&change) => {
+                let draft = drafts.of(&customer);
+                let total = draft.map_or("0".to_owned(), |draft| draft.total.amount_text());
+                format!(
                     "a session that ends in this period began before it, and invoice {} billed {} for that time, which \
                      would be {} now: an invoice of {total} {} would bill a part of it twice",
                     change.number, change.issued, change.now, change.currency
-                ),
-                customer: change.customer,
-            });
-        }
+                )
+            }
+            Now::Same | Now::Changed(_) => continue,
+            // So neither can it be told whether the session moved.
+            Now::Untold(reason) => format!(
+                "a session that ends in this period began before it, and it cannot be told whether invoice {} \
+                 billed a part of it: {}",
+                document.issued.number,
+                printable(&reason)
+            ),
+        };
+        refused.push(Refused { customer, reason });
     }
     Ok(refused)
+}
+
+fn is_of_usage(change: &Change) -> bool {
+    let mut causes = change.causes.iter();
+    causes.any(|cause| matches!(cause, Cause::Usage | Cause::Rating))
 }
 
 /// Customers with a session that ends in a period and began before it, and when the first of theirs did.
@@ -243,84 +259,21 @@ async fn gap_before(
     let before = col("period_end")
         .lt_eq(schema::instant(period.start_us))
         .and(col("period_end").gt(schema::instant(period.start_us.saturating_sub(GAP_US_MAX))));
-    let ends = periods(invoices, before)
-        .await?
-        .into_iter()
-        .map(|(_, end)| end);
-    let Some(end_us) = ends.max().filter(|end_us| *end_us < period.start_us) else {
+    let mut end_us = None;
+    for batch in rows_where(invoices, before).await? {
+        let ends = batch["period_end"].as_primitive::<TimestampMicrosecondType>();
+        end_us = end_us.max(ends.values().iter().copied().max());
+    }
+    let Some(end_us) = end_us.filter(|end_us| *end_us < period.start_us) else {
         return Ok(None);
     };
     let between = period.between(end_us, period.start_us);
-    let drafts = draft_on(view, &drafts.plan, &between).await?;
-    Ok((!drafts.invoices.is_empty()).then_some(Gap {
+    let terms = RatedAs::of(&between, &drafts.plan);
+    let drafts = draft_or_causes(view, &terms, BTreeSet::new()).await?;
+    let is_nothing = drafts.invoices.is_empty() && drafts.in_error.is_empty();
+    Ok((!is_nothing).then_some(Gap {
         period: between,
         invoices: drafts.invoices,
+        in_error: drafts.in_error,
     }))
-}
-
-/// The billing periods of invoices for which something holds, in microseconds, each once.
-async fn periods(invoices: &dyn Table, condition: Expr) -> Result<BTreeSet<(i64, i64)>> {
-    let mut periods = BTreeSet::new();
-    for batch in rows_where(invoices, condition).await? {
-        let [starts, ends] = ["period_start", "period_end"].map(|name| {
-            batch[name]
-                .as_primitive::<TimestampMicrosecondType>()
-                .clone()
-        });
-        periods.extend(
-            starts
-                .values()
-                .iter()
-                .copied()
-                .zip(ends.values().iter().copied()),
-        );
-    }
-    Ok(periods)
-}
-
-/// Issued documents for which something holds, in order of number.
-async fn documents(invoices: &dyn Table, condition: Expr) -> Result<Vec<Document>> {
-    let mut documents = Vec::new();
-    for batch in rows_where(invoices, condition).await? {
-        for row in 0..batch.num_rows() {
-            documents.push(document(&batch, row)?);
-        }
-    }
-    Ok(documents)
-}
-
-pub(super) fn document(batch: &RecordBatch, row: usize) -> Result<Document> {
-    let text = |name: &str| batch[name].as_string::<i32>().value(row).to_owned();
-    let lines = lines_of(&text("document"), &text("cut"))?;
-    let number = |error: MoneyError| Error::from(tollgate_sql::Error::from(error));
-    let mut all = Vec::with_capacity(lines.num_rows());
-    for line in 0..lines.num_rows() {
-        let text = |name: &str| {
-            let column = lines[name].as_string::<i32>();
-            column.is_valid(line).then(|| column.value(line).to_owned())
-        };
-        let quantity = text("quantity").map(|quantity| Exact::parse(&quantity));
-        let amount = text("amount_exact").unwrap_or_default();
-        all.push(IssuedLine {
-            price: text("price").unwrap_or_default(),
-            dimensions: text("dimensions").unwrap_or_default(),
-            quantity: quantity.transpose().map_err(number)?,
-            amount_exact: Exact::parse(&amount).map_err(number)?,
-        });
-    }
-    let basis = batch
-        .column_by_name("basis")
-        .map(|column| column.as_string::<i32>());
-    let basis = basis.filter(|basis| basis.is_valid(row));
-    let total = batch["total"].as_primitive::<Decimal128Type>();
-    Ok(Document {
-        number: text("number"),
-        customer: text("customer"),
-        lines: all,
-        basis: basis.and_then(|basis| Basis::from_json(basis.value(row))),
-        total: Exact::from_decimal(total.value(row), total.scale())
-            .map_err(number)?
-            .without_trailing_zeros(),
-        currency: text("currency"),
-    })
 }

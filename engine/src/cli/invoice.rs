@@ -155,6 +155,17 @@ fn changes_text(review: &Review) -> String {
             causes_text(&change.causes),
         );
     }
+    for untold in &review.untold {
+        let _ = writeln!(
+            text,
+            "changed?     {:<32} {} was {} {}; what it would be now cannot be told: {}",
+            printable(&untold.customer),
+            untold.number,
+            untold.issued,
+            untold.currency,
+            printable(&untold.reason),
+        );
+    }
     let gap = review.gap.iter();
     for (period, invoice) in gap.flat_map(|gap| gap.invoices.iter().map(|i| (&gap.period, i))) {
         let _ = writeln!(
@@ -165,6 +176,17 @@ fn changes_text(review: &Review) -> String {
             invoice.total.currency().code(),
             instant(period.start_us),
             instant(period.end_us),
+        );
+    }
+    let gap = review.gap.iter();
+    for (period, known) in gap.flat_map(|gap| gap.in_error.iter().map(|k| (&gap.period, k))) {
+        let _ = writeln!(
+            text,
+            "unbilled?    {:<32} from {} to {}, which is in no billing period, it cannot be told: {}",
+            printable(&known.customer),
+            instant(period.start_us),
+            instant(period.end_us),
+            printable(&known.reason),
         );
     }
     text

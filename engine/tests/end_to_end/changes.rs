@@ -297,3 +297,198 @@ async fn what_no_invoice_has_billed_is_a_relation() {
     assert_eq!(cli.query("SELECT COUNT(*) FROM unissued").await, [["2"]]);
     assert_eq!(cli.query(whole).await, [["92.00"]]);
 }
+
+/// Customer, plan, start, number, amount and cause of what is unissued.
+const UNISSUED: &str = "SELECT customer, plan, CAST(period_start AS VARCHAR), number, CAST(amount AS DECIMAL(38, 2)), cause
+                        FROM unissued ORDER BY 1, 3";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unissued_of_a_period_before_every_price_cannot_be_told_and_the_rest_can() {
+    let world = World::new(&UNITS.replace(
+        "currency = 'USD') AS\nSELECT",
+        "currency = 'USD', effective_from = '2026-09-01') AS\nSELECT",
+    ))
+    .await;
+    world.write("definitions/rates.csv", "rate\n1.0\n");
+    let cli = world.cli();
+    for (id, customer, time, n) in [
+        ("1", "acme", "2026-08-10T10:00:00Z", 100),
+        ("2", "acme", "2026-09-10T10:00:00Z", 5),
+        ("3", "globex", "2026-09-10T10:00:00Z", 7),
+    ] {
+        send(&world, id, customer, time, n).await;
+    }
+    cli.run_to_end().await;
+    let cause = "it cannot be told: no version of price `used` is effective on 2026-08-01; give it an earlier \
+                 effective_from, or take it out of the plan";
+    let (august, september) = ("2026-08-01T00:00:00Z", "2026-09-01T00:00:00Z");
+    let none = "no invoice was issued";
+    assert_eq!(
+        cli.query(UNISSUED).await,
+        [
+            ["acme", "payg", august, "", "", cause],
+            ["acme", "payg", september, "", "5.00", none],
+            ["globex", "payg", september, "", "7.00", none],
+        ]
+    );
+    // A job for that period says so and stops; one for the next is not concerned.
+    let ran = cli.run(&["invoice", "--period", "2026-08"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert_eq!(finalize(&cli, "2026-09").await[0], "2 invoices issued");
+}
+
+/// Two plans: a unit costs 1.00 in `payg` and 2.00 in `dear`.
+fn two_plans() -> String {
+    format!(
+        "{UNITS}
+         CREATE PRICE dear_used WITH (currency = 'USD') AS SELECT customer, n AS quantity, n * 2.00 AS amount FROM units;
+         CREATE PLAN dear WITH (currency = 'USD') AS (dear_used);"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issued_invoice_is_compared_by_its_own_plan() {
+    let (world, cli) = issued(&two_plans()).await;
+    let dear = cli.with("TOLLGATE_BILLING_DEFAULT_PLAN", "dear");
+    // Nothing has changed, on either plan.
+    assert_eq!(dear.query(UNISSUED).await, Vec::<Vec<String>>::new());
+    send(&world, "3", "new", "2026-09-12T10:00:00Z", 6).await;
+    cli.run_to_end().await;
+    // A customer on the other plan, in the same period.
+    let all = dear.succeed(&["invoice", "--period", "2026-09"]).await;
+    assert!(!all.contains("changed"), "{all}");
+    let own = [
+        "invoice",
+        "--period",
+        "2026-09",
+        "--finalize",
+        "--customer",
+        "new",
+    ];
+    let own = dear.succeed(&own).await;
+    assert_eq!(
+        own.lines().collect::<Vec<_>>(),
+        [
+            "1 invoices issued",
+            "INV-000003   new                                 1 lines              12.00 USD"
+        ]
+    );
+    assert_eq!(dear.query(UNISSUED).await, Vec::<Vec<String>>::new());
+    assert_eq!(cli.query(UNISSUED).await, Vec::<Vec<String>>::new());
+    // Three more units of each: 3.00 on one plan, 6.00 on the other, whatever the default is.
+    send(&world, "4", "acme", "2026-09-13T10:00:00Z", 3).await;
+    send(&world, "5", "new", "2026-09-13T10:00:00Z", 3).await;
+    cli.run_to_end().await;
+    let cause = "usage has changed since it was issued";
+    let start = "2026-09-01T00:00:00Z";
+    for cli in [&cli, &dear] {
+        assert_eq!(
+            cli.query(UNISSUED).await,
+            [
+                ["acme", "payg", start, "INV-000001", "3.00", cause],
+                ["new", "dear", start, "INV-000003", "6.00", cause],
+            ]
+        );
+        let text = cli.succeed(&["invoice", "--period", "2026-09"]).await;
+        let changed: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("changed"))
+            .collect();
+        assert_eq!(
+            changed,
+            [
+                "changed      acme                             INV-000001 was 100, would be 103 now: 3 USD on no \
+                 invoice, because usage has changed",
+                "changed      new                              INV-000003 was 12, would be 18 now: 6 USD on no \
+                 invoice, because usage has changed",
+            ]
+        );
+    }
+    // A plan that is gone tells nothing of its invoices.
+    world.write("definitions/all.sql", UNITS);
+    let gone = "it cannot be told: plan `dear` is not defined any more; define it again: what was issued on a plan is \
+                compared by it";
+    assert_eq!(
+        cli.query(UNISSUED).await,
+        [
+            ["acme", "payg", start, "INV-000001", "3.00", cause],
+            ["new", "dear", start, "INV-000003", "", gone],
+        ]
+    );
+    let text = cli.succeed(&["invoice", "--period", "2026-09"]).await;
+    assert_eq!(
+        text.lines().last(),
+        Some(
+            "changed?     new                              INV-000003 was 12 USD; what it would be now cannot be told: \
+             plan `dear` is not defined any more; define it again: what was issued on a plan is compared by it"
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_billed_on_another_plan_is_compared_by_that_plan() {
+    let sessions = two_plans().replace("'1 hour', lateness = '10 minutes'", "'session 30 minutes'");
+    let world = World::new(&sessions).await;
+    world.write("definitions/rates.csv", "rate\n1.0\n");
+    let cli = world.cli();
+    send(&world, "1", "acme", "2026-09-10T10:00:00Z", 3).await;
+    send(&world, "2", "acme", "2026-09-30T23:50:00Z", 100).await;
+    send(&world, "3", "acme", "2026-10-01T00:10:00Z", 1).await;
+    cli.run_to_end().await;
+    assert_eq!(finalize(&cli, "2026-09").await[0], "1 invoices issued");
+    // The session ended in October always: the invoice of September is what it was, on its own plan.
+    let dear = cli.with("TOLLGATE_BILLING_DEFAULT_PLAN", "dear");
+    assert_eq!(
+        finalize(&dear, "2026-10").await,
+        [
+            "1 invoices issued",
+            "INV-000002   acme                                1 lines             202.00 USD"
+        ]
+    );
+}
+
+/// Units by the day: each costs 31.00 divided by the days of the period, so a wrong count of days is another amount.
+const BY_DAY: &str = "
+CREATE EVENT TYPE unit (n BIGINT NOT NULL) WITH (type = 'unit');
+CREATE METER units WITH (window = '1 hour', lateness = '10 minutes') AS
+SELECT subject, SUM(n) AS n FROM unit GROUP BY subject;
+CREATE PRICE used WITH (currency = 'USD') AS
+SELECT u.customer, u.n * s.period_days AS amount FROM units u JOIN subscription s ON s.customer = u.customer;
+CREATE OR REPLACE PRICE used WITH (currency = 'USD', effective_from = '2026-10-01') AS
+SELECT u.customer, u.n * s.period_days * 2 AS amount FROM units u JOIN subscription s ON s.customer = u.customer;
+CREATE PLAN payg WITH (currency = 'USD') AS (used);
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issued_invoice_is_compared_by_the_calendar_it_was_issued_by() {
+    let world = World::new(BY_DAY).await;
+    let berlin = world
+        .cli()
+        .with("TOLLGATE_BILLING_TIME_ZONE", "Europe/Berlin");
+    send(&world, "1", "acme", "2026-10-20T10:00:00Z", 1).await;
+    berlin.run_to_end().await;
+    // October of Berlin: 31 days at the price of October, from 30 September, 22:00 UTC.
+    assert_eq!(
+        finalize(&berlin, "2026-10").await,
+        [
+            "1 invoices issued",
+            "INV-000001   acme                                1 lines              62.00 USD"
+        ]
+    );
+    let utc = berlin.with("TOLLGATE_BILLING_TIME_ZONE", "UTC");
+    assert_eq!(utc.query(UNISSUED).await, Vec::<Vec<String>>::new());
+    send(&world, "2", "acme", "2026-10-21T10:00:00Z", 1).await;
+    berlin.run_to_end().await;
+    let cause = "usage has changed since it was issued";
+    assert_eq!(
+        utc.query(UNISSUED).await,
+        [[
+            "acme",
+            "payg",
+            "2026-09-30T22:00:00Z",
+            "INV-000001",
+            "62.00",
+            cause
+        ]]
+    );
+}

@@ -390,3 +390,61 @@ async fn a_column_that_a_meter_reads_and_no_event_fills_is_said_at_the_end() {
         assert!(line.contains(part), "{part} is not in {line}");
     }
 }
+
+/// Ordinary prices, and one that divides a fee by what all customers used.
+const SHARES: &str = "
+CREATE PRICE every_image WITH (currency = 'USD') AS SELECT customer, images AS quantity, images * 1.00 AS amount FROM images;
+CREATE PRICE seats WITH (currency = 'USD') AS SELECT customer, 10.00 - COUNT(*) OVER () AS amount FROM subscription;
+CREATE PRICE share WITH (currency = 'USD') AS
+SELECT customer, 100.00 - SUM(SUM(area)) OVER () AS amount FROM area GROUP BY customer;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_that_compares_customers_is_refused_where_the_usage_of_one_is_in_error() {
+    let world = World::new(DEFINITIONS).await;
+    let cli = lake_of(&world, &events(), false).await;
+    let of_prices = |prices: &str| {
+        let plan = format!("AS ({prices})");
+        let definitions = format!("{DEFINITIONS}{SHARES}").replace("AS (by_area)", &plan);
+        world.write("definitions/all.sql", &definitions);
+    };
+    for finalize in [&[][..], &["--finalize"]] {
+        let command = [&["invoice", "--period", "2026-01"], finalize].concat();
+        of_prices("by_area, share");
+        let ran = cli.run(&command).await;
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        assert_eq!(ran.stdout, "", "{ran:#?}");
+        assert!(
+            ran.stderr.contains(
+                "price `share`: what it makes of one customer's usage depends on others', and `area` lacks usage of \
+                 customer `evil`, which is in error: an event cannot be measured: "
+            ),
+            "{ran:#?}"
+        );
+        assert!(
+            ran.stderr.contains(
+                "\n  hint: mend that usage, which `SELECT window_start, subject, error FROM area WHERE error IS NOT NULL` \
+                 shows, or let each row of the price be made of its own customer's usage\n"
+            ),
+            "{ran:#?}"
+        );
+    }
+    // Of two customers, one of them in error: (2 × 3 + 4 × 5) × 0.5, two images, and 10 less two.
+    of_prices("by_area, every_image, seats");
+    let ran = cli.run(&["invoice", "--period", "2026-01"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(
+        ran.stdout.contains("honest") && ran.stdout.contains("23.00 USD"),
+        "{ran:#?}"
+    );
+    assert!(!ran.stdout.contains("evil"), "{ran:#?}");
+    // A period of which nothing can be told has a row for each customer.
+    of_prices("by_area, share");
+    let unissued = cli
+        .query("SELECT customer, amount IS NULL, number IS NULL FROM unissued ORDER BY 1")
+        .await;
+    assert_eq!(
+        unissued,
+        [["evil", "true", "true"], ["honest", "true", "true"]]
+    );
+}

@@ -60,7 +60,7 @@ impl Sale {
     async fn charges(&self) -> Outcome<Vec<Charge>> {
         let metered = run(&self.definitions(), &self.events()?).await?;
         let context = metered.session(&always()).await?;
-        Ok(rate(&context, &metered.definitions.prices[0])
+        Ok(rate(&context, &metered.definitions.prices[0], &[])
             .await?
             .whole()?)
     }

@@ -3,8 +3,9 @@
 //!
 //! ```json
 //! {"usage":[{"meter":"tokens","subject":"acme","quantities":{"calls":"3","input":"1200"},"hash":"…"}],
-//!  "prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"}}
+//!  "prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"},"zone":"Europe/Berlin"}
 //! ```
+//! `zone` is missing in documents that were issued before it was kept.
 //! Hashes are XXH3-64 in 16 hex digits over texts with their lengths, so that they mean the same in every build.
 
 use crate::{
@@ -27,6 +28,8 @@ pub struct Basis {
     pub usage: Vec<Usage>,
     /// What prices and rate tables were.
     pub rated_by: RatedBy,
+    /// The zone by whose calendar the billing period was; `None` where that was not kept.
+    pub zone: Option<String>,
 }
 
 /// What one subject used of one meter in the billing period.
@@ -159,6 +162,7 @@ impl Basis {
             "usage": usage.collect::<Vec<Value>>(),
             "prices": self.rated_by.prices,
             "rate_tables": self.rated_by.rate_tables,
+            "zone": self.zone,
         })
         .to_string()
     }
@@ -180,6 +184,7 @@ impl Basis {
                 prices: texts_of(value.get("prices")?.as_object()?)?,
                 rate_tables: texts_of(value.get("rate_tables")?.as_object()?)?,
             },
+            zone: value.get("zone").and_then(Value::as_str).map(str::to_owned),
         })
     }
 }

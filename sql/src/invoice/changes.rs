@@ -241,6 +241,7 @@ mod tests {
                 prices: names(&[("p", price)]),
                 rate_tables: names(rates),
             },
+            zone: Some("Europe/Berlin".into()),
         }
     }
 
@@ -328,7 +329,14 @@ mod tests {
 
     #[test]
     fn a_basis_reads_back_as_it_was_written() {
-        let basis = basis("10", "p1", &[("rates", "r1")]);
+        let mut basis = basis("10", "p1", &[("rates", "r1")]);
+        let text = basis.to_json();
+        assert_eq!(Basis::from_json(&text), Some(basis.clone()));
+        // One that was written before the zone was kept.
+        let older = text.replace(r#","zone":"Europe/Berlin""#, "");
+        assert_ne!(older, text);
+        basis.zone = None;
+        assert_eq!(Basis::from_json(&older), Some(basis.clone()));
         assert_eq!(Basis::from_json(&basis.to_json()), Some(basis));
         assert_eq!(Basis::from_json("{}"), None);
         assert_eq!(Basis::from_json("not JSON"), None);

@@ -1,9 +1,11 @@
-//! Which customers a price fails for, when its evaluation over all of them fails.
+//! Whose usage each row of a price's answer is made of, and which customers a price fails for.
 //!
-//! A price is evaluated again for a part of the customers only where no row of its answer depends on two of them:
-//! every relation that has usage is grouped, joined and numbered within a customer. Each half of the customers is then
-//! evaluated by itself, and a half that fails is halved again. A price that compares customers, such as one with a
-//! share of everything used, has no answer when one of them has none.
+//! A fault of one customer stays with that customer only where no row of the answer depends on two of them: every
+//! relation that has usage is grouped, joined and numbered within a customer. A price that compares customers, such as
+//! one with a share of everything used, has no answer when one of them has none ([`compares_customers`]).
+//!
+//! Where the evaluation over all customers fails, each half of the customers is evaluated by itself, and a half that
+//! fails is halved again.
 
 use super::{Rated, execute};
 use crate::{
@@ -23,14 +25,14 @@ use datafusion::{
     },
     prelude::{SessionContext, lit},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 const CUSTOMER: &str = "customer";
 
 /// The answer of a price for those customers that it does not fail for; the others are noted in `rated`.
 ///
 /// `written` is the plan before it is optimized, `plan` the same after it, and `failed` what its evaluation over all
-/// customers says.
+/// customers says. The price does not compare customers.
 ///
 /// # Errors
 /// `failed`, where the failure cannot be told by customer, or is not one of values.
@@ -46,7 +48,7 @@ pub(super) async fn evaluate(
         at: price.at.clone(),
         source: Box::new(source),
     };
-    if !is_of_values(&failed) || !is_by_customer(plan) {
+    if !is_of_values(&failed) || repeats_common_rows(plan) {
         return Err(in_all(failed));
     }
     let customers = customers(context, plan).await.map_err(in_all)?;
@@ -149,17 +151,48 @@ fn is_of_customers(scan: &TableScan) -> bool {
 enum Rows {
     /// Rows of no customer: of rate tables and constants.
     Common,
-    /// Each of one customer's, whom these columns name.
+    /// Each of one customer's, whom these columns name, or of none.
     Of(BTreeSet<usize>),
 }
 
-/// Whether every row of the answer is made of the rows of the customer that it names.
-pub(super) fn is_by_customer(plan: &LogicalPlan) -> bool {
+/// Whether what one customer pays may be made of the usage of another. It is not where every row of the answer is made
+/// of the rows of the customer that it names, or of rate tables and constants alone.
+pub(super) fn compares_customers(plan: &LogicalPlan) -> bool {
     let customer = plan.schema().index_of_column_by_name(None, CUSTOMER);
     match (rows_of(plan), customer) {
-        (Some(Rows::Of(columns)), Some(customer)) => columns.contains(&customer),
-        _ => false,
+        (Some(Rows::Common), _) => false,
+        (Some(Rows::Of(columns)), Some(customer)) => !columns.contains(&customer),
+        _ => true,
     }
+}
+
+/// Whether an answer for a part of the customers has rows that are no customer's, so that the answers for all parts
+/// would have them more than once.
+fn repeats_common_rows(plan: &LogicalPlan) -> bool {
+    let mut repeats = false;
+    // The walk cannot fail: its steps only look.
+    let _ = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Union(union) = node {
+            let is_common = |input: &&Arc<LogicalPlan>| rows_of(input) == Some(Rows::Common);
+            let common = union.inputs.iter().filter(is_common).count();
+            repeats |= common > 0 && common < union.inputs.len();
+        }
+        Ok(super::purity::stop_when(repeats))
+    });
+    repeats
+}
+
+/// The relations that a plan reads, by name.
+pub(super) fn relations(plan: &LogicalPlan) -> BTreeSet<String> {
+    let mut relations = BTreeSet::new();
+    // The walk cannot fail: its steps only look.
+    let _ = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            relations.insert(scan.table_name.table().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    relations
 }
 
 /// `None` when a row may be made of several customers' rows, or that cannot be told.
@@ -188,13 +221,22 @@ fn rows_of(plan: &LogicalPlan) -> Option<Rows> {
         LogicalPlan::Aggregate(aggregate) => rows_of_groups(aggregate),
         LogicalPlan::Window(window) => rows_of_windows(window),
         LogicalPlan::Join(join) => rows_of_join(join),
+        LogicalPlan::Unnest(unnest) => Some(match rows_of(&unnest.input)? {
+            Rows::Common => Rows::Common,
+            Rows::Of(columns) => {
+                let from = unnest.dependency_indices.iter();
+                Rows::Of(positions(from, |column| columns.contains(column)).collect())
+            }
+        }),
         LogicalPlan::Union(union) => {
             let mut inputs = union.inputs.iter().map(|input| rows_of(input));
             let first = inputs.next()??;
             inputs.try_fold(first, |all, next| match (all, next?) {
                 (Rows::Common, Rows::Common) => Some(Rows::Common),
                 (Rows::Of(all), Rows::Of(next)) => Some(Rows::Of(&all & &next)),
-                _ => None,
+                (Rows::Of(all), Rows::Common) | (Rows::Common, Rows::Of(all)) => {
+                    Some(Rows::Of(all))
+                }
             })
         }
         // A part of the rows, a sample or a recursion: whose they are depends on the others.

@@ -30,7 +30,9 @@ async fn session() -> SessionContext {
 
 /// The charges, when there is an answer for every customer.
 async fn charged(context: &SessionContext, query: &str) -> Result<Vec<Charge>> {
-    rate(context, &price(query)).await.and_then(Rated::whole)
+    rate(context, &price(query), &[])
+        .await
+        .and_then(Rated::whole)
 }
 
 async fn charges(query: &str) -> Vec<Charge> {

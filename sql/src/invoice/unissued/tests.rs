@@ -6,7 +6,7 @@ use crate::{
     error::Location,
     invoice::{
         Terms, assemble,
-        basis::{Basis, RatedBy},
+        basis::Basis,
         changes::{Issued, IssuedLine, change},
     },
     rating::Charge,
@@ -181,10 +181,7 @@ impl World {
                 let document = own().find(|(_, covered, ..)| *covered == period);
                 match (document, now) {
                     (Some((.., document)), now) => {
-                        let nothing = Basis {
-                            usage: Vec::new(),
-                            rated_by: RatedBy::default(),
-                        };
+                        let nothing = Basis::default();
                         let changed = change(document, now.as_ref(), &nothing).unwrap();
                         rows.extend(
                             changed.map(|changed| Unissued::of_change(&changed, &plan, period)),

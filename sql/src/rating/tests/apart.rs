@@ -32,7 +32,7 @@ async fn session_of_many() -> SessionContext {
 
 /// `customer amount` of each charge, and `customer: problem` of each in error.
 async fn rated(query: &str) -> Result<(Vec<String>, Vec<String>)> {
-    let rated = rate(&session_of_many().await, &price(query)).await?;
+    let rated = rate(&session_of_many().await, &price(query), &[]).await?;
     let charges = rated.charges.iter();
     let in_error = rated.in_error.iter();
     Ok((
@@ -109,6 +109,97 @@ async fn a_price_that_compares_customers_fails_as_a_whole_where_one_has_no_amoun
     let (charges, in_error) = rated(alone).await.unwrap();
     assert_eq!(charges, ["cargo 10", "zeta 3.5"]);
     assert_eq!(in_error.len(), 1);
+}
+
+/// What is left out of a relation for a customer `sour`, of whom there are no rows.
+fn left_out(relation: &str) -> [LeftOut; 1] {
+    [LeftOut {
+        relation: relation.into(),
+        customer: "sour".into(),
+        reason: "an event cannot be measured: why".into(),
+    }]
+}
+
+#[tokio::test]
+async fn a_price_that_compares_customers_is_refused_where_usage_of_one_is_left_out() {
+    let context = session_of_many().await;
+    for query in [
+        "SELECT customer, n - SUM(n) OVER () AS amount FROM m",
+        "SELECT customer, n, (SELECT MAX(n) FROM m) AS amount FROM m",
+        "SELECT customer, n AS amount FROM m WHERE n > (SELECT MIN(n) FROM m AS o WHERE o.model = m.model)",
+        "SELECT s.customer, o.n AS amount FROM subscription s CROSS JOIN (SELECT SUM(n) AS n FROM m) AS o",
+        // Another pays for it.
+        "SELECT model AS customer, n AS amount FROM m",
+    ] {
+        let refused = rate(&context, &price(query), &left_out("m")).await;
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "prices.sql:7:1: price `tokens`: what it makes of one customer's usage depends on others', and `m` lacks usage \
+             of customer `sour`, which is in error: an event cannot be measured: why\n  hint: mend that usage, which \
+             `SELECT window_start, subject, error FROM m WHERE error IS NOT NULL` shows, or let each row of the price be \
+             made of its own customer's usage",
+            "{query}"
+        );
+        // It does not read the windows.
+        let rated = rate(&context, &price(query), &left_out("m_windows")).await;
+        assert!(!rated.unwrap().charges.is_empty(), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_price_by_customer_goes_on_where_usage_of_one_is_left_out() {
+    let context = session_of_many().await;
+    for (query, expected) in [
+        ("SELECT customer, n AS amount FROM m", "cargo 5"),
+        ("SELECT m.customer, m.n * r.rate AS amount FROM m CROSS JOIN (SELECT MAX(rate) AS rate FROM rates) AS r", "cargo 10"),
+        ("SELECT m.customer, m.n * v.x AS amount FROM m CROSS JOIN (VALUES (3)) AS v(x)", "cargo 15"),
+        ("SELECT m.customer, m.n * r.rate AS amount FROM m JOIN rates r ON r.model = m.model", "cargo 10"),
+        ("SELECT m.customer, m.n * r.rate AS amount FROM m, rates r WHERE r.rate > 1", "cargo 10"),
+        ("SELECT customer, SUM(n) OVER (PARTITION BY customer ORDER BY model, n) AS amount FROM m", "cargo 5"),
+        ("SELECT customer, amount FROM (SELECT customer, n AS amount, ROW_NUMBER() OVER (PARTITION BY customer ORDER BY n, model) AS r
+          FROM m) AS t WHERE r = 1", "cargo 5"),
+        ("SELECT customer, SUM(n) - (SELECT COUNT(*) FROM rates) AS amount FROM m GROUP BY customer", "cargo 3"),
+        ("SELECT customer, (SELECT SUM(o.n) FROM m o WHERE o.customer = m.customer) AS amount FROM m", "cargo 5"),
+        ("SELECT s.customer, coalesce(SUM(m.n), 0) AS amount FROM subscription s LEFT JOIN m ON m.customer = s.customer
+          GROUP BY s.customer", "cargo 5"),
+        ("SELECT customer, n AS amount FROM m WHERE EXISTS (SELECT 1 FROM m o WHERE o.customer = m.customer AND o.n > 4)", "cargo 5"),
+        ("SELECT DISTINCT ON (customer) customer, n AS amount FROM m ORDER BY customer, n, model", "cargo 5"),
+        ("SELECT customer, SUM(n) AS amount FROM (SELECT customer, n, unnest(make_array(1, 2)) AS part FROM m) AS t
+          GROUP BY customer", "cargo 10"),
+        // A fee beside the usage; `own` has a row without a customer.
+        ("SELECT customer, SUM(n) AS amount FROM (SELECT customer, n FROM m UNION ALL SELECT 'cargo', 2 FROM (VALUES (1)) AS v(x))
+          AS u GROUP BY customer", "cargo 7"),
+    ] {
+        let rated = rate(&context, &price(query), &left_out("m")).await;
+        let charges = rated.unwrap_or_else(|error| panic!("{query}: {error}")).charges;
+        let found = charges.iter().find(|charge| charge.customer == "cargo").unwrap();
+        assert_eq!(format!("{} {}", found.customer, found.amount), expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_customer_of_whom_usage_is_left_out_has_no_charge_and_no_other_reason() {
+    let context = session_of_many().await;
+    let [mut known] = left_out("m");
+    known.customer = "free".into();
+    let known = [known];
+    let query =
+        "SELECT m.customer, m.n * r.rate AS amount FROM m LEFT JOIN rates r ON r.model = m.model
+                 WHERE m.customer IN ('cargo', 'free')";
+    let rated = rate(&context, &price(query), &known).await.unwrap();
+    assert_eq!(rated.charges.len(), 1);
+    assert_eq!(rated.in_error, []);
+    let query = "SELECT customer, seats AS amount FROM subscription";
+    let rated = rate(&context, &price(query), &known).await.unwrap();
+    assert_eq!(rated.charges.len(), 5);
+}
+
+#[tokio::test]
+async fn a_price_of_a_rate_table_alone_fails_for_the_customer_without_a_rate() {
+    let query = "SELECT model AS customer, nullif(rate, 2.00) AS amount FROM rates";
+    let (charges, in_error) = rated(query).await.unwrap();
+    assert_eq!(charges, ["a 0.5"]);
+    assert_eq!(in_error, ["b: the amount is NULL for customer `b`"]);
 }
 
 #[tokio::test]

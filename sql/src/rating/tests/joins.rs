@@ -200,7 +200,7 @@ async fn a_quantity_that_is_more_than_the_usage_holds_up_its_customer_alone() {
     // globex finds one rate for each of its rows.
     let once = "SELECT m.customer, SUM(m.n) AS quantity, SUM(m.n * r.rate) AS amount FROM m LEFT JOIN loose r
                 ON r.model = m.model AND (m.customer = 'acme' OR r.rate > 0.25) GROUP BY m.customer";
-    let rated = rate(&session().await, &price(once)).await.unwrap();
+    let rated = rate(&session().await, &price(once), &[]).await.unwrap();
     let charged: Vec<String> = rated
         .charges
         .iter()

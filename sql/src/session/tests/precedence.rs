@@ -371,7 +371,7 @@ async fn in_a_price(context: &SessionContext, expressions: &[String]) -> Vec<Str
          CREATE PRICE p WITH (currency = 'USD') AS
          SELECT subject AS customer, 1 AS amount, {columns} FROM rows;"
     ));
-    let rated = rate(context, &definitions.prices[0]).await.unwrap();
+    let rated = rate(context, &definitions.prices[0], &[]).await.unwrap();
     let charges = rated.whole().unwrap();
     let column = |place: usize| {
         let texts: StringArray = charges

@@ -285,9 +285,29 @@ fn rows_of_groups(aggregate: &Aggregate) -> Option<Rows> {
     match rows_of(&aggregate.input)? {
         Rows::Common => Some(Rows::Common),
         Rows::Of(_) if aggregate.group_expr.iter().any(sets) => None,
-        rows @ Rows::Of(_) => rows
-            .through(&aggregate.group_expr, aggregate.input.schema())
-            .if_named(),
+        Rows::Of(columns) => {
+            let input = aggregate.input.schema();
+            let groups = Rows::Of(columns.clone()).through(&aggregate.group_expr, input);
+            let Rows::Of(mut named) = groups.if_named()? else {
+                return None;
+            };
+            // One of the names in a group of one customer's rows is that customer's: so does DISTINCT ON have it.
+            let is_name = |call: &Expr| match unaliased(call) {
+                Expr::AggregateFunction(call) if call.params.filter.is_none() => {
+                    let is_one = matches!(
+                        call.func.name(),
+                        "first_value" | "last_value" | "min" | "max"
+                    );
+                    let arg = call.params.args.first().and_then(bare);
+                    let place = arg.and_then(|column| input.maybe_index_of_column(column));
+                    is_one && place.is_some_and(|place| columns.contains(&place))
+                }
+                _ => false,
+            };
+            let shift = aggregate.group_expr.len();
+            named.extend(positions(aggregate.aggr_expr.iter(), is_name).map(|place| place + shift));
+            Some(Rows::Of(named))
+        }
     }
 }
 

@@ -166,13 +166,13 @@ async fn a_price_by_customer_goes_on_where_usage_of_one_is_left_out() {
         ("SELECT DISTINCT ON (customer) customer, n AS amount FROM m ORDER BY customer, n, model", "cargo 5"),
         ("SELECT customer, SUM(n) AS amount FROM (SELECT customer, n, unnest(make_array(1, 2)) AS part FROM m) AS t
           GROUP BY customer", "cargo 10"),
-        // A fee beside the usage; `own` has a row without a customer.
+        // A fee beside the usage.
         ("SELECT customer, SUM(n) AS amount FROM (SELECT customer, n FROM m UNION ALL SELECT 'cargo', 2 FROM (VALUES (1)) AS v(x))
           AS u GROUP BY customer", "cargo 7"),
     ] {
         let rated = rate(&context, &price(query), &left_out("m")).await;
         let charges = rated.unwrap_or_else(|error| panic!("{query}: {error}")).charges;
-        let found = charges.iter().find(|charge| charge.customer == "cargo").unwrap();
+        let found = charges.iter().find(|charge| charge.customer == "cargo").unwrap_or_else(|| panic!("{query}: {charges:?}"));
         assert_eq!(format!("{} {}", found.customer, found.amount), expected, "{query}");
     }
 }

@@ -50,7 +50,6 @@ mod envelope;
 mod headers;
 mod identity;
 mod judge;
-mod number;
 mod run;
 mod scan;
 mod shape;

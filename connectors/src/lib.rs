@@ -22,6 +22,7 @@ pub mod files;
 pub mod lake;
 pub mod memory;
 pub mod nats;
+mod number;
 pub mod store;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,12 +1,12 @@
 //! What one event type reads from `data`: its columns, and a small tree of the keys that lead there.
 
 use super::envelope::duplicate;
-use super::number::{decimal, integer};
 use super::scan::{Scanner, Token};
 use super::text::{describe, shorten};
 use super::time::{date, instant};
 use super::{DEFAULT_KEY, PATH_KEY, REQUIRED_KEY, STRINGS_KEY, TYPE_KEY, unfit};
 use crate::Result;
+use crate::number::{decimal, integer};
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use std::borrow::Cow;
 

@@ -3,6 +3,7 @@
 //! A bound may be wider than the data, never narrower: times are rounded outward to the millisecond and
 //! long text is cut so that it still lies outside. Decimals are written digit by digit.
 
+use crate::number;
 use arrow::{
     array::ArrayRef,
     datatypes::{DataType, Field, Fields, Schema},
@@ -344,20 +345,20 @@ fn scalar(json: &str, data_type: &DataType, widen_us: i64) -> Option<ScalarValue
             Some(ScalarValue::TimestampMicrosecond(Some(us), zone.clone()))
         }
         DataType::Decimal128(precision, scale) => {
-            let digits = decimal_digits(json, usize::try_from(*scale).ok()?)?;
+            let digits = bound_digits(json, *precision, *scale)?;
             Some(ScalarValue::Decimal128(Some(digits), *precision, *scale))
         }
         _ => None,
     }
 }
 
-/// The digits of a plain decimal at `scale`; `None` for an exponent or more fraction than that.
-fn decimal_digits(json: &str, scale: usize) -> Option<i128> {
-    let (whole, fraction) = json.split_once('.').unwrap_or((json, ""));
-    let zeros = scale.checked_sub(fraction.len())?;
-    format!("{whole}{fraction}{}", "0".repeat(zeros))
-        .parse()
-        .ok()
+/// The digits of a decimal that was written out. One with an exponent went through a float and may be off: it is no bound.
+fn bound_digits(json: &str, precision: u8, scale: i8) -> Option<i128> {
+    let is_number = json.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    if !is_number || json.contains(['e', 'E']) {
+        return None;
+    }
+    number::decimal(json, precision, u32::try_from(scale).ok()?).ok()
 }
 
 /// One array from one bound a file.
@@ -376,19 +377,22 @@ mod tests {
             (0, 0, "0"),
             (-5, 2, "-0.05"),
             (123, 2, "1.23"),
-            (i128::MAX, 0, "170141183460469231731687303715884105727"),
+            (
+                10_i128.pow(38) - 1,
+                0,
+                "99999999999999999999999999999999999999",
+            ),
             (-100, 9, "-0.000000100"),
         ];
         for (digits, scale, text) in cases {
             assert_eq!(decimal(digits, scale).as_deref(), Some(text));
-            assert_eq!(decimal_digits(text, scale), Some(digits));
+            let scale = i8::try_from(scale).unwrap();
+            assert_eq!(bound_digits(text, 38, scale), Some(digits));
         }
-        assert_eq!(
-            decimal_digits("1.234", 2),
-            None,
-            "more fraction than the column has"
-        );
-        assert_eq!(decimal_digits("1e3", 2), None);
+        let too_fine = "more digits after the point than the column has";
+        assert_eq!(bound_digits("1.234", 38, 2), None, "{too_fine}");
+        assert_eq!(bound_digits("1e3", 38, 2), None);
+        assert_eq!(bound_digits("\"1.5\"", 38, 2), None);
     }
 
     #[test]

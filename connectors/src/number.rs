@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Why a number does not fit its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NumberFault {
+pub(crate) enum NumberFault {
     /// It has more fraction digits than the column, and they are not all zero.
     Fraction,
     /// It has more whole digits than the column.
@@ -24,7 +24,7 @@ impl fmt::Display for NumberFault {
 /// their value is; `1.5` is not.
 ///
 /// `token` must follow the grammar of JSON.
-pub(super) fn integer(token: &str) -> Result<i64, NumberFault> {
+pub(crate) fn integer(token: &str) -> Result<i64, NumberFault> {
     if let Some(value) = short_integer(token.as_bytes()) {
         return Ok(value);
     }
@@ -35,7 +35,7 @@ pub(super) fn integer(token: &str) -> Result<i64, NumberFault> {
 /// (at most 38).
 ///
 /// `token` must follow the grammar of JSON.
-pub(super) fn decimal(token: &str, precision: u8, scale: u32) -> Result<i128, NumberFault> {
+pub(crate) fn decimal(token: &str, precision: u8, scale: u32) -> Result<i128, NumberFault> {
     let value = scaled(token, scale)?;
     match 10u128.checked_pow(u32::from(precision)) {
         Some(limit) if value.unsigned_abs() < limit => Ok(value),

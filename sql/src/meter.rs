@@ -50,6 +50,7 @@ mod leaf;
 mod pipeline;
 mod place;
 mod planning;
+mod said;
 pub(crate) mod shape;
 mod span;
 pub(crate) mod syntax;

@@ -6,6 +6,7 @@
 use super::{
     Meter,
     calls::{self, each_expression},
+    said::without_alias,
     syntax::{selected, selected_mut},
 };
 use crate::{
@@ -128,14 +129,4 @@ fn count_of(expr: &str) -> Option<Expr> {
     let text = format!("SELECT COUNT({expr})");
     let statement = Parser::parse_sql(&Sql, &text).ok()?;
     item_expr(selected(statement.first()?)?.projection.first()?).cloned()
-}
-
-/// A problem without the name under which an expression is selected, as DataFusion prints it.
-fn without_alias(problem: &str) -> String {
-    let quoted = problem.split('`').enumerate();
-    let texts = quoted.map(|(place, text)| match text.rsplit_once(" AS ") {
-        Some((expr, _)) if place % 2 == 1 => expr,
-        _ => text,
-    });
-    texts.collect::<Vec<_>>().join("`")
 }

@@ -2,6 +2,7 @@
 
 use super::{
     calls, constants,
+    said::{self, Said},
     syntax::{self, Place, START, refused},
     window,
 };
@@ -139,7 +140,7 @@ pub(super) fn plan_error(definition: &MeterDefinition, source: DataFusionError) 
                 Some(span) => (span.start.line, span.start.column),
                 None => place_of_call_in(definition, &diagnostic.message),
             };
-            let (problem, hint) = said(&diagnostic.message);
+            let (problem, hint) = problem_of(&diagnostic.message);
             refused(definition, &problem, start, hint)
         }
         None => refused_call(definition, &source)
@@ -164,48 +165,39 @@ fn refused_query(definition: &MeterDefinition, source: &DataFusionError) -> Opti
         DataFusionError::SchemaError(error, _) => error.to_string(),
         _ => return None,
     };
-    if message.contains("non-boolean predicate") {
-        let problem = "the condition of WHERE is neither true nor false";
-        let place = syntax::place_of_where(definition);
-        return Some(refused(
-            definition,
-            problem,
-            place,
-            "compare it with something",
-        ));
+    match Said::of(&message) {
+        Said::NoCondition => {
+            let problem = "the condition of WHERE is neither true nor false";
+            let place = syntax::place_of_where(definition);
+            let hint = "compare it with something";
+            Some(refused(definition, problem, place, hint))
+        }
+        Said::NoOrdinal(ordinal) => {
+            let problem = format!("there is no column {ordinal} in SELECT");
+            let place = syntax::place_of_written_key(definition, ordinal);
+            Some(refused(definition, &problem, place, "group by a name"))
+        }
+        _ => Some(refused(definition, &message, START, hint)),
     }
-    let ordinal = message.split_once("column with position ");
-    if let Some((ordinal, _)) = ordinal.and_then(|(_, rest)| rest.split_once(' ')) {
-        let problem = format!("there is no column {ordinal} in SELECT");
-        let place = syntax::place_of_written_key(definition, ordinal);
-        return Some(refused(definition, &problem, place, "group by a name"));
-    }
-    Some(refused(definition, &message, START, hint))
 }
 
-/// What DataFusion says, without what only its authors understand, and the way out. Its own help names
-/// aggregates that are not for meters.
-fn said(message: &str) -> (String, &'static str) {
-    let call = message
-        .split_once("Function '")
-        .filter(|_| message.contains("No function matches"));
-    if let Some((name, _)) = call.and_then(|(_, rest)| rest.split_once('\'')) {
-        let hint =
-            "check how many values it takes, and their types; docs/meters.md has the aggregates";
-        return (format!("`{name}` does not take what it is given"), hint);
+/// A problem without what only DataFusion's authors understand, and the way out. Its own help names aggregates that are
+/// not for meters.
+fn problem_of(message: &str) -> (String, &'static str) {
+    match Said::of(message) {
+        Said::NoSuchCall(name) => (
+            format!("`{name}` does not take what it is given"),
+            "check how many values it takes, and their types; docs/meters.md has the aggregates",
+        ),
+        Said::NotGrouped => (message.to_owned(), "put it into GROUP BY, or aggregate it"),
+        _ => (message.to_owned(), "check the names and types in the query"),
     }
-    let hint = match message.contains("must appear in GROUP BY") {
-        true => "put it into GROUP BY, or aggregate it",
-        false => "check the names and types in the query",
-    };
-    (message.to_owned(), hint)
 }
 
 /// Where the function is that a message of DataFusion names.
 fn place_of_call_in(definition: &MeterDefinition, message: &str) -> Place {
-    let name = message.split_once("Function '");
-    let name = name.and_then(|(_, rest)| rest.split_once('\''));
-    let place = name.and_then(|(name, _)| syntax::place_of(definition, &[name]));
+    let name = said::function_in(message);
+    let place = name.and_then(|name| syntax::place_of(definition, &[name]));
     place.unwrap_or(START)
 }
 
@@ -214,17 +206,21 @@ fn refused_types(definition: &MeterDefinition, source: &DataFusionError) -> Opti
     let DataFusionError::Plan(message) = source.find_root() else {
         return None;
     };
-    if message.contains("No function matches") {
-        let (problem, hint) = said(message);
-        let place = place_of_call_in(definition, message);
-        return Some(refused(definition, &problem, place, hint));
+    match Said::of(message) {
+        Said::NoSuchCall(_) => {
+            let (problem, hint) = problem_of(message);
+            let place = place_of_call_in(definition, message);
+            return Some(refused(definition, &problem, place, hint));
+        }
+        Said::TooFine => {
+            let problem = "a product has more than 38 digits after the point";
+            let hint = "declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value";
+            let place = syntax::place_of(definition, &["*"]).unwrap_or(START);
+            return Some(refused(definition, problem, place, hint));
+        }
+        _ => {}
     }
-    if message.contains("exceed max scale") {
-        let problem = "a product has more than 38 digits after the point";
-        let hint = "declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value";
-        let place = syntax::place_of(definition, &["*"]).unwrap_or(START);
-        return Some(refused(definition, problem, place, hint));
-    }
+    // Ours: what is refused in backticks, and the way out.
     let (problem, hint) = message.split_once(": ")?;
     let operator = problem.strip_prefix('`')?.split('`').next()?;
     let place = syntax::place_of(definition, &[operator]).unwrap_or(START);

@@ -1,0 +1,100 @@
+//! What DataFusion says about a query. Its messages are English text that any of its releases may word anew: they are
+//! matched here and nowhere else, and a test makes DataFusion say each.
+
+/// A message that is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said<'a> {
+    /// A function does not take what it is given.
+    NoSuchCall(&'a str),
+    /// A column is neither a key nor aggregated.
+    NotGrouped,
+    /// WHERE is neither true nor false.
+    NoCondition,
+    /// GROUP BY names a column by a number that SELECT does not have.
+    NoOrdinal(&'a str),
+    /// A product has more than 38 digits after the point.
+    TooFine,
+    /// Something else, which is shown in its words.
+    Other,
+}
+
+impl<'a> Said<'a> {
+    pub(super) fn of(message: &'a str) -> Self {
+        let call = function_in(message).filter(|_| message.contains("No function matches"));
+        if let Some(name) = call {
+            return Said::NoSuchCall(name);
+        }
+        let ordinal = message.split_once("column with position ");
+        if let Some((ordinal, _)) = ordinal.and_then(|(_, rest)| rest.split_once(' ')) {
+            return Said::NoOrdinal(ordinal);
+        }
+        for (text, said) in [
+            ("must appear in GROUP BY", Said::NotGrouped),
+            ("non-boolean predicate", Said::NoCondition),
+            ("exceed max scale", Said::TooFine),
+        ] {
+            if message.contains(text) {
+                return said;
+            }
+        }
+        Said::Other
+    }
+}
+
+/// The function that a message names, whatever it says of it.
+pub(super) fn function_in(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("Function '")?;
+    Some(rest.split_once('\'')?.0)
+}
+
+/// A message without the names under which expressions are selected, as DataFusion prints them.
+pub(super) fn without_alias(message: &str) -> String {
+    let quoted = message.split('`').enumerate();
+    let texts = quoted.map(|(place, text)| match text.rsplit_once(" AS ") {
+        Some((expr, _)) if place % 2 == 1 => expr,
+        _ => text,
+    });
+    texts.collect::<Vec<_>>().join("`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::SessionContext;
+
+    /// What DataFusion says of a query over `t`, which has a text, a number and a decimal.
+    async fn said_of(select: &str) -> String {
+        let context = SessionContext::new();
+        let table = "CREATE TABLE t (a VARCHAR, n BIGINT, d DECIMAL(38, 20))";
+        context.sql(table).await.unwrap().collect().await.unwrap();
+        let error = match context.sql(select).await {
+            Err(error) => error,
+            Ok(frame) => context.state().optimize(frame.logical_plan()).unwrap_err(),
+        };
+        match error.diagnostic() {
+            Some(diagnostic) => diagnostic.message.clone(),
+            None => error.find_root().to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn datafusion_says_it_in_these_words() {
+        for (select, said) in [
+            ("SELECT AVG(a) FROM t", Said::NoSuchCall("avg")),
+            ("SELECT a, SUM(n) FROM t", Said::NotGrouped),
+            ("SELECT SUM(n) FROM t WHERE a || 'b'", Said::NoCondition),
+            ("SELECT SUM(n) FROM t GROUP BY 7", Said::NoOrdinal("7")),
+            ("SELECT SUM(d * d) FROM t", Said::TooFine),
+            ("SELECT nothing FROM t", Said::Other),
+        ] {
+            let message = said_of(select).await;
+            assert_eq!(Said::of(&message), said, "{select}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_left_out_between_back_ticks_alone() {
+        let said = "`SUM(n) AS x` is not, as `a` AS it was";
+        assert_eq!(without_alias(said), "`SUM(n)` is not, as `a` AS it was");
+    }
+}

@@ -113,7 +113,15 @@ async fn write(over: &Over<'_>, position: &Position, panes: &mut PaneWriter) -> 
     let shard = panes.owner.shard.clone();
     let known: Vec<Option<&dyn Table>> = panes.tables.iter().map(|t| Some(t.as_ref())).collect();
     let marks = &panes.owner.marks;
-    let lanes = recovery::lanes(over.definitions, over.meters, &known, marks, position).await?;
+    let lanes = recovery::lanes(
+        over.definitions,
+        over.meters,
+        &known,
+        marks,
+        position,
+        recovery::For::Writing,
+    )
+    .await?;
     panes.register_versions().await?;
     let sink = Sink {
         panes,

@@ -3,7 +3,7 @@
 
 mod lanes;
 
-pub use lanes::{lane, lanes};
+pub use lanes::{For, lane, lanes};
 
 use crate::{
     commit::{Marks, Position},

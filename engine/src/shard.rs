@@ -284,7 +284,15 @@ impl Shard {
         };
         tables = over::close_replaced(&over, &shard, tables).await?;
         let known: Vec<Option<&dyn Table>> = tables.iter().map(|t| Some(t.as_ref())).collect();
-        let lanes = recovery::lanes(&definitions, &meters, &known, &owner.marks, &position).await?;
+        let lanes = recovery::lanes(
+            &definitions,
+            &meters,
+            &known,
+            &owner.marks,
+            &position,
+            recovery::For::Writing,
+        )
+        .await?;
         let nulls = NullColumns::new(&definitions, &meters);
         let mut panes = PaneWriter {
             owner,

@@ -211,6 +211,7 @@ impl View {
                 &tables,
                 &marks,
                 &position,
+                recovery::For::Reading,
             )
             .await?;
             let mut metering = recovery::open_windows(

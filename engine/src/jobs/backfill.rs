@@ -167,7 +167,15 @@ impl Fill<'_> {
     /// Where the meter goes on, unless a shard's owner does that itself.
     async fn lane(&self, table: Option<&dyn Table>, position: &Position) -> Result<Lane> {
         let definitions = &self.catalog.definitions;
-        let lane = recovery::lane(definitions, self.meter, table, &self.marks, position).await?;
+        let lane = recovery::lane(
+            definitions,
+            self.meter,
+            table,
+            &self.marks,
+            position,
+            recovery::For::Writing,
+        )
+        .await?;
         let refused = |problem: String, hint: &str| Error::Meter {
             meter: self.meter.definition().name.clone(),
             problem,

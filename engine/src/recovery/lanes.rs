@@ -7,7 +7,7 @@ use crate::{
 };
 use datafusion::{
     functions_aggregate::expr_fn::max,
-    prelude::{SessionContext, col, lit},
+    prelude::{DataFrame, SessionContext, col, lit},
 };
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
@@ -18,6 +18,15 @@ use tollgate_sql::{
     window::{EventTime, Windowing},
 };
 
+/// What becomes of lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// They are looked at, and no pane is made of them.
+    Reading,
+    /// Their panes are written: late ones go on from the numbers that their table has, which are read of all late panes.
+    Writing,
+}
+
 /// Builds the lane of each meter from its table, `None` for a meter that has no table yet.
 pub async fn lanes(
     definitions: &Definitions,
@@ -25,10 +34,11 @@ pub async fn lanes(
     tables: &[Option<&dyn Table>],
     marks: &Marks,
     position: &Position,
+    purpose: For,
 ) -> Result<Vec<Lane>> {
     let mut lanes = Vec::with_capacity(meters.len());
     for (meter, table) in meters.iter().zip(tables) {
-        lanes.push(lane(definitions, meter, *table, marks, position).await?);
+        lanes.push(lane(definitions, meter, *table, marks, position, purpose).await?);
     }
     Ok(lanes)
 }
@@ -43,6 +53,7 @@ pub async fn lane(
     table: Option<&dyn Table>,
     marks: &Marks,
     position: &Position,
+    purpose: For,
 ) -> Result<Lane> {
     let event_type = definitions
         .event_type(&meter.definition().event_type)
@@ -62,7 +73,12 @@ pub async fn lane(
     let written = written(table, marks);
     let closed = position.watermark.max(written.closed);
     check(meter, table, marks, written, closed)?;
-    let PanesSeen { panes, last_end_us } = panes_seen(meter, table, marks.shard()).await?;
+    let of_shard = of_shard(table, marks.shard())?;
+    let last_end_us = last_end_us(meter, &of_shard).await?;
+    let panes = match purpose {
+        For::Reading => BTreeMap::new(),
+        For::Writing => late_numbers(of_shard).await?,
+    };
     let from_us = table.mark(&marks.from()).unwrap_or(i64::MIN);
     let lane = Lane::new(Arc::clone(meter), event_type.clone(), written, panes);
     Ok(lane.within(from_us..i64::MAX).seen_until(last_end_us))
@@ -85,41 +101,41 @@ fn written(table: &dyn Table, marks: &Marks) -> Written {
     }
 }
 
-/// What the panes of one shard say.
-struct PanesSeen {
-    /// The number of the last late pane of each window start that has any.
-    panes: BTreeMap<i64, i32>,
-    /// When the last row ends that is made of several base windows, in microseconds.
-    last_end_us: Option<i64>,
-}
+const READING: &str = "reading what a meter's table holds";
 
-async fn panes_seen(meter: &Meter, table: &dyn Table, shard: &str) -> Result<PanesSeen> {
-    let doing = "reading what a meter's table holds";
-    let of_shard = SessionContext::new()
+/// The panes of one shard.
+fn of_shard(table: &dyn Table, shard: &str) -> Result<DataFrame> {
+    SessionContext::new()
         .read_table(table.provider()?)
         .and_then(|frame| frame.filter(col("shard").eq(lit(shard))))
-        .map_err(query_error(doing))?;
+        .map_err(query_error(READING))
+}
+
+/// The number of the last late pane of each window start that has any.
+async fn late_numbers(of_shard: DataFrame) -> Result<BTreeMap<i64, i32>> {
     let late = of_shard
-        .clone()
         .filter(col("pane").gt(lit(0)))
         .and_then(|frame| {
             let last = max(col("pane")).alias("pane");
             frame.aggregate(vec![col("window_start")], vec![last])
         })
-        .map_err(query_error(doing))?;
-    let panes = last_panes(&late.collect().await.map_err(query_error(doing))?);
-    let last_end_us = match meter.definition().frame {
-        Frame::Tumbling => None,
+        .map_err(query_error(READING))?;
+    let late = late.collect().await.map_err(query_error(READING))?;
+    Ok(last_panes(&late))
+}
+
+/// When the last row ends that is made of several base windows, in microseconds.
+async fn last_end_us(meter: &Meter, of_shard: &DataFrame) -> Result<Option<i64>> {
+    match meter.definition().frame {
+        Frame::Tumbling => Ok(None),
         Frame::Hopping { .. } | Frame::Session { .. } => {
             let ends = ["window_start", "window_end"].map(|name| max(col(name)).alias(name));
-            let last = of_shard
-                .aggregate(Vec::new(), ends.to_vec())
-                .map_err(query_error(doing))?;
-            let last = last.collect().await.map_err(query_error(doing))?;
-            last.iter().filter_map(|row| meter.last_end_us(row)).max()
+            let last = of_shard.clone().aggregate(Vec::new(), ends.to_vec());
+            let last = last.map_err(query_error(READING))?;
+            let last = last.collect().await.map_err(query_error(READING))?;
+            Ok(last.iter().filter_map(|row| meter.last_end_us(row)).max())
         }
-    };
-    Ok(PanesSeen { panes, last_end_us })
+    }
 }
 
 /// Refuses a definition that would go on otherwise than its table was begun.

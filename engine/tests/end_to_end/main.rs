@@ -29,6 +29,7 @@ mod late;
 mod live;
 mod live_values;
 mod maintenance;
+mod one_of_many;
 mod overflow;
 mod publishing;
 mod readers;

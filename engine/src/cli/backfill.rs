@@ -2,10 +2,10 @@
 
 use crate::{
     cli::{load, output},
-    clock::{Clock, SystemClock},
+    clock::SystemClock,
     config::Settings,
     error::{Error, Result},
-    jobs::backfill::{Filled, Span, backfill},
+    jobs::backfill::{Filled, Panes, Span, backfill},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -40,13 +40,12 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         to_us: time("--to", arguments.to.as_deref())?,
     };
     let (url, base) = (&settings.lake.url, &settings.base);
-    let clock: &dyn Clock = &SystemClock;
-    let (lake, clock) = match arguments.dry_run {
-        true => (Lake::open_to_read(url, base).await?, None),
-        false => (Lake::open(url, base).await?, Some(clock)),
+    let (lake, panes) = match arguments.dry_run {
+        true => (Lake::open_to_read(url, base).await?, Panes::Counted),
+        false => (Lake::open(url, base).await?, Panes::Written(&SystemClock)),
     };
     let flush_bytes = settings.flush.max_bytes.0;
-    let filled = backfill(&catalog, &lake, &arguments.meter, span, flush_bytes, clock).await?;
+    let filled = backfill(&catalog, &lake, &arguments.meter, span, flush_bytes, panes).await?;
     if filled.is_empty() {
         output::print("the lake has no events yet\n")?;
     }

@@ -28,6 +28,15 @@ pub struct Span {
     pub to_us: Option<i64>,
 }
 
+/// What becomes of the panes that a fill makes.
+#[derive(Debug, Clone, Copy)]
+pub enum Panes<'a> {
+    /// They are written, and a retry waits by this clock.
+    Written(&'a dyn Clock),
+    /// They are counted, and nothing is written.
+    Counted,
+}
+
 /// What was filled in for one shard, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filled {
@@ -43,8 +52,7 @@ pub struct Filled {
     pub windows: Option<(i64, i64)>,
 }
 
-/// Fills a meter in, for every shard that has events; with `clock`, which a retry waits by, the panes are
-/// written, without one they are only counted.
+/// Fills a meter in, for every shard that has events.
 ///
 /// # Errors
 /// [`Error::Usage`] when there is no such meter, or a window does not begin at `from`; [`Error::Meter`] when it
@@ -55,7 +63,7 @@ pub async fn backfill(
     name: &str,
     span: Span,
     flush_bytes: usize,
-    clock: Option<&dyn Clock>,
+    panes: Panes<'_>,
 ) -> Result<Vec<Filled>> {
     let meter = catalog.meter(name).ok_or_else(|| unknown(catalog, name))?;
     check_start(meter, span)?;
@@ -64,9 +72,9 @@ pub async fn backfill(
     };
     let mut filled = Vec::new();
     for shard in Standings::of(events.as_ref()).shards() {
-        let mut table = match clock {
-            Some(_) => Some(catalog.create_meter(lake, meter).await?),
-            None => catalog.existing_meter(lake, meter).await?,
+        let table = match panes {
+            Panes::Written(_) => Some(catalog.create_meter(lake, meter).await?),
+            Panes::Counted => catalog.existing_meter(lake, meter).await?,
         };
         let fill = Fill {
             catalog,
@@ -76,7 +84,7 @@ pub async fn backfill(
             span,
             flush_bytes,
         };
-        filled.push(fill.run(&mut table, clock).await?);
+        filled.push(fill.run(table, panes).await?);
     }
     Ok(filled)
 }
@@ -115,53 +123,66 @@ struct Fill<'a> {
 }
 
 impl Fill<'_> {
-    async fn run(
-        &self,
-        table: &mut Option<Box<dyn Table>>,
-        clock: Option<&dyn Clock>,
-    ) -> Result<Filled> {
+    async fn run(&self, table: Option<Box<dyn Table>>, panes: Panes<'_>) -> Result<Filled> {
         let position = Position::load(self.events, &self.marks)?;
         let lane = self.lane(table.as_deref(), &position).await?;
-        let owner = Owner {
+        let mut made = Made {
+            fill: self,
+            owner: self.owner(table.as_deref()),
+            staged: Staged::default(),
+            filled: Filled {
+                shard: self.marks.shard().to_owned(),
+                after: lane.written().cut,
+                cut: lane.written().cut,
+                panes: 0,
+                windows: None,
+            },
+        };
+        match (table, panes) {
+            (Some(mut table), Panes::Written(clock)) => {
+                let to = Some(table.as_ref());
+                let reached = self.meter_again(lane, position, to, &mut made).await?;
+                if made.filled.cut > made.filled.after || made.filled.panes > 0 {
+                    self.commit(table.as_mut(), reached, &made, clock).await?;
+                }
+            }
+            _ => {
+                self.meter_again(lane, position, None, &mut made).await?;
+            }
+        }
+        Ok(made.filled)
+    }
+
+    /// Who commits: it owns nothing, so it has the epoch of the last owner.
+    fn owner(&self, table: Option<&dyn Table>) -> Owner {
+        let epoch = table.and_then(|table| table.mark(&self.marks.epoch()));
+        Owner {
             marks: self.marks.clone(),
             shard: self.marks.shard().to_owned(),
-            epoch: table
-                .as_ref()
-                .and_then(|t| t.mark(&self.marks.epoch()))
-                .unwrap_or(0),
+            epoch: epoch.unwrap_or(0),
             nonce: uuid::Uuid::now_v7().simple().to_string(),
-        };
-        let mut filled = Filled {
-            shard: owner.shard.clone(),
-            after: lane.written().cut,
-            cut: lane.written().cut,
-            panes: 0,
-            windows: None,
-        };
-        let target = match (table.as_deref(), clock) {
-            (Some(table), Some(_)) => Some(table as &dyn Table),
-            _ => None,
-        };
-        let (staged, reached) = self
-            .meter_again(lane, position, target, &owner, &mut filled)
-            .await?;
-        if let (Some(table), Some(clock)) = (table, clock)
-            && (filled.cut > filled.after || filled.panes > 0)
-        {
-            let mut marks = writer::marks(self.meter, &self.marks, reached, owner.epoch);
-            marks.extend(
-                self.span
-                    .from_us
-                    .map(|from_us| (self.marks.from(), from_us)),
-            );
-            let attempt = Attempt {
-                commit_id: owner.commit_id(reached.cut, 0),
-                marks,
-                info: BTreeMap::new(),
-            };
-            commit::commit_once(table.as_mut(), &attempt, &staged, &owner, clock).await?;
         }
-        Ok(filled)
+    }
+
+    /// Makes the panes visible, with how far the meter came and where it begins.
+    async fn commit(
+        &self,
+        table: &mut dyn Table,
+        reached: Written,
+        made: &Made<'_>,
+        clock: &dyn Clock,
+    ) -> Result<()> {
+        let owner = &made.owner;
+        let mut marks = writer::marks(self.meter, &self.marks, reached, owner.epoch);
+        let from_us = self.span.from_us;
+        marks.extend(from_us.map(|from_us| (self.marks.from(), from_us)));
+        let attempt = Attempt {
+            commit_id: owner.commit_id(reached.cut, 0),
+            marks,
+            info: BTreeMap::new(),
+        };
+        commit::commit_once(table, &attempt, &made.staged, owner, clock).await?;
+        Ok(())
     }
 
     /// Where the meter goes on, unless a shard's owner does that itself.
@@ -205,15 +226,14 @@ impl Fill<'_> {
         }
     }
 
-    /// Meters what the lane has not seen; returns the files of its panes and how far it came.
+    /// Meters what the lane has not seen, and uploads its panes to a table if there is one; returns how far it came.
     async fn meter_again(
         &self,
         lane: Lane,
         position: Position,
         table: Option<&dyn Table>,
-        owner: &Owner,
-        filled: &mut Filled,
-    ) -> Result<(Staged, Written)> {
+        made: &mut Made<'_>,
+    ) -> Result<Written> {
         let doing = "reading committed events back";
         let shard = self.marks.shard();
         let to = self.span.to_us.map(EventTime);
@@ -221,7 +241,6 @@ impl Fill<'_> {
         recovery::restore(&mut metering, self.events, shard).await?;
         let cut = metering.lowest_cut();
         let mut messages = recovery::messages_after(cut, self.events, shard).await?;
-        let mut staged = Staged::default();
         let mut kept = metering.bytes();
         let mut reached = None;
         while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {
@@ -231,8 +250,7 @@ impl Fill<'_> {
             if let Some(at) = at
                 && (is_done || metering.bytes() > kept + self.flush_bytes)
             {
-                self.stage(&mut metering, table, owner, &at, (&mut staged, filled))
-                    .await?;
+                made.take(&mut metering, table, &at).await?;
                 kept = metering.bytes();
                 reached = is_done.then_some(at);
             }
@@ -244,42 +262,45 @@ impl Fill<'_> {
             Some(reached) => reached,
             None => {
                 metering.settle(&position);
-                self.stage(
-                    &mut metering,
-                    table,
-                    owner,
-                    &position,
-                    (&mut staged, filled),
-                )
-                .await?;
+                made.take(&mut metering, table, &position).await?;
                 position
             }
         };
-        filled.cut = reached.sequence;
-        Ok((staged, metering.lanes()[0].written_at(&reached)))
+        made.filled.cut = reached.sequence;
+        Ok(metering.lanes()[0].written_at(&reached))
     }
+}
 
-    /// Uploads what closed, or counts it.
-    async fn stage(
-        &self,
+/// What a fill has made so far.
+struct Made<'a> {
+    fill: &'a Fill<'a>,
+    owner: Owner,
+    staged: Staged,
+    filled: Filled,
+}
+
+impl Made<'_> {
+    /// Counts what closed, and uploads it to a table if there is one.
+    async fn take(
+        &mut self,
         metering: &mut Metering,
         table: Option<&dyn Table>,
-        owner: &Owner,
         at: &Position,
-        (staged, filled): (&mut Staged, &mut Filled),
     ) -> Result<()> {
         if let Some(stopped) = metering.stopped().next() {
             return Err(Error::Stopped(stopped));
         }
         for pending in metering.take_pending(at)? {
-            let rows = pending.panes(self.meter, self.marks.shard(), at).await?;
+            let rows = pending
+                .panes(self.fill.meter, &self.owner.shard, at)
+                .await?;
             for batch in &rows {
-                filled.add(batch);
+                self.filled.add(batch);
             }
             if let Some(table) = table {
-                let step = staged.files.len() as u64;
-                let files_id = owner.commit_id(at.sequence, 1 + step);
-                staged.extend(table.stage(&files_id, &rows).await?);
+                let step = self.staged.files.len() as u64;
+                let files_id = self.owner.commit_id(at.sequence, 1 + step);
+                self.staged.extend(table.stage(&files_id, &rows).await?);
             }
         }
         Ok(())

@@ -24,7 +24,7 @@ use tollgate::{
         output::{Format, encode_rows},
     },
     clock::SystemClock,
-    jobs::backfill::{Span, backfill},
+    jobs::backfill::{Panes, Span, backfill},
     view::View,
 };
 use tollgate_connectors::lake::Lake;
@@ -371,7 +371,8 @@ async fn check_backfill(world: &World, cli: &Cli, expected: &Answers) {
         .unwrap();
     for meter in meters() {
         let (name, all) = (format!("later_{meter}"), Span::default());
-        let filled = backfill(&catalog, &lake, &name, all, 1_000_000, Some(&SystemClock)).await;
+        let panes = Panes::Written(&SystemClock);
+        let filled = backfill(&catalog, &lake, &name, all, 1_000_000, panes).await;
         assert!(filled.unwrap()[0].panes > 0, "{meter}");
     }
     let view = view(cli).await;

@@ -141,6 +141,18 @@ pub struct Position {
     pub caught_up: Option<CaughtUp>,
 }
 
+/// A place after one message of a shard, at which windows close and panes are written: what a [`Position`] says of it,
+/// without what the stream looked like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The last message before it.
+    pub sequence: Sequence,
+    /// When the stream stored that message, in microseconds; 0 before the first.
+    pub ingest_time_us: i64,
+    /// The watermark there.
+    pub watermark: EventTime,
+}
+
 /// Where a shard had read all there was, and when, by the stream's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CaughtUp {
@@ -159,9 +171,13 @@ impl Position {
         caught_up: None,
     };
 
-    /// When the stream stored the last message, in microseconds; 0 before the first.
-    pub fn ingest_time_us(&self) -> i64 {
-        self.anchor.map_or(0, |(_, anchor)| anchor.ingest_time_us)
+    /// The place that it is at.
+    pub fn cut(&self) -> Cut {
+        Cut {
+            sequence: self.sequence,
+            ingest_time_us: self.anchor.map_or(0, |(_, anchor)| anchor.ingest_time_us),
+            watermark: self.watermark,
+        }
     }
 
     /// Reads the position that `events` was committed with.

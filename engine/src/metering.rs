@@ -18,7 +18,7 @@ pub(crate) use relation::{is_counted, project};
 pub use states::States;
 
 use crate::{
-    commit::Position,
+    commit::{Cut, Position},
     error::{Error, Result},
     watermark::Watermark,
 };
@@ -217,26 +217,26 @@ impl Metering {
         }
         self.watermark.advance(position.watermark);
         let now = self.watermark.now();
-        let closed_at_us = position.ingest_time_us();
+        let cut = position.cut();
         for lane in &mut self.lanes {
-            lane.reach(now, position.sequence, closed_at_us);
+            lane.reach(now, cut.sequence, cut.ingest_time_us);
         }
         if let Some(caught_up) = position
             .caught_up
             .filter(|c| c.sequence == Some(position.sequence))
         {
-            self.close_due(caught_up.time, position);
+            self.close_due(caught_up.time, cut);
         }
     }
 
     /// Closes, for each meter by itself, the windows that hold events and are due at `now`. The shard must be
-    /// caught up with its source: what comes after the message at `position` and belongs to them is late.
+    /// caught up with its source: what comes after the message at `cut` and belongs to them is late.
     ///
     /// The shard's watermark stays: it depends on the events alone, and so does what is late for another
     /// meter.
-    pub fn close_due(&mut self, now: EventTime, position: &Position) {
+    pub fn close_due(&mut self, now: EventTime, cut: Cut) {
         for lane in &mut self.lanes {
-            lane.close_due(now, position.sequence, position.ingest_time_us());
+            lane.close_due(now, cut.sequence, cut.ingest_time_us);
         }
     }
 
@@ -250,11 +250,11 @@ impl Metering {
         self.lanes.iter().map(Lane::bytes).sum()
     }
 
-    /// Takes out the panes to be written after the commit of `position`.
-    pub fn take_pending(&mut self, position: &Position) -> Result<Vec<Pending>> {
+    /// Takes out the panes to be written after the commit up to `cut`.
+    pub fn take_pending(&mut self, cut: Cut) -> Result<Vec<Pending>> {
         let mut pending = Vec::new();
         for (index, lane) in self.lanes.iter_mut().enumerate() {
-            pending.extend(lane.take_pending(index, position)?);
+            pending.extend(lane.take_pending(index, cut)?);
         }
         Ok(pending)
     }

@@ -130,9 +130,9 @@ async fn write(over: &Over<'_>, position: &Position, panes: &mut PaneWriter) -> 
     let metering = Metering::new(lanes, usize::MAX);
     let mut metering =
         recovery::open_windows(metering, over.events, &shard, position, Some(sink)).await?;
-    metering.close_due(EventTime(i64::MAX), position);
-    let pending = metering.take_pending(position)?;
-    for (lane, error) in panes.take(&pending, position).await? {
+    metering.close_due(EventTime(i64::MAX), position.cut());
+    let pending = metering.take_pending(position.cut())?;
+    for (lane, error) in panes.take(&pending, position.cut()).await? {
         metering.stop(lane, error);
     }
     Ok(())

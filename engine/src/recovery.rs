@@ -6,7 +6,7 @@ mod lanes;
 pub use lanes::{For, lane, lanes};
 
 use crate::{
-    commit::{Marks, Position},
+    commit::{Cut, Marks, Position},
     dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
     metering::{Metering, is_counted, micros, writer::PaneSink},
@@ -119,10 +119,10 @@ pub(crate) async fn open_windows(
         metering.apply(&batch).await?;
         if let Some(sink) = &mut sink
             && metering.bytes() > kept.saturating_add(sink.bytes)
-            && let Some(at) = position_at(&batch, metering.watermark())
+            && let Some(cut) = cut_at(&batch, metering.watermark())
         {
-            let pending = metering.take_pending(&at)?;
-            for (lane, error) in sink.panes.take(&pending, &at).await? {
+            let pending = metering.take_pending(cut)?;
+            for (lane, error) in sink.panes.take(&pending, cut).await? {
                 metering.stop(lane, error);
             }
             kept = metering.bytes();
@@ -202,23 +202,16 @@ fn split_messages(
     Ok((rows.slice(0, whole), rest))
 }
 
-/// Where a shard was after the last message of a batch.
-pub(crate) fn position_at(batch: &RecordBatch, watermark: EventTime) -> Option<Position> {
+/// The cut after the last message of a batch.
+pub(crate) fn cut_at(batch: &RecordBatch, watermark: EventTime) -> Option<Cut> {
     let sequence = batch["sequence"]
         .as_primitive::<Int64Type>()
         .values()
         .last()?;
-    let sequence = Sequence(sequence.unsigned_abs());
-    let ingest_time_us = *micros(batch, "ingest_time").last()?;
-    let anchor = Anchor {
-        hash: 0,
-        ingest_time_us,
-    };
-    Some(Position {
-        sequence,
-        anchor: Some((sequence, anchor)),
+    Some(Cut {
+        sequence: Sequence(sequence.unsigned_abs()),
+        ingest_time_us: *micros(batch, "ingest_time").last()?,
         watermark,
-        caught_up: None,
     })
 }
 

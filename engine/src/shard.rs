@@ -532,7 +532,7 @@ impl Shard {
             time: now,
             sequence: Some(self.position.sequence),
         });
-        self.metering.close_due(now, &self.position);
+        self.metering.close_due(now, self.position.cut());
         self.buffer.since_us.get_or_insert(self.clock.now_us());
     }
 
@@ -540,7 +540,7 @@ impl Shard {
     async fn flush(&mut self, questions: &mut Questions) -> Result<()> {
         self.written(questions).await?;
         self.collect_stopped();
-        let pending = self.metering.take_pending(&self.position)?;
+        let pending = self.metering.take_pending(self.position.cut())?;
         let buffer = std::mem::take(&mut self.buffer);
         if buffer.since_us.is_none() && pending.is_empty() {
             return Ok(());

@@ -225,7 +225,7 @@ impl View {
             let is_over = standings.standing(shard) != Standing::Live;
             if is_over {
                 // Nothing more comes from it.
-                metering.close_due(EventTime(i64::MAX), &position);
+                metering.close_due(EventTime(i64::MAX), position.cut());
             }
             shards.push(ShardCut {
                 shard: shard.to_owned(),

@@ -7,10 +7,10 @@
 use crate::{
     catalog::Catalog,
     clock::Clock,
-    commit::{self, Marks, Owner, Position},
+    commit::{self, Cut, Marks, Owner, Position},
     error::{Error, Result, query_error},
     metering::{Lane, Metering, Written, micros, writer},
-    recovery::{self, position_at},
+    recovery::{self, cut_at},
     standing::Standings,
 };
 use arrow::array::RecordBatch;
@@ -239,20 +239,20 @@ impl Fill<'_> {
         let to = self.span.to_us.map(EventTime);
         let mut metering = Metering::new(vec![lane], usize::MAX);
         recovery::restore(&mut metering, self.events, shard).await?;
-        let cut = metering.lowest_cut();
-        let mut messages = recovery::messages_after(cut, self.events, shard).await?;
+        let lowest = metering.lowest_cut();
+        let mut messages = recovery::messages_after(lowest, self.events, shard).await?;
         let mut kept = metering.bytes();
         let mut reached = None;
         while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {
             metering.apply(&batch).await?;
-            let at = position_at(&batch, metering.watermark());
+            let cut = cut_at(&batch, metering.watermark());
             let is_done = to.is_some_and(|to| metering.lanes()[0].closed_end() >= to);
-            if let Some(at) = at
+            if let Some(cut) = cut
                 && (is_done || metering.bytes() > kept + self.flush_bytes)
             {
-                made.take(&mut metering, table, &at).await?;
+                made.take(&mut metering, table, cut).await?;
                 kept = metering.bytes();
-                reached = is_done.then_some(at);
+                reached = is_done.then_some(cut);
             }
             if is_done {
                 break;
@@ -262,12 +262,12 @@ impl Fill<'_> {
             Some(reached) => reached,
             None => {
                 metering.settle(&position);
-                made.take(&mut metering, table, &position).await?;
-                position
+                made.take(&mut metering, table, position.cut()).await?;
+                position.cut()
             }
         };
         made.filled.cut = reached.sequence;
-        Ok(metering.lanes()[0].written_at(&reached))
+        Ok(metering.lanes()[0].written_at(reached))
     }
 }
 
@@ -285,21 +285,21 @@ impl Made<'_> {
         &mut self,
         metering: &mut Metering,
         table: Option<&dyn Table>,
-        at: &Position,
+        cut: Cut,
     ) -> Result<()> {
         if let Some(stopped) = metering.stopped().next() {
             return Err(Error::Stopped(stopped));
         }
-        for pending in metering.take_pending(at)? {
+        for pending in metering.take_pending(cut)? {
             let rows = pending
-                .panes(self.fill.meter, &self.owner.shard, at)
+                .panes(self.fill.meter, &self.owner.shard, cut)
                 .await?;
             for batch in &rows {
                 self.filled.add(batch);
             }
             if let Some(table) = table {
                 let step = self.staged.files.len() as u64;
-                let files_id = self.owner.commit_id(at.sequence, 1 + step);
+                let files_id = self.owner.commit_id(cut.sequence, 1 + step);
                 self.staged.extend(table.stage(&files_id, &rows).await?);
             }
         }

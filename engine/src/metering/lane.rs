@@ -7,7 +7,7 @@ use super::{
     relation::relation,
 };
 use crate::{
-    commit::Position,
+    commit::Cut,
     error::{Error, Result, chain},
     watermark::Closings,
 };
@@ -371,19 +371,15 @@ impl Lane {
         (late.count_set_bits() > 0).then_some(late)
     }
 
-    /// Takes out what is closed or late, to be written after the commit of `position`; `None` when
+    /// Takes out what is closed or late, to be written after the commit up to `cut`; `None` when
     /// there is nothing to write.
-    pub(super) fn take_pending(
-        &mut self,
-        lane: usize,
-        position: &Position,
-    ) -> Result<Option<Pending>> {
+    pub(super) fn take_pending(&mut self, lane: usize, cut: Cut) -> Result<Option<Pending>> {
         if self.stopped.is_some() {
             return Ok(None);
         }
         let closed = self.open.split_off_before(self.closings.closed_end())?;
         let late = std::mem::take(&mut self.late);
-        let behind = position.sequence.0.saturating_sub(self.written.cut.0);
+        let behind = cut.sequence.0.saturating_sub(self.written.cut.0);
         if closed.is_empty() && late.is_empty() && behind < Self::BEHIND_MAX {
             return Ok(None);
         }
@@ -400,7 +396,7 @@ impl Lane {
         let late = late.collect();
         let closings = self.closings.clone();
         self.closings.forget();
-        self.written = self.written_at(position);
+        self.written = self.written_at(cut);
         Ok(Some(Pending {
             lane,
             written: self.written,
@@ -410,12 +406,12 @@ impl Lane {
         }))
     }
 
-    /// What the table holds when everything that is closed at `position` is in it.
-    pub(crate) fn written_at(&self, position: &Position) -> Written {
+    /// What the table holds when everything that is closed at `cut` is in it.
+    pub(crate) fn written_at(&self, cut: Cut) -> Written {
         Written {
-            cut: position.sequence,
-            watermark: position.watermark,
-            closed: position.watermark.max(self.closed_at_cut),
+            cut: cut.sequence,
+            watermark: cut.watermark,
+            closed: cut.watermark.max(self.closed_at_cut),
         }
     }
 

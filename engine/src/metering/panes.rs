@@ -2,7 +2,7 @@
 
 use super::{late::PendingLate, micros};
 use crate::{
-    commit::Position,
+    commit::Cut,
     error::{Result, query_error},
     watermark::{Closing, Closings},
 };
@@ -82,21 +82,16 @@ impl Pending {
 
     /// Finishes the states: pane 0 of each window that closed, then the late panes, as rows of the
     /// meter's table.
-    pub async fn panes(
-        &self,
-        meter: &Meter,
-        shard: &str,
-        position: &Position,
-    ) -> Result<Vec<RecordBatch>> {
-        let at = |closed_at_us| Closing {
+    pub async fn panes(&self, meter: &Meter, shard: &str, at: Cut) -> Result<Vec<RecordBatch>> {
+        let closing = |closed_at_us| Closing {
             closed_end: EventTime::MIN,
-            cut: position.sequence,
+            cut: at.sequence,
             closed_at_us,
         };
         let mut panes = Vec::new();
         if !self.closed.is_empty() {
             let rows = meter.finish(&self.closed).await?;
-            let unknown = at(position.ingest_time_us());
+            let unknown = closing(at.ingest_time_us);
             let of_row = |end: i64, _start: i64| Origin {
                 pane: 0,
                 closing: self.closings.of(EventTime(end)).unwrap_or(unknown),
@@ -108,7 +103,7 @@ impl Pending {
             let rows = meter.finish(&late.states).await?;
             let of_row = |_end: i64, start: i64| Origin {
                 pane: late.numbers.get(&start).copied().unwrap_or(1),
-                closing: at(late.stored_us),
+                closing: closing(late.stored_us),
                 late: Some(meter.definition().late.as_str()),
             };
             panes.push(with_origin(meter, rows, shard, of_row)?);

@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Clock,
-    commit::{self, Marks, Owner, Position},
+    commit::{self, Cut, Marks, Owner},
     error::{Error, Result},
     metering::{Pending, Written},
 };
@@ -15,12 +15,8 @@ use tollgate_sql::meter::{ERROR, Fingerprint, Meter};
 /// Takes panes that are ready.
 #[async_trait]
 pub(crate) trait PaneSink: Send {
-    /// Takes the panes of everything up to a position; returns the lanes whose panes cannot be finished.
-    async fn take(
-        &mut self,
-        pending: &[Pending],
-        position: &Position,
-    ) -> Result<Vec<(usize, Error)>>;
+    /// Takes the panes of everything up to a cut; returns the lanes whose panes cannot be finished.
+    async fn take(&mut self, pending: &[Pending], cut: Cut) -> Result<Vec<(usize, Error)>>;
 }
 
 /// Commits panes to the tables of all meters, as the shard's owner.
@@ -38,14 +34,10 @@ pub(crate) struct PaneWriter {
 
 #[async_trait]
 impl PaneSink for PaneWriter {
-    async fn take(
-        &mut self,
-        pending: &[Pending],
-        position: &Position,
-    ) -> Result<Vec<(usize, Error)>> {
+    async fn take(&mut self, pending: &[Pending], cut: Cut) -> Result<Vec<(usize, Error)>> {
         let mut failed = Vec::new();
         for pending in pending {
-            match self.commit(pending, position).await {
+            match self.commit(pending, cut).await {
                 Err(error) if error.is_of_meter() => failed.push((pending.lane, error)),
                 committed => self.rows += committed?,
             }
@@ -78,15 +70,15 @@ impl PaneWriter {
         Ok(())
     }
 
-    async fn commit(&mut self, pending: &Pending, position: &Position) -> Result<u64> {
+    async fn commit(&mut self, pending: &Pending, cut: Cut) -> Result<u64> {
         let meter = &self.meters[pending.lane];
         let table = self.tables[pending.lane].as_mut();
-        let panes = pending.panes(meter, &self.owner.shard, position).await?;
+        let panes = pending.panes(meter, &self.owner.shard, cut).await?;
         let in_error = count_in_error(&panes);
         warn_of_faults(meter, in_error);
         let commit_id = self
             .owner
-            .commit_id(position.sequence, table.version().unsigned_abs());
+            .commit_id(cut.sequence, table.version().unsigned_abs());
         let staged = table.stage(&commit_id, &panes).await?;
         let attempt = Attempt {
             commit_id,

@@ -52,7 +52,10 @@ impl Writer {
         let started_us = clock.now_us();
         let staged = self.commit_events(flush).await?;
         let before = (self.panes.rows, self.panes.in_error);
-        let failed = self.panes.take(&flush.pending, &flush.position).await?;
+        let failed = self
+            .panes
+            .take(&flush.pending, flush.position.cut())
+            .await?;
         let panes = self.panes.rows - before.0;
         let elapsed_us = clock.now_us() - started_us;
         tracing::info!(

@@ -17,6 +17,7 @@
 
 use crate::{
     clock::Clock,
+    epoch::Epoch,
     error::{Error, Result},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -52,6 +53,11 @@ impl Marks {
     /// The owner's number, in `events`.
     pub fn epoch(&self) -> String {
         format!("{}/epoch", self.shard)
+    }
+
+    /// The newest owner that a table's commits say; `None` when none does.
+    pub fn epoch_in(&self, table: &dyn Table) -> Option<Epoch> {
+        table.mark(&self.epoch()).map(Epoch)
     }
 
     /// The watermark at that sequence in microseconds, in `events`; in a meter's table the one at its cut.
@@ -221,10 +227,10 @@ impl Position {
     }
 
     /// The marks that say so, for a commit by the owner with this epoch.
-    pub fn marks(&self, marks: &Marks, epoch: i64) -> BTreeMap<String, i64> {
+    pub fn marks(&self, marks: &Marks, epoch: Epoch) -> BTreeMap<String, i64> {
         let mut values = BTreeMap::from([
             (marks.sequence(), self.sequence.signed()),
-            (marks.epoch(), epoch),
+            (marks.epoch(), epoch.0),
         ]);
         if self.watermark != EventTime::MIN {
             values.insert(marks.watermark(), self.watermark.0);
@@ -255,7 +261,7 @@ pub enum Outcome {
         /// The version that did.
         version: Version,
         /// The epoch it carried, if any.
-        epoch: Option<i64>,
+        epoch: Option<Epoch>,
     },
 }
 
@@ -273,7 +279,7 @@ pub fn decide(ours: &Attempt, epoch_mark: &str, log: &[LoggedCommit]) -> Outcome
     match stranger {
         Some(commit) => Outcome::Fenced {
             version: commit.version,
-            epoch: commit.marks.get(epoch_mark).copied(),
+            epoch: commit.marks.get(epoch_mark).copied().map(Epoch),
         },
         None => Outcome::Retry,
     }
@@ -287,7 +293,7 @@ pub struct Owner {
     /// The shard.
     pub shard: String,
     /// The owner's number, from 1.
-    pub epoch: i64,
+    pub epoch: Epoch,
     /// Tells this process from any other that ever tries the same epoch.
     pub nonce: String,
 }
@@ -302,7 +308,7 @@ impl Owner {
     }
 
     /// The error of this owner when another one has the shard, whose epoch may not be known.
-    pub(crate) fn fenced(&self, theirs: Option<i64>) -> Error {
+    pub(crate) fn fenced(&self, theirs: Option<Epoch>) -> Error {
         fenced(&self.shard, self.epoch, theirs)
     }
 }
@@ -363,18 +369,13 @@ pub fn check_marks(table: &dyn Table, ours: &BTreeMap<String, i64>, owner: &Owne
         .iter()
         .any(|(mark, value)| table.mark(mark) != Some(*value));
     if moved {
-        return Err(owner.fenced(table.mark(&owner.marks.epoch())));
+        return Err(owner.fenced(owner.marks.epoch_in(table)));
     }
     Ok(())
 }
 
 /// How often the owner before us may commit just when we take over.
 pub(crate) const TAKE_OVER_TRIES: u32 = 100;
-
-/// The number of a shard's last owner; 0 before the first.
-pub(crate) fn epoch_of(events: &dyn Table, marks: &Marks) -> i64 {
-    events.mark(&marks.epoch()).unwrap_or(0)
-}
 
 /// Commits the next epoch of a shard together with the marks that `further` decides on, which may also give a shard
 /// its first position. `further` sees the very snapshot that each try commits from: what another process committed in
@@ -394,7 +395,7 @@ pub(crate) async fn take_over(
         let mut position = Position::load(events, &marks)?;
         let further = further(events, &mut position)?;
         let owner = Owner {
-            epoch: epoch_of(events, &marks) + 1,
+            epoch: marks.epoch_in(events).unwrap_or_default().next(),
             marks,
             shard: shard.to_owned(),
             nonce: nonce.clone(),
@@ -406,7 +407,7 @@ pub(crate) async fn take_over(
             marks,
             info: BTreeMap::from([(
                 "take_over".into(),
-                serde_json::json!({ "epoch": owner.epoch }),
+                serde_json::json!({ "epoch": owner.epoch.0 }),
             )]),
         };
         match commit_once(events, &attempt, &Staged::default(), &owner, clock).await {
@@ -421,7 +422,7 @@ pub(crate) async fn take_over(
 }
 
 /// The error of an owner whose shard another one has.
-pub(crate) fn fenced(shard: &str, ours: i64, theirs: Option<i64>) -> Error {
+pub(crate) fn fenced(shard: &str, ours: Epoch, theirs: Option<Epoch>) -> Error {
     Error::Fenced {
         shard: shard.to_owned(),
         ours,
@@ -471,7 +472,7 @@ mod tests {
             outcome,
             Outcome::Fenced {
                 version: 7,
-                epoch: Some(3)
+                epoch: Some(Epoch(3))
             }
         );
     }
@@ -484,7 +485,7 @@ mod tests {
             outcome,
             Outcome::Fenced {
                 version: 8,
-                epoch: Some(4)
+                epoch: Some(Epoch(4))
             }
         );
     }
@@ -538,7 +539,7 @@ mod tests {
         let (newer, position) = take_over(&mut ours, "s", "new".into(), &clock, nothing_more)
             .await
             .unwrap();
-        assert_eq!((newer.epoch, position.sequence), (2, Sequence(5)));
+        assert_eq!((newer.epoch, position.sequence), (Epoch(2), Sequence(5)));
         let again = Attempt {
             commit_id: older.commit_id(flushed.sequence, 2),
             ..attempt

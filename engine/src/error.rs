@@ -1,5 +1,6 @@
 //! Everything that can stop the engine, and the exit code it ends in.
 
+use crate::epoch::Epoch;
 use datafusion::error::DataFusionError;
 use std::{collections::BTreeSet, sync::Arc};
 use tollgate_connectors::ErrorKind;
@@ -41,9 +42,9 @@ pub enum Error {
         /// The shard.
         shard: String,
         /// Our epoch.
-        ours: i64,
+        ours: Epoch,
         /// The newer one, where it is known.
-        theirs: Option<i64>,
+        theirs: Option<Epoch>,
     },
     /// Invoices cannot be made as asked.
     #[error("{problem}\n  hint: {hint}")]
@@ -315,7 +316,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// The owner after a fenced one.
-fn successor(theirs: Option<i64>) -> String {
+fn successor(theirs: Option<Epoch>) -> String {
     match theirs {
         Some(epoch) => format!("epoch {epoch}"),
         None => "another process".to_owned(),

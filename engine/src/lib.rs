@@ -23,6 +23,7 @@ pub mod clock;
 pub mod commit;
 pub mod config;
 pub mod dedupe;
+pub mod epoch;
 pub mod error;
 #[cfg(test)]
 mod imports;

@@ -76,7 +76,7 @@ async fn close_one(
     let position = Position::load(over.events, &marks)?;
     let mut panes = PaneWriter {
         owner: Owner {
-            epoch: commit::epoch_of(over.events, &marks),
+            epoch: marks.epoch_in(over.events).unwrap_or_default(),
             marks,
             shard: shard.to_owned(),
             nonce: uuid::Uuid::now_v7().simple().to_string(),

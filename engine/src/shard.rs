@@ -319,7 +319,7 @@ impl Shard {
             recovery::dedupe(events.as_ref(), &shard, &position, options.dedupe.clone()).await?;
         tracing::info!(
             shard,
-            epoch = panes.owner.epoch,
+            epoch = panes.owner.epoch.0,
             sequence = position.sequence.0,
             keys = dedupe.len(),
             "shard acquired"
@@ -579,15 +579,16 @@ async fn reader_result(reader: &mut JoinHandle<Result<()>>) -> Result<()> {
 async fn take_over(table: &mut dyn Table, owner: &Owner, clock: &dyn Clock) -> Result<()> {
     for step in 0..commit::TAKE_OVER_TRIES {
         table.refresh().await?;
-        if table
-            .mark(&owner.marks.epoch())
+        if owner
+            .marks
+            .epoch_in(table)
             .is_some_and(|epoch| epoch > owner.epoch)
         {
             break;
         }
         let attempt = Attempt {
             commit_id: owner.commit_id(Sequence(0), u64::from(step)),
-            marks: BTreeMap::from([(owner.marks.epoch(), owner.epoch)]),
+            marks: BTreeMap::from([(owner.marks.epoch(), owner.epoch.0)]),
             info: BTreeMap::new(),
         };
         match commit::commit_once(table, &attempt, &Staged::default(), owner, clock).await {
@@ -596,6 +597,6 @@ async fn take_over(table: &mut dyn Table, owner: &Owner, clock: &dyn Clock) -> R
             done => return done.map(|_| ()),
         }
     }
-    let theirs = table.mark(&owner.marks.epoch()).unwrap_or(owner.epoch);
-    Err(owner.fenced(Some(theirs)))
+    let theirs = owner.marks.epoch_in(table);
+    Err(owner.fenced(theirs))
 }

@@ -162,7 +162,8 @@ impl Standings {
                 });
             }
             let theirs = Marks::of(replaced);
-            marks.insert(theirs.epoch(), commit::epoch_of(events, &theirs) + 1);
+            let next = theirs.epoch_in(events).unwrap_or_default().next();
+            marks.insert(theirs.epoch(), next.0);
             marks.insert(
                 format!("{name}{REPLACES}{replaced}"),
                 beginning.now_us.max(1),
@@ -216,12 +217,12 @@ pub async fn acquire(
 ) -> Result<(Owner, Position)> {
     let shard = beginning.shard;
     let marks = Marks::of(shard);
-    let before = commit::epoch_of(events, &marks);
+    let before = marks.epoch_in(events).unwrap_or_default();
     commit::take_over(events, shard, nonce, clock, |events, position| {
-        let now = commit::epoch_of(events, &marks);
+        let now = marks.epoch_in(events).unwrap_or_default();
         if now != before {
             // The owner before us may commit until we are in; a process that took over meanwhile is the newer one.
-            return Err(commit::fenced(shard, before + 1, Some(now)));
+            return Err(commit::fenced(shard, before.next(), Some(now)));
         }
         let standings = Standings::of(events);
         standings.standing(shard).check(shard)?;
@@ -263,6 +264,7 @@ pub async fn set_retired(
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+    use crate::epoch::Epoch;
     use arrow::datatypes::Schema;
     use std::sync::Arc;
     use tollgate_connectors::{Attempt, Staged, memory::MemoryTable};
@@ -305,7 +307,7 @@ mod tests {
             "shard `A`: it was retired\n  hint: `tollgate shard resume A` brings it back"
         );
         set_retired(&mut events, "A", false, &clock).await.unwrap();
-        assert_eq!(own(&mut events, "A").await.unwrap().epoch, 4);
+        assert_eq!(own(&mut events, "A").await.unwrap().epoch, Epoch(4));
         assert_eq!(
             refusal(set_retired(&mut events, "B", true, &clock).await),
             "there is no shard `B` in this lake; there are: A"
@@ -445,8 +447,8 @@ mod tests {
             matches!(
                 refused,
                 Err(Error::Fenced {
-                    ours: 2,
-                    theirs: Some(2),
+                    ours: Epoch(2),
+                    theirs: Some(Epoch(2)),
                     ..
                 })
             ),

@@ -9,6 +9,7 @@ use crate::{
     commit::Marks,
     config::{Settings, SourceKind},
     dedupe,
+    epoch::Epoch,
     error::{Error, Result, chain},
     shard::{self, Options, Parts, Questions},
     source, tables,
@@ -91,10 +92,10 @@ impl Supervisor<'_> {
 
 /// Refuses to take back a shard that another process took over while this one, its last owner as `epoch`,
 /// waited. Two processes would do that to each other for ever.
-fn still_ours(parts: &Parts, epoch: i64) -> Result<()> {
+fn still_ours(parts: &Parts, epoch: Epoch) -> Result<()> {
     let shard = parts.source.shard().to_owned();
-    match parts.events.mark(&Marks::of(&shard).epoch()) {
-        Some(theirs) if epoch > 0 && theirs > epoch => Err(Error::Fenced {
+    match Marks::of(&shard).epoch_in(parts.events.as_ref()) {
+        Some(theirs) if epoch > Epoch::default() && theirs > epoch => Err(Error::Fenced {
             shard,
             ours: epoch,
             theirs: Some(theirs),

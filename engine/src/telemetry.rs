@@ -2,6 +2,7 @@
 
 use crate::{
     commit::Position,
+    epoch::Epoch,
     error::{Error, Result},
 };
 use hdrhistogram::Histogram;
@@ -55,7 +56,7 @@ impl AddAssign for Counts {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
     /// The owner's number; 0 before the shard was owned.
-    pub epoch: i64,
+    pub epoch: Epoch,
     /// The last message handled.
     pub position: Sequence,
     /// The source's end when the run started.

@@ -131,7 +131,7 @@ fn listing(events: &dyn Table) -> Result<String> {
             position.sequence.0,
             time_text(position.watermark),
             time_text(caught_up),
-            events.mark(&marks.epoch()).unwrap_or(0),
+            marks.epoch_in(events).unwrap_or_default(),
         );
     }
     Ok(text)

@@ -155,11 +155,11 @@ impl Fill<'_> {
 
     /// Who commits: it owns nothing, so it has the epoch of the last owner.
     fn owner(&self, table: Option<&dyn Table>) -> Owner {
-        let epoch = table.and_then(|table| table.mark(&self.marks.epoch()));
+        let epoch = table.and_then(|table| self.marks.epoch_in(table));
         Owner {
             marks: self.marks.clone(),
             shard: self.marks.shard().to_owned(),
-            epoch: epoch.unwrap_or(0),
+            epoch: epoch.unwrap_or_default(),
             nonce: uuid::Uuid::now_v7().simple().to_string(),
         }
     }
@@ -202,10 +202,9 @@ impl Fill<'_> {
             problem,
             hint: hint.to_owned(),
         };
-        let epoch = self.marks.epoch();
-        let theirs = table.and_then(|table| table.mark(&epoch));
+        let theirs = table.and_then(|table| self.marks.epoch_in(table));
         // An owner that came after `events` was read has a larger one.
-        if theirs.is_some() && theirs >= self.events.mark(&epoch) {
+        if theirs.is_some() && theirs >= self.marks.epoch_in(self.events) {
             let problem = format!(
                 "shard `{}`: `tollgate run` has it, up to sequence {}",
                 self.marks.shard(),

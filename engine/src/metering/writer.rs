@@ -3,6 +3,7 @@
 use crate::{
     clock::Clock,
     commit::{self, Cut, Marks, Owner},
+    epoch::Epoch,
     error::{Error, Result},
     metering::{Pending, Written},
 };
@@ -57,7 +58,7 @@ impl PaneWriter {
             {
                 continue;
             }
-            marks.insert(self.owner.marks.epoch(), self.owner.epoch);
+            marks.insert(self.owner.marks.epoch(), self.owner.epoch.0);
             let step = table.version().unsigned_abs();
             let attempt = Attempt {
                 commit_id: self.owner.commit_id(Sequence(0), step),
@@ -114,13 +115,13 @@ pub(crate) fn marks(
     meter: &Meter,
     marks: &Marks,
     written: Written,
-    epoch: i64,
+    epoch: Epoch,
 ) -> BTreeMap<String, i64> {
     let mut values = BTreeMap::from([
         (marks.cut(), written.cut.signed()),
         (marks.watermark(), written.watermark.0),
         (marks.closed(), written.closed.0),
-        (marks.epoch(), epoch),
+        (marks.epoch(), epoch.0),
         (marks.late(), meter.definition().late.number()),
     ]);
     values.extend(versions(meter, marks));

@@ -15,6 +15,7 @@ mod live;
 mod relations;
 mod states;
 mod stored;
+mod wanted;
 
 pub(crate) use relations::{referenced, register_rows};
 pub(crate) use stored::Remembered;
@@ -48,7 +49,6 @@ use inside::Inside;
 use keys::Keys;
 use live::Live;
 use relations::{existing, memory, pinned, provider_or, register};
-use states::Wanted;
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
@@ -64,6 +64,7 @@ use tollgate_sql::{
     session,
     window::EventTime,
 };
+use wanted::Wanted;
 
 /// A pinned, read-only view of everything that was committed, or of what a running shard has processed.
 #[derive(Debug)]

@@ -3,7 +3,9 @@
 //! A late event counts by the policy of its meter: in its own window, in the one in which it was stored, or
 //! nowhere. Its pane says so, and so does the lane that has not written it yet.
 
-use super::{ShardCut, View, inside::Inside, keys::Keys, live::Live, stored::Stored};
+use super::{
+    ShardCut, View, inside::Inside, keys::Keys, live::Live, stored::Stored, wanted::Wanted,
+};
 use crate::{
     error::{Error, Result, query_error},
     metering::{Unwritten, micros, project},
@@ -24,22 +26,6 @@ use tollgate_sql::{
     schema, session,
     window::{EventTime, window_start},
 };
-
-/// What of a meter is wanted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Wanted<'a> {
-    /// Some time, or ever.
-    pub(super) inside: Option<&'a Inside>,
-    /// Some groups, or all.
-    pub(super) keys: Option<&'a Keys>,
-}
-
-impl<'a> Wanted<'a> {
-    /// All groups.
-    pub(super) fn all(inside: Option<&'a Inside>) -> Self {
-        Wanted { inside, keys: None }
-    }
-}
 
 impl View {
     /// The states of what counts.

@@ -4,7 +4,7 @@
 //! a running shard that is asked again and again has each file read and merged once. Of what it is asked for, only
 //! windows that still move are merged anew.
 
-use super::{inside::Inside, keys::Keys, one_batch, states::Wanted};
+use super::{inside::Inside, keys::Keys, one_batch, wanted::Wanted};
 use crate::{
     error::{Result, query_error},
     metering::micros,

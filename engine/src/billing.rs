@@ -15,7 +15,7 @@ use crate::{
     config::BillingSettings,
     error::{Error, Faulty, InError, Result, chain, printable, query_error},
     tables,
-    view::{Unfinished, View, one_batch},
+    view::{Totals, Unfinished, View, one_batch},
 };
 use arrow::{
     array::{
@@ -37,7 +37,7 @@ use tollgate_sql::{
         tables::invoices_batch,
     },
     period::Period,
-    rating::{Charge, Unrated, rate},
+    rating::{Charge, Unrated, is_by_customer, rate},
     schema::{
         self,
         invoices::{invoices_schema, issued_invoices_schema, line_items_schema},
@@ -71,9 +71,9 @@ pub struct Drafts {
     pub invoices: Vec<Invoice>,
     /// Customers who get no invoice until their usage or a price is mended, and why, in order.
     pub in_error: BTreeSet<InError>,
-    /// The one customer that is asked for, and the drafts of the others.
+    /// The one customer that is asked for, and the drafts of the others; `None` when they were not made.
     only: Option<String>,
-    others: Vec<Invoice>,
+    others: Option<Vec<Invoice>>,
     plan: String,
     period: Period,
     usage: BTreeMap<String, Vec<Usage>>,
@@ -86,7 +86,7 @@ impl Drafts {
         let drafts = std::mem::take(&mut self.invoices).into_iter();
         let (asked_for, others) = drafts.partition(|draft| draft.customer == customer);
         self.invoices = asked_for;
-        self.others = others;
+        self.others = Some(others);
         self.in_error.retain(|known| known.customer == customer);
         self.only = Some(customer.to_owned());
     }
@@ -110,8 +110,26 @@ impl Drafts {
         RatedAs::of(&self.period, &self.plan)
     }
 
+    fn lacks_others(&self) -> bool {
+        self.others.is_none()
+    }
+
+    /// The same with the drafts of the customers that are not asked for.
+    async fn with_others(&self, view: &View) -> Result<Self> {
+        let mut plans = view.catalog().definitions.plans.iter();
+        let plan = plans.find(|plan| plan.name == self.plan);
+        let plan = plan.ok_or(Error::Contradiction {
+            what: "a draft's plan is defined",
+        })?;
+        let mut drafts = draft_on(view, plan, &self.period).await?;
+        if let Some(customer) = &self.only {
+            drafts.retain(customer);
+        }
+        Ok(drafts)
+    }
+
     fn of(&self, customer: &str) -> Option<&Invoice> {
-        let mut invoices = self.invoices.iter().chain(&self.others);
+        let mut invoices = self.invoices.iter().chain(self.others.iter().flatten());
         invoices.find(|draft| draft.customer == customer)
     }
 }
@@ -123,6 +141,29 @@ impl Drafts {
 /// There is no such plan, or a price fails and it cannot be told for which customer.
 pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> Result<Drafts> {
     draft_on(view, plan(view, settings)?, period).await
+}
+
+/// The same of one customer: of it, what [`draft`] says. Others' usage is read only where a price compares customers.
+///
+/// # Errors
+/// Those of [`draft`].
+pub async fn draft_of(
+    view: &View,
+    settings: &BillingSettings,
+    period: &Period,
+    customer: &str,
+) -> Result<Drafts> {
+    let plan = plan(view, settings)?;
+    let totals = view.customer_totals(period, customer).await?;
+    if let Some(mut drafts) = draft_from(view, plan, period, &totals).await? {
+        // A rate table may name more customers.
+        drafts.retain(customer);
+        drafts.others = None;
+        return Ok(drafts);
+    }
+    let mut drafts = draft_on(view, plan, period).await?;
+    drafts.retain(customer);
+    Ok(drafts)
 }
 
 /// The drafts of what is rated so. Where they cannot be made, because a price or a meter refuses the whole period, no one
@@ -162,7 +203,7 @@ async fn draft_or_causes(
         invoices: Vec::new(),
         in_error: in_error.collect(),
         only: None,
-        others: Vec::new(),
+        others: Some(Vec::new()),
         plan: terms.plan.clone(),
         period,
         usage: BTreeMap::new(),
@@ -217,6 +258,19 @@ async fn customers_in(view: &View, period: &Period) -> Result<BTreeSet<String>> 
 
 async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result<Drafts> {
     let totals = view.all_totals(period).await?;
+    let drafts = draft_from(view, plan, period, &totals).await?;
+    drafts.ok_or(Error::Contradiction {
+        what: "every price has an answer from all customers' usage",
+    })
+}
+
+/// `None` when a price cannot be answered from one customer's usage.
+async fn draft_from(
+    view: &View,
+    plan: &PlanDefinition,
+    period: &Period,
+    totals: &Totals,
+) -> Result<Option<Drafts>> {
     let mut in_error: BTreeSet<InError> = totals.in_error.iter().cloned().collect();
     let subscription = subscription(totals.customers(), &plan.name, period)?;
     let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
@@ -224,8 +278,11 @@ async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result
     for name in &plan.prices {
         let price = price_in_force(view, name, period)?;
         let session = view
-            .period_session(period, &price.query, &totals, subscription.clone())
+            .period_session(period, &price.query, totals, subscription.clone())
             .await?;
+        if totals.is_of_one() && !is_by_customer(&session.context, price).await? {
+            return Ok(None);
+        }
         note_rating(view.catalog(), &session.context, price, &mut rated_by)?;
         let rated = rate(&session.context, price, &session.left_out).await;
         let rated = rated.map_err(in_one_line)?;
@@ -261,16 +318,16 @@ async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Drafts {
+    Ok(Some(Drafts {
         invoices,
         in_error,
         only: None,
-        others: Vec::new(),
+        others: Some(Vec::new()),
         plan: plan.name.clone(),
         period: period.clone(),
         usage: usage_of_all(view.catalog(), &totals.meters)?,
         rated_by,
-    })
+    }))
 }
 
 fn unrated(unrated: &Unrated) -> InError {

@@ -407,7 +407,8 @@ impl View {
             }
             let windows = format!("{name}_windows");
             if wanted.contains(&windows) {
-                let rows = self.window_rows(index, Some(period)).await?;
+                let keys = totals.keys.as_ref();
+                let rows = self.window_rows(index, Some(period), keys).await?;
                 let mut in_error = Vec::new();
                 let rows = rows.iter().map(|rows| apart(meter, rows, &mut in_error));
                 register(&context, &windows, memory(rows.collect::<Result<_>>()?)?)?;
@@ -525,16 +526,22 @@ impl View {
     /// subject and dimensions, but in no particular order in a live view. Where a
     /// period begins or ends within a window, only its part of that window counts.
     pub async fn windows(&self, index: usize, period: Option<&Period>) -> Result<RecordBatch> {
-        let rows = self.window_rows(index, period).await?;
+        let rows = self.window_rows(index, period, None).await?;
         one_batch(&rows[0].schema(), &rows)
     }
 
     /// The same in batches, at least one.
-    async fn window_rows(&self, index: usize, period: Option<&Period>) -> Result<Vec<RecordBatch>> {
+    async fn window_rows(
+        &self,
+        index: usize,
+        period: Option<&Period>,
+        keys: Option<&Keys>,
+    ) -> Result<Vec<RecordBatch>> {
         let width_us = self.catalog.meters[index].definition().window_us;
         let inside = period.map(|period| Inside::of(period.start_us, period.end_us, width_us));
         self.check_begun(index, inside.as_ref()).await?;
-        self.rows_of(index, Wanted::all(inside.as_ref())).await
+        let inside = inside.as_ref();
+        self.rows_of(index, Wanted { inside, keys }).await
     }
 
     /// Some windows and groups of a meter, as [`View::windows`] has them.
@@ -579,9 +586,21 @@ impl View {
 
     /// The totals of every meter for a period, in order of definition, and whose are in error.
     pub async fn all_totals(&self, period: &Period) -> Result<Totals> {
-        let mut totals = Totals::default();
+        self.totals_of(period, None).await
+    }
+
+    /// The same of one customer, without reading the others'.
+    pub async fn customer_totals(&self, period: &Period, customer: &str) -> Result<Totals> {
+        self.totals_of(period, Some(Keys::subject(customer))).await
+    }
+
+    async fn totals_of(&self, period: &Period, keys: Option<Keys>) -> Result<Totals> {
+        let mut totals = Totals {
+            keys,
+            ..Totals::default()
+        };
         for (index, meter) in self.catalog.meters.iter().enumerate() {
-            let rows = self.totals(index, period).await?;
+            let rows = self.totals(index, period, totals.keys.as_ref()).await?;
             let rows = apart(meter, &rows, &mut totals.in_error)?;
             totals.meters.push(rows);
         }
@@ -589,17 +608,26 @@ impl View {
     }
 
     /// A meter's totals for a period: `customer, subject, dimensions…, measures…, error`.
-    async fn totals(&self, index: usize, period: &Period) -> Result<RecordBatch> {
+    async fn totals(
+        &self,
+        index: usize,
+        period: &Period,
+        keys: Option<&Keys>,
+    ) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
         let width_us = meter.definition().window_us;
         let within = Inside::of(period.start_us, period.end_us, width_us);
+        let of = |inside| Wanted {
+            inside: Some(inside),
+            keys,
+        };
         self.check_begun(index, Some(&within)).await?;
-        let within = self.states(index, Wanted::all(Some(&within))).await?;
+        let within = self.states(index, of(&within)).await?;
         let before = match meter.carries() {
             true => {
                 let before = Inside::before(period.start_us, width_us);
                 self.check_begun(index, Some(&before)).await?;
-                self.states(index, Wanted::all(Some(&before))).await?
+                self.states(index, of(&before)).await?
             }
             false => Vec::new(),
         };
@@ -615,9 +643,16 @@ pub struct Totals {
     pub meters: Vec<RecordBatch>,
     /// Whose totals are in error, by meter.
     pub in_error: Vec<InError>,
+    /// Whose they are; `None` when they are all customers'.
+    keys: Option<Keys>,
 }
 
 impl Totals {
+    /// Whether others' usage was left out.
+    pub(crate) fn is_of_one(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Who has usage of any meter, be it in error.
     pub fn customers(&self) -> BTreeSet<String> {
         let names = self

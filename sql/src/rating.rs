@@ -174,11 +174,7 @@ pub async fn rate(
         at: price.at.clone(),
         source: Box::new(source),
     };
-    let state = context.state();
-    let plan = session::plan(&state, &price.query).await.map_err(failed)?;
-    // Types are final once rules have run: a session may turn integer arithmetic into decimals.
-    let written = purity::checked(context, price, plan)?;
-    let plan = state.optimize(&written).map_err(failed)?;
+    let (written, plan) = planned(context, price).await?;
     let columns = Columns::find(price, plan.schema().as_arrow())?;
     // As written: optimized away, a float constant has already been turned into a decimal.
     check_exact(price, &written)?;
@@ -205,6 +201,33 @@ pub async fn rate(
         Some(first) => Err(refused(price, compared(&first.problem), &first.hint)),
         None => Ok(rated),
     }
+}
+
+/// Whether what a price makes of one customer's usage is the same without all others', be it a fault.
+///
+/// # Errors
+/// [`Error::Price`] when the query cannot be planned; [`Error::PriceResult`] when it is not one pure SELECT.
+pub async fn is_by_customer(context: &SessionContext, price: &PriceDefinition) -> Result<bool> {
+    let (_, plan) = planned(context, price).await?;
+    Ok(!apart::compares_customers(&plan) && !apart::repeats_common_rows(&plan))
+}
+
+/// The plan of a price as it is written, and the same optimized.
+async fn planned(
+    context: &SessionContext,
+    price: &PriceDefinition,
+) -> Result<(LogicalPlan, LogicalPlan)> {
+    let failed = |source: DataFusionError| Error::Price {
+        price: price.name.clone(),
+        at: price.at.clone(),
+        source: Box::new(source),
+    };
+    let state = context.state();
+    let plan = session::plan(&state, &price.query).await.map_err(failed)?;
+    // Types are final once rules have run: a session may turn integer arithmetic into decimals.
+    let written = purity::checked(context, price, plan)?;
+    let plan = state.optimize(&written).map_err(failed)?;
+    Ok((written, plan))
 }
 
 /// Refuses a price that compares customers, for usage that its relations lack.

@@ -113,6 +113,15 @@ pub(super) async fn review(
     period: &Period,
 ) -> Result<Review> {
     let documents = documents(invoices, within(period)).await?;
+    let with_others;
+    let drafts = match drafts.lacks_others() && !documents.is_empty() {
+        true => {
+            // What one customer has to pay may have been billed to another.
+            with_others = drafts.with_others(view).await?;
+            &with_others
+        }
+        false => drafts,
+    };
     let mut review = Review::default();
     for (document, now) in compare(view, &documents, period.zone(), Some(drafts)).await? {
         match now {

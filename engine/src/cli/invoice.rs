@@ -76,10 +76,10 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         false => Lake::open_to_read(&settings.lake.url, &settings.base).await?,
     };
     let view = View::open(catalog, &lake).await?;
-    let mut drafts = billing::draft(&view, &settings.billing, &period).await?;
-    if let Some(customer) = &arguments.customer {
-        drafts.retain(customer);
-    }
+    let drafts = match &arguments.customer {
+        Some(customer) => billing::draft_of(&view, &settings.billing, &period, customer).await?,
+        None => billing::draft(&view, &settings.billing, &period).await?,
+    };
     let in_error = drafts.in_error.clone();
     let (tables, review) = match arguments.finalize {
         false => {

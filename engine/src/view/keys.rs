@@ -18,6 +18,7 @@ use datafusion::{
         physical_planning_context::PhysicalPlanningContext, utils::conjunction,
     },
     physical_expr::create_physical_expr,
+    prelude::lit,
 };
 use std::collections::BTreeSet;
 use tollgate_sql::meter::{ERROR, Meter};
@@ -61,10 +62,8 @@ impl Keys {
         Some(Keys(vec![in_panes(condition).ok()?]))
     }
 
-    /// The one subject.
-    #[cfg(test)]
+    /// Those of one subject.
     pub(super) fn subject(name: &str) -> Self {
-        use datafusion::prelude::lit;
         Keys(vec![
             Expr::Column(Column::new_unqualified(SUBJECT)).eq(lit(name)),
         ])

@@ -16,10 +16,15 @@ use std::{
     fmt::Write as _,
     sync::{Arc, Mutex},
 };
-use tollgate::{catalog::Catalog, view::View};
+use tollgate::{
+    billing::{draft, draft_of},
+    catalog::Catalog,
+    view::View,
+};
 use tollgate_connectors::{
     Attempt, CommitId, LoggedCommit, Result, Snapshot, Staged, Table, Version, lake::Lake,
 };
+use tollgate_sql::invoice::Invoice;
 
 const DEFINITIONS: &str = "
 CREATE EVENT TYPE task (n BIGINT NOT NULL, region VARCHAR) WITH (type = 'task');
@@ -33,10 +38,24 @@ CREATE METER visits WITH (window = 'session 30 minutes', lateness = '2 days') AS
 SELECT subject, region, SUM(n) AS n FROM task GROUP BY subject, region;
 CREATE METER sliding WITH (window = '2 hours every 1 hour', lateness = '2 days') AS
 SELECT subject, SUM(n) AS n FROM task GROUP BY subject;
--- An n of 80 or more puts its group in error, and one of 99 its subject.
+-- An n of 91 or more puts its group in error, and one of 99 its subject.
 CREATE METER risky WITH (window = '1 hour', lateness = '2 days') AS
-SELECT subject, region, SUM((n - 30) * 2000000000000000000000000000000000000) AS n, COUNT(*) AS calls
+SELECT subject, region, SUM(n * 1100000000000000000000000000000000000 - n * 1100000000000000000000000000000000000 + n) AS n, COUNT(*) AS calls
 FROM task WHERE n * 1020000000000000000000000000000000000 <> 5 GROUP BY subject, region;
+
+CREATE RATE TABLE rates (region VARCHAR, rate DECIMAL(38, 18)) WITH (location = 'rates.csv');
+CREATE PRICE by_region WITH (currency = 'USD') AS
+SELECT t.customer, t.region, SUM(t.n) AS quantity, SUM(t.n * COALESCE(r.rate, 0.5)) AS amount
+FROM tasks t LEFT JOIN rates r ON r.region = t.region GROUP BY t.customer, t.region;
+CREATE PRICE busiest WITH (currency = 'USD') AS
+SELECT customer, MAX(n) AS amount FROM in_time_windows GROUP BY customer;
+CREATE PRICE seat WITH (currency = 'USD') AS SELECT customer, 31.00 * seats AS amount FROM subscription;
+CREATE PRICE at_risk WITH (currency = 'USD') AS SELECT customer, SUM(calls) AS amount FROM risky_windows GROUP BY customer;
+CREATE PRICE share WITH (currency = 'USD') AS
+SELECT customer, SUM(n) + (SELECT SUM(n) FROM moved) AS amount FROM moved GROUP BY customer;
+CREATE PLAN apart WITH (currency = 'USD') AS (by_region, busiest, seat);
+CREATE PLAN risk WITH (currency = 'USD') AS (by_region, at_risk);
+CREATE PLAN compared WITH (currency = 'USD') AS (seat, share);
 ";
 
 const METERS: [&str; 6] = ["tasks", "in_time", "moved", "visits", "sliding", "risky"];
@@ -81,7 +100,9 @@ fn region(number: usize) -> Option<&'static str> {
 
 /// January, of everyone; then what came late, and what is open still.
 async fn metered(world: &World) -> Cli {
-    let cli = world.cli();
+    world.write("definitions/rates.csv", "region,rate\neu,2\nEU,3\n");
+    world.write("rates.csv", "region,rate\neu,2\nEU,3\n");
+    let cli = world.cli().with("TOLLGATE_BILLING_DEFAULT_PLAN", "apart");
     let mut events = Events(String::new());
     for hour in 0..HOURS {
         let start = START_S + 3_600 * i64::try_from(hour).unwrap();
@@ -103,7 +124,7 @@ async fn metered(world: &World) -> Cli {
         }
     }
     // In error: a group of one, a whole subject of another.
-    events.add("acme", START_S + 5, 90, Some("eu"));
+    events.add("acme", START_S + 5, 95, Some("eu"));
     events.add("Acme", START_S + 5, 99, Some("eu"));
     world.write("first.ndjson", &events.0);
     cli.publish(&world.path("first.ndjson"), 1_000).await;
@@ -268,7 +289,7 @@ async fn ask(view: &View, sql: &str) -> Vec<String> {
 }
 
 /// Compares every answer about some groups with what the same statement says of rows that are all there.
-async fn check(cli: &Cli) {
+async fn check(cli: &Cli, meters: &[&str]) {
     let (view, _) = counted_view(cli).await;
     let mut conditions: Vec<String> = names()
         .iter()
@@ -291,8 +312,8 @@ async fn check(cli: &Cli) {
         "region = 'EU' AND customer = 'Acme'",
         "(region = 'eu-west' OR subject = 'é') AND NOT (subject LIKE 'customer%')",
     ];
-    for meter in METERS {
-        let has_region = !matches!(meter, "in_time" | "sliding");
+    for meter in meters {
+        let has_region = !matches!(*meter, "in_time" | "sliding");
         let by_region = by_region.iter().filter(|_| has_region);
         let conditions = conditions.iter().map(String::as_str);
         let all = async |columns: &str, condition: &str| {
@@ -303,7 +324,7 @@ async fn check(cli: &Cli) {
             let schema = rows[0].schema();
             let context = tollgate_sql::session::context();
             let rows = tollgate::view::one_batch(&schema, &rows).unwrap();
-            context.register_batch(meter, rows).unwrap();
+            context.register_batch(*meter, rows).unwrap();
             context
         };
         let good = all("*", "error IS NULL").await;
@@ -325,12 +346,13 @@ async fn check(cli: &Cli) {
 async fn it_is_what_it_is_among_all_and_little_is_read() {
     let world = World::new(DEFINITIONS).await;
     let cli = metered(&world).await;
-    check(&cli).await;
+    check(&cli, &METERS).await;
 
     // By hand: January of one that was never late, and what is open of it.
     let sql =
         "SELECT SUM(n) AS n, SUM(calls) AS calls FROM tasks WHERE customer = 'customer-00007'";
-    let expected: usize = (0..HOURS).map(|hour| 1 + (7 * 7 + hour) % 50).sum();
+    let of_hour = (0..HOURS).map(|hour| 1 + (7 * 7 + hour) % 50);
+    let (expected, most): (usize, usize) = (of_hour.clone().sum(), of_hour.max().unwrap());
     let rows = cli.query(sql).await;
     assert_eq!(
         rows,
@@ -338,10 +360,74 @@ async fn it_is_what_it_is_among_all_and_little_is_read() {
     );
 
     check_reads(&cli).await;
+    check_drafts(&cli).await;
+
+    // By hand: region 3 of four is `eu-west`, which has no rate.
+    let said = cli.succeed(&[
+        "invoice",
+        "--period",
+        "2026-01",
+        "--customer",
+        "customer-00007",
+    ]);
+    let total = format!("{}.{}0 USD", 31 + expected / 2 + most, expected % 2 * 5);
+    let said = said.await;
+    assert!(said.starts_with("draft        customer-00007 "), "{said}");
+    assert!(
+        said.trim_end().ends_with(&format!(" {total}")),
+        "{said}, not {total}"
+    );
     // Maintenance keeps them together too.
     cli.succeed(&["maintain"]).await;
-    check(&cli).await;
+    check(&cli, &["tasks", "visits"]).await;
     check_reads(&cli).await;
+}
+
+/// A draft of one customer is that of all, of this customer.
+async fn check_drafts(cli: &Cli) {
+    let mut billing = cli.settings().billing;
+    let now = jiff::Timestamp::now().to_string()[..7].to_owned();
+    for (plan, zone, month, reads_little) in [
+        ("apart", "UTC", "2026-01", true),
+        ("apart", "Asia/Kolkata", now.as_str(), true),
+        ("risk", "UTC", "2026-01", true),
+        ("compared", "UTC", "2026-01", false),
+        ("apart", "UTC", "2020-01", true),
+    ] {
+        (billing.default_plan, billing.time_zone) = (plan.into(), zone.into());
+        let period = billing.month(month).unwrap();
+        let (view, scans) = counted_view(cli).await;
+        let all = draft(&view, &billing, &period).await.unwrap();
+        let read_of_all = scans.take();
+        let one = "customer-00007".to_owned();
+        let customers = names().into_iter().step_by(2);
+        for customer in customers.chain([one, "nobody".into()]) {
+            scans.take();
+            let found = draft_of(&view, &billing, &period, &customer).await.unwrap();
+            let read = scans.take();
+            let is_its = |invoice: &&Invoice| invoice.customer == customer;
+            let expected: Vec<&Invoice> = all.invoices.iter().filter(is_its).collect();
+            let what = format!("{plan}, {zone}, {month}, {customer}");
+            assert_eq!(
+                found.invoices.iter().collect::<Vec<_>>(),
+                expected,
+                "{what}"
+            );
+            let in_error = all
+                .in_error
+                .iter()
+                .filter(|known| known.customer == customer);
+            assert!(found.in_error.iter().eq(in_error), "{what}");
+            let most = match reads_little {
+                true => (METERS.len() + 2) * 2 * (PAGE + names().len()),
+                false => 2 * read_of_all + METERS.len() * 2 * PAGE,
+            };
+            assert!(
+                read <= most,
+                "{what}: {read} of {read_of_all} rows were read"
+            );
+        }
+    }
 }
 
 /// How much is read of the files for one and for all.

@@ -168,7 +168,7 @@ pub(super) fn compares_customers(plan: &LogicalPlan) -> bool {
 
 /// Whether an answer for a part of the customers has rows that are no customer's, so that the answers for all parts
 /// would have them more than once.
-fn repeats_common_rows(plan: &LogicalPlan) -> bool {
+pub(super) fn repeats_common_rows(plan: &LogicalPlan) -> bool {
     let mut repeats = false;
     // The walk cannot fail: its steps only look.
     let _ = plan.apply_with_subqueries(|node| {

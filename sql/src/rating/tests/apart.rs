@@ -45,6 +45,12 @@ async fn rated(query: &str) -> Result<(Vec<String>, Vec<String>)> {
     ))
 }
 
+/// Whether one customer's charges can be made of that customer's usage.
+async fn is_apart(query: &str) -> bool {
+    let is_apart = is_by_customer(&session_of_many().await, &price(query)).await;
+    is_apart.unwrap()
+}
+
 #[tokio::test]
 async fn a_price_that_fails_for_one_customer_bills_the_others() {
     // n × n: 9 + 16, 25, 36, 49.
@@ -69,6 +75,7 @@ async fn a_price_that_fails_for_one_customer_bills_the_others() {
             ["acme 250", "cargo 25", "free 36", "zeta 49"],
         ),
     ] {
+        assert!(is_apart(query).await, "{query}");
         let (charges, in_error) = rated(query).await.unwrap();
         assert_eq!(charges, expected, "{query}");
         assert_eq!(in_error.len(), 1, "{query}: {in_error:?}");
@@ -92,6 +99,7 @@ async fn a_price_that_compares_customers_fails_as_a_whole() {
         "SELECT coalesce(m.customer, o.customer) AS customer, m.n * m.n AS amount
          FROM m FULL JOIN m_windows o ON o.customer = m.customer",
     ] {
+        assert!(!is_apart(query).await, "{query}");
         let error = rated(query).await.unwrap_err();
         assert_eq!(error.to_string(), "prices.sql:7:1: price `tokens` failed", "{query}");
     }

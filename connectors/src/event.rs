@@ -45,12 +45,12 @@
 //! message with more events than 64 and one for every eight bytes cannot be honest: the rest is one row.
 
 mod again;
+mod batch;
 mod columns;
 mod envelope;
 mod headers;
 mod identity;
 mod judge;
-mod run;
 mod scan;
 mod shape;
 mod text;
@@ -65,9 +65,9 @@ pub(crate) use headers::percent_decode;
 use crate::{Error, Message, Result};
 use arrow::array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, SchemaRef};
+use batch::Run;
 use columns::check_head;
 use identity::Identity;
-use run::Run;
 use shape::Shape;
 use std::borrow::Cow;
 use std::collections::HashMap;

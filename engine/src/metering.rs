@@ -6,11 +6,11 @@
 //! message that closed it, whatever batches they came in.
 
 mod lane;
-mod late;
+mod late_states;
+pub(crate) mod pane_writer;
 mod panes;
 mod relation;
 mod states;
-pub(crate) mod writer;
 
 pub use lane::Lane;
 pub use panes::{Pending, Unwritten, Written, last_panes};

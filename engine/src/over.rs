@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     metering::{
         Metering,
-        writer::{PaneSink, PaneWriter},
+        pane_writer::{PaneSink, PaneWriter},
     },
     recovery::{self, Sink},
     standing::Standings,

@@ -9,7 +9,7 @@ use crate::{
     commit::{Cut, Marks, Position},
     dedupe::{self, Dedupe},
     error::{Error, Result, query_error},
-    metering::{Metering, is_counted, micros, writer::PaneSink},
+    metering::{Metering, is_counted, micros, pane_writer::PaneSink},
     standing::Standings,
 };
 use arrow::{

@@ -14,11 +14,11 @@
 
 mod begin;
 mod checks;
-mod judge;
 mod nulls;
 mod pin;
 mod questions;
 mod reader;
+mod verdicts;
 mod writer;
 
 pub(crate) use checks::refused;
@@ -31,7 +31,7 @@ use crate::{
     error::{Error, Result},
     metering::{
         Metering,
-        writer::{PaneWriter, count_in_error},
+        pane_writer::{PaneWriter, count_in_error},
     },
     over::{self, Over},
     recovery::{self, Seen, Sink},
@@ -39,7 +39,6 @@ use crate::{
     telemetry::{Counts, Progress, Report},
 };
 use arrow::array::RecordBatch;
-use judge::{judge, with_late};
 use nulls::NullColumns;
 use questions::Moment;
 use reader::{Batch, Input, Reader};
@@ -54,6 +53,7 @@ use tollgate_connectors::{
 use tollgate_sql::{
     definitions::Definitions, event_checks::EventChecks, meter::Meter, window::EventTime,
 };
+use verdicts::{judge, with_late};
 use writer::{Flush, Writer, WriterSlot};
 
 pub(crate) use pin::Pinned;
@@ -273,7 +273,7 @@ impl Shard {
             owner, position, ..
         } = acquired;
         for table in &mut tables {
-            take_over(table.as_mut(), &owner, clock.as_ref()).await?;
+            take_over_panes(table.as_mut(), &owner, clock.as_ref()).await?;
         }
         let over = Over {
             events: events.as_ref(),
@@ -576,7 +576,7 @@ async fn reader_result(reader: &mut JoinHandle<Result<()>>) -> Result<()> {
 }
 
 /// Commits the owner's epoch to a meter's table, so that no older owner can write panes any more.
-async fn take_over(table: &mut dyn Table, owner: &Owner, clock: &dyn Clock) -> Result<()> {
+async fn take_over_panes(table: &mut dyn Table, owner: &Owner, clock: &dyn Clock) -> Result<()> {
     for step in 0..commit::TAKE_OVER_TRIES {
         table.refresh().await?;
         if owner

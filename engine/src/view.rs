@@ -11,7 +11,7 @@ mod asked;
 mod guarded;
 mod inside;
 mod keys;
-mod live;
+mod one_shard;
 mod relations;
 mod states;
 mod stored;
@@ -47,7 +47,7 @@ use datafusion::{
 use guarded::Guarded;
 use inside::Inside;
 use keys::Keys;
-use live::Live;
+use one_shard::Live;
 use relations::{existing, memory, pinned, provider_or, register};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::OnceCell;

@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     commit::{self, Cut, Marks, Owner, Position},
     error::{Error, Result, query_error},
-    metering::{Lane, Metering, Written, micros, writer},
+    metering::{Lane, Metering, Written, micros, pane_writer},
     recovery::{self, cut_at},
     standing::Standings,
 };
@@ -173,7 +173,7 @@ impl Fill<'_> {
         clock: &dyn Clock,
     ) -> Result<()> {
         let owner = &made.owner;
-        let mut marks = writer::marks(self.meter, &self.marks, reached, owner.epoch);
+        let mut marks = pane_writer::marks(self.meter, &self.marks, reached, owner.epoch);
         let from_us = self.span.from_us;
         marks.extend(from_us.map(|from_us| (self.marks.from(), from_us)));
         let attempt = Attempt {

@@ -2,7 +2,7 @@
 
 use super::{
     Pending, States, Unwritten, Written,
-    late::{Late, LatePart},
+    late_states::{Late, LatePart},
     micros,
     relation::relation,
 };

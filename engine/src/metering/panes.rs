@@ -1,6 +1,6 @@
 //! Panes: the rows of a meter's table.
 
-use super::{late::PendingLate, micros};
+use super::{late_states::PendingLate, micros};
 use crate::{
     commit::Cut,
     error::{Result, query_error},

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     metering::{
         Pending,
-        writer::{PaneSink, PaneWriter},
+        pane_writer::{PaneSink, PaneWriter},
     },
     telemetry::{Flushed, Report},
 };

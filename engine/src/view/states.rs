@@ -4,7 +4,7 @@
 //! nowhere. Its pane says so, and so does the lane that has not written it yet.
 
 use super::{
-    ShardCut, View, inside::Inside, keys::Keys, live::Live, stored::Stored, wanted::Wanted,
+    ShardCut, View, inside::Inside, keys::Keys, one_shard::Live, stored::Stored, wanted::Wanted,
 };
 use crate::{
     error::{Error, Result, query_error},

@@ -5,8 +5,8 @@
 
 use super::{
     average::{decimals, quotient, quotient_scale},
+    event_order::{self, Kept, Places, parallel},
     fold::{Aggregate, Kind, Rows},
-    place::{self, Kept, Places, parallel},
     values::{Values, as_exact, as_lists, list_of, lists, widest},
 };
 use crate::window::DAY_US;
@@ -42,7 +42,7 @@ impl Kind for Active {
 
     fn coerce(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         let name = self.name();
-        let places = place::coerce(name, &["x", "adds"], arguments)?;
+        let places = event_order::coerce(name, &["x", "adds"], arguments)?;
         let own = match &arguments[1] {
             DataType::Boolean | DataType::Null => {
                 [as_exact(name, &arguments[0])?, DataType::Boolean]
@@ -238,7 +238,7 @@ impl Aggregate for Counting {
             lists(lengths.clone(), values)?,
             lists(lengths.clone(), Arc::new(adds))?,
         ];
-        columns.extend(place::list_columns(&lengths, &places)?);
+        columns.extend(event_order::list_columns(&lengths, &places)?);
         columns.push(lists(lengths, Arc::new(days))?);
         let bounds: [fn(Days) -> i64; 3] = [|d| d.from, |d| d.until, |d| d.whole];
         columns.extend(bounds.map(|bound| {

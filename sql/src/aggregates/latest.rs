@@ -2,8 +2,8 @@
 //! ordinal in its message.
 
 use super::{
+    event_order::{self, Kept, Places},
     fold::{Aggregate, Kind, Rows},
-    place::{self, Kept, Places},
     values::{Values, as_exact},
 };
 use arrow::{
@@ -31,7 +31,7 @@ impl Kind for End {
     }
 
     fn coerce(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        let places = place::coerce(self.name(), &["x"], arguments)?;
+        let places = event_order::coerce(self.name(), &["x"], arguments)?;
         let value = as_exact(self.name(), &arguments[0])?;
         Ok([vec![value], places].concat())
     }
@@ -101,7 +101,7 @@ impl Aggregate for AtEnd {
             .map(|kept| kept.map(|(place, _)| place.as_place()))
             .collect();
         let mut columns = vec![self.values(groups)?];
-        columns.extend(place::columns(&places));
+        columns.extend(event_order::columns(&places));
         Ok(columns)
     }
 

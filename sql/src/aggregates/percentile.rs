@@ -221,7 +221,7 @@ impl Aggregate for Ranked {
         let values = self.values.rows(lists.values())?;
         let numbers = counts.values().as_primitive::<Int64Type>();
         for (row, group) in rows.iter() {
-            let [values_at, numbers_at] = super::place::parallel([lists, counts], row)?;
+            let [values_at, numbers_at] = super::event_order::parallel([lists, counts], row)?;
             for (value, number) in values_at.zip(numbers_at) {
                 let value = values.row(value);
                 add(&mut groups[group], value.data(), numbers.value(number))?;

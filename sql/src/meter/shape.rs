@@ -2,7 +2,7 @@
 
 use super::{
     calls, constants,
-    said::{self, Said},
+    datafusion_messages::{self, Said},
     syntax::{self, Place, START, refused},
     window,
 };
@@ -196,7 +196,7 @@ fn problem_of(message: &str) -> (String, &'static str) {
 
 /// Where the function is that a message of DataFusion names.
 fn place_of_call_in(definition: &MeterDefinition, message: &str) -> Place {
-    let name = said::function_in(message);
+    let name = datafusion_messages::function_in(message);
     let place = name.and_then(|name| syntax::place_of(definition, &[name]));
     place.unwrap_or(START)
 }

@@ -6,7 +6,7 @@
 use super::{
     Meter,
     calls::{self, each_expression},
-    said::without_alias,
+    datafusion_messages::without_alias,
     syntax::{selected, selected_mut},
 };
 use crate::{

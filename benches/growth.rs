@@ -5,18 +5,21 @@
 //! ```
 //! Each row of the table is a lake of its own, made in this process from a seed: events in files, read to their end. What
 //! is asked is compared with what was made. `one of` divides what a question about one customer takes by what the same
-//! takes of all: that can be compared between machines and profiles.
+//! takes of all: that can be compared between machines and profiles. Questions are asked of a lake in which all windows are
+//! closed, which is open, and of a running shard in which the last hour of each customer is open.
 //!
 //! | variable | default | |
 //! |---|---|---|
 //! | `TOLLGATE_BENCH_ROW` | all | the one row to measure: `customers` |
+//! | `TOLLGATE_NATS_SERVER` | on `PATH` | the nats-server to start; without one no running shard is asked |
 //! | `TOLLGATE_BENCH_SIZES` | 1000,10000,100000 | the sizes of the row; `1000000` takes long |
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use arrow::{array::AsArray, datatypes::Int64Type};
+use bytes::Bytes;
 use std::{
     env, fs,
-    io::{BufWriter, Write},
+    io::{BufRead, BufReader, BufWriter, Write},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,10 +30,14 @@ use tollgate::{
     catalog::Catalog,
     cli::{self, run::supervise},
     config::Settings,
+    live,
     shard::Questions,
     view::View,
 };
-use tollgate_connectors::lake::Lake;
+use tollgate_connectors::{
+    lake::Lake,
+    nats::{NatsOptions, Publisher, server::NatsServer},
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,13 +58,15 @@ const ROWS: &[Row] = &[Row {
     name: "customers",
     sizes: &[1_000, 10_000, 100_000],
     measure: customers,
-    columns: "customers  events/s   usage of all ms   of one ms   one of   draft of all ms   of one ms   one of",
+    columns: "customers  events/s   usage of all ms   of one ms   one of   draft of all ms   of one ms   one of   live: of all ms   of one ms   one of",
 }];
 
 /// 2026-01-05: long ago, so that every window is due.
 const START_S: i64 = 1_767_571_200;
 /// Hours in which each customer has an event.
 const HOURS: u64 = 10;
+const STREAM: &str = "BENCH";
+const PER_MESSAGE: usize = 100;
 /// How often each question is asked; the quickest counts.
 const TIMES: usize = 5;
 
@@ -121,8 +130,9 @@ fn customers(folder: &Path, count: u64) -> Result<()> {
         })
         .await?;
         check("drafts", (drafts, own), (count, 1))?;
+        let live = live(folder, count, &of_one).await?;
         println!(
-            "{count:>9} {rate:>9} {:>17} {:>11} {:>8} {:>17} {:>11} {:>8}",
+            "{count:>9} {rate:>9} {:>17} {:>11} {:>8} {:>17} {:>11} {:>8} {live}",
             ms(all_ms),
             ms(one_ms),
             part(one_ms, all_ms),
@@ -132,6 +142,66 @@ fn customers(folder: &Path, count: u64) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// What the same costs of a running shard.
+async fn live(folder: &Path, count: u64, of_one: &str) -> Result<String> {
+    let Some(binary) = NatsServer::find() else {
+        return Ok(String::new());
+    };
+    let server = NatsServer::start(&binary, &folder.join("nats"), None).await?;
+    let home = folder.join("live");
+    let url = server.url();
+    let settings = settings_of(&home, &format!("url = \"{url}\"\n"))?;
+    let messages = publish(&folder.join("events.ndjson"), url).await?;
+    let catalog = Arc::new(Catalog::load(&settings).await?);
+    let (live, questions) = live::live(Arc::clone(&catalog));
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(async move {
+        Box::pin(supervise(&settings, &catalog, false, stopped, questions)).await
+    });
+    loop {
+        let cuts = live.view().await?.cuts().await?;
+        if cuts
+            .iter()
+            .any(|(_, position)| position.sequence.0 == messages)
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (one_ms, own) = quickest(async || calls(&live.view().await?, of_one).await).await?;
+    let (all_ms, all) = quickest(async || calls(&live.view().await?, "").await).await?;
+    check("calls, live,", (all, own), (count * HOURS, HOURS))?;
+    stop.send_replace(true);
+    running.await??;
+    server.stop().await?;
+    let of = part(one_ms, all_ms);
+    Ok(format!("{:>17} {:>11} {of:>8}", ms(all_ms), ms(one_ms)))
+}
+
+/// Publishes the events; returns how many messages they are.
+async fn publish(events: &Path, url: &str) -> Result<u64> {
+    let options = NatsOptions {
+        subjects: vec!["bench.>".into()],
+        create: true,
+        ..NatsOptions::new(url, STREAM)
+    };
+    let headers = [("Content-Type".to_owned(), "application/x-ndjson".to_owned())];
+    let mut publisher = Publisher::connect(options).await?.without_ids();
+    let mut lines = BufReader::new(fs::File::open(events)?).lines();
+    loop {
+        let part: Vec<String> = lines
+            .by_ref()
+            .take(PER_MESSAGE)
+            .collect::<std::io::Result<_>>()?;
+        if part.is_empty() {
+            break;
+        }
+        let payload = Bytes::from(part.join("\n"));
+        publisher.publish("bench.usage", &headers, payload).await?;
+    }
+    Ok(publisher.finish().await?.acknowledged)
 }
 
 /// What is asked takes, and says every time.
@@ -190,10 +260,14 @@ fn write_events(path: &Path, customers: u64) -> Result<()> {
 }
 
 fn settings(folder: &Path) -> Result<Settings> {
+    settings_of(folder, "kind = \"files\"\npath = \"events.ndjson\"\n")
+}
+
+fn settings_of(folder: &Path, source: &str) -> Result<Settings> {
     fs::create_dir_all(folder.join("definitions"))?;
     fs::write(folder.join("definitions/all.sql"), DEFINITIONS)?;
     let file = folder.join("tollgate.toml");
-    let source = "[source]\nkind = \"files\"\nstream = \"BENCH\"\npath = \"events.ndjson\"\n";
-    fs::write(&file, format!("{source}[lake]\nurl = \"file://./lake\"\n"))?;
+    let source = format!("[source]\nstream = \"{STREAM}\"\n{source}");
+    fs::write(&file, source + "[lake]\nurl = \"file://./lake\"\n")?;
     Ok(Settings::load(&file, std::iter::empty())?)
 }

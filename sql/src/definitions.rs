@@ -12,6 +12,7 @@ pub(crate) mod time;
 mod tests;
 
 pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
+pub use json_path::Step;
 pub use model::{
     BillingPeriod, Check, Column, Definitions, EventType, Frame, LatePolicy, MeterDefinition,
     PlanDefinition, PriceDefinition, RateTable, SourceFile, UnclearPath,
@@ -66,7 +67,7 @@ impl Definitions {
             if let Some(path) = unclear.find(|path| !is_stored(&event_type.name, &path.column)) {
                 // A quote in a text of SQL is doubled.
                 let in_text =
-                    |key: &String| json_path::text(std::slice::from_ref(key)).replace('\'', "''");
+                    |key: &String| json_path::text(&[Step::Key(key.clone())]).replace('\'', "''");
                 let UnclearPath {
                     column,
                     written,

@@ -6,7 +6,7 @@
 pub mod invoices;
 pub mod panes;
 
-use crate::definitions::EventType;
+use crate::definitions::{EventType, json_path};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use datafusion::{
     common::ScalarValue,
@@ -100,7 +100,7 @@ fn event_struct(event_type: &EventType) -> Field {
         .columns
         .iter()
         .map(|column| {
-            let path = serde_json::Value::from(column.path.clone()).to_string();
+            let path = json_path::json(&column.path);
             let mut metadata = HashMap::from([(PATH_KEY.to_owned(), path)]);
             if !column.nullable {
                 metadata.insert(REQUIRED_KEY.to_owned(), "true".to_owned());

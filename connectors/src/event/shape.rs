@@ -8,6 +8,7 @@ use super::{DEFAULT_KEY, PATH_KEY, REQUIRED_KEY, STRINGS_KEY, TYPE_KEY, unfit};
 use crate::Result;
 use crate::number::{decimal, integer};
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
+use serde::Deserialize;
 use std::borrow::Cow;
 
 /// One value, typed, before it is appended. Instants are microseconds, dates days, decimals scaled.
@@ -68,6 +69,34 @@ struct Node {
     /// else for these.
     columns: Vec<usize>,
     children: Vec<Node>,
+    /// Objects of the array that is here.
+    elements: Vec<Element>,
+}
+
+/// The one object of an array in which a key has a value.
+#[derive(Debug)]
+struct Element {
+    key: String,
+    value: String,
+    node: Node,
+}
+
+/// One step of a column's path, as the schema of `events` keeps it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Step {
+    Key(String),
+    Element(String, String),
+}
+
+impl Step {
+    /// A path with this step at its end.
+    fn after(&self, path: &str) -> String {
+        match self {
+            Step::Key(key) => format!("{path}.{key}"),
+            Step::Element(key, value) => format!("{path}[{key}='{value}']"),
+        }
+    }
 }
 
 /// One event type.
@@ -166,10 +195,14 @@ impl Shape {
     fn add(&mut self, field: &Field) -> Result<()> {
         let path = path_of(field)?;
         let name = field.name();
-        let is_plain = path.len() == 1 && path.first() == Some(name);
-        let label = match is_plain {
-            true => format!("field `{name}`"),
-            false => format!("field `{name}` at `$.{}`", path.join(".")),
+        let label = match path.as_slice() {
+            [Step::Key(key)] if key == name => format!("field `{name}`"),
+            steps => {
+                let path = steps
+                    .iter()
+                    .fold("$".to_owned(), |path, step| step.after(&path));
+                format!("field `{name}` at `{path}`")
+            }
         };
         let number = self.columns.len();
         let says = |key: &str| {
@@ -232,7 +265,7 @@ struct Walk<'w, 'a> {
     scratch: &'w mut Scratch<'a>,
 }
 
-impl Walk<'_, '_> {
+impl<'a> Walk<'_, 'a> {
     /// One object. Recursion is as deep as the declared paths, not as the input.
     fn object(&mut self, node: &Node) -> Result<(), String> {
         let outer_keys = self.scratch.undeclared.len();
@@ -270,12 +303,16 @@ impl Walk<'_, '_> {
 
     /// Whether the value that follows is read by what is declared below its key.
     fn leads_on(&mut self, node: &Node) -> bool {
-        let has_both = !node.columns.is_empty() && !node.children.is_empty();
-        node.columns.is_empty() || (has_both && self.scanner.next_byte() == Some(b'{'))
+        node.columns.is_empty() || node.is_above(self.scanner.next_byte())
     }
 
     fn leaf(&mut self, node: &Node) -> Result<(), String> {
         let token = self.scanner.value()?;
+        self.take(node, token)
+    }
+
+    /// The value of the columns that are here.
+    fn take(&mut self, node: &Node, token: Token) -> Result<(), String> {
         for &number in &node.columns {
             let column = &self.shape.columns[number];
             let value = column.takes.read(token, self.data, self.max_number_len);
@@ -285,19 +322,69 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// An object on the way to declared columns. What else is in it goes to `extra`, below its key.
+    /// An object or an array on the way to declared columns.
     fn inner(&mut self, node: &Node, key: Token) -> Result<(), String> {
-        if self.scanner.next_byte() != Some(b'{') {
-            let raw = self.scanner.value()?.raw(self.data);
-            return match raw {
+        match self.scanner.next_byte() {
+            Some(b'{') if !node.children.is_empty() => self.inner_object(node, key),
+            Some(b'[') if !node.elements.is_empty() => self.inner_array(node, key),
+            _ => match self.scanner.value()?.raw(self.data) {
                 "null" => Ok(()),
-                _ => Err(format!(
-                    "`{}` must be an object, got {}",
+                raw => Err(format!(
+                    "`{}` must be {}, got {}",
                     node.path,
+                    node.what(),
                     describe(raw)
                 )),
-            };
+            },
         }
+    }
+
+    /// An array with objects in which columns are. It goes to `extra` as it is, so that all of it is kept.
+    fn inner_array(&mut self, node: &Node, key: Token) -> Result<(), String> {
+        let token = self.scanner.value()?;
+        let array = token.raw(self.data);
+        let first = Scanner::new(array.get(1..).unwrap_or_default().as_bytes()).next_byte();
+        if !node.columns.is_empty() && first != Some(b'{') {
+            return self.take(node, token);
+        }
+        self.elements(node, array)?;
+        self.scratch.key(key.raw(self.data));
+        self.scratch.extra.push_str(array);
+        Ok(())
+    }
+
+    /// Reads the objects of an array that a path names.
+    fn elements(&mut self, node: &Node, array: &'a str) -> Result<(), String> {
+        let mut scanner = Scanner::new(array.as_bytes());
+        let mut found = vec![false; node.elements.len()];
+        let mut more = scanner.enter(b'[', b']')?;
+        while more {
+            let object = scanner.value()?.raw(array);
+            for (element, found) in node.elements.iter().zip(&mut found) {
+                if !element.is(object)? {
+                    continue;
+                }
+                if std::mem::replace(found, true) {
+                    return Err(format!("two elements are `{}`", element.node.path));
+                }
+                let kept = self.scratch.extra.len();
+                let mut walk = Walk {
+                    shape: self.shape,
+                    data: object,
+                    max_number_len: self.max_number_len,
+                    scanner: Scanner::new(object.as_bytes()),
+                    scratch: &mut *self.scratch,
+                };
+                walk.object(&element.node)?;
+                self.scratch.extra.truncate(kept);
+            }
+            more = scanner.more(b']')?;
+        }
+        Ok(())
+    }
+
+    /// An object on the way to declared columns. What else is in it goes to `extra`, below its key.
+    fn inner_object(&mut self, node: &Node, key: Token) -> Result<(), String> {
         let before = self.scratch.extra.len();
         self.scratch.key(key.raw(self.data));
         self.scratch.extra.push('{');
@@ -321,23 +408,62 @@ impl Walk<'_, '_> {
 }
 
 impl Node {
-    fn place(&mut self, path: &[String], column: usize, nodes: &mut usize) {
-        let Some((key, rest)) = path.split_first() else {
-            self.columns.push(column);
-            return;
-        };
-        let found = self.children.iter().position(|child| child.key == *key);
-        let at = found.unwrap_or_else(|| {
-            self.children.push(Node {
-                key: key.clone(),
-                path: format!("{}.{key}", self.path),
-                number: *nodes,
-                ..Node::default()
-            });
+    fn place(&mut self, path: &[Step], column: usize, nodes: &mut usize) {
+        match path.split_first() {
+            None => self.columns.push(column),
+            Some((step, rest)) => self.below(step, nodes).place(rest, column, nodes),
+        }
+    }
+
+    /// The node that a step leads to, made where there is none.
+    fn below(&mut self, step: &Step, nodes: &mut usize) -> &mut Node {
+        let mut new = || {
             *nodes += 1;
-            self.children.len() - 1
-        });
-        self.children[at].place(rest, column, nodes);
+            Node {
+                path: step.after(&self.path),
+                number: *nodes - 1,
+                ..Node::default()
+            }
+        };
+        match step {
+            Step::Key(key) => {
+                let found = self.children.iter().position(|child| child.key == *key);
+                let at = found.unwrap_or_else(|| {
+                    let key = key.clone();
+                    self.children.push(Node { key, ..new() });
+                    self.children.len() - 1
+                });
+                &mut self.children[at]
+            }
+            Step::Element(key, value) => {
+                let mut elements = self.elements.iter();
+                let found = elements.position(|e| e.key == *key && e.value == *value);
+                let at = found.unwrap_or_else(|| {
+                    let (key, value, node) = (key.clone(), value.clone(), new());
+                    self.elements.push(Element { key, value, node });
+                    self.elements.len() - 1
+                });
+                &mut self.elements[at].node
+            }
+        }
+    }
+
+    /// Whether columns are declared below a value that begins with a byte.
+    fn is_above(&self, byte: Option<u8>) -> bool {
+        match byte {
+            Some(b'{') => !self.children.is_empty(),
+            Some(b'[') => !self.elements.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// What must be here for the columns that are below.
+    fn what(&self) -> &'static str {
+        match (self.children.is_empty(), self.elements.is_empty()) {
+            (_, true) => "an object",
+            (true, false) => "an array",
+            (false, false) => "an object or an array",
+        }
     }
 
     fn child(&self, key: Token, data: &str, guess: &mut usize) -> Option<&Node> {
@@ -350,6 +476,31 @@ impl Node {
         let at = self.children.iter().position(|child| child.key == name)?;
         *guess = at + 1;
         self.children.get(at)
+    }
+}
+
+impl Element {
+    /// Whether an element of the array is the one: an object in which the key has the value.
+    ///
+    /// # Errors
+    /// The object has the key twice.
+    fn is(&self, element: &str) -> Result<bool, String> {
+        let mut scanner = Scanner::new(element.as_bytes());
+        let mut found: Option<Token> = None;
+        let mut more = scanner.next_byte() == Some(b'{') && scanner.enter(b'{', b'}')?;
+        while more {
+            let key = scanner.key()?;
+            let value = scanner.value()?;
+            let is_key = key.text(element).is_some_and(|name| name == self.key);
+            if is_key && found.replace(value).is_some() {
+                return Err(twice(&self.key, &self.node));
+            }
+            more = scanner.more(b'}')?;
+        }
+        Ok(found.is_some_and(|value| match value.text(element) {
+            Some(text) => text == self.value,
+            None => value.raw(element) == self.value,
+        }))
     }
 }
 
@@ -536,11 +687,11 @@ fn twice(name: &str, node: &Node) -> String {
     format!("key `{}` is given twice in `{place}`", shorten(name))
 }
 
-fn path_of(field: &Field) -> Result<Vec<String>> {
+fn path_of(field: &Field) -> Result<Vec<Step>> {
     let Some(text) = field.metadata().get(PATH_KEY) else {
-        return Ok(vec![field.name().clone()]);
+        return Ok(vec![Step::Key(field.name().clone())]);
     };
-    match serde_json::from_str::<Vec<String>>(text) {
+    match serde_json::from_str::<Vec<Step>>(text) {
         Ok(path) if !path.is_empty() => Ok(path),
         _ => Err(unfit(format!(
             "column `{}`: `{text}` is no path",

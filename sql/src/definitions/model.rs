@@ -1,7 +1,7 @@
 //! What the statements of a definitions folder say, as plain structs: what the parser makes and everything else reads.
 
 use super::json_path;
-use crate::error::Location;
+use crate::{definitions::json_path::Step, error::Location};
 use arrow::datatypes::DataType;
 use std::collections::BTreeMap;
 
@@ -79,9 +79,9 @@ pub struct Column {
     pub data_type: DataType,
     /// False for `NOT NULL`.
     pub nullable: bool,
-    /// Keys from the top of `data` to the value: `$.billing.cost` is `["billing", "cost"]`. The
+    /// Steps from the top of `data` to the value: `$.billing.cost` is the keys `billing` and `cost`. The
     /// default is the column's own name.
-    pub path: Vec<String>,
+    pub path: Vec<Step>,
     /// JSON text of the value that stands for one that is missing.
     pub default: Option<String>,
     /// Whether a number may come in quotes.

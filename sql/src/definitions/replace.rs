@@ -76,15 +76,7 @@ fn unfilled(column: &Column) -> Refusal {
     (problem, hint.to_owned())
 }
 
-/// A column's path as it is written.
+/// A column's path as a text of SQL has it.
 fn path_of(column: &Column) -> String {
-    let is_plain = |key: &&String| {
-        key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            && !key.starts_with(|c: char| c.is_ascii_digit())
-    };
-    let key = |key: &String| match is_plain(&key) {
-        true => format!(".{key}"),
-        false => format!("[''{key}'']"),
-    };
-    format!("${}", column.path.iter().map(key).collect::<String>())
+    column.path_text().replace('\'', "''")
 }

@@ -99,7 +99,7 @@ fn the_design_is_read_as_it_is_written() {
                 c.name.as_str(),
                 c.data_type.clone(),
                 c.nullable,
-                c.path.join("/"),
+                c.path_text(),
             )
         })
         .collect();
@@ -235,7 +235,7 @@ fn every_type_and_alias_has_one_meaning() {
     );
     let nullable: Vec<_> = columns.iter().map(|c| c.nullable).collect();
     assert_eq!(nullable, [true, true, false, true, true, true, false]);
-    assert_eq!(columns[6].path, ["a b", "c"]);
+    assert_eq!(columns[6].path_text(), "$['a b'].c");
 }
 
 #[test]
@@ -833,7 +833,10 @@ fn a_column_with_capitals_says_which_key_it_reads() {
             )
         );
         // A lake that has the column goes on with it.
-        assert_eq!(definitions.event_types[0].columns[0].path, ["inputtokens"]);
+        assert_eq!(
+            definitions.event_types[0].columns[0].path_text(),
+            "$.inputtokens"
+        );
         definitions
             .check_paths(|event_type, column| (event_type, column) == ("u", "inputtokens"))
             .unwrap();

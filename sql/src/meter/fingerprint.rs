@@ -1,7 +1,7 @@
 //! A number that changes when, and only when, a meter may measure something else.
 
 use super::{canonical, syntax};
-use crate::definitions::{EventType, Frame, MeterDefinition};
+use crate::definitions::{EventType, Frame, MeterDefinition, Step};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 use xxhash_rust::xxh3::Xxh3;
@@ -73,6 +73,14 @@ fn type_name(data_type: &DataType) -> String {
 /// Hashes texts with their lengths, so that no two lists of texts run together.
 struct Fields(Xxh3);
 
+/// A step as one text: a key as it is, and an element as no key of a reasonable publisher.
+fn step_text(step: &Step) -> String {
+    match step {
+        Step::Key(key) => key.clone(),
+        Step::Element { key, value } => format!("\u{1}[{key}\u{1}={value}]"),
+    }
+}
+
 impl Fields {
     fn add_version(
         &mut self,
@@ -88,7 +96,8 @@ impl Fields {
             self.add(field.name());
             self.add(&type_name(field.data_type()));
             let column = event_type.columns.iter().find(|c| &c.name == field.name());
-            self.add_all(column.map_or(&[][..], |column| &column.path));
+            let path = column.map_or(&[][..], |column| &column.path);
+            self.add_all(&path.iter().map(step_text).collect::<Vec<_>>());
         }
         for field in panes.fields() {
             self.add(field.name());

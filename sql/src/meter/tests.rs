@@ -29,7 +29,7 @@ pub(super) fn event_type() -> EventType {
         name: name.to_owned(),
         data_type,
         nullable,
-        path: vec![name.to_owned()],
+        path: vec![crate::definitions::Step::Key(name.to_owned())],
         default: None,
         strings: false,
     };

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     definitions::{
-        json_path,
+        Step, json_path,
         model::{Check, Column, UnclearPath},
     },
     error::{Error, Result},
@@ -221,7 +221,7 @@ fn column(cursor: &mut Cursor<'_>, name: Name, of: Of, declared: &mut Declared) 
         return Err(cursor.error(at, problem, hint));
     }
     let mut column = Column {
-        path: vec![name.text.clone()],
+        path: vec![Step::Key(name.text.clone())],
         name: name.text,
         data_type,
         nullable: true,
@@ -275,7 +275,7 @@ fn clause(
     if cursor.accept_keyword("OPTIONS") {
         let options = Options::in_parentheses(cursor, &["path", "strings"])?;
         if let Some(path) = options.get("path") {
-            column.path = keys(cursor, path)?;
+            column.path = steps(cursor, path)?;
             declared
                 .unclear
                 .retain(|unclear| unclear.column != column.name);
@@ -324,7 +324,7 @@ fn unexpected_after(cursor: &Cursor<'_>, column: &Column, of: Of) -> Error {
     cursor.error(cursor.here(), problem, hint)
 }
 
-fn keys(cursor: &Cursor<'_>, path: &Name) -> Result<Vec<String>> {
+fn steps(cursor: &Cursor<'_>, path: &Name) -> Result<Vec<Step>> {
     json_path::parse(&path.text).map_err(|problem| {
         let problem = format!("path `{}`: {problem}", path.text);
         let hint =

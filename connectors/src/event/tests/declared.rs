@@ -221,3 +221,131 @@ fn a_path_and_one_below_it_are_both_read() {
         }
     }
 }
+
+/// A column at a path as the schema keeps it.
+fn at_path(name: &str, data_type: DataType, path: &str) -> Field {
+    with(column(name, data_type, &[name], false), PATH_KEY, path)
+}
+
+/// One event with columns of elements: its status, reason, columns and what is not declared.
+fn of_elements(data: &str) -> (Status, String, Vec<String>, String) {
+    let columns = vec![
+        at_path(
+            "text",
+            DataType::Int64,
+            r#"["details",["modality","TEXT"],"tokens"]"#,
+        ),
+        at_path(
+            "cost",
+            DataType::Decimal128(5, 2),
+            r#"["details",["modality","TEXT"],"billing","cost"]"#,
+        ),
+        at_path(
+            "first",
+            DataType::Int64,
+            r#"["details",["n","1"],"tokens"]"#,
+        ),
+        at_path("plain", list_of(DataType::Int64), r#"["details"]"#),
+        at_path(
+            "deep",
+            DataType::Utf8,
+            r#"["details",["modality","TEXT"],"parts",["ok","true"],"name"]"#,
+        ),
+    ];
+    let schema = schema_of(vec![event_type("d", "declared", columns)]);
+    let mut decoder = Decoder::new(schema, "s", DecodeOptions::default()).unwrap();
+    let decoded = decoder
+        .decode(&[message(event("1", "declared", data), &[])])
+        .unwrap();
+    let read = decoded.batch["d"].as_struct();
+    let cells = read.columns().iter();
+    let cells = cells.map(|cells| array_value_to_string(cells, 0).unwrap());
+    let text = |column| decoded.text(column, 0).unwrap_or_default().to_owned();
+    (
+        decoded.statuses[0],
+        text("reason"),
+        cells.collect(),
+        text("extra"),
+    )
+}
+
+#[test]
+fn an_element_is_found_by_the_value_of_a_key() {
+    for (data, cells) in [
+        (
+            r#"{"details":[{"modality":"TEXT","tokens":9},{"modality":"DOCUMENT","tokens":774}]}"#,
+            ["9", "", "", "", ""],
+        ),
+        // Wherever it is, whatever else it has, and whatever else is there.
+        (
+            r#"{"details":[{"n":1,"tokens":5},7,null,[{"modality":"TEXT"}],{"billing":{"cost":1.5},"tokens":9,"modality":"TEX\u0054"}]}"#,
+            ["9", "1.50", "5", "", ""],
+        ),
+        // One element may be meant by two paths.
+        (
+            r#"{"details":[{"n":1,"modality":"TEXT","tokens":9}]}"#,
+            ["9", "", "9", "", ""],
+        ),
+        (
+            r#"{"details":[{"n":"1","tokens":5},{"n":1.0,"tokens":6}]}"#,
+            ["", "", "5", "", ""],
+        ),
+        (
+            r#"{"details":[{"modality":"TEXT","parts":[{"ok":"no"},{"ok":true,"name":"x"}]}]}"#,
+            ["", "", "", "", "x"],
+        ),
+        (r#"{"details":[{"modality":"text","tokens":9}]}"#, [""; 5]),
+        (r#"{"details":[{"tokens":9}]}"#, [""; 5]),
+        (r#"{"details": [ ]}"#, ["", "", "", "[]", ""]),
+        (r#"{"details":null}"#, [""; 5]),
+        (r#"{}"#, [""; 5]),
+        // A list may come in the place of the objects.
+        (r#"{"details":[ 1, 2]}"#, ["", "", "", "[1, 2]", ""]),
+    ] {
+        let (status, reason, read, _) = of_elements(data);
+        assert_eq!((status, reason.as_str()), (Status::Ok, ""), "{data}");
+        assert_eq!(read, cells, "{data}");
+    }
+}
+
+#[test]
+fn an_array_with_elements_is_kept_whole() {
+    let array = r#"[{"modality":"TEXT","tokens":9,"x":[1]},{"modality":"IMAGE"}]"#;
+    let (_, _, read, extra) = of_elements(&format!(r#"{{"a":1,"details":{array},"b":2}}"#));
+    assert_eq!(read[0], "9");
+    assert_eq!(extra, format!(r#"{{"a":1,"details":{array},"b":2}}"#));
+}
+
+#[test]
+fn an_element_that_is_not_clear_rejects_the_event() {
+    for (details, reason) in [
+        (
+            r#"[{"modality":"TEXT","tokens":1},{"modality":"TEXT","tokens":1}]"#,
+            "two elements are `$.details[modality='TEXT']`",
+        ),
+        (
+            r#"[{"modality":"IMAGE","modality":"TEXT"}]"#,
+            "key `modality` is given twice in `$.details[modality='TEXT']`",
+        ),
+        (
+            r#"[{"modality":"TEXT","tokens":1,"tokens":2}]"#,
+            "key `tokens` is given twice in `$.details[modality='TEXT']`",
+        ),
+        (
+            r#"[{"modality":"TEXT","tokens":1.5}]"#,
+            "field `text` at `$.details[modality='TEXT'].tokens`: 1.5 has more fraction digits than BIGINT",
+        ),
+        (
+            r#"[{"modality":"TEXT","billing":[]}]"#,
+            "`$.details[modality='TEXT'].billing` must be an object, got an array",
+        ),
+        (
+            r#"[{"modality":"TEXT","parts":{}}]"#,
+            "`$.details[modality='TEXT'].parts` must be an array, got an object",
+        ),
+    ] {
+        let (status, said, _, _) = of_elements(&format!(r#"{{"details":{details}}}"#));
+        assert_eq!(status, Status::Rejected, "{details}");
+        assert_eq!(said, reason, "{details}");
+    }
+}

@@ -160,7 +160,9 @@ async fn live(folder: &Path, count: u64, of_one: &str) -> Result<String> {
     let running = tokio::spawn(async move {
         Box::pin(supervise(&settings, &catalog, false, stopped, questions)).await
     });
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
     loop {
+        ticks.tick().await;
         let cuts = live.view().await?.cuts().await?;
         if cuts
             .iter()
@@ -168,7 +170,6 @@ async fn live(folder: &Path, count: u64, of_one: &str) -> Result<String> {
         {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let (one_ms, own) = quickest(async || calls(&live.view().await?, of_one).await).await?;
     let (all_ms, all) = quickest(async || calls(&live.view().await?, "").await).await?;

@@ -5,10 +5,12 @@
 //! what is printed, so an invoice always adds up.
 
 mod exact;
+mod rounding;
 #[cfg(test)]
 mod tests;
 
 pub use exact::{DIGITS_MAX, Exact};
+pub use rounding::{Rounding, divide, round_to, share};
 
 use arrow::datatypes::i256;
 use std::fmt;
@@ -217,20 +219,5 @@ pub fn round(value: Exact, scale: u8) -> Result<Exact, MoneyError> {
 /// `digits · 10^zeros / divisor`, rounded half away from zero to a whole number; `divisor` is above
 /// zero. `None` when it takes more than 38 digits, or more than 76 on the way.
 pub(crate) fn quotient(digits: impl Into<i256>, zeros: u8, divisor: i128) -> Option<i128> {
-    let digits: i256 = digits.into();
-    let scaled = i256::from_i128(10).checked_pow(zeros.into())?;
-    let scaled = scaled.checked_mul(digits)?;
-    let divisor = i256::from_i128(divisor);
-    let quotient = scaled.checked_div(divisor)?.to_i128()?;
-    let rest = scaled.checked_rem(divisor)?;
-    let rest = if rest < i256::ZERO {
-        rest.checked_neg()?
-    } else {
-        rest
-    };
-    let rounded = match rest >= divisor.checked_sub(rest)? {
-        true => quotient.checked_add(digits.signum().to_i128()?),
-        false => Some(quotient),
-    };
-    rounded.filter(|digits| Exact::new(*digits, 0).is_ok())
+    Rounding::HalfAway.whole(digits.into(), zeros.into(), i256::from_i128(divisor))
 }

@@ -8,6 +8,7 @@
 mod answer;
 mod apart;
 mod keys;
+pub mod progress;
 mod purity;
 mod quantity;
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! Aggregation cases: each is a meter, and a query over its totals for the period and for each window.
 
 use crate::{
-    case::{Case, Outcome, not_built, read, scale_of, whole_digits_of},
+    case::{Case, Outcome, not_built, read, scale_of, unread, whole_digits_of},
     run::{EVENT_TYPE, Event, Metered, json, query, run},
 };
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{
+    Timestamp,
+    civil::{Date, DateTime},
+    tz::TimeZone,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +33,9 @@ struct Params {
     dedupe: Option<Dedupe>,
     window: Option<Window>,
     empty_window: Option<String>,
+    /// Whether the period is from the start of its first window to the end of its last.
+    #[serde(default)]
+    expand_period_to_windows: bool,
     received: Option<Vec<Vec<BTreeMap<Bound, Timestamp>>>>,
     round_decimals: Option<u8>,
     round_mode: Option<String>,
@@ -97,7 +104,9 @@ struct Input {
 struct Reading {
     id: String,
     ts: Timestamp,
-    value: Option<String>,
+    /// A text, a truth or NULL.
+    #[serde(default)]
+    value: Value,
     #[serde(default)]
     props: BTreeMap<String, Option<String>>,
     source: Option<String>,
@@ -134,7 +143,7 @@ pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
         input: read(&case.input)?,
     };
     if plan.params.aggregation != case.model {
-        return not_built("another aggregation");
+        return unread("another aggregation");
     }
     plan.answer().await
 }
@@ -142,32 +151,65 @@ pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PeriodParams {
-    anchor_date: Date,
+    anchor_date: Option<Date>,
+    /// An instant or a date, in place of `anchor_date`.
+    anchor: Option<String>,
     interval_months: i32,
     time_zone: String,
+}
+
+impl PeriodParams {
+    /// What the clocks of the zone show when the first period begins.
+    fn anchor(&self, zone: &TimeZone) -> Outcome<DateTime> {
+        match (self.anchor_date, self.anchor.as_deref()) {
+            (Some(date), None) => Ok(date.into()),
+            (None, Some(text)) => match (text.parse::<Timestamp>(), text.parse::<DateTime>()) {
+                (Ok(instant), _) => Ok(zone.to_datetime(instant)),
+                (_, Ok(local)) => Ok(local),
+                _ => unread(format!("the anchor {text}")),
+            },
+            _ => unread("a period that has not one anchor"),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Day {
-    date: Date,
+    date: Option<Date>,
+    at: Option<Timestamp>,
 }
 
 fn billing_period(case: &Case) -> Outcome<Value> {
     let params: PeriodParams = read(&case.params)?;
-    let Day { date } = read(&case.input)?;
-    // Days are days in any zone; only a zone that there is not matters.
-    TimeZone::get(&params.time_zone)?;
-    let Some(periods) = Recurrence::new(params.anchor_date, params.interval_months) else {
-        return not_built("an interval of less than a month");
+    let zone = TimeZone::get(&params.time_zone)?;
+    let anchor = params.anchor(&zone)?;
+    let Some(periods) = Recurrence::new(anchor.date(), params.interval_months) else {
+        return unread("an interval of less than a month");
     };
-    let k = periods.occurrence(date);
-    let day = |k: Option<i32>| k.and_then(|k| periods.start(k)).map(|day| day.to_string());
-    Ok(json!({
-        "is_period_start": periods.is_start(date),
-        "period_start": day(k),
-        "period_end": day(k.map(|k| k + 1)),
-    }))
+    let start = |k: i32| periods.start(k).map(|day| day.to_datetime(anchor.time()));
+    match read(&case.input)? {
+        Day { date: Some(date), at: None } => {
+            let k = periods.occurrence(date);
+            let day = |k: Option<i32>| k.and_then(|k| periods.start(k)).map(|day| day.to_string());
+            let (from, to) = (day(k), day(k.map(|k| k + 1)));
+            Ok(json!({"is_period_start": periods.is_start(date), "from": from, "to": to}))
+        }
+        Day { date: None, at: Some(at) } => {
+            let instant = |local: DateTime| zone.to_timestamp(local);
+            let mut k = periods.occurrence(zone.to_datetime(at).date()).ok_or("before the anchor")?;
+            let mut from = instant(start(k).ok_or("a time beyond the calendar")?)?;
+            // The day's period begins later on that day.
+            if from > at {
+                k -= 1;
+                from = instant(start(k).ok_or("before the anchor")?)?;
+            }
+            let to = instant(start(k + 1).ok_or("a time beyond the calendar")?)?;
+            let (is_start, from, to) = (from == at, from.to_string(), to.to_string());
+            Ok(json!({"is_period_start": is_start, "from": from, "to": to}))
+        }
+        _ => unread("a period that is asked for by a date and an instant, or neither"),
+    }
 }
 
 impl Aggregate {
@@ -311,10 +353,12 @@ SELECT {keys}, {measure} AS measure FROM {EVENT_TYPE} WHERE {condition} GROUP BY
     }
 
     fn value<'a>(&'a self, event: &'a Reading) -> Option<&'a str> {
-        match &self.params.value_from {
+        let text = match &self.params.value_from {
             Some(property) => event.props.get(property)?.as_deref(),
-            None => event.value.as_deref(),
-        }
+            None => event.value.as_str(),
+        };
+        // What is no number has no value to compute with, and is counted all the same.
+        text.filter(|text| self.aggregate.is_of_texts() || Exact::parse(text).is_ok())
     }
 
     fn base_window(&self) -> Outcome<&'static str> {
@@ -322,7 +366,7 @@ SELECT {keys}, {measure} AS measure FROM {EVENT_TYPE} WHERE {condition} GROUP BY
             return Ok("1 hour");
         };
         if !self.params.group_by.is_empty() {
-            return not_built("windows by group");
+            return unread("windows by group");
         }
         match window.unit()? {
             LocalUnit::Minute => Ok("1 minute"),
@@ -358,7 +402,7 @@ SELECT {keys}, {measure} AS measure FROM {EVENT_TYPE} WHERE {condition} GROUP BY
         match &self.params.initial_value {
             None => Ok(condition),
             Some(_) if self.params.carry_over || !self.params.group_by.is_empty() => {
-                not_built("an initial value beside earlier events, or by group")
+                unread("an initial value beside earlier events, or by group")
             }
             Some(_) => Ok(format!("event_id = '{INITIAL}' OR ({condition})")),
         }
@@ -421,7 +465,7 @@ SELECT {keys}, {measure} AS measure FROM {EVENT_TYPE} WHERE {condition} GROUP BY
                 "source" => source = event.source.as_deref().unwrap_or(source),
                 "id" => parts.push(json(&event.id)),
                 "ts" => parts.push(json(&event.ts.to_string())),
-                other => return not_built(format!("events told apart by {other}")),
+                other => return unread(format!("events told apart by {other}")),
             }
         }
         Ok((source.to_owned(), parts.join(",")))
@@ -436,6 +480,14 @@ SELECT {keys}, {measure} AS measure FROM {EVENT_TYPE} WHERE {condition} GROUP BY
         let (from_us, to_us) = (period.from.as_microsecond(), period.to.as_microsecond());
         let days = |text: &String| text.parse::<i64>();
         let mut span = Span::new(from_us, to_us, zone);
+        if let (true, Some(window)) = (self.params.expand_period_to_windows, &self.params.window) {
+            let zone = TimeZone::get(&window.time_zone)?;
+            let around = |us| -> Outcome<(i64, i64)> {
+                Ok(local_window(us, window.unit()?, &zone).ok_or("a time beyond the calendar")?)
+            };
+            span.from_us = around(from_us)?.0;
+            span.until_us = around(to_us - 1)?.1;
+        }
         if let Some(persisted) = &self.params.persisted_days {
             // All usage weighs as if it had been there for so many days.
             span.from_us = to_us;
@@ -462,7 +514,7 @@ SELECT {keys}, {measure} AS measure FROM {EVENT_TYPE} WHERE {condition} GROUP BY
             Some("floor") => Ok(format!(
                 "{rounded} - CASE WHEN {rounded} - {result} > 0 THEN {unit} ELSE 0 END"
             )),
-            Some(other) => not_built(format!("rounding by {other}")),
+            Some(other) => unread(format!("rounding by {other}")),
         }
     }
 
@@ -490,7 +542,7 @@ SELECT {keys}, {measure} AS measure FROM {EVENT_TYPE} WHERE {condition} GROUP BY
         let fills = match self.params.empty_window.as_deref() {
             None => false,
             Some("zero") => true,
-            Some(other) => return not_built(format!("empty windows as {other}")),
+            Some(other) => return unread(format!("empty windows as {other}")),
         };
         let (period, result) = (self.span()?, self.result()?);
         let mut windows = Vec::new();
@@ -537,7 +589,7 @@ impl Window {
             "MINUTE" => Ok(LocalUnit::Minute),
             "HOUR" => Ok(LocalUnit::Hour),
             "DAY" => Ok(LocalUnit::Day),
-            other => not_built(format!("windows of {other}")),
+            other => unread(format!("windows of {other}")),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Case {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The engine cannot do this, or not yet; the text says which part, or is empty.
+    /// The engine cannot do this kind yet; the text says which part, or is empty.
     NotBuilt(String),
     /// The engine was asked, and failed.
     Error(String),
@@ -39,15 +39,20 @@ impl<E: Display> From<E> for Failure {
 /// A result of asking the engine.
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
-/// A part of a case that there is no translation for.
+/// Terms or usage that this runner does not read.
+pub(crate) fn unread<T>(what: impl Display) -> Outcome<T> {
+    Err(Failure::Error(format!("the runner does not read {what}")))
+}
+
+/// A kind of case that the engine does not have yet.
 pub(crate) fn not_built<T>(what: impl Into<String>) -> Outcome<T> {
     Err(Failure::NotBuilt(what.into()))
 }
 
-/// Reads terms or usage. A field that the translation does not know may change the answer, so it is not
-/// built yet, never ignored.
+/// Reads terms or usage. A field that the translation does not know may change the answer, so it fails,
+/// and is never ignored.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Outcome<T> {
-    T::deserialize(value).map_err(|error| Failure::NotBuilt(error.to_string()))
+    T::deserialize(value).or_else(unread)
 }
 
 /// The fraction digits that these numbers need, 0 for what is no number.

@@ -45,13 +45,18 @@ fn is_left_out() -> bool {
     others || arguments.iter().any(|text| text == "--list")
 }
 
-/// Runs both files; returns how many cases failed.
+/// Runs both files, or the one that the folder has; returns how many cases failed.
 fn run_folder(folder: &Path) -> Result<usize, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let (mut passed, mut failed) = (0, 0);
-    for name in ["aggregation.jsonl", "pricing.jsonl"] {
-        let path = folder.join(name);
+    let names = ["aggregation.jsonl", "pricing.jsonl"];
+    let paths = names.map(|name| (name, folder.join(name)));
+    if !paths.iter().any(|(_, path)| path.exists()) {
+        let folder = folder.display();
+        return Err(format!("{folder} has neither aggregation.jsonl nor pricing.jsonl"));
+    }
+    for (name, path) in paths.iter().filter(|(_, path)| path.exists()) {
         let text = fs::read_to_string(&path)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         for line in text.lines().filter(|line| !line.trim().is_empty()) {

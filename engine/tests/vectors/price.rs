@@ -1,6 +1,6 @@
 //! Terms of a price, and the SQL expression that they are.
 
-use crate::case::{Outcome, not_built};
+use crate::case::{Outcome, unread};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tollgate_sql::money::Exact;
@@ -15,6 +15,8 @@ pub(crate) enum Price {
         unit_amount: Number,
         /// Units that cost nothing.
         free_units: Option<Number>,
+        /// Units that were credited.
+        credited_units: Option<Number>,
         /// A quantity below zero costs nothing instead of giving a credit.
         #[serde(default)]
         clamp_negative_to_zero: bool,
@@ -36,6 +38,13 @@ pub(crate) enum Price {
     Volume(Tiers),
     /// Each part of an amount at its tier's rate.
     GraduatedPercentage(Tiers),
+    /// The quantity is an amount.
+    Dynamic {
+        /// By which it is multiplied.
+        multiplier: Number,
+        /// To how many digits the product is rounded.
+        round_decimals: Option<i32>,
+    },
 }
 
 /// Tiers and what they cost without usage.
@@ -85,6 +94,11 @@ impl Number {
         &self.0
     }
 
+    /// Its value.
+    pub(crate) fn exact(&self) -> Outcome<Exact> {
+        Ok(Exact::parse(&self.0)?)
+    }
+
     /// A hundredth of it, for percentages.
     pub(crate) fn hundredth(&self) -> Outcome<Number> {
         let number = Exact::parse(&self.0)?;
@@ -100,13 +114,19 @@ impl Price {
             Price::Standard {
                 unit_amount,
                 free_units,
+                credited_units,
                 clamp_negative_to_zero,
             } => {
-                let paid = match free_units {
-                    Some(free) => format!("GREATEST({quantity} - {}, 0)", free.sql()),
-                    None => quantity.to_owned(),
+                let free: Vec<String> = [free_units, credited_units]
+                    .into_iter()
+                    .flatten()
+                    .map(Number::sql)
+                    .collect();
+                let unit_amount = unit_amount.sql();
+                let amount = match free.is_empty() {
+                    true => format!("per_unit({quantity}, {unit_amount})"),
+                    false => format!("per_unit({quantity}, {unit_amount}, {})", free.join(" + ")),
                 };
-                let amount = format!("per_unit({paid}, {})", unit_amount.sql());
                 Ok(match clamp_negative_to_zero {
                     true => format!("GREATEST({amount}, 0)"),
                     false => amount,
@@ -118,25 +138,70 @@ impl Price {
                 free_units,
                 partial_package,
             } => {
-                if let Some(other) = partial_package
-                    .as_deref()
-                    .filter(|rule| *rule != "round_up")
-                {
-                    return not_built(format!("partial packages: {other}"));
-                }
+                let partial = partial_package.as_deref().unwrap_or("round_up");
                 let free = free_units.as_ref().map_or("0".to_owned(), Number::sql);
                 let (size, amount) = (package_size.sql(), package_amount.sql());
-                Ok(format!("package({quantity}, {size}, {amount}, {free})"))
+                Ok(format!(
+                    "package({quantity}, {size}, {amount}, {free}, '{partial}')"
+                ))
             }
             Price::Graduated(tiers) => tiers.call("graduated", quantity),
             Price::Volume(tiers) => tiers.call("volume", quantity),
-            Price::GraduatedPercentage(tiers) => tiers.call("graduated", quantity),
+            Price::GraduatedPercentage(tiers) => tiers.call("graduated_percentage", quantity),
+            Price::Dynamic {
+                multiplier,
+                round_decimals,
+            } => Ok(rounded(
+                format!("{quantity} * {}", multiplier.sql()),
+                *round_decimals,
+            )),
         }
     }
 }
 
 impl Tiers {
-    fn call(&self, function: &str, quantity: &str) -> Outcome<String> {
+    /// The same tiers without flat amounts, and without all else.
+    pub(crate) fn parts(self) -> (Self, Self) {
+        let none = |tier: &Tier| Tier {
+            up_to: tier.up_to.clone(),
+            unit_amount: None,
+            rate_percent: None,
+            flat_amount: None,
+            cap_amount: None,
+        };
+        let units = self.tiers.iter().map(|tier| Tier {
+            unit_amount: tier.unit_amount.clone(),
+            ..none(tier)
+        });
+        let flats = self.tiers.iter().map(|tier| Tier {
+            flat_amount: tier.flat_amount.clone(),
+            ..none(tier)
+        });
+        let units = Tiers {
+            tiers: units.collect(),
+            zero_usage_first_flat: false,
+        };
+        let flats = Tiers {
+            tiers: flats.collect(),
+            zero_usage_first_flat: self.zero_usage_first_flat,
+        };
+        (units, flats)
+    }
+
+    /// The same tiers, of which the first one's flat amount is due without usage.
+    pub(crate) fn always(self) -> Self {
+        Tiers {
+            zero_usage_first_flat: true,
+            ..self
+        }
+    }
+
+    /// Whether a tier has a cap, which holds its flat amount too.
+    pub(crate) fn has_cap(&self) -> bool {
+        self.tiers.iter().any(|tier| tier.cap_amount.is_some())
+    }
+
+    pub(crate) fn call(&self, function: &str, quantity: &str) -> Outcome<String> {
         let tiers = self.tiers.iter().map(Tier::sql);
         let tiers = tiers.collect::<Outcome<Vec<_>>>()?.join(", ");
         let first_flat = self.zero_usage_first_flat;
@@ -146,19 +211,20 @@ impl Tiers {
 
 impl Tier {
     fn sql(&self) -> Outcome<String> {
-        if self.cap_amount.is_some() {
-            return not_built("a tier's cap");
-        }
-        let unit_amount = match (&self.unit_amount, &self.rate_percent) {
-            (Some(amount), None) => amount.sql(),
-            (None, Some(percent)) => percent.hundredth()?.sql(),
-            (None, None) => "0".into(),
-            (Some(_), Some(_)) => return not_built("a unit amount and a rate"),
+        let price = match (&self.unit_amount, &self.rate_percent) {
+            (Some(amount), None) => format!("unit_amount: {}, ", amount.sql()),
+            (None, Some(percent)) => format!("rate_percent: {}, ", percent.sql()),
+            (None, None) if self.flat_amount.is_none() => "unit_amount: 0, ".into(),
+            (None, None) => String::new(),
+            (Some(_), Some(_)) => return unread("a unit amount beside a rate"),
         };
-        let up_to = self.up_to.as_ref().map_or("NULL".into(), Number::sql);
-        let flat_amount = self.flat_amount.as_ref().map_or("0".into(), Number::sql);
+        let or = |number: &Option<Number>, none: &str| {
+            number.as_ref().map_or(none.to_owned(), Number::sql)
+        };
+        let (up_to, cap) = (or(&self.up_to, "NULL"), or(&self.cap_amount, "NULL"));
+        let flat_amount = or(&self.flat_amount, "0");
         Ok(format!(
-            "{{up_to: {up_to}, unit_amount: {unit_amount}, flat_amount: {flat_amount}}}"
+            "{{up_to: {up_to}, {price}flat_amount: {flat_amount}, cap_amount: {cap}}}"
         ))
     }
 }
@@ -166,10 +232,10 @@ impl Tier {
 /// What is done to an amount after it was priced, in this order.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Limits {
-    percent_discount: Option<Number>,
-    maximum_amount: Option<Number>,
-    minimum_amount: Option<Number>,
-    round_decimals: Option<i32>,
+    pub(crate) percent_discount: Option<Number>,
+    pub(crate) maximum_amount: Option<Number>,
+    pub(crate) minimum_amount: Option<Number>,
+    pub(crate) round_decimals: Option<i32>,
 }
 
 impl Limits {

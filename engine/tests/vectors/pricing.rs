@@ -1,8 +1,8 @@
 //! Pricing cases: usage is metered, and one price is evaluated over the meter.
 
 use crate::{
-    case::{Case, Outcome, not_built, read, scale_of},
-    price::{Limits, Number, Price, rounded},
+    case::{Case, Outcome, not_built, read, scale_of, unread},
+    price::{Limits, Number, Price, Tiers},
     run::{EVENT_TYPE, Event, always, json, run},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -11,15 +11,23 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_sql::{
     money::{Currency, Exact},
-    rating::{Charge, rate},
+    rating::{
+        Charge,
+        progress::{self, Terms},
+        rate,
+    },
 };
 
 /// What the engine answers.
 pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
     match case.model.as_str() {
-        "standard" | "package" | "graduated" | "volume" | "graduated_percentage" => {
-            of_quantity(case).await
-        }
+        "standard" | "package" | "graduated" | "graduated_percentage" => of_quantity(case).await,
+        "volume" => volume(case).await,
+        "block_tiers" => block_tiers(case).await,
+        "prorated_graduated" => prorated_graduated(case).await,
+        "windowed_commit" => windowed_commit(case).await,
+        "incremental_line" => incremental_line(case).await,
+        "late_correction" => late_correction(case).await,
         "percentage" => percentage(case).await,
         "dynamic" => dynamic(case).await,
         "rounding" => rounding(case).await,
@@ -128,7 +136,7 @@ fn only<T: DeserializeOwned>(input: &Value, name: &str) -> Outcome<T> {
     let mut fields: BTreeMap<String, Value> = read(input)?;
     match (fields.remove(name), fields.is_empty()) {
         (Some(value), true) => read(&value),
-        _ => not_built(format!("an input other than {name}")),
+        _ => unread(format!("an input other than {name}")),
     }
 }
 
@@ -153,36 +161,406 @@ struct PercentageTerms {
     free_amount: Option<Number>,
     per_event_minimum: Option<Number>,
     per_event_maximum: Option<Number>,
-    #[serde(rename = "free_allowance_rule")]
-    _free_allowance_rule: Option<String>,
+    free_allowance_rule: Option<String>,
 }
 
-/// A rate on each event's amount: the meter adds up what each event costs.
+impl PercentageTerms {
+    /// What one event costs: `value`, the `number`th event, after `before` of others.
+    fn cost(&self) -> Outcome<String> {
+        let or_zero = |number: &Option<Number>| number.as_ref().map_or("0".into(), Number::sql);
+        let (rate, fixed) = (self.rate_percent.sql(), or_zero(&self.fixed_amount_per_event));
+        let percentage = |free: &str| {
+            let cost = match (&self.per_event_minimum, &self.per_event_maximum) {
+                (None, _) => format!("percentage(value, {rate}, {fixed}, {free})"),
+                (Some(minimum), None) => {
+                    let minimum = minimum.sql();
+                    format!("percentage(value, {rate}, {fixed}, {free}, {minimum})")
+                }
+                (Some(minimum), Some(maximum)) => {
+                    let (minimum, maximum) = (minimum.sql(), maximum.sql());
+                    format!("percentage(value, {rate}, {fixed}, {free}, {minimum}, {maximum})")
+                }
+            };
+            match (&self.per_event_minimum, &self.per_event_maximum) {
+                (None, Some(maximum)) => format!("LEAST({cost}, {})", maximum.sql()),
+                _ => cost,
+            }
+        };
+        let amount_alone = match self.free_allowance_rule.as_deref() {
+            Some("amount_dominates") => true,
+            None | Some("first_exhausted") => false,
+            Some(other) => return unread(format!("the free part by {other}")),
+        };
+        let rest = |free: &Number| format!("GREATEST({} - before, 0)", free.sql());
+        let of_events = |number: &Number, free: String| {
+            let (number, paid) = (number.sql(), percentage("0"));
+            format!("CASE WHEN number <= {number} THEN {free} ELSE {paid} END")
+        };
+        Ok(match (&self.free_events, &self.free_amount) {
+            (None, None) => percentage("0"),
+            (None, Some(free)) => percentage(&rest(free)),
+            (Some(_), Some(free)) if amount_alone => percentage(&rest(free)),
+            (Some(number), None) => of_events(number, "0".into()),
+            (Some(number), Some(free)) => of_events(number, percentage(&rest(free))),
+        })
+    }
+}
+
+/// The events in their order, each with its `number` and what came `before` it.
+const IN_ORDER: &str = "SELECT customer, value, label,
+    ROW_NUMBER() OVER (PARTITION BY customer ORDER BY event_time, sequence) AS number,
+    COALESCE(SUM(value) OVER (PARTITION BY customer ORDER BY event_time, sequence
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+FROM reading";
+
+/// A rate on each event's amount, with a free part that depends on the order of events.
 async fn percentage(case: &Case) -> Outcome<Value> {
     let (limits, params) = Limits::take(&case.params)?;
     let terms: PercentageTerms = read(&params)?;
-    if terms.free_events.is_some() || terms.free_amount.is_some() {
-        return not_built("a free part, which depends on the order of events");
-    }
-    let mut cost = format!("value * {}", terms.rate_percent.hundredth()?.sql());
-    if let Some(fixed) = &terms.fixed_amount_per_event {
-        cost = format!("{cost} + {}", fixed.sql());
-    }
-    if let Some(maximum) = &terms.per_event_maximum {
-        cost = format!("LEAST({cost}, {})", maximum.sql());
-    }
-    if let Some(minimum) = &terms.per_event_minimum {
-        cost = format!("GREATEST({cost}, {})", minimum.sql());
-    }
+    let (cost, amount) = (terms.cost()?, limits.apply("COALESCE(cost, 0)".into())?);
     let sale = Sale {
-        measures: format!("SUM({cost}) AS cost"),
         price: format!(
-            "SELECT customer, {} AS amount FROM usage",
-            limits.apply("cost".into())?
+            "SELECT s.customer, {amount} AS amount FROM subscription s LEFT JOIN (
+SELECT customer, SUM({cost}) AS cost FROM ({IN_ORDER}) GROUP BY customer) e ON e.customer = s.customer"
         ),
         ..Sale::of_sum(only(&case.input, "event_amounts")?, "0")
     };
     sale.amount().await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VolumeInput {
+    quantity: Number,
+    prorated_quantity: Option<Number>,
+}
+
+/// All units at one price; where they are prorated, whole units choose the tier.
+async fn volume(case: &Case) -> Outcome<Value> {
+    let input: VolumeInput = read(&case.input)?;
+    let Some(prorated) = &input.prorated_quantity else {
+        return of_quantity(case).await;
+    };
+    let (limits, params) = Limits::take(&case.params)?;
+    let tiers: Tiers = read(&params)?;
+    if tiers.has_cap() {
+        return unread("a cap beside a prorated quantity");
+    }
+    let (units, flats) = tiers.parts();
+    let (units, flats) = (units.call("volume", "quantity")?, flats.call("volume", "quantity")?);
+    let prorated = prorated.sql();
+    let amount = format!(
+        "CASE WHEN quantity > 0 THEN divide({units} * {prorated}, quantity, 18, 'half_away') ELSE 0 END + {flats}"
+    );
+    Sale::of_sum(vec![input.quantity], &limits.apply(amount)?)
+        .amount()
+        .await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BlockTerms {
+    tiers: Vec<Block>,
+    policy: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Block {
+    block_size: Number,
+    block_amount: Number,
+    max_blocks: Option<Number>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BlockInput {
+    quantity: Number,
+    already_billed: Option<Number>,
+}
+
+/// Tiers that are priced by blocks, less the amount that was billed already.
+async fn block_tiers(case: &Case) -> Outcome<Value> {
+    let (limits, params) = Limits::take(&case.params)?;
+    let terms: BlockTerms = read(&params)?;
+    let input: BlockInput = read(&case.input)?;
+    let block = |block: &Block| {
+        let most = block.max_blocks.as_ref().map_or("NULL".into(), Number::sql);
+        let (size, amount) = (block.block_size.sql(), block.block_amount.sql());
+        format!("{{block_size: {size}, block_amount: {amount}, max_blocks: {most}}}")
+    };
+    let tiers: Vec<String> = terms.tiers.iter().map(block).collect();
+    let (tiers, policy) = (tiers.join(", "), terms.policy);
+    let billed = input.already_billed.map_or("0".into(), |billed| billed.sql());
+    let amount = format!("blocks(quantity, [{tiers}], '{policy}') - {billed}");
+    Sale::of_sum(vec![input.quantity], &limits.apply(amount)?)
+        .amount()
+        .await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProratedInput {
+    event_units: Vec<Number>,
+    event_prorated_units: Vec<Number>,
+}
+
+/// Each unit at its own tier's price by the share of the period that it was there for; a removal takes back the
+/// last units. Every tier ever reached adds its flat amount, the first one always.
+async fn prorated_graduated(case: &Case) -> Outcome<Value> {
+    let (limits, params) = Limits::take(&case.params)?;
+    let tiers: Tiers = read(&params)?;
+    let input: ProratedInput = read(&case.input)?;
+    if tiers.has_cap() || input.event_units.len() != input.event_prorated_units.len() {
+        return unread("a cap of prorated units, or units without their share");
+    }
+    let weights = &input.event_prorated_units;
+    let scale = scale_of(weights.iter().map(Number::text));
+    let (units, flats) = tiers.parts();
+    let (from, to) = (units.call("graduated", "before")?, units.call("graduated", "before + value")?);
+    let flats = flats.always().call("graduated", "COALESCE(e.peak, 0)")?;
+    let amount = limits.apply(format!(
+        "CASE WHEN e.units < 0 THEN 0 ELSE GREATEST(COALESCE(e.cost, 0) + {flats}, 0) END"
+    ))?;
+    let sale = Sale {
+        labels: weights
+            .iter()
+            .map(|weight| Some(weight.text().to_owned()))
+            .collect(),
+        price: format!(
+            "SELECT s.customer, {amount} AS amount FROM subscription s LEFT JOIN (
+SELECT customer, SUM(value) AS units, MAX(before + value) AS peak,
+    SUM(CASE WHEN value = 0 THEN 0
+        ELSE divide(({to} - {from}) * CAST(label AS DECIMAL(38, {scale})), value, 18, 'half_away') END) AS cost
+FROM ({IN_ORDER}) GROUP BY customer) e ON e.customer = s.customer"
+        ),
+        ..Sale::of_sum(input.event_units, "0")
+    };
+    sale.amount().await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommitTerms {
+    /// What BY_WINDOW says in words.
+    #[serde(rename = "rule")]
+    _rule: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommittedWindow {
+    quantity: Number,
+    unit_amount: Number,
+    commitment_amount: Option<Number>,
+    overage_factor: Option<Number>,
+    #[serde(default)]
+    true_up: bool,
+}
+
+/// Each window by itself: up to its commitment at the price, above it by a factor, and below it filled up.
+async fn windowed_commit(case: &Case) -> Outcome<Value> {
+    let (limits, params) = Limits::take(&case.params)?;
+    let CommitTerms { .. } = read(&params)?;
+    let windows: Vec<CommittedWindow> = only(&case.input, "windows")?;
+    let name = |index: usize| format!("window_{index}");
+    let terms = windows.iter().enumerate().map(|(index, window)| {
+        let commitment = window.commitment_amount.as_ref();
+        let commitment = commitment.map_or("NULL".into(), Number::sql);
+        let factor = window.overage_factor.as_ref().map_or("1".into(), Number::sql);
+        let (name, unit, true_up) = (name(index), window.unit_amount.sql(), window.true_up);
+        format!("('{name}', {unit}, {commitment}, {factor}, {true_up})")
+    });
+    let terms = terms.collect::<Vec<_>>().join(", ");
+    let readings: Vec<Number> = windows.iter().map(|window| window.quantity.clone()).collect();
+    let names = (0..windows.len()).map(|index| Some(name(index)));
+    let sale = Sale {
+        dimensions: vec![names.collect()],
+        price: format!(
+            "WITH rated AS (SELECT customer, quantity * unit_amount AS base, commitment, factor, true_up
+    FROM usage_windows JOIN (VALUES {terms}) AS t(name, unit_amount, commitment, factor, true_up) ON name = dimension_0),
+parts AS (SELECT customer, SUM(LEAST(base, COALESCE(commitment, base))) AS utilized,
+    SUM(COALESCE(GREATEST(base - commitment, 0) * factor, 0)) AS overage,
+    SUM(CASE WHEN true_up THEN COALESCE(GREATEST(commitment - base, 0), 0) ELSE 0 END) AS true_up
+    FROM rated GROUP BY customer)
+SELECT customer, 'utilized_amount' AS part, utilized AS amount FROM parts
+UNION ALL SELECT customer, 'overage_amount', overage FROM parts
+UNION ALL SELECT customer, 'true_up_amount', true_up FROM parts
+UNION ALL SELECT customer, 'amount', {} FROM parts",
+            limits.apply("utilized + overage + true_up".into())?
+        ),
+        ..Sale::of_sum(readings, "0")
+    };
+    let mut answer = serde_json::Map::new();
+    for charge in sale.charges().await? {
+        let part = charge.dimensions.first().and_then(|(_, part)| part.clone());
+        answer.insert(part.unwrap_or_default(), charge.amount.to_string().into());
+    }
+    Ok(answer.into())
+}
+
+/// A price and what is done to its period's amount.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProgressTerms {
+    price: Price,
+    usage_discount_units: Option<Number>,
+    mode: Option<String>,
+}
+
+/// How a period goes on.
+struct Period {
+    terms: ProgressTerms,
+    limits: Terms,
+}
+
+impl Period {
+    fn read(params: &Value) -> Outcome<Self> {
+        let (limits, params) = Limits::take(params)?;
+        if limits.round_decimals.is_some() {
+            return unread("the rounding of a line");
+        }
+        let exact = |number: &Option<Number>| number.as_ref().map(Number::exact).transpose();
+        Ok(Self {
+            terms: read(&params)?,
+            limits: Terms {
+                percent_discount: exact(&limits.percent_discount)?,
+                maximum: exact(&limits.maximum_amount)?,
+                minimum: exact(&limits.minimum_amount)?,
+            },
+        })
+    }
+
+    /// The price of a quantity, after the units that are free.
+    async fn rated(&self, quantity: Exact) -> Outcome<Exact> {
+        let paid = match &self.terms.usage_discount_units {
+            Some(free) => format!("GREATEST(quantity - {}, 0)", free.sql()),
+            None => "quantity".to_owned(),
+        };
+        let reading: Number = read(&quantity.to_string().into())?;
+        let sale = Sale::of_sum(vec![reading], &self.terms.price.amount(&paid)?);
+        match sale.charges().await?.as_slice() {
+            [charge] => Ok(charge.amount),
+            others => Err(format!("{} charges: {others:?}", others.len()).into()),
+        }
+    }
+
+    /// How the period stands after a quantity.
+    async fn standing(&self, quantity: Exact) -> Outcome<Exact> {
+        Ok(self.limits.standing(self.rated(quantity).await?)?)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LineInput {
+    quantity_before: Number,
+    quantity_in_line: Number,
+    billed_before: Number,
+    #[serde(default)]
+    final_line_of_period: bool,
+}
+
+/// One line of a period that was billed before.
+async fn incremental_line(case: &Case) -> Outcome<Value> {
+    let period = Period::read(&case.params)?;
+    let input: LineInput = read(&case.input)?;
+    let (before, billed) = (input.quantity_before.exact()?, input.billed_before.exact()?);
+    let after = before.checked_add(input.quantity_in_line.exact()?)?;
+    // Before the first line nothing is rated: a flat amount that is due without usage is in that line.
+    let rated_before = match before.is_zero() && billed.is_zero() {
+        true => Exact::ZERO,
+        false => period.rated(before).await?,
+    };
+    let rated_after = period.rated(after).await?;
+    let is_last = input.final_line_of_period;
+    let line = period.limits.line(rated_before, rated_after, billed, is_last)?;
+    let progress::Line {
+        net,
+        discount,
+        minimum_top_up,
+    } = line;
+    Ok(json!({
+        "net_amount": net.to_string(),
+        "discount_amount": discount.to_string(),
+        "minimum_top_up": minimum_top_up.to_string(),
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CorrectionInput {
+    cumulative_quantities: Option<Vec<Number>>,
+    runs: Option<Vec<Vec<Number>>>,
+    #[serde(default)]
+    final_run: bool,
+}
+
+/// Usage that came later, or was taken back: each run bills the difference to what was billed before.
+async fn late_correction(case: &Case) -> Outcome<Value> {
+    let period = Period::read(&case.params)?;
+    let input: CorrectionInput = read(&case.input)?;
+    let mode = period.terms.mode.as_deref();
+    match (mode, &input.cumulative_quantities, &input.runs) {
+        (None | Some("delta"), Some(quantities), None) => {
+            lines(&period, quantities, input.final_run).await
+        }
+        (Some("period_preserving"), None, Some(runs)) => {
+            lines_by_period(&period, runs, input.final_run).await
+        }
+        _ => unread("a correction of this mode and input"),
+    }
+}
+
+async fn lines(period: &Period, quantities: &[Number], ends: bool) -> Outcome<Value> {
+    let (mut before, mut billed, mut top_up) = (Exact::ZERO, Exact::ZERO, Exact::ZERO);
+    let mut amounts = Vec::new();
+    for (place, quantity) in (1..).zip(quantities) {
+        let after = period.rated(quantity.exact()?).await?;
+        let is_last = ends && place == quantities.len();
+        let line = period.limits.line(before, after, billed, is_last)?;
+        amounts.push(line.net.to_string());
+        billed = billed.checked_add(line.net)?;
+        top_up = line.minimum_top_up;
+        before = after;
+    }
+    Ok(json!({"line_amounts": amounts, "minimum_top_up": top_up.to_string()}))
+}
+
+/// Each run knows the usage up to the end of every period so far.
+async fn lines_by_period(period: &Period, runs: &[Vec<Number>], ends: bool) -> Outcome<Value> {
+    let mut billed: Vec<Exact> = Vec::new();
+    let (mut totals, mut deltas) = (Vec::new(), Vec::new());
+    for run in runs {
+        let (mut before, mut total, mut run_deltas) = (Exact::ZERO, Exact::ZERO, Vec::new());
+        for (place, quantity) in run.iter().enumerate() {
+            let standing = period.standing(quantity.exact()?).await?;
+            let amount = standing.checked_sub(before)?;
+            if place == billed.len() {
+                billed.push(Exact::ZERO);
+            }
+            let delta = amount.checked_sub(billed[place])?;
+            billed[place] = amount;
+            total = total.checked_add(delta)?;
+            run_deltas.push(delta.to_string());
+            before = standing;
+        }
+        totals.push(total.to_string());
+        deltas.push(run_deltas);
+    }
+    let mut standing = Exact::ZERO;
+    for amount in &billed {
+        standing = standing.checked_add(*amount)?;
+    }
+    let top_up = match period.limits.minimum {
+        Some(minimum) if ends => minimum.checked_sub(standing)?.max(Exact::ZERO),
+        _ => Exact::ZERO,
+    };
+    Ok(json!({
+        "run_totals": totals,
+        "run_period_deltas": deltas,
+        "minimum_top_up": top_up.to_string(),
+    }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -196,10 +574,12 @@ struct DynamicTerms {
 async fn dynamic(case: &Case) -> Outcome<Value> {
     let (limits, params) = Limits::take(&case.params)?;
     let terms: DynamicTerms = read(&params)?;
-    if terms.event_amount_unit != "cents" {
-        return not_built(format!("amounts in {}", terms.event_amount_unit));
-    }
-    let amount = format!("quantity * {}", terms.multiplier.hundredth()?.sql());
+    let multiplier = match terms.event_amount_unit.as_str() {
+        "cents" => terms.multiplier.hundredth()?,
+        "currency" => terms.multiplier,
+        other => return unread(format!("amounts in {other}")),
+    };
+    let amount = format!("quantity * {}", multiplier.sql());
     let readings = only(&case.input, "event_amounts")?;
     Sale::of_sum(readings, &limits.apply(amount)?)
         .amount()
@@ -214,18 +594,27 @@ struct RoundingTerms {
     mode: String,
 }
 
+/// The mode of `round_to` that a case means.
+fn mode_of(name: &str) -> Outcome<&'static str> {
+    match name {
+        "half_away_from_zero" | "half_away" | "half_up" => Ok("half_away"),
+        "half_even" => Ok("half_even"),
+        "floor" => Ok("floor"),
+        "ceil" | "ceiling" => Ok("ceil"),
+        other => unread(format!("rounding by {other}")),
+    }
+}
+
 /// Rounded as a line item is when there is a currency, as a quantity if not.
 async fn rounding(case: &Case) -> Outcome<Value> {
     let terms: RoundingTerms = read(&case.params)?;
-    if terms.mode != "half_away_from_zero" {
-        return not_built(format!("rounding {}", terms.mode));
-    }
+    let mode = mode_of(&terms.mode)?;
     let is_minor_unit = |code: &&String| {
         Currency::parse(code).is_ok_and(|found| i32::from(found.minor_digits()) == terms.decimals)
     };
     let amount = match terms.currency.as_ref().filter(is_minor_unit) {
-        Some(code) => format!("round_money(quantity, '{code}')"),
-        None => rounded("quantity".into(), Some(terms.decimals)),
+        Some(code) if mode == "half_away" => format!("round_money(quantity, '{code}')"),
+        _ => format!("round_to(quantity, {}, '{mode}')", terms.decimals),
     };
     Sale::of_sum(vec![only(&case.input, "amount")?], &amount)
         .amount()
@@ -262,16 +651,28 @@ struct ConversionTerms {
     price: Price,
 }
 
-/// Another unit is billed than is measured. Whole units rounded up are packages of one factor.
+/// Digits of a quotient that no case rounds.
+const UNROUNDED: i32 = 18;
+
+/// Another unit is billed than is measured.
 async fn unit_conversion(case: &Case) -> Outcome<Value> {
     let (limits, params) = Limits::take(&case.params)?;
     let terms: ConversionTerms = read(&params)?;
     let factor = terms.factor.sql();
-    let rounding = terms.rounding.as_deref().unwrap_or("none");
-    let billed = match (terms.operation.as_str(), rounding, terms.precision) {
-        ("divide", "ceiling", Some(0)) => format!("package(quantity, {factor}, 1)"),
-        ("multiply", "none", _) => format!("quantity * {factor}"),
-        (operation, rounding, _) => return not_built(format!("{operation}, rounding {rounding}")),
+    let rounding = match terms.rounding.as_deref().unwrap_or("none") {
+        "none" => None,
+        named => Some((mode_of(named)?, terms.precision.unwrap_or(0))),
+    };
+    let billed = match (terms.operation.as_str(), rounding) {
+        ("divide", rounding) => {
+            let (mode, digits) = rounding.unwrap_or(("half_away", UNROUNDED));
+            format!("divide(quantity, {factor}, {digits}, '{mode}')")
+        }
+        ("multiply", None) => format!("quantity * {factor}"),
+        ("multiply", Some((mode, digits))) => {
+            format!("round_to(quantity * {factor}, {digits}, '{mode}')")
+        }
+        (other, _) => return unread(format!("a conversion by {other}")),
     };
     let amount = limits.apply(terms.price.amount("billed")?)?;
     let sale = Sale {

@@ -25,8 +25,14 @@ pub const SCALE_MAX: u8 = 27;
 pub(super) enum Kind {
     /// Any integer or decimal, per row.
     Number,
+    /// A whole number, written in the query.
+    Whole,
     /// A list of tiers, written in the query.
     Tiers,
+    /// A list of tiers with rates in percent, written in the query.
+    Rates,
+    /// A list of tiers of blocks, written in the query.
+    Blocks,
     /// TRUE or FALSE, written in the query.
     Flag,
     /// Text, written in the query.
@@ -34,10 +40,17 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn wanted(self) -> &'static str {
+    pub(super) fn wanted(self) -> &'static str {
         match self {
             Kind::Number => "an integer or DECIMAL: CAST it to DECIMAL(38, 9), say",
             Kind::Tiers => "[{up_to: 1000, unit_amount: 0.01}, {up_to: NULL, unit_amount: 0.005}]",
+            Kind::Whole => "a whole number, such as 2",
+            Kind::Rates => {
+                "[{up_to: 1000, rate_percent: 1.5}, {up_to: NULL, rate_percent: 0.9, flat_amount: 2}]"
+            }
+            Kind::Blocks => {
+                "[{block_size: 100, block_amount: 1.50, max_blocks: 10}, {block_size: 1000, block_amount: 8}]"
+            }
             Kind::Flag => "TRUE or FALSE",
             Kind::Text => "text in quotes",
         }
@@ -46,7 +59,8 @@ impl Kind {
     fn accepts(self, given: &DataType) -> bool {
         match self {
             Kind::Number => number_type(given).is_some(),
-            Kind::Tiers => matches!(given, DataType::List(_)),
+            Kind::Whole => given.is_integer(),
+            Kind::Tiers | Kind::Rates | Kind::Blocks => matches!(given, DataType::List(_)),
             Kind::Flag => given == &DataType::Boolean,
             Kind::Text => {
                 matches!(
@@ -105,6 +119,44 @@ impl Constants<'_> {
         Exact::from_array(&column, 0).ok()?
     }
 
+    /// The text at `index`, which is no constant where it is left out.
+    pub(super) fn text(&self, index: usize) -> Result<&str, FunctionError> {
+        let text = self.required(index)?.and_then(|value| value.try_as_str());
+        text.flatten().ok_or_else(|| self.not_constant(index))
+    }
+
+    /// The whole number at `index`, within a range.
+    pub(super) fn whole(
+        &self,
+        index: usize,
+        range: std::ops::RangeInclusive<i8>,
+        wanted: &'static str,
+    ) -> Result<i8, FunctionError> {
+        let value = self.required(index)?;
+        let value = value.ok_or_else(|| self.not_constant(index))?;
+        let column = value.to_array().ok();
+        let number = column.and_then(|column| Exact::from_array(&column, 0).ok().flatten());
+        number
+            .and_then(|number| i8::try_from(number.digits).ok())
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| self.refused(index, value.to_string(), wanted))
+    }
+
+    /// The error that a value is not one of those that the argument may have.
+    pub(super) fn refused(
+        &self,
+        index: usize,
+        value: String,
+        wanted: &'static str,
+    ) -> FunctionError {
+        FunctionError::Choice {
+            function: self.function,
+            argument: self.arguments[index].0,
+            value,
+            wanted,
+        }
+    }
+
     fn not_constant(&self, index: usize) -> FunctionError {
         let (argument, kind) = self.arguments[index];
         FunctionError::Constant {
@@ -153,7 +205,7 @@ impl<M: Model> ScalarUDFImpl for Function<M> {
         let pairs = given.iter().zip(kinds.chain(std::iter::repeat(None)));
         let coerced = pairs.map(|(given, kind)| match kind {
             Some(Kind::Number) => number_type(given).unwrap_or_else(|| given.clone()),
-            Some(Kind::Tiers | Kind::Flag | Kind::Text) | None => given.clone(),
+            Some(_) | None => given.clone(),
         });
         Ok(coerced.collect())
     }
@@ -162,7 +214,7 @@ impl<M: Model> ScalarUDFImpl for Function<M> {
         let types: Vec<&DataType> = call.arg_fields.iter().map(|f| f.data_type()).collect();
         check_arguments::<M>(&types)?;
         let terms = M::terms(&constants::<M>(call.scalar_arguments.to_vec()))?;
-        let scale = M::scale(&terms, &scales(&types)).min(SCALE_MAX);
+        let scale = M::scale(&terms, &scales::<M>(&types)).min(SCALE_MAX);
         let data_type = decimal(scale);
         Ok(Arc::new(Field::new(M::NAME, data_type, true)))
     }
@@ -300,11 +352,10 @@ fn number_type(given: &DataType) -> Option<DataType> {
 }
 
 /// Scales of the number arguments, in order.
-fn scales(types: &[&DataType]) -> Vec<u8> {
-    let decimals = types
-        .iter()
-        .filter(|t| matches!(t, DataType::Decimal128(..)));
-    decimals.map(|t| scale_of(t)).collect()
+fn scales<M: Model>(types: &[&DataType]) -> Vec<u8> {
+    let given = M::ARGUMENTS.iter().zip(types);
+    let numbers = given.filter(|((_, kind), _)| *kind == Kind::Number);
+    numbers.map(|(_, data_type)| scale_of(data_type)).collect()
 }
 
 fn scale_of(data_type: &DataType) -> u8 {

@@ -1,5 +1,6 @@
 //! Why a call of a pricing function cannot be answered.
 
+use super::tiers::KEYS;
 use crate::money::{Exact, MoneyError};
 use arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;
@@ -52,6 +53,18 @@ pub enum FunctionError {
         /// Its range.
         wanted: &'static str,
     },
+    /// A value that is none of those an argument may have.
+    #[error("`{function}`: `{argument}` is {value}, but must be {wanted}")]
+    Choice {
+        /// The function.
+        function: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// What was written.
+        value: String,
+        /// What it may be.
+        wanted: &'static str,
+    },
     /// Tiers that contradict each other or do not reach far enough.
     #[error("`{function}`: {source}")]
     Tiers {
@@ -100,18 +113,56 @@ pub enum TierError {
         tier: usize,
     },
     /// A tier without a price.
-    #[error("tier {tier} has neither `unit_amount` nor `flat_amount`")]
+    #[error("tier {tier} has neither `{price}` nor `flat_amount`")]
     NoPrice {
         /// The tier.
         tier: usize,
+        /// The key of what a unit costs.
+        price: &'static str,
     },
     /// A key that no tier has.
-    #[error("tier {tier} has the key `{key}`; there are up_to, unit_amount and flat_amount")]
+    #[error("tier {tier} has the key `{key}`; there are {}", KEYS.join(", "))]
     Key {
         /// The tier.
         tier: usize,
         /// The key.
         key: String,
+    },
+    /// A key of other functions' tiers.
+    #[error("tier {tier} has `{key}`, which this function does not read; it reads {}", keys.join(", "))]
+    Foreign {
+        /// The tier.
+        tier: usize,
+        /// The key.
+        key: &'static str,
+        /// The keys that the function reads.
+        keys: &'static [&'static str],
+    },
+    /// A tier without a key that it needs.
+    #[error("tier {tier} has no `{key}`")]
+    Missing {
+        /// The tier.
+        tier: usize,
+        /// The key.
+        key: &'static str,
+    },
+    /// A number outside its range.
+    #[error("tier {tier}: `{key}` is {value}, but must be {wanted}")]
+    Outside {
+        /// The tier.
+        tier: usize,
+        /// The key.
+        key: &'static str,
+        /// What was written.
+        value: Exact,
+        /// Its range.
+        wanted: &'static str,
+    },
+    /// A tier after one of blocks without a limit.
+    #[error("tier {tier} has no `max_blocks`, so no quantity reaches tier {}", tier + 1)]
+    NoLimit {
+        /// The tier without a limit.
+        tier: usize,
     },
     /// A key given twice.
     #[error("tier {tier} has the key `{key}` twice")]

@@ -3,13 +3,13 @@
 //! The units in a tier are those above the end of the tier before and not above its own `up_to`, so 199.5
 //! units in tiers up to 100 and up to 200 are 100 and 99.5. A tier is reached when any part of the
 //! quantity lies in it; each tier reached adds its `flat_amount` once. A quantity of zero or less reaches
-//! none and costs nothing; with `zero_usage_first_flat` it costs the first tier's flat amount, as some
+//! none and costs nothing; a tier's `cap_amount` is the most it adds; with `zero_usage_first_flat` it costs the first tier's flat amount, as some
 //! vendors (Lago, OpenMeter) have it. Never rounded. Called "graduated" or "tiered" pricing elsewhere.
 
 use super::{
     call::{Constants, Kind, Model},
     error::FunctionError,
-    tiers::{Tier, Tiers},
+    tiers::{Tier, TierPrice, Tiers},
 };
 use crate::money::{Exact, MoneyError};
 use datafusion::common::ScalarValue;
@@ -36,10 +36,11 @@ impl TieredTerms {
     /// Reads `tiers` and the flag, the second and third argument of a tiered function.
     pub(super) fn read(
         function: &'static str,
+        price: TierPrice,
         constants: &Constants<'_>,
     ) -> Result<Self, FunctionError> {
         Ok(Self {
-            tiers: Tiers::read(function, constants.required(1)?)?,
+            tiers: Tiers::read(function, price, constants.required(1)?)?,
             zero_usage_first_flat: matches!(
                 constants.required(2)?,
                 Some(ScalarValue::Boolean(Some(true)))
@@ -60,18 +61,22 @@ pub(super) const TIERED_ARGUMENTS: &[(&str, Kind)] = &[
 /// # Errors
 /// [`FunctionError::Tiers`] above the last tier, [`FunctionError::Amount`] past 38 digits.
 pub fn graduated(quantity: Exact, terms: &TieredTerms) -> Result<Exact, FunctionError> {
+    graduated_as(Graduated::NAME, quantity, terms)
+}
+
+/// The same, for the function that its errors name.
+pub(super) fn graduated_as(
+    function: &'static str,
+    quantity: Exact,
+    terms: &TieredTerms,
+) -> Result<Exact, FunctionError> {
     if quantity <= Exact::ZERO {
         return Ok(terms.without_usage());
     }
     let tier = terms.tiers.holding(quantity);
-    tier.map_err(|source| FunctionError::Tiers {
-        function: Graduated::NAME,
-        source,
-    })?;
-    sum_of_tiers(quantity, terms.tiers.as_slice()).map_err(|source| FunctionError::Amount {
-        function: Graduated::NAME,
-        source,
-    })
+    tier.map_err(|source| FunctionError::Tiers { function, source })?;
+    sum_of_tiers(quantity, terms.tiers.as_slice())
+        .map_err(|source| FunctionError::Amount { function, source })
 }
 
 fn sum_of_tiers(quantity: Exact, tiers: &[Tier]) -> Result<Exact, MoneyError> {
@@ -81,8 +86,7 @@ fn sum_of_tiers(quantity: Exact, tiers: &[Tier]) -> Result<Exact, MoneyError> {
             break;
         }
         let to = tier.up_to.map_or(quantity, |up_to| up_to.min(quantity));
-        let units = to.checked_sub(from)?.checked_mul(tier.unit_amount)?;
-        total = total.checked_add(units)?.checked_add(tier.flat_amount)?;
+        total = total.checked_add(tier.cost_of(to.checked_sub(from)?)?)?;
         from = to;
     }
     Ok(total)
@@ -98,7 +102,7 @@ impl Model for Graduated {
     type Terms = TieredTerms;
 
     fn terms(constants: &Constants<'_>) -> Result<TieredTerms, FunctionError> {
-        TieredTerms::read(Self::NAME, constants)
+        TieredTerms::read(Self::NAME, TierPrice::Unit, constants)
     }
 
     fn scale(terms: &TieredTerms, scales: &[u8]) -> u8 {

@@ -2,18 +2,26 @@
 //!
 //! | SQL | an amount for |
 //! |---|---|
-//! | [`per_unit`]`(quantity, unit_amount)` | every unit at one price |
-//! | [`package`]`(quantity, package_size, package_amount [, free_units])` | whole packages, begun ones included |
+//! | [`per_unit`]`(quantity, unit_amount [, free_units])` | every unit at one price |
+//! | [`package`]`(quantity, package_size, package_amount [, free_units, partial_package])` | whole packages, begun ones included or not |
+//! | [`blocks`]`(quantity, tiers, policy)` | tiers that are priced by blocks |
 //! | [`graduated`]`(quantity, tiers [, zero_usage_first_flat])` | each unit at its own tier's price |
 //! | [`volume`]`(quantity, tiers [, zero_usage_first_flat])` | all units at the price of the tier the total is in |
+//! | [`percentage`]`(amount, rate_percent [, fixed_amount, free_amount, minimum, maximum])` | a percentage and a fixed part |
+//! | [`graduated_percentage`]`(amount, tiers [, zero_usage_first_flat])` | each part of an amount at its own tier's rate |
+//! | [`prorate`]`(amount, part, whole)` | the part's share |
+//! | [`divide`]`(x, by, digits, mode)`, [`round_to`]`(x, digits, mode)` | a quotient or a number, rounded as it is said |
 //! | [`round_money`]`(amount, currency)` | the amount as it would be printed |
+//!
+//! [`local_time`]`(instant, zone)` and [`arm`]`(key, salt, n)` are no amounts: a time of day for surge prices, and an arm of
+//! a price experiment.
 //!
 //! What they share:
 //!
 //! * Arguments are integers or decimals; floats are refused when the query is planned. NULL in, NULL out.
 //! * The result is DECIMAL(38, s), exact: s is the sum of the scales multiplied (at most
 //!   [`SCALE_MAX`]), and a result that does not fit is an error. Nothing is divided or rounded, except
-//!   where a package is begun and in `round_money`.
+//!   where a package is begun, in `prorate`, `divide` and `round_to`, and in `round_money`.
 //! * Tiers are a literal list, checked when the query is planned: see [`tiers`].
 //! * A tiered or package price of a quantity below zero is that of zero; `per_unit` is linear, so its
 //!   amount is then below zero too.
@@ -26,10 +34,18 @@ mod literal;
 #[cfg(test)]
 mod tests;
 
+pub mod arm;
+pub mod blocks;
+pub mod divide;
 pub mod graduated;
+pub mod graduated_percentage;
+pub mod local_time;
 pub mod package;
 pub mod per_unit;
+pub mod percentage;
+pub mod prorate;
 pub mod round_money;
+pub mod round_to;
 pub mod tiers;
 pub mod volume;
 
@@ -50,6 +66,14 @@ pub fn register(context: &SessionContext) {
         call::function::<graduated::Graduated>(),
         call::function::<volume::Volume>(),
         call::function::<round_money::RoundMoney>(),
+        call::function::<blocks::Blocks>(),
+        call::function::<percentage::Percentage>(),
+        call::function::<graduated_percentage::GraduatedPercentage>(),
+        call::function::<prorate::Prorate>(),
+        call::function::<divide::Divide>(),
+        call::function::<round_to::RoundTo>(),
+        local_time::function(),
+        arm::function(),
     ] {
         context.register_udf(function);
     }

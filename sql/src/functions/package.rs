@@ -1,16 +1,16 @@
-//! `package(quantity, package_size, package_amount [, free_units])`: whole packages; one that is begun
-//! is paid whole.
+//! `package(quantity, package_size, package_amount [, free_units, partial_package])`: whole packages; one that is
+//! begun is paid whole, or with `'round_down'` not at all.
 //!
 //! The free units come off first; what is left, divided by the size and rounded up, is the number of
-//! packages. 10 units in packages of 10 are one package, 10.001 are two, 0 or less are none. The amount
+//! packages. 10 units in packages of 10 are one package, 10.001 are two, 0 or less are none. Rounded down, 19.999
+//! are one. The amount
 //! itself is not rounded. Called "package" pricing with partial packages rounded up elsewhere.
 
 use super::{
     call::{Constants, Kind, Model},
     error::FunctionError,
 };
-use crate::money::{Exact, MoneyError};
-use arrow::datatypes::i256;
+use crate::money::{Exact, MoneyError, Rounding, divide};
 
 /// What a package holds and costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct PackageTerms {
     pub amount: Exact,
     /// Units that cost nothing; not below zero.
     pub free_units: Exact,
+    /// What becomes of one that is begun: up, it is paid whole; down, not at all.
+    pub partial: Rounding,
 }
 
 /// What `quantity` units cost in packages.
@@ -35,29 +37,14 @@ pub fn package(quantity: Exact, terms: PackageTerms) -> Result<Exact, FunctionEr
     if paid <= Exact::ZERO {
         return Ok(Exact::ZERO);
     }
-    packages_begun(paid, terms.size)
+    divide(paid, terms.size, 0, terms.partial)
         .and_then(|packages| packages.checked_mul(terms.amount))
         .map_err(fail)
 }
 
-/// `quantity / size`, rounded up; both are above zero.
-fn packages_begun(quantity: Exact, size: Exact) -> Result<Exact, MoneyError> {
-    let scale = quantity.scale.max(size.scale);
-    let overflow = MoneyError::Unfit {
-        value: quantity,
-        scale: 0,
-    };
-    let digits = |number: Exact| {
-        let zeros = i256::from_i128(10).checked_pow((scale - number.scale).into())?;
-        i256::from_i128(number.digits).checked_mul(zeros)
-    };
-    let count = || {
-        let (quantity, size) = (digits(quantity)?, digits(size)?);
-        let whole = quantity.checked_div(size)?.to_i128()?;
-        let begun = quantity.checked_rem(size)? != i256::ZERO;
-        whole.checked_add(begun.into())
-    };
-    Exact::new(count().ok_or(overflow)?, 0)
+/// How many packages of this size a quantity begins: `quantity / size`, rounded up.
+pub(super) fn packages_begun(quantity: Exact, size: Exact) -> Result<Exact, MoneyError> {
+    divide(quantity, size, 0, Rounding::Ceil)
 }
 
 fn check_size(size: Exact) -> Result<(), FunctionError> {
@@ -101,25 +88,35 @@ impl Model for Package {
         ("package_size", Kind::Number),
         ("package_amount", Kind::Number),
         ("free_units", Kind::Number),
+        ("partial_package", Kind::Text),
     ];
     const REQUIRED: usize = 3;
-    type Terms = ();
+    type Terms = Rounding;
 
     /// Sizes written in the query are refused while it is planned, others when they are met.
-    fn terms(constants: &Constants<'_>) -> Result<(), FunctionError> {
+    fn terms(constants: &Constants<'_>) -> Result<Rounding, FunctionError> {
         constants.number(1).map_or(Ok(()), check_size)?;
-        constants.number(3).map_or(Ok(()), check_free_units)
+        constants.number(3).map_or(Ok(()), check_free_units)?;
+        if constants.required(4)?.is_none() {
+            return Ok(Rounding::Ceil);
+        }
+        match constants.text(4)? {
+            "round_up" => Ok(Rounding::Ceil),
+            "round_down" => Ok(Rounding::Floor),
+            other => Err(constants.refused(4, format!("'{other}'"), "'round_up' or 'round_down'")),
+        }
     }
 
-    fn scale((): &(), scales: &[u8]) -> u8 {
+    fn scale(_: &Rounding, scales: &[u8]) -> u8 {
         scales[2]
     }
 
-    fn amount((): &(), numbers: &[Exact]) -> Result<Exact, FunctionError> {
+    fn amount(partial: &Rounding, numbers: &[Exact]) -> Result<Exact, FunctionError> {
         let terms = PackageTerms {
             size: numbers[1],
             amount: numbers[2],
             free_units: numbers.get(3).copied().unwrap_or(Exact::ZERO),
+            partial: *partial,
         };
         package(numbers[0], terms)
     }

@@ -1,6 +1,7 @@
-//! `per_unit(quantity, unit_amount)`: every unit at one price.
+//! `per_unit(quantity, unit_amount [, free_units])`: every unit at one price.
 //!
-//! Linear: a quantity below zero gives an amount below zero, a credit. Never rounded. Called "standard"
+//! Linear: a quantity below zero gives an amount below zero, a credit. With
+//! `free_units`, which come off first, a quantity that they cover costs nothing, and neither does one below zero. Never rounded. Called "standard"
 //! or "per unit" pricing elsewhere.
 
 use super::{
@@ -22,23 +23,48 @@ pub(super) struct PerUnit;
 
 impl Model for PerUnit {
     const NAME: &'static str = "per_unit";
-    const ARGUMENTS: &'static [(&'static str, Kind)] =
-        &[("quantity", Kind::Number), ("unit_amount", Kind::Number)];
+    const ARGUMENTS: &'static [(&'static str, Kind)] = &[
+        ("quantity", Kind::Number),
+        ("unit_amount", Kind::Number),
+        ("free_units", Kind::Number),
+    ];
     const REQUIRED: usize = 2;
     type Terms = ();
 
-    fn terms(_: &Constants<'_>) -> Result<(), FunctionError> {
-        Ok(())
+    fn terms(constants: &Constants<'_>) -> Result<(), FunctionError> {
+        constants.number(2).map_or(Ok(()), check_free_units)
     }
 
     fn scale((): &(), scales: &[u8]) -> u8 {
-        scales.iter().copied().fold(0, u8::saturating_add)
+        let free = scales.get(2).copied().unwrap_or(0);
+        scales[0].max(free).saturating_add(scales[1])
     }
 
     fn amount((): &(), numbers: &[Exact]) -> Result<Exact, FunctionError> {
-        per_unit(numbers[0], numbers[1]).map_err(|source| FunctionError::Amount {
-            function: Self::NAME,
-            source,
-        })
+        let paid = match numbers.get(2) {
+            None => Ok(numbers[0]),
+            Some(free) => {
+                check_free_units(*free)?;
+                let paid = numbers[0].checked_sub(*free);
+                paid.map(|paid| paid.max(Exact::ZERO))
+            }
+        };
+        paid.and_then(|paid| per_unit(paid, numbers[1]))
+            .map_err(|source| FunctionError::Amount {
+                function: Self::NAME,
+                source,
+            })
     }
+}
+
+fn check_free_units(free_units: Exact) -> Result<(), FunctionError> {
+    if !free_units.is_negative() {
+        return Ok(());
+    }
+    Err(FunctionError::Range {
+        function: PerUnit::NAME,
+        argument: "free_units",
+        value: free_units,
+        wanted: "0 or more",
+    })
 }

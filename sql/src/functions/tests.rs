@@ -1,4 +1,6 @@
 use super::{
+    arm::arm,
+    blocks::{BlockTerms, BlockTier, Policy, blocks},
     error::TierError,
     graduated::{TieredTerms, graduated},
     literal::TierListPlanner,
@@ -7,7 +9,10 @@ use super::{
     tiers::{Tier, Tiers},
     volume::volume,
 };
-use crate::{money::Exact, session};
+use crate::{
+    money::{Exact, Rounding, divide, round_to},
+    session,
+};
 use datafusion::{
     arrow::util::display::array_value_to_string,
     common::DFSchema,
@@ -67,6 +72,7 @@ fn tiers(bands: &[(Option<&str>, &str, &str)]) -> TieredTerms {
         up_to: up_to.map(exact),
         unit_amount: exact(unit),
         flat_amount: exact(flat),
+        cap_amount: None,
     });
     TieredTerms {
         tiers: Tiers::new(bands.collect()).unwrap(),
@@ -363,11 +369,11 @@ async fn floats_and_text_are_refused_when_planned() {
 async fn wrong_numbers_of_arguments_are_refused_with_what_is_taken() {
     assert_eq!(
         plan_refusal("per_unit(1)").await,
-        "`per_unit` takes (quantity, unit_amount), not 1 arguments"
+        "`per_unit` takes (quantity, unit_amount [, free_units]), not 1 arguments"
     );
     assert_eq!(
-        plan_refusal("package(1, 2, 3, 4, 5)").await,
-        "`package` takes (quantity, package_size, package_amount [, free_units]), not 5 arguments"
+        plan_refusal("package(1, 2, 3, 4, 'round_up', 6)").await,
+        "`package` takes (quantity, package_size, package_amount [, free_units] [, partial_package]), not 6 arguments"
     );
     assert!(plan_refusal("graduated()").await.contains("graduated"));
 }
@@ -401,7 +407,7 @@ async fn broken_tiers_are_refused_when_planned_with_tier_and_values() {
         ),
         (
             "[{up_to: 10, unit_price: 1}]",
-            "tier 1 has the key `unit_price`; there are up_to, unit_amount and flat_amount",
+            "tier 1 has the key `unit_price`; there are up_to, unit_amount, flat_amount, cap_amount, rate_percent, block_size, block_amount, max_blocks",
         ),
         (
             "[{up_to: 10, up_to: 11, unit_amount: 1}]",
@@ -541,9 +547,9 @@ prop_compose! {
         let mut end = 0;
         let mut bands: Vec<Tier> = steps.into_iter().map(|(step, unit_amount, flat_amount)| {
             end += step;
-            Tier { up_to: Some(Exact { digits: end, scale: 2 }), unit_amount, flat_amount }
+            Tier { up_to: Some(Exact { digits: end, scale: 2 }), unit_amount, flat_amount, cap_amount: None }
         }).collect();
-        bands.push(Tier { up_to: None, unit_amount: last, flat_amount: flat });
+        bands.push(Tier { up_to: None, unit_amount: last, flat_amount: flat, cap_amount: None });
         TieredTerms { tiers: Tiers::new(bands).unwrap(), zero_usage_first_flat: false }
     }
 }
@@ -568,6 +574,118 @@ fn graduated_from_the_top(quantity: Exact, terms: &TieredTerms) -> i128 {
     total
 }
 
+/// A price experiment goes on over upgrades: these arms were worked out with the `xxhash` of Python.
+#[test]
+fn an_arm_is_the_same_for_ever() {
+    let dealt = ["a", "b", "c", "customer-1"].map(|key| arm(key, "spring", 1_000_000).unwrap());
+    assert_eq!(dealt, [446901, 985636, 87982, 802563]);
+    // The salt and the key are told apart.
+    assert_ne!(
+        arm("bc", "a", 1_000_000).unwrap(),
+        arm("c", "ab", 1_000_000).unwrap()
+    );
+}
+
+prop_compose! {
+    /// Tiers, some of them with a cap.
+    fn capped_tiers()(terms in any_tiers(), caps in prop::collection::vec(prop::option::of(amount()), 7)) -> TieredTerms {
+        let bands = terms.tiers.as_slice().iter().zip(caps);
+        let bands = bands.map(|(tier, cap_amount)| Tier { cap_amount, ..*tier });
+        TieredTerms { tiers: Tiers::new(bands.collect()).unwrap(), ..terms }
+    }
+}
+
+prop_compose! {
+    fn any_blocks()(sizes in prop::collection::vec((1_i64..50, amount(), 1_i64..20), 1..5)) -> Vec<BlockTier> {
+        let last = sizes.len() - 1;
+        let tier = |(place, (size, amount, most)): (usize, &(i64, Exact, i64))| BlockTier {
+            size: Exact::from(*size),
+            amount: *amount,
+            max_blocks: (place < last).then(|| Exact::from(*most)),
+        };
+        sizes.iter().enumerate().map(tier).collect()
+    }
+}
+
+/// Blocks one by one: the amount of the block that each next part of the quantity begins.
+fn blocks_one_by_one(quantity: Exact, tiers: &[BlockTier]) -> Exact {
+    let (mut held, mut total) = (Exact::ZERO, Exact::ZERO);
+    for tier in tiers {
+        let mut used = Exact::ZERO;
+        while held < quantity && tier.max_blocks.is_none_or(|most| used < most) {
+            held = held.checked_add(tier.size).unwrap();
+            used = used.checked_add(Exact::from(1_i64)).unwrap();
+            total = total.checked_add(tier.amount).unwrap();
+        }
+    }
+    total
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn increments_add_up_to_the_whole_in_every_rule(
+        parts in prop::collection::vec(quantity(), 1..8), terms in capped_tiers(), tiers in any_blocks()
+    ) {
+        let all = BlockTerms::new(tiers.clone(), Policy::AllTiers).unwrap();
+        let top = BlockTerms::new(tiers, Policy::TopTier).unwrap();
+        let rules: [&dyn Fn(Exact) -> Exact; 4] = [
+            &|n| graduated(n, &terms).unwrap(),
+            &|n| volume(n, &terms).unwrap(),
+            &|n| blocks(n, &all).unwrap(),
+            &|n| blocks(n, &top).unwrap(),
+        ];
+        for rate in rules {
+            let (mut running, mut billed) = (Exact::ZERO, Exact::ZERO);
+            for part in &parts {
+                let next = running.checked_add(*part).unwrap();
+                let line = rate(next).checked_sub(rate(running)).unwrap();
+                billed = billed.checked_add(line).unwrap();
+                running = next;
+            }
+            prop_assert_eq!(billed, rate(running));
+        }
+    }
+
+    #[test]
+    fn blocks_are_what_they_are_one_by_one(quantity in 0_i64..3_000, tiers in any_blocks()) {
+        let quantity = Exact::from(quantity);
+        let terms = BlockTerms::new(tiers.clone(), Policy::AllTiers).unwrap();
+        prop_assert_eq!(blocks(quantity, &terms).unwrap(), blocks_one_by_one(quantity, &tiers));
+    }
+
+    #[test]
+    fn no_tier_costs_more_than_its_cap(quantity in quantity(), terms in capped_tiers()) {
+        let caps = terms.tiers.as_slice().iter().map(|tier| tier.cap_amount);
+        let most = caps.into_iter().collect::<Option<Vec<Exact>>>();
+        if let Some(most) = most {
+            let sum = most.into_iter().fold(Exact::ZERO, |sum, cap| sum.checked_add(cap.max(Exact::ZERO)).unwrap());
+            prop_assert!(graduated(quantity, &terms).unwrap() <= sum);
+        }
+    }
+
+    #[test]
+    fn a_rounded_number_is_the_nearest_of_its_mode(digits in -10_000_000_i128..10_000_000, by in 1_i128..5_000) {
+        let (x, by) = (Exact { digits, scale: 3 }, Exact { digits: by, scale: 1 });
+        // In thousandths of `by`, so that x / by = n / d in integers.
+        let (n, d) = (digits, by.digits * 100);
+        let floor = n.div_euclid(d);
+        let rest = 2 * n.rem_euclid(d);
+        let ceil = floor + i128::from(rest > 0);
+        let near = if rest > d { ceil } else { floor };
+        let away = if rest == d && n > 0 { ceil } else { near };
+        let even = if rest == d && floor % 2 != 0 { ceil } else { near };
+        for (rounding, expected) in [
+            (Rounding::Floor, floor), (Rounding::Ceil, ceil), (Rounding::HalfAway, away), (Rounding::HalfEven, even),
+        ] {
+            prop_assert_eq!(divide(x, by, 0, rounding).unwrap().digits, expected);
+            let once = round_to(x, 1, rounding).unwrap();
+            prop_assert_eq!(round_to(once, 1, rounding).unwrap().digits, once.digits);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn tiers_sum_to_the_total(quantity in quantity(), terms in any_tiers()) {
@@ -577,7 +695,7 @@ proptest! {
 
     #[test]
     fn one_tier_is_a_unit_price(quantity in quantity(), unit in amount()) {
-        let single = Tier { up_to: None, unit_amount: unit, flat_amount: Exact::ZERO };
+        let single = Tier { up_to: None, unit_amount: unit, flat_amount: Exact::ZERO, cap_amount: None };
         let terms = TieredTerms { tiers: Tiers::new(vec![single]).unwrap(), zero_usage_first_flat: false };
         let expected = per_unit(quantity, unit).unwrap();
         prop_assert_eq!(graduated(quantity, &terms).unwrap(), expected);
@@ -587,7 +705,7 @@ proptest! {
     #[test]
     fn splitting_a_tier_at_any_point_changes_nothing(quantity in quantity(), unit in amount(), at in 1_i128..1_000_000) {
         let at = Exact { digits: at, scale: 2 };
-        let lower = Tier { up_to: Some(at), unit_amount: unit, flat_amount: Exact::ZERO };
+        let lower = Tier { up_to: Some(at), unit_amount: unit, flat_amount: Exact::ZERO, cap_amount: None };
         let upper = Tier { up_to: None, ..lower };
         let terms = TieredTerms { tiers: Tiers::new(vec![lower, upper]).unwrap(), zero_usage_first_flat: false };
         prop_assert_eq!(graduated(quantity, &terms).unwrap(), per_unit(quantity, unit).unwrap());
@@ -608,7 +726,7 @@ proptest! {
     #[test]
     fn packages_hold_the_quantity_and_the_last_one_is_needed(quantity in quantity(), size in 1_i128..100_000) {
         let size = Exact { digits: size, scale: 2 };
-        let terms = PackageTerms { size, amount: Exact::from(1_i64), free_units: Exact::ZERO };
+        let terms = PackageTerms { size, amount: Exact::from(1_i64), free_units: Exact::ZERO, partial: Rounding::Ceil };
         let count = package(quantity, terms).unwrap();
         prop_assert!(count.checked_mul(size).unwrap() >= quantity);
         let fewer = count.checked_sub(Exact::from(1_i64)).unwrap();

@@ -10,6 +10,7 @@ use super::{
     call::{Constants, Kind, Model},
     error::FunctionError,
     graduated::{TIERED_ARGUMENTS, TieredTerms},
+    tiers::TierPrice,
 };
 use crate::money::Exact;
 
@@ -26,9 +27,7 @@ pub fn volume(quantity: Exact, terms: &TieredTerms) -> Result<Exact, FunctionErr
         function: Volume::NAME,
         source,
     })?;
-    let units = quantity.checked_mul(tier.unit_amount);
-    units
-        .and_then(|units| units.checked_add(tier.flat_amount))
+    tier.cost_of(quantity)
         .map_err(|source| FunctionError::Amount {
             function: Volume::NAME,
             source,
@@ -45,7 +44,7 @@ impl Model for Volume {
     type Terms = TieredTerms;
 
     fn terms(constants: &Constants<'_>) -> Result<TieredTerms, FunctionError> {
-        TieredTerms::read(Self::NAME, constants)
+        TieredTerms::read(Self::NAME, TierPrice::Unit, constants)
     }
 
     fn scale(terms: &TieredTerms, scales: &[u8]) -> u8 {

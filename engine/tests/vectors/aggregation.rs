@@ -189,15 +189,23 @@ fn billing_period(case: &Case) -> Outcome<Value> {
     };
     let start = |k: i32| periods.start(k).map(|day| day.to_datetime(anchor.time()));
     match read(&case.input)? {
-        Day { date: Some(date), at: None } => {
+        Day {
+            date: Some(date),
+            at: None,
+        } => {
             let k = periods.occurrence(date);
             let day = |k: Option<i32>| k.and_then(|k| periods.start(k)).map(|day| day.to_string());
             let (from, to) = (day(k), day(k.map(|k| k + 1)));
             Ok(json!({"is_period_start": periods.is_start(date), "from": from, "to": to}))
         }
-        Day { date: None, at: Some(at) } => {
+        Day {
+            date: None,
+            at: Some(at),
+        } => {
             let instant = |local: DateTime| zone.to_timestamp(local);
-            let mut k = periods.occurrence(zone.to_datetime(at).date()).ok_or("before the anchor")?;
+            let mut k = periods
+                .occurrence(zone.to_datetime(at).date())
+                .ok_or("before the anchor")?;
             let mut from = instant(start(k).ok_or("a time beyond the calendar")?)?;
             // The day's period begins later on that day.
             if from > at {

@@ -54,7 +54,9 @@ fn run_folder(folder: &Path) -> Result<usize, String> {
     let paths = names.map(|name| (name, folder.join(name)));
     if !paths.iter().any(|(_, path)| path.exists()) {
         let folder = folder.display();
-        return Err(format!("{folder} has neither aggregation.jsonl nor pricing.jsonl"));
+        return Err(format!(
+            "{folder} has neither aggregation.jsonl nor pricing.jsonl"
+        ));
     }
     for (name, path) in paths.iter().filter(|(_, path)| path.exists()) {
         let text = fs::read_to_string(&path)

@@ -188,14 +188,6 @@ impl Tiers {
         (units, flats)
     }
 
-    /// The same tiers, of which the first one's flat amount is due without usage.
-    pub(crate) fn always(self) -> Self {
-        Tiers {
-            zero_usage_first_flat: true,
-            ..self
-        }
-    }
-
     /// Whether a tier has a cap, which holds its flat amount too.
     pub(crate) fn has_cap(&self) -> bool {
         self.tiers.iter().any(|tier| tier.cap_amount.is_some())

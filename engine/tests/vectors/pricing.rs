@@ -24,7 +24,7 @@ pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
         "standard" | "package" | "graduated" | "graduated_percentage" => of_quantity(case).await,
         "volume" => volume(case).await,
         "block_tiers" => block_tiers(case).await,
-        "prorated_graduated" => prorated_graduated(case).await,
+        "prorated_graduated" => not_built(BY_THE_EVENT),
         "windowed_commit" => windowed_commit(case).await,
         "incremental_line" => incremental_line(case).await,
         "late_correction" => late_correction(case).await,
@@ -164,64 +164,40 @@ struct PercentageTerms {
     free_allowance_rule: Option<String>,
 }
 
-impl PercentageTerms {
-    /// What one event costs: `value`, the `number`th event, after `before` of others.
-    fn cost(&self) -> Outcome<String> {
-        let or_zero = |number: &Option<Number>| number.as_ref().map_or("0".into(), Number::sql);
-        let (rate, fixed) = (self.rate_percent.sql(), or_zero(&self.fixed_amount_per_event));
-        let percentage = |free: &str| {
-            let cost = match (&self.per_event_minimum, &self.per_event_maximum) {
-                (None, _) => format!("percentage(value, {rate}, {fixed}, {free})"),
-                (Some(minimum), None) => {
-                    let minimum = minimum.sql();
-                    format!("percentage(value, {rate}, {fixed}, {free}, {minimum})")
-                }
-                (Some(minimum), Some(maximum)) => {
-                    let (minimum, maximum) = (minimum.sql(), maximum.sql());
-                    format!("percentage(value, {rate}, {fixed}, {free}, {minimum}, {maximum})")
-                }
-            };
-            match (&self.per_event_minimum, &self.per_event_maximum) {
-                (None, Some(maximum)) => format!("LEAST({cost}, {})", maximum.sql()),
-                _ => cost,
-            }
-        };
-        let amount_alone = match self.free_allowance_rule.as_deref() {
-            Some("amount_dominates") => true,
-            None | Some("first_exhausted") => false,
-            Some(other) => return unread(format!("the free part by {other}")),
-        };
-        let rest = |free: &Number| format!("GREATEST({} - before, 0)", free.sql());
-        let of_events = |number: &Number, free: String| {
-            let (number, paid) = (number.sql(), percentage("0"));
-            format!("CASE WHEN number <= {number} THEN {free} ELSE {paid} END")
-        };
-        Ok(match (&self.free_events, &self.free_amount) {
-            (None, None) => percentage("0"),
-            (None, Some(free)) => percentage(&rest(free)),
-            (Some(_), Some(free)) if amount_alone => percentage(&rest(free)),
-            (Some(number), None) => of_events(number, "0".into()),
-            (Some(number), Some(free)) => of_events(number, percentage(&rest(free))),
-        })
-    }
-}
+/// What prices that depend on the order of events need.
+const BY_THE_EVENT: &str = "a price reads no events";
 
-/// The events in their order, each with its `number` and what came `before` it.
-const IN_ORDER: &str = "SELECT customer, value, label,
-    ROW_NUMBER() OVER (PARTITION BY customer ORDER BY event_time, sequence) AS number,
-    COALESCE(SUM(value) OVER (PARTITION BY customer ORDER BY event_time, sequence
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-FROM reading";
-
-/// A rate on each event's amount, with a free part that depends on the order of events.
+/// A rate on each event's amount: the meter adds up what each event costs.
 async fn percentage(case: &Case) -> Outcome<Value> {
     let (limits, params) = Limits::take(&case.params)?;
     let terms: PercentageTerms = read(&params)?;
-    let (cost, amount) = (terms.cost()?, limits.apply("COALESCE(cost, 0)".into())?);
+    match terms.free_allowance_rule.as_deref() {
+        None | Some("first_exhausted" | "amount_dominates") => {}
+        Some(other) => return unread(format!("the free part by {other}")),
+    }
+    if terms.free_events.is_some() || terms.free_amount.is_some() {
+        return not_built(BY_THE_EVENT);
+    }
+    let fixed = terms.fixed_amount_per_event.as_ref();
+    let fixed = fixed.map_or("0".into(), Number::sql);
+    let call = format!("value, {}, {fixed}", terms.rate_percent.sql());
+    let cost = match (&terms.per_event_minimum, &terms.per_event_maximum) {
+        (None, None) => format!("percentage({call})"),
+        (None, Some(maximum)) => format!("LEAST(percentage({call}), {})", maximum.sql()),
+        (Some(minimum), None) => format!("percentage({call}, 0, {})", minimum.sql()),
+        (Some(minimum), Some(maximum)) => {
+            format!(
+                "percentage({call}, 0, {}, {})",
+                minimum.sql(),
+                maximum.sql()
+            )
+        }
+    };
+    let amount = limits.apply("COALESCE(u.cost, 0)".into())?;
     let sale = Sale {
+        measures: format!("SUM({cost}) AS cost"),
         price: format!(
-            "SELECT s.customer, {amount} AS amount FROM subscription s LEFT JOIN (
-SELECT customer, SUM({cost}) AS cost FROM ({IN_ORDER}) GROUP BY customer) e ON e.customer = s.customer"
+            "SELECT s.customer, {amount} AS amount FROM subscription s LEFT JOIN usage u ON u.customer = s.customer"
         ),
         ..Sale::of_sum(only(&case.input, "event_amounts")?, "0")
     };
@@ -247,7 +223,10 @@ async fn volume(case: &Case) -> Outcome<Value> {
         return unread("a cap beside a prorated quantity");
     }
     let (units, flats) = tiers.parts();
-    let (units, flats) = (units.call("volume", "quantity")?, flats.call("volume", "quantity")?);
+    let (units, flats) = (
+        units.call("volume", "quantity")?,
+        flats.call("volume", "quantity")?,
+    );
     let prorated = prorated.sql();
     let amount = format!(
         "CASE WHEN quantity > 0 THEN divide({units} * {prorated}, quantity, 18, 'half_away') ELSE 0 END + {flats}"
@@ -291,7 +270,9 @@ async fn block_tiers(case: &Case) -> Outcome<Value> {
     };
     let tiers: Vec<String> = terms.tiers.iter().map(block).collect();
     let (tiers, policy) = (tiers.join(", "), terms.policy);
-    let billed = input.already_billed.map_or("0".into(), |billed| billed.sql());
+    let billed = input
+        .already_billed
+        .map_or("0".into(), |billed| billed.sql());
     let amount = format!("blocks(quantity, [{tiers}], '{policy}') - {billed}");
     Sale::of_sum(vec![input.quantity], &limits.apply(amount)?)
         .amount()
@@ -300,49 +281,8 @@ async fn block_tiers(case: &Case) -> Outcome<Value> {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ProratedInput {
-    event_units: Vec<Number>,
-    event_prorated_units: Vec<Number>,
-}
-
-/// Each unit at its own tier's price by the share of the period that it was there for; a removal takes back the
-/// last units. Every tier ever reached adds its flat amount, the first one always.
-async fn prorated_graduated(case: &Case) -> Outcome<Value> {
-    let (limits, params) = Limits::take(&case.params)?;
-    let tiers: Tiers = read(&params)?;
-    let input: ProratedInput = read(&case.input)?;
-    if tiers.has_cap() || input.event_units.len() != input.event_prorated_units.len() {
-        return unread("a cap of prorated units, or units without their share");
-    }
-    let weights = &input.event_prorated_units;
-    let scale = scale_of(weights.iter().map(Number::text));
-    let (units, flats) = tiers.parts();
-    let (from, to) = (units.call("graduated", "before")?, units.call("graduated", "before + value")?);
-    let flats = flats.always().call("graduated", "COALESCE(e.peak, 0)")?;
-    let amount = limits.apply(format!(
-        "CASE WHEN e.units < 0 THEN 0 ELSE GREATEST(COALESCE(e.cost, 0) + {flats}, 0) END"
-    ))?;
-    let sale = Sale {
-        labels: weights
-            .iter()
-            .map(|weight| Some(weight.text().to_owned()))
-            .collect(),
-        price: format!(
-            "SELECT s.customer, {amount} AS amount FROM subscription s LEFT JOIN (
-SELECT customer, SUM(value) AS units, MAX(before + value) AS peak,
-    SUM(CASE WHEN value = 0 THEN 0
-        ELSE divide(({to} - {from}) * CAST(label AS DECIMAL(38, {scale})), value, 18, 'half_away') END) AS cost
-FROM ({IN_ORDER}) GROUP BY customer) e ON e.customer = s.customer"
-        ),
-        ..Sale::of_sum(input.event_units, "0")
-    };
-    sale.amount().await
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct CommitTerms {
-    /// What BY_WINDOW says in words.
+    /// The rule in words.
     #[serde(rename = "rule")]
     _rule: Option<String>,
 }
@@ -367,12 +307,18 @@ async fn windowed_commit(case: &Case) -> Outcome<Value> {
     let terms = windows.iter().enumerate().map(|(index, window)| {
         let commitment = window.commitment_amount.as_ref();
         let commitment = commitment.map_or("NULL".into(), Number::sql);
-        let factor = window.overage_factor.as_ref().map_or("1".into(), Number::sql);
+        let factor = window
+            .overage_factor
+            .as_ref()
+            .map_or("1".into(), Number::sql);
         let (name, unit, true_up) = (name(index), window.unit_amount.sql(), window.true_up);
         format!("('{name}', {unit}, {commitment}, {factor}, {true_up})")
     });
     let terms = terms.collect::<Vec<_>>().join(", ");
-    let readings: Vec<Number> = windows.iter().map(|window| window.quantity.clone()).collect();
+    let readings: Vec<Number> = windows
+        .iter()
+        .map(|window| window.quantity.clone())
+        .collect();
     let names = (0..windows.len()).map(|index| Some(name(index)));
     let sale = Sale {
         dimensions: vec![names.collect()],
@@ -474,7 +420,9 @@ async fn incremental_line(case: &Case) -> Outcome<Value> {
     };
     let rated_after = period.rated(after).await?;
     let is_last = input.final_line_of_period;
-    let line = period.limits.line(rated_before, rated_after, billed, is_last)?;
+    let line = period
+        .limits
+        .line(rated_before, rated_after, billed, is_last)?;
     let progress::Line {
         net,
         discount,

@@ -3,7 +3,7 @@
 use crate::case::{Failure, Outcome};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray},
-    compute::{concat_batches, filter_record_batch},
+    compute::filter_record_batch,
     datatypes::{DataType, Field, Schema, TimestampMicrosecondType},
 };
 use datafusion::prelude::SessionContext;
@@ -190,8 +190,10 @@ impl Metered {
         context.register_batch("usage", with_customer(&totals)?)?;
         let windows = with_customer(&self.meter.finish(&states).await?)?;
         context.register_batch("usage_windows", windows)?;
-        context.register_batch(EVENT_TYPE, self.counted(span)?)?;
-        let subscribed = RecordBatch::try_from_iter([("customer", Arc::new(StringArray::from(vec![SUBJECT])) as ArrayRef)])?;
+        let subscribed = RecordBatch::try_from_iter([(
+            "customer",
+            Arc::new(StringArray::from(vec![SUBJECT])) as ArrayRef,
+        )])?;
         context.register_batch("subscription", subscribed)?;
         Ok(context)
     }
@@ -226,48 +228,6 @@ impl Metered {
             states.push(self.meter.partial(events).await?);
         }
         Ok(states)
-    }
-
-    /// The counted events of a span with their `customer`, the columns of their type, and what orders them.
-    fn counted(&self, span: &Span) -> Outcome<RecordBatch> {
-        let mut counted = Vec::new();
-        for events in &self.events {
-            let times = events["event_time"].as_primitive::<TimestampMicrosecondType>();
-            let statuses = events["status"].as_string::<i32>();
-            let is_counted = |row: usize| {
-                let inside = (span.from_us..span.until_us).contains(&times.value(row));
-                inside && matches!(statuses.value(row), "ok" | "late")
-            };
-            let rows: BooleanArray = (0..events.num_rows())
-                .map(|row| Some(is_counted(row)))
-                .collect();
-            let events = filter_record_batch(events, &rows)?;
-            let data = events[EVENT_TYPE].as_struct();
-            let names = data.column_names().into_iter();
-            let columns = names.zip(data.columns().iter().cloned());
-            let common = ["subject", "event_time", "sequence"];
-            let common = common.map(|name| (name, Arc::clone(&events[name])));
-            let fields = common.into_iter().chain(columns);
-            let fields = fields.map(|(name, column)| (name, column, true));
-            counted.push(with_customer(&RecordBatch::try_from_iter_with_nullable(fields)?)?);
-        }
-        match counted.first() {
-            Some(first) => Ok(concat_batches(&first.schema(), &counted)?),
-            None => self.no_events(),
-        }
-    }
-
-    /// Counted events of a type when there is none.
-    fn no_events(&self) -> Outcome<RecordBatch> {
-        let schema = schema::usage_events(&self.definitions.event_types);
-        let none = RecordBatch::new_empty(schema);
-        let empty = Metered {
-            definitions: self.definitions.clone(),
-            meter: Arc::clone(&self.meter),
-            events: vec![none],
-            panes: Vec::new(),
-        };
-        empty.counted(&always())
     }
 
     /// The columns of `events` that the meter reads.

@@ -140,7 +140,10 @@ fn fail(source: MoneyError) -> FunctionError {
 pub(super) struct Blocks;
 
 impl Blocks {
-    fn tiers(list: Option<&ScalarValue>, wanted: &'static str) -> Result<Vec<BlockTier>, FunctionError> {
+    fn tiers(
+        list: Option<&ScalarValue>,
+        wanted: &'static str,
+    ) -> Result<Vec<BlockTier>, FunctionError> {
         let rows = list.and_then(structs).ok_or(FunctionError::Constant {
             function: Self::NAME,
             argument: "tiers",
@@ -182,7 +185,11 @@ impl Model for Blocks {
             "ALL_TIERS" => Policy::AllTiers,
             "TOP_TIER" => Policy::TopTier,
             other => {
-                return Err(constants.refused(2, format!("'{other}'"), "'ALL_TIERS' or 'TOP_TIER'"));
+                return Err(constants.refused(
+                    2,
+                    format!("'{other}'"),
+                    "'ALL_TIERS' or 'TOP_TIER'",
+                ));
             }
         };
         let tiers = Self::tiers(constants.required(1)?, Kind::Blocks.wanted())?;

@@ -116,7 +116,9 @@ impl ScalarUDFImpl for LocalTime {
             zone(name)?;
         }
         let data_type = DataType::Timestamp(TimeUnit::Microsecond, None);
-        Ok(Arc::new(arrow::datatypes::Field::new(NAME, data_type, true)))
+        Ok(Arc::new(arrow::datatypes::Field::new(
+            NAME, data_type, true,
+        )))
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {

@@ -92,7 +92,10 @@ impl Model for Percentage {
 
     fn scale((): &(), scales: &[u8]) -> u8 {
         let free = scales.get(3).copied().unwrap_or(0);
-        let product = scales[0].max(free).saturating_add(scales[1]).saturating_add(2);
+        let product = scales[0]
+            .max(free)
+            .saturating_add(scales[1])
+            .saturating_add(2);
         let others = [2, 4, 5].map(|index: usize| scales.get(index).copied().unwrap_or(0));
         others.into_iter().fold(product, u8::max)
     }

@@ -230,7 +230,10 @@ pub(super) fn check_keys(
     row: usize,
     keys: &'static [&'static str],
 ) -> Result<(), TierError> {
-    let has = |key: &&str| rows.column_by_name(key).is_some_and(|column| !column.is_null(row));
+    let has = |key: &&str| {
+        rows.column_by_name(key)
+            .is_some_and(|column| !column.is_null(row))
+    };
     let foreign = KEYS.into_iter().find(|key| !keys.contains(key) && has(key));
     match foreign {
         Some(key) => Err(TierError::Foreign {

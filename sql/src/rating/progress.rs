@@ -106,8 +106,14 @@ mod tests {
         assert_eq!(line(capped, ["70", "120", "70"], false), ["30", "20", "0"]);
         assert_eq!(line(capped, ["120", "150", "100"], false), ["0", "30", "0"]);
         // Usage that is taken back above the maximum gives nothing back, below it does.
-        assert_eq!(line(capped, ["150", "120", "100"], false), ["0", "-30", "0"]);
-        assert_eq!(line(capped, ["150", "80", "100"], false), ["-20", "-50", "0"]);
+        assert_eq!(
+            line(capped, ["150", "120", "100"], false),
+            ["0", "-30", "0"]
+        );
+        assert_eq!(
+            line(capped, ["150", "80", "100"], false),
+            ["-20", "-50", "0"]
+        );
         // 270 less a half is 135, at most 100, of which 35 were billed.
         let half = Terms {
             percent_discount: Some(exact("50")),

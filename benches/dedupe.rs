@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 u64::from(dedupe.judge(key(number), content, at_us, EventTime(at_us))? != expected);
             judged += 1;
             if number % BATCH == 0 {
-                dedupe.settle(EventTime(at_us))?;
+                dedupe.settle(EventTime(at_us), None)?;
             }
         }
         report(name, judged, started.elapsed());

@@ -162,6 +162,10 @@ impl<T: Table> Table for FaultyTable<T> {
         self.inner.name()
     }
 
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
     fn schema(&self) -> SchemaRef {
         self.inner.schema()
     }
@@ -207,6 +211,11 @@ impl<T: Table> Table for FaultyTable<T> {
         self.faults
             .run(self.inner.log_since(), || table_fault(self.inner.name()))
             .await
+    }
+
+    async fn logged(&self, version: Version) -> Result<Option<LoggedCommit>> {
+        let fault = || table_fault(self.inner.name());
+        self.faults.run(self.inner.logged(version), fault).await
     }
 }
 

@@ -121,6 +121,8 @@ pub struct LoggedCommit {
 pub trait Table: Debug + Send + Sync {
     /// The table's name: its path below the lake, such as `meters/tokens`.
     fn name(&self) -> &str;
+    /// What tells the table from every other one, but for copies of it.
+    fn id(&self) -> &str;
     /// The Arrow schema, partition columns included.
     fn schema(&self) -> SchemaRef;
     /// The version of the loaded snapshot.
@@ -139,6 +141,8 @@ pub trait Table: Debug + Send + Sync {
     async fn commit(&mut self, attempt: &Attempt, staged: &Staged) -> Result<Version>;
     /// Commits after the loaded snapshot, oldest first.
     async fn log_since(&self) -> Result<Vec<LoggedCommit>>;
+    /// One commit; `None` if there is no such version, or no longer.
+    async fn logged(&self, version: Version) -> Result<Option<LoggedCommit>>;
 }
 
 /// The rows of a table at one version, for SQL: those of some files, which never change.

@@ -233,6 +233,11 @@ impl Table for MemoryTable {
         &self.name
     }
 
+    /// Its name, as if all tables of one name were copies of one.
+    fn id(&self) -> &str {
+        &self.name
+    }
+
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -333,6 +338,12 @@ impl Table for MemoryTable {
             .iter()
             .map(|(commit, _)| commit.clone())
             .collect())
+    }
+
+    async fn logged(&self, version: Version) -> Result<Option<LoggedCommit>> {
+        let shared = locked(&self.shared);
+        let mut commits = shared.commits.iter().map(|(commit, _)| commit);
+        Ok(commits.find(|commit| commit.version == version).cloned())
     }
 }
 

@@ -15,24 +15,38 @@
 //! say their own time: so nothing is forgotten that a later message could still repeat.
 //! A filter never decides that a key was seen: only the stored key does.
 //!
-//! The files are a cache without a name: `events` holds the truth, a start rebuilds the index from
-//! it, and the system takes the files back when the process ends, however it ends.
+//! The files are a cache: `events` holds the truth. What is in them stays for the next start, which takes them only
+//! where [`kept`] proves that they belong to the lake, catches up with what the lake has since, and reads everything
+//! from `events` otherwise. The folder may be deleted at any time.
 //!
 //! **What it costs.** Everything stays below [`Options::memory_bytes`]: half of it is for the recent
 //! keys, the other half for what must be known of older ones, 1.3 bytes a key (filter 1.15, page index
 //! 0.13). Beyond that the oldest runs lose their filters: the answers stay exact, each new key then
-//! costs a page read per such run. The page indexes stay whatever the bound is. On disk a key takes 32 bytes, up to twice that while runs are
-//! merged. 1,000 events/s over 35 days are 3.02 billion keys: 97 GB of disk, and 3.9 GB of memory
+//! costs a page read per such run. The page indexes stay whatever the bound is. On disk a key takes 34 bytes, up to twice that while runs are
+//! merged. 1,000 events/s over 35 days are 3.02 billion keys: 102 GB of disk, and 3.9 GB of memory
 //! for full speed.
 
+pub(crate) mod kept;
 mod limits;
 mod run;
 
-use crate::error::{Error, Result};
+pub use kept::{Proof, Whose};
+
+use crate::{
+    commit::Position,
+    error::{Error, Result},
+};
 use hashbrown::{HashTable, hash_table::Entry};
-use limits::Limits;
+use kept::{Keeper, Manifest};
+use limits::{Limits, SIZE_CLASSES};
 use run::{Run, Seen};
-use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
+use tollgate_connectors::Sequence;
 use tollgate_sql::window::{DAY_US, EventTime};
 
 /// How far back keys are remembered, and in how much memory.
@@ -69,6 +83,10 @@ pub struct Dedupe {
     /// Oldest first.
     runs: Vec<Arc<Run>>,
     pruned_at: EventTime,
+    /// Keys from before this time, in microseconds, may be gone.
+    forgotten_us: i64,
+    /// Keeps the runs for the next start, unless they go with the process.
+    keeper: Option<Keeper>,
 }
 
 /// Recent keys on their way to a run. They answer until it is written.
@@ -76,6 +94,10 @@ pub struct Dedupe {
 struct Sealing {
     keys: Arc<HashTable<Seen>>,
     written: JoinHandle<io::Result<Run>>,
+    /// The sequence that all keys so far go up to, where that is known.
+    until: Option<Sequence>,
+    /// True when memory has room for the keys, should they find none on disk.
+    is_early: bool,
 }
 
 /// Runs of one level on their way to one of the next.
@@ -86,16 +108,26 @@ struct Merging {
 }
 
 impl Dedupe {
-    /// An empty index.
+    /// An empty index whose files go with it.
     pub fn new(options: Options) -> Self {
-        Dedupe::with_limits(
-            options.horizon_us,
-            Limits::of(options.memory_bytes),
-            options.directory,
-        )
+        let limits = Limits::of(options.memory_bytes);
+        Dedupe::with_limits(options.horizon_us, limits, options.directory, None)
     }
 
-    fn with_limits(horizon_us: i64, limits: Limits, directory: PathBuf) -> Self {
+    /// An empty index whose files stay for the next start.
+    pub fn keeping(options: Options, whose: Whose) -> Self {
+        let limits = Limits::of(options.memory_bytes);
+        let keeper = Keeper::new(&options.directory, whose);
+        let directory = keeper.folder().to_owned();
+        Dedupe::with_limits(options.horizon_us, limits, directory, Some(keeper))
+    }
+
+    fn with_limits(
+        horizon_us: i64,
+        limits: Limits,
+        directory: PathBuf,
+        keeper: Option<Keeper>,
+    ) -> Self {
         Dedupe {
             horizon_us,
             limits,
@@ -105,6 +137,8 @@ impl Dedupe {
             merging: None,
             runs: Vec::new(),
             pruned_at: EventTime::MIN,
+            forgotten_us: i64::MIN,
+            keeper,
         }
     }
 
@@ -120,7 +154,8 @@ impl Dedupe {
     /// `content` is the event's content hash: it tells a repeat from a conflict.
     ///
     /// # Errors
-    /// [`Error::File`] when older keys cannot be read back; then nothing is known of this one.
+    /// [`Error::File`] when older keys cannot be read back, [`Error::DamagedIds`] when they are not what was written;
+    /// then nothing is known of this one, and the next start reads all keys from the lake.
     pub fn judge(
         &mut self,
         key: u128,
@@ -128,7 +163,11 @@ impl Dedupe {
         ingest_us: i64,
         watermark: EventTime,
     ) -> Result<Verdict> {
-        let seen = match self.find(key, watermark)? {
+        let found = self.find(key, watermark);
+        if found.is_err() {
+            self.discard();
+        }
+        let seen = match found? {
             Some(seen) if seen.content == content => return Ok(Verdict::Repeat),
             Some(_) => return Ok(Verdict::Conflict),
             None => Seen {
@@ -149,19 +188,12 @@ impl Dedupe {
         Ok(Verdict::New)
     }
 
-    /// Forgets a key whose event turned out not to count. Call before the next [`Dedupe::settle`].
-    pub fn forget(&mut self, key: u128) {
-        if let Ok(seen) = self.recent.find_entry(bucket(key), |seen| seen.key == key) {
-            seen.remove();
-        }
-    }
-
-    /// Keeps memory within its bound: call it after each batch, with the watermark after it.
-    /// Changes no verdict. Waits only when recent keys come faster than the disk takes them.
+    /// Keeps memory within its bound: call it after each batch, with the watermark and the sequence after it, where
+    /// keys come in rising sequence. Changes no verdict. Waits only when recent keys come faster than the disk takes them.
     ///
     /// # Errors
     /// [`Error::File`] when keys cannot be written, as on a full disk.
-    pub fn settle(&mut self, watermark: EventTime) -> Result<()> {
+    pub fn settle(&mut self, watermark: EventTime, until: Option<Sequence>) -> Result<()> {
         self.drop_expired(watermark);
         if self
             .merging
@@ -179,10 +211,130 @@ impl Dedupe {
         }
         if self.recent.len() >= self.limits.recent_keys {
             self.finish_sealing()?;
-            self.seal()?;
+            self.make_folder()?;
+            self.seal(until, false);
         }
         self.merge(watermark);
         Ok(())
+    }
+
+    /// Takes what another process kept, before anything else is remembered.
+    ///
+    /// # Errors
+    /// A file is missing, or is not what was written. Then the index is as it was.
+    pub(crate) fn adopt(&mut self, manifest: &Manifest) -> io::Result<()> {
+        let mut runs = Vec::with_capacity(manifest.runs.len());
+        let mut bytes = 0;
+        // The youngest first: if there is not room for all filters, theirs are asked for most.
+        for label in manifest.runs.iter().rev() {
+            let has_filter = bytes + label.memory_bytes() <= self.limits.filter_bytes;
+            let run = Run::open(label, &self.directory, has_filter)?;
+            bytes += run.memory_bytes();
+            runs.push(Arc::new(run));
+        }
+        runs.reverse();
+        if let Some(keeper) = &mut self.keeper {
+            keeper.adopt(&runs);
+        }
+        self.runs = runs;
+        self.forgotten_us = manifest.forgotten_us;
+        Ok(())
+    }
+
+    /// Removes what a process that was killed left in the folder, apart from what [`Dedupe::adopt`] takes.
+    pub(crate) fn sweep(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.sweep();
+        }
+    }
+
+    /// Makes the next start read all keys from the lake.
+    pub(crate) fn discard(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.discard();
+        }
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Notes that keys from before a time, in microseconds, were never remembered.
+    pub(crate) fn begins_at(&mut self, time_us: i64) {
+        self.forgotten_us = self.forgotten_us.max(time_us);
+    }
+
+    /// Begins to write all keys, which go up to a sequence, for the next start. Where nothing can be written, the next
+    /// start reads them from the lake.
+    ///
+    /// # Errors
+    /// [`Error::File`] when keys that there was no room for in memory could not be written.
+    pub fn keep(&mut self, until: Sequence) -> Result<()> {
+        if self.keeper.is_none() {
+            return Ok(());
+        }
+        self.finish_sealing()?;
+        if self.recent.is_empty() {
+            self.note(until);
+            return Ok(());
+        }
+        match self.make_folder() {
+            Ok(()) => self.seal(Some(until), true),
+            Err(error) => self.give_up(&error),
+        }
+        Ok(())
+    }
+
+    /// Notes that the lake has everything up to a position, as `proof` shows: what is on disk up to there is for the
+    /// next start.
+    pub fn committed(&mut self, position: &Position, proof: Proof) {
+        let oldest_us = self.oldest_us(position.watermark);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.committed(position, oldest_us, proof);
+        }
+        self.write_manifest();
+    }
+
+    /// Keeps all keys, which go up to a sequence, for the next start, and waits until they are written. Where that
+    /// fails, the next start reads them from the lake.
+    pub fn finish(&mut self, until: Sequence) {
+        let kept = self
+            .keep(until)
+            .and_then(|()| self.finish_sealing())
+            .and_then(|()| self.finish_merging());
+        if let Err(error) = kept {
+            return self.give_up(&error);
+        }
+        self.note(until);
+        self.write_manifest();
+    }
+
+    /// Notes that the runs have every key up to a sequence.
+    fn note(&mut self, until: Sequence) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.note(until, self.forgotten_us, &self.runs);
+        }
+    }
+
+    fn write_manifest(&mut self) {
+        let Some(keeper) = &mut self.keeper else {
+            return;
+        };
+        if let Err(error) = keeper.write().map_err(self.failed("keeping event keys")) {
+            self.give_up(&error);
+        }
+    }
+
+    /// Goes on without keeping anything for the next start.
+    fn give_up(&mut self, error: &Error) {
+        let error = crate::error::chain(error);
+        tracing::warn!(
+            error,
+            "event keys could not be kept, the next start reads them from the lake"
+        );
+        self.discard();
+        self.keeper = None;
     }
 
     /// How many keys are remembered.
@@ -228,42 +380,88 @@ impl Dedupe {
             return;
         }
         self.pruned_at = watermark;
-        let oldest_us = watermark.0.saturating_sub(self.horizon_us);
+        let oldest_us = self.oldest_us(watermark);
+        self.begins_at(oldest_us);
         self.recent.retain(|seen| seen.ingest_us >= oldest_us);
         self.runs.retain(|run| run.newest_us() >= oldest_us);
     }
 
-    /// Hands the recent keys to a thread that sorts and writes them.
-    fn seal(&mut self) -> Result<()> {
+    /// The time before which no key is needed, in microseconds.
+    fn oldest_us(&self, watermark: EventTime) -> i64 {
+        watermark.0.saturating_sub(self.horizon_us)
+    }
+
+    fn make_folder(&self) -> Result<()> {
         std::fs::create_dir_all(&self.directory)
-            .map_err(self.failed("making the folder of event keys"))?;
-        let empty = HashTable::with_capacity(self.limits.recent_keys);
+            .map_err(self.failed("making the folder of event keys"))
+    }
+
+    /// Hands the recent keys to a thread that sorts and writes them.
+    fn seal(&mut self, until: Option<Sequence>, is_early: bool) {
+        let empty = HashTable::with_capacity(self.recent.len());
         let keys = Arc::new(std::mem::replace(&mut self.recent, empty));
         let (table, directory) = (Arc::clone(&keys), self.directory.clone());
         let written = std::thread::spawn(move || Run::of_table(&table, &directory));
-        self.sealing = Some(Sealing { keys, written });
-        Ok(())
+        self.sealing = Some(Sealing {
+            keys,
+            written,
+            until,
+            is_early,
+        });
     }
 
     fn finish_sealing(&mut self) -> Result<()> {
         let Some(sealing) = self.sealing.take() else {
             return Ok(());
         };
-        let run = self.join(sealing.written)?;
+        let run = match self.join(sealing.written) {
+            Err(error) if sealing.is_early => {
+                self.give_up(&error);
+                // They were not written because memory was full, so they may go back.
+                sealing.keys.iter().for_each(|seen| self.put_back(*seen));
+                return Ok(());
+            }
+            written => written?,
+        };
         self.runs.push(Arc::new(run));
         self.trim_filters();
+        if let Some(until) = sealing.until {
+            self.note(until);
+            self.write_manifest();
+        }
         Ok(())
     }
 
-    /// Begins to merge the small runs when there are enough: fewer files to ask about a key.
+    /// Puts an older entry back among the recent ones; a younger one of its key says that it is expired.
+    fn put_back(&mut self, older: Seen) {
+        let entry = self.recent.entry(
+            bucket(older.key),
+            |seen| seen.key == older.key,
+            |seen| bucket(seen.key),
+        );
+        if let Entry::Vacant(vacant) = entry {
+            vacant.insert(older);
+        }
+    }
+
+    /// Begins to merge runs of one size when there are enough: fewer files to ask about a key.
     fn merge(&mut self, watermark: EventTime) {
-        let small = || self.runs.iter().filter(|run| !run.is_merged());
-        if self.merging.is_some() || small().count() < self.limits.merged_runs {
+        if self.merging.is_some() {
             return;
         }
-        let inputs: Vec<Arc<Run>> = small().map(Arc::clone).collect();
+        let limits = self.limits;
+        let of_class = |class| {
+            let is_of = move |run: &&Arc<Run>| limits.size_class(run.len()) == Some(class);
+            let runs = self.runs.iter().filter(is_of).take(limits.merged_runs);
+            runs.map(Arc::clone).collect::<Vec<_>>()
+        };
+        let mut inputs = (0..SIZE_CLASSES).map(of_class);
+        let Some(inputs) = inputs.find(|runs| runs.len() >= limits.merged_runs) else {
+            return;
+        };
         let (merged, directory) = (inputs.clone(), self.directory.clone());
-        let oldest_us = watermark.0.saturating_sub(self.horizon_us);
+        let oldest_us = self.oldest_us(watermark);
+        self.begins_at(oldest_us);
         let written = std::thread::spawn(move || Run::merged(&merged, oldest_us, &directory));
         self.merging = Some(Merging { inputs, written });
     }
@@ -272,7 +470,11 @@ impl Dedupe {
         let Some(Merging { inputs, written }) = self.merging.take() else {
             return Ok(());
         };
-        let run = Arc::new(self.join(written)?);
+        let run = self.join(written);
+        if matches!(run, Err(Error::DamagedIds { .. })) {
+            self.discard();
+        }
+        let run = Arc::new(run?);
         let is_input = |run: &Arc<Run>| inputs.iter().any(|input| input.is_same(run));
         let at = self.runs.iter().position(is_input).unwrap_or(0);
         self.runs.retain(|run| !is_input(run));
@@ -311,10 +513,15 @@ impl Dedupe {
 
     fn failed(&self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
         let file = self.directory.display().to_string();
-        move |source| Error::File {
-            file,
-            doing,
-            source,
+        move |source| match source.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::DamagedIds { file, source }
+            }
+            _ => Error::File {
+                file,
+                doing,
+                source,
+            },
         }
     }
 }

@@ -108,6 +108,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Event ids on the local disk are not what was written. They are a copy: the next start reads them from the lake.
+    #[error(
+        "{file}: event ids on disk are damaged, the shard starts again and reads them from the lake"
+    )]
+    DamagedIds {
+        /// Where they are.
+        file: String,
+        /// What is damaged.
+        source: std::io::Error,
+    },
     /// A meter's table is not what its definition makes of the events.
     #[error("meter `{meter}`: {problem}\n  hint: {hint}")]
     Meter {
@@ -237,6 +247,7 @@ impl Error {
             Error::Unpublished { .. } => "line_unpublished",
             Error::Strict { .. } => "lines_refused",
             Error::File { .. } => "file_failed",
+            Error::DamagedIds { .. } => "ids_damaged",
             Error::Meter { .. } => "meter_contradicts_table",
             Error::OpenWindows { .. } => "open_windows_too_large",
             Error::NotRunning => "no_shard_running",
@@ -257,7 +268,7 @@ impl Error {
             },
             Error::Stopped(error) => error.kind(),
             Error::Query { source, .. } if is_of_store(source) => ErrorKind::Unavailable,
-            Error::NotRunning => ErrorKind::Unavailable,
+            Error::NotRunning | Error::DamagedIds { .. } => ErrorKind::Unavailable,
             Error::Unpublished { source, .. } => source.kind(),
             Error::Fenced { .. } => ErrorKind::Fenced,
             Error::Shard { .. }

@@ -1,21 +1,22 @@
 //! What to rebuild when a shard starts: whether its stream is still the one that was committed
-//! (pure), then the dedupe index and the open windows from `events`. Nothing lives only in memory.
+//! (pure), then the open windows from `events`, and the dedupe index from what the process before left of it, as far as
+//! that can be proven, and from `events`. Nothing lives only in memory.
 
+mod ids;
 mod lanes;
 
+pub use ids::dedupe;
 pub use lanes::{For, lane, lanes};
 
 use crate::{
-    commit::{Cut, Marks, Position},
-    dedupe::{self, Dedupe},
+    commit::{Cut, Position},
     error::{Error, Result, query_error},
     metering::{Metering, is_counted, micros, pane_writer::PaneSink},
-    standing::Standings,
 };
 use arrow::{
-    array::{Array, AsArray, RecordBatch},
+    array::{AsArray, RecordBatch},
     compute::concat_batches,
-    datatypes::{Int64Type, TimestampMicrosecondType},
+    datatypes::Int64Type,
 };
 use datafusion::{
     execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
@@ -23,7 +24,7 @@ use datafusion::{
 };
 use futures::{Stream, TryStreamExt, stream};
 use std::sync::Arc;
-use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::event_key};
+use tollgate_connectors::{Anchor, Bounds, Sequence, Table};
 use tollgate_sql::{schema, window::EventTime};
 
 /// What the stream shows of the last committed message.
@@ -215,100 +216,6 @@ pub(crate) fn cut_at(batch: &RecordBatch, watermark: EventTime) -> Option<Cut> {
     })
 }
 
-/// Ids of one shard that are to be known.
-#[derive(Debug, PartialEq, Eq)]
-struct Known<'a> {
-    shard: &'a str,
-    /// Those stored at this time or later, in microseconds.
-    since_us: i64,
-    /// They count as stored at this time if they were stored before it, in microseconds.
-    taken_us: i64,
-}
-
-/// Whose ids a shard knows: its own, and those that each shard whose place it has knew when the place was taken. There
-/// they count as stored at that moment, so that they are known for a whole horizon from then, however the watermarks of
-/// the shards lie to each other.
-fn known_ids<'a>(
-    standings: &'a Standings,
-    shard: &str,
-    horizon_us: i64,
-    watermark: impl Fn(&str) -> Result<EventTime>,
-) -> Result<Vec<Known<'a>>> {
-    // Without a counted event there is no time to count back from, and nothing to remember.
-    let oldest_us = |shard: &str| watermark(shard).map(|at| at.0.saturating_sub(horizon_us));
-    let mut known = Vec::new();
-    for from in standings.shards() {
-        let Some(way) = standings.way(from, shard) else {
-            continue;
-        };
-        let (mut since_us, mut taken_us) = (oldest_us(from)?, i64::MIN);
-        for taken in way {
-            taken_us = taken_us.max(taken.at_us);
-            let oldest_us = oldest_us(&taken.by)?;
-            if taken_us < oldest_us {
-                since_us = since_us.max(oldest_us);
-            }
-        }
-        known.push(Known {
-            shard: from,
-            since_us,
-            taken_us,
-        });
-    }
-    Ok(known)
-}
-
-/// Rebuilds the dedupe index from the counted events within the horizon, those of the shards that this one has the
-/// place of included.
-pub async fn dedupe(
-    events: &dyn Table,
-    shard: &str,
-    position: &Position,
-    options: dedupe::Options,
-) -> Result<Dedupe> {
-    let doing = "rebuilding the dedupe index";
-    let standings = Standings::of(events);
-    let watermark = |name: &str| match name == shard {
-        true => Ok(position.watermark),
-        false => Position::load(events, &Marks::of(name)).map(|position| position.watermark),
-    };
-    let known = known_ids(&standings, shard, options.horizon_us, watermark)?;
-    let mut dedupe = Dedupe::new(options);
-    for known in known {
-        let frame = counted(events, known.shard)?
-            .filter(col("ingest_time").gt_eq(schema::instant(known.since_us)))
-            .and_then(|frame| {
-                frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
-            });
-        let mut rows = execute(frame, doing).await?;
-        while let Some(batch) = rows.try_next().await.map_err(query_error(doing))? {
-            remember(&mut dedupe, &batch, known.taken_us, position.watermark)?;
-            dedupe.settle(position.watermark)?;
-        }
-    }
-    Ok(dedupe)
-}
-
-fn remember(
-    dedupe: &mut Dedupe,
-    batch: &RecordBatch,
-    taken_us: i64,
-    watermark: EventTime,
-) -> Result<()> {
-    let sources = batch["source"].as_string::<i32>();
-    let ids = batch["event_id"].as_string::<i32>();
-    let contents = batch["content_hash"].as_primitive::<Int64Type>();
-    let ingest_times = batch["ingest_time"].as_primitive::<TimestampMicrosecondType>();
-    for row in 0..batch.num_rows() {
-        if ids.is_valid(row) && sources.is_valid(row) {
-            let key = event_key(sources.value(row), ids.value(row));
-            let (content, ingest_us) = (contents.value(row), ingest_times.value(row).max(taken_us));
-            dedupe.judge(key, content, ingest_us, watermark)?;
-        }
-    }
-    Ok(())
-}
-
 /// The counted events of a shard.
 fn counted(events: &dyn Table, shard: &str) -> Result<DataFrame> {
     let doing = "reading committed events back";
@@ -347,8 +254,6 @@ async fn execute(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-    use tollgate_connectors::{Attempt, CommitId, Staged, memory::MemoryTable};
 
     const ANCHOR: Anchor = Anchor {
         hash: 42,
@@ -435,73 +340,5 @@ mod tests {
         let first = "if they were never meant to be metered, set source.start = 'first'";
         assert!(check(2, false).unwrap_err().contains(first));
         assert!(!check(2, true).unwrap_err().contains(first));
-    }
-
-    const DAY_US: i64 = 86_400_000_000;
-
-    /// The marks of shards A, B, … that each replaced the one before, at days.
-    fn chain(taken: &[i64]) -> Standings {
-        let mut events = MemoryTable::new("events", Arc::new(arrow::datatypes::Schema::empty()));
-        let mut marks = BTreeMap::from([("A/seq".to_owned(), 1)]);
-        for (at, (old, new)) in taken.iter().zip([("A", "B"), ("B", "C")]) {
-            marks.insert(format!("{new}/seq"), 1);
-            marks.insert(format!("{new}/replaces/{old}"), at * DAY_US);
-        }
-        let attempt = Attempt {
-            commit_id: CommitId("marks".into()),
-            marks,
-            info: BTreeMap::new(),
-        };
-        futures::executor::block_on(events.commit(&attempt, &Staged::default())).unwrap();
-        Standings::of(&events)
-    }
-
-    /// Since when ids of each shard are known to the last one, and as when stored at least, in days.
-    fn known(taken: &[i64], watermarks: &[i64]) -> Vec<(i64, i64)> {
-        let names = ["A", "B", "C"];
-        let watermark = |name: &str| {
-            let at = names.iter().position(|n| *n == name).unwrap();
-            Ok(EventTime(watermarks[at] * DAY_US))
-        };
-        let standings = chain(taken);
-        let known = known_ids(&standings, names[taken.len()], 35 * DAY_US, watermark).unwrap();
-        let days = |known: Known<'_>| {
-            let taken = known.taken_us.max(0) / DAY_US;
-            (known.since_us / DAY_US, taken)
-        };
-        known.into_iter().map(days).collect()
-    }
-
-    #[test]
-    fn a_shard_knows_its_own_ids_by_its_own_watermark() {
-        assert_eq!(known(&[], &[100]), [(65, 0)]);
-        // The old stream was far ahead, by its clock: that makes nothing of the new one forgotten.
-        assert_eq!(known(&[100], &[900, 100]), [(865, 100), (65, 0)]);
-    }
-
-    #[test]
-    fn ids_of_a_replaced_shard_are_known_for_a_horizon_from_when_its_place_was_taken() {
-        // All that the old one knew, though the new one was far ahead of it.
-        assert_eq!(known(&[100], &[50, 100]), [(15, 100), (65, 0)]);
-        assert_eq!(known(&[100], &[50, 135]), [(15, 100), (100, 0)]);
-        // A day later those are forgotten that were stored before the horizon; here all that were stored by then.
-        assert_eq!(known(&[100], &[50, 136]), [(101, 100), (101, 0)]);
-    }
-
-    #[test]
-    fn a_chain_of_shards_hands_on_what_was_known_at_each_step() {
-        // What B had of A on day 110 is known to C until day 145, and what B had forgotten by then is not.
-        assert_eq!(
-            known(&[100, 110], &[50, 110, 145]),
-            [(15, 110), (75, 110), (110, 0)]
-        );
-        assert_eq!(
-            known(&[100, 140], &[50, 136, 145]),
-            [(101, 140), (101, 140), (110, 0)]
-        );
-        assert_eq!(
-            known(&[100, 110], &[50, 110, 146]),
-            [(111, 110), (111, 110), (111, 0)]
-        );
     }
 }

@@ -120,7 +120,13 @@ pub struct Shard {
     progress: watch::Sender<Progress>,
     /// Whether a message says that all from before its time are read.
     stores_in_order: bool,
+    /// When ids were last begun to be kept for the next start, in microseconds.
+    kept_us: i64,
 }
+
+/// Ids are kept for the next start this often, in microseconds: what comes after is read from the lake after a crash.
+/// More often makes more files to ask about each id.
+const KEEP_EVERY_US: i64 = 3_600_000_000;
 
 /// An idle shard records that it is caught up this often, in microseconds: on the quarter hours, where
 /// the billing periods of every time zone begin.
@@ -162,7 +168,8 @@ pub async fn run(
     if !reached_end {
         reader_result(&mut shard.reader).await?;
     }
-    shard.collect_stopped();
+    shard.collect_written();
+    shard.dedupe.finish(shard.position.sequence);
     nulls::warn(shard.nulls.end_day());
     shard.report.open_in_error = shard.open_in_error().await?;
     shard.report.position = shard.position;
@@ -364,6 +371,7 @@ impl Shard {
             report: Report::new(&shard),
             progress,
             stores_in_order,
+            kept_us: asked_us,
         })
     }
 
@@ -384,7 +392,8 @@ impl Shard {
                 }
             }
             self.writer.collect(&mut self.report).await?;
-            self.collect_stopped();
+            self.collect_written();
+            self.keep_ids()?;
             if self.is_flush_due() {
                 self.flush(questions).await?;
             }
@@ -446,7 +455,9 @@ impl Shard {
         }
         self.position.sequence = batch.last;
         self.position.watermark = self.metering.watermark();
-        self.dedupe.settle(self.position.watermark)?;
+        let sequence = self.position.sequence;
+        self.dedupe
+            .settle(self.position.watermark, Some(sequence))?;
         let counts = Counts {
             messages: batch.messages.len() as u64,
             holes: batch.holes,
@@ -463,8 +474,22 @@ impl Shard {
         Ok(())
     }
 
-    /// Gives up the meters whose panes could not be finished.
-    fn collect_stopped(&mut self) {
+    /// Begins to keep the ids for the next start, every now and then.
+    fn keep_ids(&mut self) -> Result<()> {
+        let now_us = self.clock.now_us();
+        if now_us.saturating_sub(self.kept_us) < KEEP_EVERY_US {
+            return Ok(());
+        }
+        self.kept_us = now_us;
+        self.dedupe.keep(self.position.sequence)
+    }
+
+    /// Takes in what the writer did: what is committed may be kept for the next start, and the meters are given up whose
+    /// panes could not be finished.
+    fn collect_written(&mut self) {
+        if let Some((position, proof)) = self.writer.take_committed() {
+            self.dedupe.committed(&position, proof);
+        }
         for (lane, error) in self.writer.take_failed() {
             self.metering.stop(lane, error);
         }
@@ -539,7 +564,7 @@ impl Shard {
     /// Hands what is new to the writer, waiting for the flush before to finish.
     async fn flush(&mut self, questions: &mut Questions) -> Result<()> {
         self.written(questions).await?;
-        self.collect_stopped();
+        self.collect_written();
         let pending = self.metering.take_pending(self.position.cut())?;
         let buffer = std::mem::take(&mut self.buffer);
         if buffer.since_us.is_none() && pending.is_empty() {

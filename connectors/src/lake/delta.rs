@@ -33,6 +33,7 @@ pub struct DeltaTable {
     schema: SchemaRef,
     partition: Vec<String>,
     configuration: BTreeMap<String, String>,
+    id: String,
     encoder: Encoder,
     version: Version,
     marks: BTreeMap<String, i64>,
@@ -61,6 +62,10 @@ impl fmt::Debug for DeltaTable {
 impl Table for DeltaTable {
     fn name(&self) -> &str {
         &self.log.table
+    }
+
+    fn id(&self) -> &str {
+        &self.id
     }
 
     fn schema(&self) -> SchemaRef {
@@ -114,6 +119,11 @@ impl Table for DeltaTable {
             version += 1;
         }
         Ok(commits)
+    }
+
+    async fn logged(&self, version: Version) -> Result<Option<LoggedCommit>> {
+        let commit = self.log.read(version).await?;
+        Ok(commit.map(|commit| commit.logged))
     }
 }
 
@@ -231,6 +241,7 @@ impl DeltaTable {
             schema: loaded.stored.schema,
             partition: loaded.stored.partition,
             configuration: loaded.stored.configuration,
+            id: loaded.metadata.id,
             version: loaded.version,
             marks: loaded.marks,
             files: Arc::new(loaded.files),
@@ -252,6 +263,7 @@ impl DeltaTable {
         ));
         self.checkpoint_due = loaded.checkpoint_due();
         self.configuration = loaded.stored.configuration;
+        self.id = loaded.metadata.id;
         self.version = loaded.version;
         self.marks = loaded.marks;
         self.files = Arc::new(loaded.files);

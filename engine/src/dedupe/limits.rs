@@ -5,7 +5,7 @@
 pub(super) struct Limits {
     /// Recent keys in memory before they become a run.
     pub(super) recent_keys: usize,
-    /// Runs of recent keys that are merged into one.
+    /// Runs of about one size that are merged into one.
     pub(super) merged_runs: usize,
     /// Bytes of all filters and page indexes.
     pub(super) filter_bytes: usize,
@@ -20,6 +20,9 @@ const SLOTS_MIN: usize = 64;
 /// 128 MB.
 const MERGED_RUNS: usize = 16;
 const SLOTS_MAX: usize = 1 << 22;
+/// So many sizes of runs that are still merged. 16 tables, half full, make a run of 29 million keys, and a run is less
+/// than two tables when it is merged again: a filter is for 117 million keys at most.
+pub(super) const SIZE_CLASSES: u32 = 3;
 
 impl Limits {
     /// Half of the memory for recent keys, rounded down to what a table can have.
@@ -31,6 +34,14 @@ impl Limits {
             merged_runs: MERGED_RUNS,
             filter_bytes: memory_bytes.saturating_sub(slots * SLOT_BYTES),
         }
+    }
+
+    /// Which runs a run of so many keys is merged with: those of its size, from 0 for about a table of recent keys
+    /// down to the smallest, which a short process leaves. `None` when it is large enough to stay as it is.
+    pub(super) fn size_class(&self, len: usize) -> Option<u32> {
+        let tables = self.recent_keys / len.max(1);
+        let class = || tables.max(1).ilog(self.merged_runs).min(SIZE_CLASSES - 1);
+        (len < 2 * self.recent_keys).then(class)
     }
 }
 
@@ -48,5 +59,28 @@ mod tests {
         }
         assert_eq!(Limits::of(1 << 30).recent_keys, 3_670_016);
         assert_eq!(Limits::of(0).recent_keys, 56);
+    }
+
+    #[test]
+    fn runs_are_merged_with_those_of_their_size_until_they_are_two_tables() {
+        let limits = Limits {
+            recent_keys: 4_096,
+            merged_runs: 16,
+            filter_bytes: 0,
+        };
+        let classes = [
+            (0, Some(2)),
+            (16, Some(2)),
+            (17, Some(1)),
+            (256, Some(1)),
+            (257, Some(0)),
+            (4_096, Some(0)),
+            (8_191, Some(0)),
+            (8_192, None),
+            (usize::MAX, None),
+        ];
+        for (len, class) in classes {
+            assert_eq!(limits.size_class(len), class, "{len}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Buffer, Pinned};
 use crate::{
     commit::{self, Position},
+    dedupe::Proof,
     error::{Error, Result},
     metering::{
         Pending,
@@ -33,6 +34,8 @@ pub(super) struct Writer {
 #[derive(Debug)]
 pub(super) struct Written {
     position: Position,
+    /// The commit of `events`.
+    proof: Proof,
     flushed: Flushed,
     /// Lanes whose panes could not be finished. They write no more.
     failed: Vec<(usize, Error)>,
@@ -50,7 +53,7 @@ impl Writer {
     async fn write(&mut self, flush: &Flush) -> Result<Written> {
         let clock = Arc::clone(&self.panes.clock);
         let started_us = clock.now_us();
-        let staged = self.commit_events(flush).await?;
+        let (staged, proof) = self.commit_events(flush).await?;
         let before = (self.panes.rows, self.panes.in_error);
         let failed = self
             .panes
@@ -68,6 +71,7 @@ impl Writer {
         );
         Ok(Written {
             position: flush.position,
+            proof,
             flushed: Flushed {
                 bytes: staged.bytes,
                 panes,
@@ -78,7 +82,7 @@ impl Writer {
         })
     }
 
-    async fn commit_events(&mut self, flush: &Flush) -> Result<Staged> {
+    async fn commit_events(&mut self, flush: &Flush) -> Result<(Staged, Proof)> {
         let position = &flush.position;
         let owner = &self.panes.owner;
         let step = self.events.version().unsigned_abs();
@@ -95,8 +99,9 @@ impl Writer {
             info: BTreeMap::from([("flush".to_owned(), info)]),
         };
         let clock = self.panes.clock.as_ref();
-        commit::commit_once(self.events.as_mut(), &attempt, &staged, owner, clock).await?;
-        Ok(staged)
+        let committed =
+            commit::commit_once(self.events.as_mut(), &attempt, &staged, owner, clock).await?;
+        Ok((staged, Proof::new(committed, &attempt.commit_id)))
     }
 }
 
@@ -105,6 +110,7 @@ impl Writer {
 pub(super) struct WriterSlot {
     state: State,
     failed: Vec<(usize, Error)>,
+    committed: Option<(Position, Proof)>,
     pinned: Pinned,
 }
 
@@ -124,6 +130,7 @@ impl WriterSlot {
             pinned: writer.pin()?,
             state: State::Free(Box::new(writer)),
             failed: Vec::new(),
+            committed: None,
         })
     }
 
@@ -173,8 +180,14 @@ impl WriterSlot {
         self.pinned = writer.pin()?;
         self.state = State::Free(writer);
         self.failed.extend(written.failed);
+        self.committed = Some((written.position, written.proof));
         report.committed(written.position, written.flushed);
         Ok(())
+    }
+
+    /// The newest commit of `events`, if one was made since the last call.
+    pub(super) fn take_committed(&mut self) -> Option<(Position, Proof)> {
+        self.committed.take()
     }
 
     /// Lanes whose panes could not be finished since the last call.

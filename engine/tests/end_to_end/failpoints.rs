@@ -105,6 +105,10 @@ async fn a_crash_at_any_durable_step_changes_nothing() {
     for step in [
         "disk/aside",
         "disk/linked",
+        "ids/run",
+        "ids/aside",
+        "ids/renamed",
+        "ids/removed",
         "events/uploaded",
         "events/committing",
         "events/committed",

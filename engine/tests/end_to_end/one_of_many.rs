@@ -219,6 +219,10 @@ impl Table for Counting<dyn Table> {
         self.inner.name()
     }
 
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
     fn schema(&self) -> SchemaRef {
         self.inner.schema()
     }
@@ -254,6 +258,10 @@ impl Table for Counting<dyn Table> {
 
     async fn log_since(&self) -> Result<Vec<LoggedCommit>> {
         self.inner.log_since().await
+    }
+
+    async fn logged(&self, version: Version) -> Result<Option<LoggedCommit>> {
+        self.inner.logged(version).await
     }
 }
 

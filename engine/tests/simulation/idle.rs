@@ -42,7 +42,7 @@ fn message(sequence: u64, event_us: i64, stored_us: i64) -> Message {
 }
 
 /// A message at a time, and no flush before the end.
-fn options() -> Options {
+fn options(lake: &Lake) -> Options {
     Options {
         batch_bytes: 1,
         flush_interval_us: i64::MAX,
@@ -51,7 +51,7 @@ fn options() -> Options {
         dedupe: dedupe::Options {
             horizon_us: HORIZON_US,
             memory_bytes: 1 << 20,
-            directory: std::env::temp_dir(),
+            directory: lake.ids.path().to_owned(),
         },
         until_end: false,
         start: None,
@@ -66,7 +66,7 @@ async fn read_to(lake: &Lake, setup: &Setup, last: u64) {
     let mut position = progress.subscribe();
     let parts = lake.parts(setup, SHARD, START_US, &Faults::none()).await;
     let mut nobody = Questions::none();
-    let run = shard::run(parts, options(), stopped, progress, &mut nobody);
+    let run = shard::run(parts, options(lake), stopped, progress, &mut nobody);
     tokio::pin!(run);
     tokio::select! {
         ended = &mut run => panic!("it ended by itself: {ended:?}"),
@@ -153,7 +153,7 @@ fn what_the_clock_closed_stays_closed_though_the_process_dies_before_its_panes()
         };
         let mut nobody = Questions::none();
         let run = async {
-            match shard::run(parts, options(), stopped, progress, &mut nobody).await {
+            match shard::run(parts, options(&lake), stopped, progress, &mut nobody).await {
                 Ok(report) => End::Finished(Box::new(report)),
                 Err(error) => End::Failed(error),
             }
@@ -182,7 +182,7 @@ fn what_the_clock_closed_stays_closed_though_the_process_dies_before_its_panes()
         again.tables = lake.tables(&Faults::none()).await;
         let options = Options {
             until_end: true,
-            ..options()
+            ..options(&lake)
         };
         let (_stop, stopped) = watch::channel(false);
         shard::run(

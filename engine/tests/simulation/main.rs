@@ -16,6 +16,9 @@
 //! over: what it says then must hold everything that the streams had stored in time, and no window that was closed by
 //! then may count more in time ([`finality`]).
 //!
+//! All processes of a lake keep event ids in one folder, as on one machine: now and then one of its files is damaged, or
+//! all of it is from earlier; and the run without faults begins with the folder of the other lake.
+//!
 //! [`properties`] has what holds of every log without faults.
 //!
 //! Each seed is one history. `TOLLGATE_SIMULATION_SEEDS=N` runs more of them, and a failure names its
@@ -27,6 +30,7 @@
     reason = "a test fails by panicking, and says what it went through"
 )]
 
+mod disk;
 mod finality;
 mod idle;
 mod in_time;
@@ -447,6 +451,8 @@ struct Lake {
     streams: BTreeMap<&'static str, MemoryStream>,
     events: MemoryTable,
     panes: Vec<MemoryTable>,
+    /// Where its owners keep event ids.
+    ids: tempfile::TempDir,
 }
 
 impl Lake {
@@ -458,6 +464,7 @@ impl Lake {
             streams: NAMES.map(|name| (name, MemoryStream::default())).into(),
             events: MemoryTable::new("events", events),
             panes: panes.collect(),
+            ids: disk::folder(),
         }
     }
 
@@ -523,7 +530,7 @@ async fn open(table: &MemoryTable, faults: &Arc<Faults>) -> Box<dyn Table> {
     Box::new(FaultyTable::new(newest(table), Arc::clone(faults)))
 }
 
-fn options(random: &mut Random, log: &Log) -> Options {
+fn options(random: &mut Random, log: &Log, lake: &Lake) -> Options {
     Options {
         batch_bytes: 1 + random.size(4_000),
         flush_interval_us: i64::MAX,
@@ -533,7 +540,7 @@ fn options(random: &mut Random, log: &Log) -> Options {
             horizon_us: HORIZON_US,
             // From the least there is, where most ids are found on disk, to more than is needed.
             memory_bytes: random.size(20_000),
-            directory: env::temp_dir(),
+            directory: lake.ids.path().to_owned(),
         },
         until_end: true,
         start: None,
@@ -597,6 +604,7 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
                 zombies: &mut zombies,
                 totals: &mut totals,
                 finals: &mut finals,
+                earlier: None,
             };
             let ends = world.survive(&mut random, &logs, at, fate).await;
             logs[at].ends = ends;
@@ -610,6 +618,7 @@ fn simulate(seed: u64, setup: &Setup) -> Totals {
     totals.moved += logs.len() as u64 - 1;
     totals.finals += finals.len() as u64;
     let calm = Lake::new(setup);
+    disk::copy(faulty.ids.path(), calm.ids.path());
     runtime().block_on(async {
         let mut random = Random(random.next());
         for at in 0..logs.len() {
@@ -685,12 +694,12 @@ async fn calmly(
         // An owner that halted closed nothing by the clock.
         let is_halt = end.now_us == NOTHING_MORE_US;
         let (now_us, options) = match is_halt {
-            false => (end.now_us, options(random, log)),
+            false => (end.now_us, options(random, log, lake)),
             true => (
                 log.messages[0].ingest_time_us,
                 Options {
                     until_end: false,
-                    ..options(random, log)
+                    ..options(random, log, lake)
                 },
             ),
         };
@@ -748,6 +757,8 @@ struct World<'a> {
     totals: &'a mut Totals,
     /// What was in time whenever the period was over.
     finals: &'a mut Vec<finality::Final>,
+    /// What the folder of event ids held at some time.
+    earlier: Option<tempfile::TempDir>,
 }
 
 impl World<'_> {
@@ -767,6 +778,7 @@ impl World<'_> {
         while let Some(end) = ends.peek().copied() {
             self.lake.stream_until(log, end.sequence);
             runs += 1;
+            self.disturb(random);
             let faults = self.faults(random, runs);
             let parts = self
                 .lake
@@ -776,7 +788,14 @@ impl World<'_> {
             let closings: Vec<StreamEnd> = passed.iter().copied().chain(ends.clone()).collect();
             let asker = Asker::new(random, self.setup, logs, at, (self.lake, closings.clone()));
             let answers = Arc::clone(&asker.answers);
-            let ended = process(parts, options(random, log), &faults, asker, u64::MAX).await;
+            let ended = process(
+                parts,
+                options(random, log, self.lake),
+                &faults,
+                asker,
+                u64::MAX,
+            )
+            .await;
             self.totals.runs += 1;
             self.totals.answers += answers.load(Ordering::SeqCst);
             let is_halted = matches!(ended, End::Halted);
@@ -811,6 +830,20 @@ impl World<'_> {
             }
         }
         passed
+    }
+
+    /// The folder of event ids may be damaged, or from earlier, when the next process begins.
+    fn disturb(&mut self, random: &mut Random) {
+        let ids = self.lake.ids.path();
+        match (random.below(16), &self.earlier) {
+            (0 | 1, _) => disk::damage(random, ids),
+            (2, None) => {
+                let earlier = self.earlier.insert(disk::folder());
+                disk::copy(ids, earlier.path());
+            }
+            (2, Some(earlier)) => disk::copy(earlier.path(), ids),
+            _ => {}
+        }
     }
 
     /// Faults for the first runs of a shard.

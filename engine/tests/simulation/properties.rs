@@ -100,7 +100,7 @@ async fn run(setup: &Setup, lake: &Lake, reading: &Reading, end: Option<(u64, bo
         dedupe: dedupe::Options {
             horizon_us: i64::MAX,
             memory_bytes: reading.memory_bytes,
-            directory: std::env::temp_dir(),
+            directory: lake.ids.path().to_owned(),
         },
         until_end: end.is_none(),
         start: None,

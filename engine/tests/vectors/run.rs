@@ -9,7 +9,7 @@ use arrow::{
 use datafusion::prelude::SessionContext;
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
-use std::{iter::once, ops::Range, sync::Arc};
+use std::{iter::once, ops::Range, path::Path, sync::Arc};
 use tokio::sync::watch;
 use tollgate::{
     clock::ManualClock,
@@ -117,7 +117,15 @@ pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
     let (_stop, stopped) = watch::channel(false);
     let progress = watch::Sender::new(Progress::default());
     let mut nobody = Questions::none();
-    Box::pin(shard::run(parts, options(), stopped, progress, &mut nobody)).await?;
+    let ids = tempfile::tempdir()?;
+    Box::pin(shard::run(
+        parts,
+        options(ids.path()),
+        stopped,
+        progress,
+        &mut nobody,
+    ))
+    .await?;
     let events = table.rows();
     check_accepted(&events)?;
     Ok(Metered {
@@ -128,7 +136,7 @@ pub(crate) async fn run(sql: &str, events: &[Event]) -> Outcome<Metered> {
     })
 }
 
-fn options() -> Options {
+fn options(ids: &Path) -> Options {
     Options {
         batch_bytes: 1_000,
         flush_interval_us: i64::MAX,
@@ -137,7 +145,7 @@ fn options() -> Options {
         dedupe: dedupe::Options {
             horizon_us: i64::MAX,
             memory_bytes: 1_000_000,
-            directory: std::env::temp_dir(),
+            directory: ids.to_owned(),
         },
         until_end: true,
         start: None,

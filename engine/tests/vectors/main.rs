@@ -59,7 +59,7 @@ fn run_folder(folder: &Path) -> Result<usize, String> {
         ));
     }
     for (name, path) in paths.iter().filter(|(_, path)| path.exists()) {
-        let text = fs::read_to_string(&path)
+        let text = fs::read_to_string(path)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             match runtime.block_on(run_line(name, line)) {

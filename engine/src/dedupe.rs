@@ -29,6 +29,7 @@
 pub(crate) mod kept;
 mod limits;
 mod run;
+pub(crate) mod steps;
 
 pub use kept::{Proof, Whose};
 
@@ -80,6 +81,8 @@ pub struct Dedupe {
     recent: HashTable<Seen>,
     sealing: Option<Sealing>,
     merging: Option<Merging>,
+    /// False once a merge failed: the runs answer as they are.
+    merges: bool,
     /// Oldest first.
     runs: Vec<Arc<Run>>,
     pruned_at: EventTime,
@@ -135,6 +138,7 @@ impl Dedupe {
             recent: HashTable::new(),
             sealing: None,
             merging: None,
+            merges: true,
             runs: Vec::new(),
             pruned_at: EventTime::MIN,
             forgotten_us: i64::MIN,
@@ -253,6 +257,11 @@ impl Dedupe {
         if let Some(keeper) = &mut self.keeper {
             keeper.discard();
         }
+    }
+
+    /// Makes sure that its folder can be written: what was kept there can then be removed, should it be damaged.
+    pub(crate) fn check_folder(&self) -> io::Result<()> {
+        tempfile::NamedTempFile::new_in(&self.directory)?.close()
     }
 
     /// Where its files are.
@@ -446,7 +455,7 @@ impl Dedupe {
 
     /// Begins to merge runs of one size when there are enough: fewer files to ask about a key.
     fn merge(&mut self, watermark: EventTime) {
-        if self.merging.is_some() {
+        if self.merging.is_some() || !self.merges {
             return;
         }
         let limits = self.limits;
@@ -470,11 +479,19 @@ impl Dedupe {
         let Some(Merging { inputs, written }) = self.merging.take() else {
             return Ok(());
         };
-        let run = self.join(written);
-        if matches!(run, Err(Error::DamagedIds { .. })) {
-            self.discard();
-        }
-        let run = Arc::new(run?);
+        let run = match self.join(written) {
+            Ok(run) => Arc::new(run),
+            Err(error @ Error::DamagedIds { .. }) => {
+                self.discard();
+                return Err(error);
+            }
+            Err(error) => {
+                // A full disk, or a folder that is gone: nothing needs the merge, the runs answer as they are.
+                self.merges = false;
+                self.give_up(&error);
+                return Ok(());
+            }
+        };
         let is_input = |run: &Arc<Run>| inputs.iter().any(|input| input.is_same(run));
         let at = self.runs.iter().position(is_input).unwrap_or(0);
         self.runs.retain(|run| !is_input(run));

@@ -12,7 +12,10 @@
 //! It owns when the manifest is written and what makes it valid. What is done with an index that is not valid is the
 //! matter of [`crate::recovery`].
 
-use super::run::{Label, Run, RunFile};
+use super::{
+    run::{Label, Run, RunFile},
+    steps::reached,
+};
 use crate::{commit::Position, error::Result};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -22,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tollgate_connectors::{CommitId, LoggedCommit, Sequence, Table, Version, failpoint};
+use tollgate_connectors::{CommitId, LoggedCommit, Sequence, Table, Version};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// The first word of a manifest; another layout of manifest or runs has another one.
@@ -312,48 +315,4 @@ fn replace(folder: &Path, text: &str) -> io::Result<()> {
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
-}
-
-/// Says that a step of keeping ids is reached, of a file in the folder of ids.
-pub(super) fn reached(file: &Path, step: &str) {
-    failpoint::reached("ids", step);
-    #[cfg(test)]
-    watch::reached(file, step);
-    #[cfg(not(test))]
-    let _ = file;
-}
-
-/// What a test sees of the steps.
-#[cfg(test)]
-pub(crate) mod watch {
-    use std::{
-        collections::BTreeMap,
-        path::{Path, PathBuf},
-        sync::{Arc, Mutex, PoisonError},
-    };
-
-    /// Gets the folder and the step.
-    pub(crate) type Watcher = Arc<dyn Fn(&Path, &str) + Send + Sync>;
-
-    static WATCHERS: Mutex<BTreeMap<PathBuf, Watcher>> = Mutex::new(BTreeMap::new());
-
-    /// Watches all folders below one, until `None` is set.
-    pub(crate) fn set(below: &Path, watcher: Option<Watcher>) {
-        let mut watchers = WATCHERS.lock().unwrap_or_else(PoisonError::into_inner);
-        match watcher {
-            Some(watcher) => watchers.insert(below.to_owned(), watcher),
-            None => watchers.remove(below),
-        };
-    }
-
-    pub(super) fn reached(file: &Path, step: &str) {
-        let watchers = WATCHERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let above = |below: &&PathBuf| file.starts_with(below);
-        let watcher = watchers.iter().find(|(below, _)| above(below));
-        let watcher = watcher.map(|(_, watcher)| Arc::clone(watcher));
-        drop(watchers);
-        if let (Some(watcher), Some(folder)) = (watcher, file.parent()) {
-            watcher(folder, step);
-        }
-    }
 }

@@ -8,7 +8,7 @@
 //! apart, says what must be in it. A page is compared with its checksum each time it is read, the rest when the file is
 //! opened: so opening a file costs what stays of it in memory, and no damaged byte decides anything.
 
-use super::kept;
+use super::steps;
 use hashbrown::HashTable;
 use parquet::bloom_filter::Sbbf;
 use serde::{Deserialize, Serialize};
@@ -408,7 +408,7 @@ impl Writer {
         };
         let file = self.file.into_inner();
         file.map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        kept::reached(&self.run.path, "run");
+        steps::reached(&self.run.path, "run");
         Ok(Run {
             file: self.run,
             label,

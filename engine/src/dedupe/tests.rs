@@ -223,3 +223,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_merge_that_cannot_be_written_changes_no_verdict() {
+    let mut dedupe = tiny(1_000, usize::MAX);
+    dedupe.merges = false;
+    for key in 0..64 {
+        assert_eq!(dedupe.judge_at(key, 7, 0).unwrap(), Verdict::New);
+        dedupe.settle(EventTime(0), None).unwrap();
+        dedupe.rest();
+    }
+    let runs = dedupe.runs.len();
+    assert!(runs >= 3, "{runs} runs");
+    dedupe.merges = true;
+    dedupe.directory = directory().join("there is no such folder");
+    dedupe.merge(EventTime(0));
+    assert!(dedupe.merging.is_some());
+    dedupe.finish_merging().unwrap();
+    assert_eq!(dedupe.runs.len(), runs);
+    for key in 0..64 {
+        assert_eq!(dedupe.judge_at(key, 7, 1).unwrap(), Verdict::Repeat);
+        assert_eq!(dedupe.judge_at(key, 8, 1).unwrap(), Verdict::Conflict);
+    }
+    // It is not tried again at each batch.
+    dedupe.merge(EventTime(0));
+    assert!(dedupe.merging.is_none());
+}

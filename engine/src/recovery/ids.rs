@@ -5,7 +5,7 @@ use crate::{
     commit::{Marks, Position},
     dedupe::{self, Dedupe, Proof, Whose, kept::Manifest},
     error::{Result, query_error},
-    standing::Standings,
+    standing::{self, Standings},
 };
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -94,8 +94,10 @@ pub async fn dedupe(
             }
         }
     }
-    let proof = Proof::newest(events).await;
-    if let Some(proof) = proof {
+    // A shard that has not begun stands where its stream does, and the lake does not say so yet.
+    if standing::has_begun(events, shard)
+        && let Some(proof) = Proof::newest(events).await
+    {
         dedupe.committed(position, proof);
     }
     if kept.is_none() {
@@ -132,10 +134,11 @@ async fn take_kept(
     let found = prove_kept(dedupe.folder(), events, whose, position).await;
     let taken = match found {
         Ok(None) => Ok(None),
-        Ok(Some(manifest)) => match dedupe.adopt(&manifest) {
-            Ok(()) => Ok(Some(Sequence(manifest.sequence))),
-            Err(error) => Err(error.to_string()),
-        },
+        Ok(Some(manifest)) => {
+            let adopted = dedupe.check_folder().and_then(|()| dedupe.adopt(&manifest));
+            let sequence = Sequence(manifest.sequence);
+            adopted.map(|()| Some(sequence)).map_err(|e| e.to_string())
+        }
         Err(problem) => Err(problem),
     };
     let taken = taken.unwrap_or_else(|problem| {

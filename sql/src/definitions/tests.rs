@@ -106,25 +106,25 @@ fn the_design_is_read_as_it_is_written() {
     assert_eq!(
         columns,
         [
-            ("model", DataType::Utf8, false, "model".to_owned()),
-            ("region", DataType::Utf8, true, "region".to_owned()),
+            ("model", DataType::Utf8, false, "$.model".to_owned()),
+            ("region", DataType::Utf8, true, "$.region".to_owned()),
             (
                 "input_tokens",
                 DataType::Int64,
                 false,
-                "input_tokens".to_owned()
+                "$.input_tokens".to_owned()
             ),
             (
                 "output_tokens",
                 DataType::Int64,
                 false,
-                "output_tokens".to_owned()
+                "$.output_tokens".to_owned()
             ),
             (
                 "cost",
                 DataType::Decimal128(18, 9),
                 true,
-                "billing/cost".to_owned()
+                "$.billing.cost".to_owned()
             ),
         ]
     );

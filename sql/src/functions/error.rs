@@ -1,6 +1,6 @@
 //! Why a call of a pricing function cannot be answered.
 
-use super::tiers::KEYS;
+use super::keys::KEYS;
 use crate::money::{Exact, MoneyError};
 use arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;

@@ -6,7 +6,7 @@
 //! result is a constant list of structs with all keys, each a DECIMAL with the most fraction digits
 //! written under that key.
 
-use super::{error::TierError, tiers::KEYS};
+use super::{error::TierError, keys::KEYS};
 use crate::money::{DIGITS_MAX, Exact};
 use arrow::{
     array::{ArrayRef, Decimal128Array, StructArray},

@@ -30,6 +30,7 @@
 
 mod call;
 mod error;
+mod keys;
 mod literal;
 #[cfg(test)]
 mod tests;

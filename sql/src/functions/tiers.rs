@@ -17,22 +17,11 @@
 use super::{
     call::Kind,
     error::{FunctionError, TierError},
+    keys::KEYS,
 };
 use crate::money::{Exact, MoneyError};
 use arrow::array::{Array, AsArray, StructArray};
 use datafusion::common::ScalarValue;
-
-/// The keys of all kinds of tiers.
-pub(super) const KEYS: [&str; 8] = [
-    "up_to",
-    "unit_amount",
-    "flat_amount",
-    "cap_amount",
-    "rate_percent",
-    "block_size",
-    "block_amount",
-    "max_blocks",
-];
 
 /// What a tier's price is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

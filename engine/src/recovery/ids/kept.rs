@@ -5,7 +5,7 @@
 use super::*;
 use crate::{
     commit::Marks,
-    dedupe::{Verdict, kept::watch},
+    dedupe::{Verdict, steps::watch},
     epoch::Epoch,
 };
 use arrow::{

@@ -16,7 +16,7 @@
 //! A filter never decides that a key was seen: only the stored key does.
 //!
 //! The files are a cache: `events` holds the truth. What is in them stays for the next start, which takes them only
-//! where [`kept`] proves that they belong to the lake, catches up with what the lake has since, and reads everything
+//! where `kept` proves that they belong to the lake, catches up with what the lake has since, and reads everything
 //! from `events` otherwise. The folder may be deleted at any time.
 //!
 //! **What it costs.** Everything stays below [`Options::memory_bytes`]: half of it is for the recent

@@ -4,7 +4,7 @@
 //! A `rate_percent` of 1.5 is 1.5 %. `free_amount` comes off first; an amount that it covers costs nothing at all,
 //! neither the fixed part nor the minimum. What is left costs its percentage plus `fixed_amount`, then at most
 //! `maximum` and at least `minimum`. Without a free part an amount of zero costs the fixed part, and one below zero
-//! gives back its percentage. Never rounded.
+//! gives back its percentage, less the fixed part, unless a minimum is given, which leaves no credit. Never rounded.
 
 use super::{
     call::{Constants, Kind, Model},

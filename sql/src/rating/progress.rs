@@ -50,7 +50,8 @@ impl Terms {
         Ok(self.maximum.map_or(left, |maximum| left.min(maximum)))
     }
 
-    /// The line that follows what was `billed`, from the rated amounts before and after its usage.
+    /// The line that follows what was `billed`, earlier amounts up to the minimum included, from the rated amounts before
+    /// and after its usage.
     ///
     /// # Errors
     /// [`MoneyError::Overflow`] past 38 digits.

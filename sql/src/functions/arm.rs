@@ -4,19 +4,19 @@
 //! anew. The arm is `h · n / 2^64`, cut to a whole number, where h is the 64-bit XXH3 of the salt's length in
 //! bytes (8 bytes, little endian), the salt and the key. Each arm has the same share of all keys, to 1 in 2^64 / n.
 
-use super::error::FunctionError;
+use super::{
+    call::{evaluated, signature},
+    error::FunctionError,
+};
 use crate::money::Exact;
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array},
+    array::{Array, AsArray, Int64Array},
     datatypes::{DataType, Int64Type},
 };
 use datafusion::{
-    common::{ScalarValue, cast::as_string_array},
+    common::cast::as_string_array,
     error::Result as PlanResult,
-    logical_expr::{
-        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
-        Volatility,
-    },
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature},
 };
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -45,13 +45,8 @@ pub fn arm(key: &str, salt: &str, n: i64) -> Result<i64, FunctionError> {
 }
 
 pub(super) fn function() -> ScalarUDF {
-    let names = ["key", "salt", "n"].map(str::to_owned).to_vec();
     ScalarUDF::from(Arm {
-        signature: Signature {
-            type_signature: TypeSignature::UserDefined,
-            volatility: Volatility::Immutable,
-            parameter_names: Some(names),
-        },
+        signature: signature(["key", "salt", "n"].into_iter()),
     })
 }
 
@@ -83,10 +78,7 @@ impl ScalarUDFImpl for Arm {
             .into());
         };
         for (argument, given) in [("key", key), ("salt", salt)] {
-            if !matches!(
-                given,
-                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null
-            ) {
+            if !given.is_string() && !given.is_null() {
                 return Err(FunctionError::Type {
                     function: NAME,
                     argument,
@@ -109,26 +101,18 @@ impl ScalarUDFImpl for Arm {
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
-        let constant = call
-            .args
-            .iter()
-            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { call.number_rows };
-        let columns = ColumnarValue::values_to_arrays(&call.args)?;
-        let (keys, salts) = (as_string_array(&columns[0])?, as_string_array(&columns[1])?);
-        let counts = columns[2].as_primitive::<Int64Type>();
-        let dealt = (0..rows).map(|row| {
-            if keys.is_null(row) || salts.is_null(row) || counts.is_null(row) {
-                return Ok(None);
-            }
-            arm(keys.value(row), salts.value(row), counts.value(row)).map(Some)
-        });
-        let dealt: Int64Array = dealt.collect::<Result<Vec<_>, _>>()?.into();
-        let dealt: ArrayRef = Arc::new(dealt);
-        if constant {
-            ScalarValue::try_from_array(&dealt, 0).map(ColumnarValue::Scalar)
-        } else {
-            Ok(ColumnarValue::Array(dealt))
-        }
+        evaluated(&call, |rows| {
+            let columns = ColumnarValue::values_to_arrays(&call.args)?;
+            let (keys, salts) = (as_string_array(&columns[0])?, as_string_array(&columns[1])?);
+            let counts = columns[2].as_primitive::<Int64Type>();
+            let dealt = (0..rows).map(|row| {
+                if keys.is_null(row) || salts.is_null(row) || counts.is_null(row) {
+                    return Ok(None);
+                }
+                arm(keys.value(row), salts.value(row), counts.value(row)).map(Some)
+            });
+            let dealt: Int64Array = dealt.collect::<Result<Vec<_>, _>>()?.into();
+            Ok(Arc::new(dealt))
+        })
     }
 }

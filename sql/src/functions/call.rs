@@ -62,13 +62,46 @@ impl Kind {
             Kind::Whole => given.is_integer(),
             Kind::Tiers | Kind::Rates | Kind::Blocks => matches!(given, DataType::List(_)),
             Kind::Flag => given == &DataType::Boolean,
-            Kind::Text => {
-                matches!(
-                    given,
-                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-                )
-            }
+            Kind::Text => given.is_string(),
         }
+    }
+}
+
+/// What a function takes, by the names of its arguments; it checks their types itself.
+pub(super) fn signature(names: impl Iterator<Item = &'static str>) -> Signature {
+    Signature {
+        type_signature: TypeSignature::UserDefined,
+        volatility: Volatility::Immutable,
+        parameter_names: Some(names.map(str::to_owned).collect()),
+    }
+}
+
+/// Evaluates a function over its rows, or once where all arguments are constants. `answer` is given how many rows there are.
+pub(super) fn evaluated(
+    call: &ScalarFunctionArgs,
+    answer: impl FnOnce(usize) -> PlanResult<ArrayRef>,
+) -> PlanResult<ColumnarValue> {
+    let mut arguments = call.args.iter();
+    if arguments.all(|argument| matches!(argument, ColumnarValue::Scalar(_))) {
+        return ScalarValue::try_from_array(&answer(1)?, 0).map(ColumnarValue::Scalar);
+    }
+    answer(call.number_rows).map(ColumnarValue::Array)
+}
+
+/// Refuses a number below zero.
+pub(super) fn check_not_negative(
+    function: &'static str,
+    argument: &'static str,
+    value: Exact,
+) -> Result<(), FunctionError> {
+    match value.is_negative() {
+        false => Ok(()),
+        true => Err(FunctionError::Range {
+            function,
+            argument,
+            value,
+            wanted: "0 or more",
+        }),
     }
 }
 
@@ -169,13 +202,8 @@ impl Constants<'_> {
 
 /// The SQL function of a model.
 pub(super) fn function<M: Model>() -> ScalarUDF {
-    let names = M::ARGUMENTS.iter().map(|(name, _)| (*name).to_owned());
     ScalarUDF::from(Function::<M> {
-        signature: Signature {
-            type_signature: TypeSignature::UserDefined,
-            volatility: Volatility::Immutable,
-            parameter_names: Some(names.collect()),
-        },
+        signature: signature(M::ARGUMENTS.iter().map(|(name, _)| *name)),
         model: PhantomData,
     })
 }
@@ -220,23 +248,16 @@ impl<M: Model> ScalarUDFImpl for Function<M> {
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
-        let constant = call
-            .args
-            .iter()
-            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { call.number_rows };
         let values = call.args.iter().map(|argument| match argument {
             ColumnarValue::Scalar(value) => Some(value),
             ColumnarValue::Array(_) => None,
         });
         let terms = M::terms(&constants::<M>(values.collect()))?;
-        let columns = number_columns::<M>(&call.args, rows)?;
-        let amounts: ArrayRef = Arc::new(amounts::<M>(&terms, &columns, rows, call.return_type())?);
-        if constant {
-            ScalarValue::try_from_array(&amounts, 0).map(ColumnarValue::Scalar)
-        } else {
-            Ok(ColumnarValue::Array(amounts))
-        }
+        evaluated(&call, |rows| {
+            let columns = number_columns::<M>(&call.args, rows)?;
+            let amounts = amounts::<M>(&terms, &columns, rows, call.return_type())?;
+            Ok(Arc::new(amounts))
+        })
     }
 }
 

@@ -3,8 +3,8 @@
 //! The units in a tier are those above the end of the tier before and not above its own `up_to`, so 199.5
 //! units in tiers up to 100 and up to 200 are 100 and 99.5. A tier is reached when any part of the
 //! quantity lies in it; each tier reached adds its `flat_amount` once. A quantity of zero or less reaches
-//! none and costs nothing; a tier's `cap_amount` is the most it adds; with `zero_usage_first_flat` it costs the first tier's flat amount, as some
-//! vendors (Lago, OpenMeter) have it. Never rounded. Called "graduated" or "tiered" pricing elsewhere.
+//! none and costs nothing; with `zero_usage_first_flat` it costs the first tier's flat amount, as some
+//! vendors (Lago, OpenMeter) have it. A tier's `cap_amount` is the most that it adds. Never rounded. Called "graduated" or "tiered" pricing elsewhere.
 
 use super::{
     call::{Constants, Kind, Model},

@@ -4,17 +4,19 @@
 //! An instant without a zone is in UTC. Each instant has one local time; where clocks are set back, two instants an
 //! hour apart have the same one. The zone is an IANA name, also from a column.
 
-use super::error::FunctionError;
+use super::{
+    call::{evaluated, signature},
+    error::FunctionError,
+};
 use arrow::{
-    array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray},
+    array::{Array, AsArray, TimestampMicrosecondArray},
     datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
 };
 use datafusion::{
-    common::{ScalarValue, cast::as_string_array},
+    common::cast::as_string_array,
     error::Result as PlanResult,
     logical_expr::{
         ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-        TypeSignature, Volatility,
     },
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -49,13 +51,8 @@ fn zone(name: &str) -> Result<TimeZone, FunctionError> {
 }
 
 pub(super) fn function() -> ScalarUDF {
-    let names = ["instant", "zone"].map(str::to_owned).to_vec();
     ScalarUDF::from(LocalTime {
-        signature: Signature {
-            type_signature: TypeSignature::UserDefined,
-            volatility: Volatility::Immutable,
-            parameter_names: Some(names),
-        },
+        signature: signature(["instant", "zone"].into_iter()),
     })
 }
 
@@ -96,10 +93,7 @@ impl ScalarUDFImpl for LocalTime {
         if !matches!(instant, DataType::Timestamp(..) | DataType::Null) {
             return Err(wrong("instant", instant, "a TIMESTAMP, such as `event_time`").into());
         }
-        if !matches!(
-            name,
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null
-        ) {
+        if !name.is_string() && !name.is_null() {
             return Err(wrong("zone", name, "text, such as 'Europe/Berlin'").into());
         }
         let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -122,36 +116,28 @@ impl ScalarUDFImpl for LocalTime {
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
-        let constant = call
-            .args
-            .iter()
-            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { call.number_rows };
-        let (instants, names) = (call.args[0].to_array(rows)?, call.args[1].to_array(rows)?);
-        let instants = instants.as_primitive::<TimestampMicrosecondType>();
-        let names = as_string_array(&names)?;
-        let mut zones: HashMap<&str, TimeZone> = HashMap::new();
-        let mut local = Vec::with_capacity(rows);
-        for row in 0..rows {
-            if instants.is_null(row) || names.is_null(row) {
-                local.push(None);
-                continue;
-            }
-            let name = names.value(row);
-            let found = match zones.get(name) {
-                Some(known) => known,
-                None => {
-                    let read = zone(name)?;
-                    zones.entry(name).or_insert(read)
+        evaluated(&call, |rows| {
+            let (instants, names) = (call.args[0].to_array(rows)?, call.args[1].to_array(rows)?);
+            let instants = instants.as_primitive::<TimestampMicrosecondType>();
+            let names = as_string_array(&names)?;
+            let mut zones: HashMap<&str, TimeZone> = HashMap::new();
+            let mut local = Vec::with_capacity(rows);
+            for row in 0..rows {
+                if instants.is_null(row) || names.is_null(row) {
+                    local.push(None);
+                    continue;
                 }
-            };
-            local.push(Some(local_time(instants.value(row), found)?));
-        }
-        let local: ArrayRef = Arc::new(TimestampMicrosecondArray::from(local));
-        if constant {
-            ScalarValue::try_from_array(&local, 0).map(ColumnarValue::Scalar)
-        } else {
-            Ok(ColumnarValue::Array(local))
-        }
+                let name = names.value(row);
+                let found = match zones.get(name) {
+                    Some(known) => known,
+                    None => {
+                        let read = zone(name)?;
+                        zones.entry(name).or_insert(read)
+                    }
+                };
+                local.push(Some(local_time(instants.value(row), found)?));
+            }
+            Ok(Arc::new(TimestampMicrosecondArray::from(local)))
+        })
     }
 }

@@ -7,7 +7,7 @@
 //! itself is not rounded. Called "package" pricing with partial packages rounded up elsewhere.
 
 use super::{
-    call::{Constants, Kind, Model},
+    call::{Constants, Kind, Model, check_not_negative},
     error::FunctionError,
 };
 use crate::money::{Exact, MoneyError, Rounding, divide};
@@ -60,15 +60,7 @@ fn check_size(size: Exact) -> Result<(), FunctionError> {
 }
 
 fn check_free_units(free_units: Exact) -> Result<(), FunctionError> {
-    if !free_units.is_negative() {
-        return Ok(());
-    }
-    Err(FunctionError::Range {
-        function: Package::NAME,
-        argument: "free_units",
-        value: free_units,
-        wanted: "0 or more",
-    })
+    check_not_negative(Package::NAME, "free_units", free_units)
 }
 
 fn fail(source: MoneyError) -> FunctionError {

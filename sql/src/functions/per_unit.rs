@@ -5,7 +5,7 @@
 //! or "per unit" pricing elsewhere.
 
 use super::{
-    call::{Constants, Kind, Model},
+    call::{Constants, Kind, Model, check_not_negative},
     error::FunctionError,
 };
 use crate::money::{Exact, MoneyError};
@@ -58,13 +58,5 @@ impl Model for PerUnit {
 }
 
 fn check_free_units(free_units: Exact) -> Result<(), FunctionError> {
-    if !free_units.is_negative() {
-        return Ok(());
-    }
-    Err(FunctionError::Range {
-        function: PerUnit::NAME,
-        argument: "free_units",
-        value: free_units,
-        wanted: "0 or more",
-    })
+    check_not_negative(PerUnit::NAME, "free_units", free_units)
 }

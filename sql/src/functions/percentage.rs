@@ -7,7 +7,7 @@
 //! gives back its percentage, less the fixed part, unless a minimum is given, which leaves no credit. Never rounded.
 
 use super::{
-    call::{Constants, Kind, Model},
+    call::{Constants, Kind, Model, check_not_negative},
     error::FunctionError,
     tiers::hundredth,
 };
@@ -35,13 +35,16 @@ pub struct PercentageTerms {
 /// [`FunctionError::Amount`] past 38 digits.
 pub fn percentage(amount: Exact, terms: PercentageTerms) -> Result<Exact, FunctionError> {
     let free = terms.free_amount;
-    if free.is_negative() {
-        return Err(range("free_amount", free, "0 or more"));
-    }
+    check_not_negative(Percentage::NAME, "free_amount", free)?;
     if let (Some(minimum), Some(maximum)) = (terms.minimum, terms.maximum)
         && maximum < minimum
     {
-        return Err(range("maximum", maximum, "`minimum` or more"));
+        return Err(FunctionError::Range {
+            function: Percentage::NAME,
+            argument: "maximum",
+            value: maximum,
+            wanted: "`minimum` or more",
+        });
     }
     if free > Exact::ZERO && amount <= free {
         return Ok(Exact::ZERO);
@@ -59,15 +62,6 @@ fn cost_of(amount: Exact, terms: PercentageTerms) -> Result<Exact, MoneyError> {
         .checked_sub(terms.free_amount)?
         .checked_mul(hundredth(terms.rate_percent)?)?
         .checked_add(terms.fixed_amount)
-}
-
-fn range(argument: &'static str, value: Exact, wanted: &'static str) -> FunctionError {
-    FunctionError::Range {
-        function: Percentage::NAME,
-        argument,
-        value,
-        wanted,
-    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@ use super::{
 use crate::money::{Exact, Rounding, share};
 
 /// Fraction digits of a share.
-pub const SHARE_DIGITS: u8 = 18;
+pub const SHARE_DIGITS: i8 = 18;
 
 /// The part's share of the amount.
 ///
@@ -27,8 +27,8 @@ pub fn prorate(amount: Exact, part: Exact, whole: Exact) -> Result<Exact, Functi
             wanted: "from 0 to `whole`",
         });
     }
-    let digits = i8::try_from(SHARE_DIGITS).unwrap_or(i8::MAX);
-    share(amount, part, whole, digits, Rounding::HalfAway).map_err(|source| FunctionError::Amount {
+    let share = share(amount, part, whole, SHARE_DIGITS, Rounding::HalfAway);
+    share.map_err(|source| FunctionError::Amount {
         function: Prorate::NAME,
         source,
     })
@@ -64,7 +64,7 @@ impl Model for Prorate {
     }
 
     fn scale((): &(), _: &[u8]) -> u8 {
-        SHARE_DIGITS
+        SHARE_DIGITS.unsigned_abs()
     }
 
     fn amount((): &(), numbers: &[Exact]) -> Result<Exact, FunctionError> {

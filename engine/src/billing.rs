@@ -116,8 +116,7 @@ impl Drafts {
 
     /// The same with the drafts of the customers that are not asked for.
     async fn with_others(&self, view: &View) -> Result<Self> {
-        let mut plans = view.catalog().definitions.plans.iter();
-        let plan = plans.find(|plan| plan.name == self.plan);
+        let plan = view.catalog().definitions.plan(&self.plan);
         let plan = plan.ok_or(Error::Contradiction {
             what: "a draft's plan is defined",
         })?;
@@ -178,8 +177,7 @@ async fn draft_or_causes(
 ) -> Result<Drafts> {
     let drafts = async {
         let period = Period::of(terms.period, &terms.zone)?;
-        let plans = &view.catalog().definitions.plans;
-        let plan = plans.iter().find(|plan| plan.name == terms.plan);
+        let plan = view.catalog().definitions.plan(&terms.plan);
         let plan = plan.ok_or_else(|| Error::Billing {
             problem: format!("plan `{}` is not defined any more", terms.plan),
             hint: "define it again: what was issued on a plan is compared by it".into(),
@@ -427,20 +425,18 @@ pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
 }
 
 fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefinition> {
-    let plans = &view.catalog().definitions.plans;
-    plans
-        .iter()
-        .find(|plan| plan.name == settings.default_plan)
-        .ok_or_else(|| {
-            let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
-            Error::Billing {
-                problem: format!("there is no plan `{}`", settings.default_plan),
-                hint: match names.is_empty() {
-                    true => "define one with CREATE PLAN".into(),
-                    false => format!("set billing.default_plan to one of: {}", names.join(", ")),
-                },
-            }
-        })
+    let definitions = &view.catalog().definitions;
+    definitions.plan(&settings.default_plan).ok_or_else(|| {
+        let names = definitions.plans.iter().map(|plan| plan.name.as_str());
+        let names: Vec<&str> = names.collect();
+        Error::Billing {
+            problem: format!("there is no plan `{}`", settings.default_plan),
+            hint: match names.is_empty() {
+                true => "define one with CREATE PLAN".into(),
+                false => format!("set billing.default_plan to one of: {}", names.join(", ")),
+            },
+        }
+    })
 }
 
 /// The version of a price that applies at the start of the period: the latest one already effective.

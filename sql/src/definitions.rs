@@ -91,6 +91,11 @@ impl Definitions {
         Ok(())
     }
 
+    /// The plan with this name.
+    pub fn plan(&self, name: &str) -> Option<&PlanDefinition> {
+        self.plans.iter().find(|plan| plan.name == name)
+    }
+
     /// The event type with this SQL name.
     pub fn event_type(&self, name: &str) -> Option<&EventType> {
         self.event_types.iter().find(|t| t.name == name)

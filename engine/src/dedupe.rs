@@ -553,4 +553,4 @@ fn bucket(key: u128) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

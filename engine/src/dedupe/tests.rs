@@ -7,7 +7,7 @@ use std::collections::HashMap;
 const DAY_US: i64 = 86_400_000_000;
 
 /// Memory is quicker to sync than a disk.
-fn directory() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     match memory.is_dir() {
         true => memory.to_owned(),

@@ -223,7 +223,7 @@ fn remember(
 }
 
 #[cfg(test)]
-mod kept;
+mod histories;
 
 #[cfg(test)]
 mod tests {

@@ -176,13 +176,8 @@ struct World {
     base: tempfile::TempDir,
 }
 
-/// Memory is quicker to sync than a disk.
 fn base() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    match memory.is_dir() {
-        true => tempfile::tempdir_in(memory).unwrap(),
-        false => tempfile::tempdir().unwrap(),
-    }
+    tempfile::tempdir_in(dedupe::tests::directory()).unwrap()
 }
 
 /// Copies what is there; a file may go meanwhile.

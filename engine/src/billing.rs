@@ -15,7 +15,7 @@ use crate::{
     config::BillingSettings,
     error::{Error, Faulty, InError, Result, chain, printable, query_error},
     tables,
-    view::{Totals, Unfinished, View, one_batch},
+    view::{Totals, Unfinished, View, one_batch, referenced},
 };
 use arrow::{
     array::{
@@ -190,7 +190,7 @@ async fn draft_or_causes(
     };
     let period =
         Period::of(terms.period, &terms.zone).or_else(|_| Period::of(terms.period, "UTC"))?;
-    customers.extend(customers_in(view, &period).await?);
+    customers.extend(customers_in(view, &terms.plan, &period).await?);
     let reason = chain(&error).replace("\n  hint: ", "; ");
     let in_error = customers.into_iter().map(|customer| InError {
         customer,
@@ -225,10 +225,23 @@ fn is_of_definitions(error: &Error) -> bool {
     )
 }
 
-/// Who has usage in a period, be it in error: by its totals, or by its events where a meter does not have it.
-async fn customers_in(view: &View, period: &Period) -> Result<BTreeSet<String>> {
-    match view.all_totals(period).await {
-        Ok(totals) => return Ok(totals.customers()),
+/// Who has usage in a period, be it in error: by its totals and the events that a plan prices, or by all its events where
+/// a meter does not have it.
+async fn customers_in(view: &View, plan: &str, period: &Period) -> Result<BTreeSet<String>> {
+    let used = async {
+        let totals = view.all_totals(period).await?;
+        let mut customers = totals.customers();
+        if let Some(plan) = view.catalog().definitions.plan(plan) {
+            match events_of_plan(view, plan, period, &totals).await {
+                Ok(events) => customers.extend(events.into_keys()),
+                Err(error) if is_of_definitions(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(customers)
+    };
+    match used.await {
+        Ok(customers) => return Ok(customers),
         Err(error) if is_of_definitions(&error) => {}
         Err(error) => return Err(error),
     }
@@ -270,11 +283,17 @@ async fn draft_from(
     totals: &Totals,
 ) -> Result<Option<Drafts>> {
     let mut in_error: BTreeSet<InError> = totals.in_error.iter().cloned().collect();
-    let subscription = subscription(totals.customers(), &plan.name, period)?;
+    let mut usage = usage_of_all(view.catalog(), &totals.meters)?;
+    for (customer, events) in events_of_plan(view, plan, period, totals).await? {
+        usage.entry(customer).or_default().extend(events);
+    }
+    let mut customers = totals.customers();
+    customers.extend(usage.keys().cloned());
+    let subscription = subscription(customers, &plan.name, period)?;
     let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
     let mut rated_by = RatedBy::default();
     for name in &plan.prices {
-        let price = price_in_force(view, name, period)?;
+        let price = price_in_force(view.catalog(), name, period)?;
         let session = view
             .period_session(period, &price.query, totals, subscription.clone())
             .await?;
@@ -323,7 +342,7 @@ async fn draft_from(
         others: Some(Vec::new()),
         plan: plan.name.clone(),
         period: period.clone(),
-        usage: usage_of_all(view.catalog(), &totals.meters)?,
+        usage,
         rated_by,
     }))
 }
@@ -389,6 +408,25 @@ fn note_rating(
     Ok(())
 }
 
+/// How many events each customer has of the types that a plan's prices read.
+async fn events_of_plan(
+    view: &View,
+    plan: &PlanDefinition,
+    period: &Period,
+    totals: &Totals,
+) -> Result<BTreeMap<String, Vec<Usage>>> {
+    let context = session::context();
+    let mut read = BTreeSet::new();
+    for name in &plan.prices {
+        let price = price_in_force(view.catalog(), name, period)?;
+        read.extend(referenced(&context, &price.query)?);
+    }
+    let types = view.catalog().definitions.event_types.iter();
+    let types = types.map(|event_type| event_type.name.as_str());
+    let types = types.filter(|name| read.contains(*name)).collect();
+    view.events_used(&types, period, totals).await
+}
+
 /// What every customer used of every meter.
 fn usage_of_all(catalog: &Catalog, totals: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Usage>>> {
     let mut all: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
@@ -440,8 +478,12 @@ fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefini
 }
 
 /// The version of a price that applies at the start of the period: the latest one already effective.
-fn price_in_force<'a>(view: &'a View, name: &str, period: &Period) -> Result<&'a PriceDefinition> {
-    let prices = &view.catalog().definitions.prices;
+fn price_in_force<'a>(
+    catalog: &'a Catalog,
+    name: &str,
+    period: &Period,
+) -> Result<&'a PriceDefinition> {
+    let prices = &catalog.definitions.prices;
     let effective = |price: &&PriceDefinition| {
         price.name == name
             && price

@@ -12,6 +12,7 @@ mod guarded;
 mod inside;
 mod keys;
 mod one_shard;
+mod priced;
 mod relations;
 mod states;
 mod stored;
@@ -65,6 +66,9 @@ use tollgate_sql::{
     window::EventTime,
 };
 use wanted::Wanted;
+
+/// What sorting and grouping may take in memory while a price is rated.
+const RATING_BYTES: usize = 1_000_000_000;
 
 /// A pinned, read-only view of everything that was committed, or of what a running shard has processed.
 #[derive(Debug)]
@@ -380,8 +384,9 @@ impl View {
     }
 
     /// The session that a price sees: each meter is its total for the period (from
-    /// [`View::all_totals`]), `<meter>_windows` its windows in the period, and `subscription` has one
-    /// row a customer. What is in error is left out, and returned.
+    /// [`View::all_totals`]), `<meter>_windows` its windows in the period, an event type its counted events in the
+    /// period, and `subscription` has one row a customer. What is in error is left out, and returned. What is read
+    /// and sorted for a price spills to disk rather than grow.
     pub async fn period_session(
         &self,
         period: &Period,
@@ -391,10 +396,11 @@ impl View {
     ) -> Result<PeriodSession> {
         let mut windows_in_error = Vec::new();
         let mut left_out = Vec::new();
-        let context = session::context();
+        let context = session::spilling(RATING_BYTES).map_err(query_error("rating a price"))?;
         let wanted = referenced(&context, sql)?;
         // A name that a price may not read is not there, whatever hides it in the text.
         self.register_rate_tables(&context, &wanted)?;
+        self.register_priced_events(&context, &wanted, period, totals.keys.as_ref())?;
         register_rows(&context, "subscription", subscription)?;
         for (index, meter) in self.catalog.meters.iter().enumerate() {
             let name = &meter.definition().name;

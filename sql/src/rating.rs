@@ -1,13 +1,15 @@
 //! Prices over period totals: quantities become charges.
 //!
-//! A price is a query over a session that holds each meter's totals for the period, the rate tables and
-//! the subscriptions. Every row it returns is one [`Charge`]: `customer` pays `amount`, for `quantity`
+//! A price is a query over a session that holds each meter's totals for the period, the events that are counted in it,
+//! the rate tables and the subscriptions. Every row it returns is one [`Charge`]: `customer` pays `amount`, for `quantity`
 //! if the price names one; its other columns are dimensions. The query must be a pure function of those
 //! tables, so that a draft, a preview and the final invoice agree.
 
 mod answer;
 mod apart;
+mod events;
 mod keys;
+mod lineage;
 pub mod progress;
 mod purity;
 mod quantity;

@@ -29,6 +29,9 @@ pub const STRINGS_KEY: &str = "tollgate.strings";
 /// Metadata key on such a child: the JSON value that stands for one that is missing.
 pub const DEFAULT_KEY: &str = "tollgate.default";
 
+/// Who pays, in every relation of usage that a price sees.
+pub const CUSTOMER: &str = "customer";
+
 /// Microseconds since the Unix epoch, UTC: the type of every instant.
 pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
@@ -139,4 +142,12 @@ pub fn event_relation(event_type: &EventType) -> SchemaRef {
         Field::new(&column.name, column.data_type.clone(), nullable)
     }));
     Arc::new(Schema::new(fields))
+}
+
+/// What a price can select from an event type: who pays, then the columns of [`event_relation`].
+pub fn priced_events(event_type: &EventType) -> SchemaRef {
+    let relation = event_relation(event_type);
+    let customer = Arc::new(Field::new(CUSTOMER, DataType::Utf8, false));
+    let fields = std::iter::once(customer).chain(relation.fields().iter().cloned());
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

@@ -13,7 +13,12 @@ use datafusion::{
     common::{DFSchema, plan_datafusion_err, plan_err},
     dataframe::DataFrame,
     error::Result,
-    execution::{FunctionRegistry, SessionState, context::SQLOptions},
+    execution::{
+        FunctionRegistry, SessionState,
+        context::SQLOptions,
+        memory_pool::FairSpillPool,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
     logical_expr::{Expr, LogicalPlan},
     prelude::{SessionConfig, SessionContext},
     sql::parser::{DFParser, DFParserBuilder, Statement},
@@ -28,13 +33,28 @@ pub fn context() -> SessionContext {
     context_with(SessionConfig::new())
 }
 
+/// The same, in which sorting and grouping take at most so many bytes of memory and spill what is more to disk.
+///
+/// # Errors
+/// There is no place for temporary files.
+pub fn spilling(bytes: usize) -> Result<SessionContext> {
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(bytes)))
+        .build_arc()?;
+    Ok(context_on(SessionConfig::new(), runtime))
+}
+
 /// The same with other settings, except those that exactness depends on.
-pub(crate) fn context_with(mut config: SessionConfig) -> SessionContext {
+pub(crate) fn context_with(config: SessionConfig) -> SessionContext {
+    context_on(config, Arc::default())
+}
+
+fn context_on(mut config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionContext {
     let parser = &mut config.options_mut().sql_parser;
     parser.parse_float_as_decimal = true;
     parser.map_string_types_to_utf8view = false;
     parser.collect_spans = true;
-    let mut context = SessionContext::new_with_config(config);
+    let mut context = SessionContext::new_with_config_rt(config, runtime);
     context
         .register_function_rewrite(Arc::new(arithmetic::ExactArithmetic))
         .expect("a session's analyzer takes function rewrites");

@@ -13,6 +13,7 @@
 mod aggregates;
 mod backfill;
 mod bad_input;
+mod by_event;
 mod changes;
 mod crashes;
 mod errors;

@@ -51,14 +51,14 @@ pub(crate) enum Price {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tiers {
-    tiers: Vec<Tier>,
+    pub(crate) tiers: Vec<Tier>,
     #[serde(default)]
-    zero_usage_first_flat: bool,
+    pub(crate) zero_usage_first_flat: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Tier {
+pub(crate) struct Tier {
     up_to: Option<Number>,
     unit_amount: Option<Number>,
     rate_percent: Option<Number>,
@@ -186,6 +186,13 @@ impl Tiers {
             zero_usage_first_flat: self.zero_usage_first_flat,
         };
         (units, flats)
+    }
+
+    /// What a unit of the first tier costs.
+    pub(crate) fn first_unit(&self) -> String {
+        let first = self.tiers.first();
+        let unit = first.and_then(|tier| tier.unit_amount.as_ref());
+        unit.map_or("0".into(), Number::sql)
     }
 
     /// Whether a tier has a cap, which holds its flat amount too.

@@ -24,7 +24,7 @@ pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
         "standard" | "package" | "graduated" | "graduated_percentage" => of_quantity(case).await,
         "volume" => volume(case).await,
         "block_tiers" => block_tiers(case).await,
-        "prorated_graduated" => not_built(BY_THE_EVENT),
+        "prorated_graduated" => prorated_graduated(case).await,
         "windowed_commit" => windowed_commit(case).await,
         "incremental_line" => incremental_line(case).await,
         "late_correction" => late_correction(case).await,
@@ -48,6 +48,8 @@ struct Sale {
     labels: Vec<Option<String>>,
     /// One number for each reading, an hour apart.
     readings: Vec<Number>,
+    /// Another number of each reading; empty if there is none.
+    seconds: Vec<Number>,
     /// What is measured, as `<expression> AS <name>, …` over `value`.
     measures: String,
     /// The price's query.
@@ -84,6 +86,7 @@ impl Sale {
 
     fn definitions(&self) -> String {
         let scale = scale_of(self.readings.iter().map(Number::text));
+        let second = scale_of(self.seconds.iter().map(Number::text));
         let names: Vec<String> = (0..self.dimensions.len()).map(dimension).collect();
         let columns: String = names
             .iter()
@@ -92,7 +95,7 @@ impl Sale {
         let keys: String = names.iter().map(|name| format!(", {name}")).collect();
         let (measures, price) = (&self.measures, &self.price);
         format!(
-            "CREATE EVENT TYPE {EVENT_TYPE} (value DECIMAL(38, {scale}) NOT NULL, label VARCHAR{columns}) WITH (type = '{EVENT_TYPE}');
+            "CREATE EVENT TYPE {EVENT_TYPE} (value DECIMAL(38, {scale}) NOT NULL, second DECIMAL(38, {second}), label VARCHAR{columns}) WITH (type = '{EVENT_TYPE}');
 CREATE METER usage WITH (window = '1 hour') AS
 SELECT subject{keys}, {measures} FROM {EVENT_TYPE} GROUP BY subject{keys};
 CREATE PRICE price WITH (currency = 'USD') AS {price};"
@@ -103,6 +106,8 @@ CREATE PRICE price WITH (currency = 'USD') AS {price};"
         let start: Timestamp = "2026-10-01T00:00:00Z".parse()?;
         let event = |(place, reading): (usize, &Number)| -> Outcome<Event> {
             let mut data = vec![("value".to_owned(), Some(reading.text().to_owned()))];
+            let second = self.seconds.get(place).map(Number::text);
+            data.push(("second".to_owned(), second.map(str::to_owned)));
             let label = self.labels.get(place).and_then(Option::as_deref);
             data.push(("label".to_owned(), label.map(json)));
             for (index, values) in self.dimensions.iter().enumerate() {
@@ -164,42 +169,98 @@ struct PercentageTerms {
     free_allowance_rule: Option<String>,
 }
 
-/// What prices that depend on the order of events need.
-const BY_THE_EVENT: &str = "a price reads no events";
+/// Every event in order, with how many and how much there were up to it.
+const RUNNING: &str = "SELECT customer, value, second, ROW_NUMBER() OVER in_order AS n, SUM(value) OVER in_order AS so_far
+FROM reading WINDOW in_order AS (PARTITION BY customer ORDER BY event_time)";
 
-/// A rate on each event's amount: the meter adds up what each event costs.
+/// A rate on each event's amount, less what is free of all of them together.
 async fn percentage(case: &Case) -> Outcome<Value> {
     let (limits, params) = Limits::take(&case.params)?;
     let terms: PercentageTerms = read(&params)?;
-    match terms.free_allowance_rule.as_deref() {
-        None | Some("first_exhausted" | "amount_dominates") => {}
+    let is_by_amount = match terms.free_allowance_rule.as_deref() {
+        None | Some("first_exhausted") => false,
+        Some("amount_dominates") => terms.free_amount.is_some(),
         Some(other) => return unread(format!("the free part by {other}")),
-    }
-    if terms.free_events.is_some() || terms.free_amount.is_some() {
-        return not_built(BY_THE_EVENT);
-    }
-    let fixed = terms.fixed_amount_per_event.as_ref();
-    let fixed = fixed.map_or("0".into(), Number::sql);
-    let call = format!("value, {}, {fixed}", terms.rate_percent.sql());
-    let cost = match (&terms.per_event_minimum, &terms.per_event_maximum) {
-        (None, None) => format!("percentage({call})"),
-        (None, Some(maximum)) => format!("LEAST(percentage({call}), {})", maximum.sql()),
-        (Some(minimum), None) => format!("percentage({call}, 0, {})", minimum.sql()),
-        (Some(minimum), Some(maximum)) => {
-            format!(
-                "percentage({call}, 0, {}, {})",
-                minimum.sql(),
-                maximum.sql()
-            )
-        }
     };
-    let amount = limits.apply("COALESCE(u.cost, 0)".into())?;
+    let sql = |number: &Option<Number>| number.as_ref().map(Number::sql);
+    let (fixed, rate) = (sql(&terms.fixed_amount_per_event), terms.rate_percent.sql());
+    let free_events = sql(&terms.free_events).filter(|_| !is_by_amount);
+    // An event is free, or pays on a part or all of its amount.
+    let paid = match (free_events, sql(&terms.free_amount)) {
+        (None, None) => "value".to_owned(),
+        (Some(events), None) => format!("CASE WHEN n > {events} THEN value END"),
+        (None, Some(amount)) => {
+            format!("CASE WHEN so_far > {amount} THEN LEAST(value, so_far - {amount}) END")
+        }
+        (Some(events), Some(amount)) => format!(
+            "CASE WHEN n > {events} THEN value WHEN so_far > {amount} THEN LEAST(value, so_far - {amount}) END"
+        ),
+    };
+    let mut cost = format!("percentage(paid, {rate}, {})", fixed.unwrap_or("0".into()));
+    if let Some(maximum) = sql(&terms.per_event_maximum) {
+        cost = format!("LEAST({cost}, {maximum})");
+    }
+    if let Some(minimum) = sql(&terms.per_event_minimum) {
+        cost = format!("GREATEST({cost}, {minimum})");
+    }
+    let amount = limits.apply("COALESCE(cost, 0)".into())?;
     let sale = Sale {
-        measures: format!("SUM({cost}) AS cost"),
         price: format!(
-            "SELECT s.customer, {amount} AS amount FROM subscription s LEFT JOIN usage u ON u.customer = s.customer"
+            "WITH running AS ({RUNNING}),
+paying AS (SELECT customer, {paid} AS paid FROM running),
+paid AS (SELECT customer, SUM(CASE WHEN paid IS NOT NULL THEN {cost} END) AS cost FROM paying GROUP BY customer)
+SELECT s.customer, {amount} AS amount FROM subscription s LEFT JOIN paid ON paid.customer = s.customer"
         ),
         ..Sale::of_sum(only(&case.input, "event_amounts")?, "0")
+    };
+    sale.amount().await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProratedInput {
+    event_units: Vec<Number>,
+    event_prorated_units: Vec<Number>,
+}
+
+/// Each unit at its own tier's price and for the part of the period that it is there; the flat amounts of all tiers that
+/// were ever reached are whole.
+async fn prorated_graduated(case: &Case) -> Outcome<Value> {
+    let (limits, params) = Limits::take(&case.params)?;
+    let tiers: Tiers = read(&params)?;
+    if tiers.has_cap() {
+        return unread("a cap beside prorated units");
+    }
+    let input: ProratedInput = read(&case.input)?;
+    if input.event_units.len() != input.event_prorated_units.len() {
+        return unread("events without prorated units");
+    }
+    let first = tiers.first_unit();
+    let (units, flats) = tiers.parts();
+    let flats = Tiers {
+        zero_usage_first_flat: true,
+        ..flats
+    };
+    // Below zero units are the first tier's.
+    let cost_of = |quantity: &str| -> Outcome<String> {
+        let above = units.call("graduated", quantity)?;
+        Ok(format!("({above} + LEAST({quantity}, 0) * {first})"))
+    };
+    let (after, before) = (cost_of("so_far")?, cost_of("so_far - value")?);
+    let flats = flats.call("graduated", "COALESCE(most, 0)")?;
+    let amount = limits.apply(format!(
+        "CASE WHEN \"left\" < 0 THEN 0 ELSE COALESCE(cost, 0) + {flats} END"
+    ))?;
+    let sale = Sale {
+        seconds: input.event_prorated_units,
+        price: format!(
+            "WITH running AS ({RUNNING}),
+costs AS (SELECT customer, SUM(value) AS \"left\", MAX(so_far) AS most,
+    SUM(CASE WHEN value <> 0 THEN divide(({after} - {before}) * second, value, 18, 'half_away') END) AS cost
+    FROM running GROUP BY customer)
+SELECT s.customer, {amount} AS amount FROM subscription s LEFT JOIN costs ON costs.customer = s.customer"
+        ),
+        ..Sale::of_sum(input.event_units, "0")
     };
     sale.amount().await
 }

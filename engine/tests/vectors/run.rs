@@ -3,8 +3,8 @@
 use crate::case::{Failure, Outcome};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray},
-    compute::filter_record_batch,
-    datatypes::{DataType, Field, Schema, TimestampMicrosecondType},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType},
 };
 use datafusion::prelude::SessionContext;
 use jiff::{Timestamp, tz::TimeZone};
@@ -185,8 +185,8 @@ fn check_accepted(events: &[RecordBatch]) -> Outcome<()> {
 }
 
 impl Metered {
-    /// A session over a span: `usage` has its totals and `usage_windows` its windows, both with the
-    /// paying `customer`.
+    /// A session over a span: `usage` has its totals, `usage_windows` its windows and `reading` its events, all with
+    /// the paying `customer`.
     pub(crate) async fn session(&self, span: &Span) -> Outcome<SessionContext> {
         let states = self.states(span.from_us..span.until_us).await?;
         let context = session::context();
@@ -198,6 +198,7 @@ impl Metered {
         context.register_batch("usage", with_customer(&totals)?)?;
         let windows = with_customer(&self.meter.finish(&states).await?)?;
         context.register_batch("usage_windows", windows)?;
+        context.register_batch(EVENT_TYPE, self.priced_events(span)?)?;
         let subscribed = RecordBatch::try_from_iter([(
             "customer",
             Arc::new(StringArray::from(vec![SUBJECT])) as ArrayRef,
@@ -240,18 +241,41 @@ impl Metered {
 
     /// The columns of `events` that the meter reads.
     fn relation(&self, events: &RecordBatch) -> Outcome<RecordBatch> {
-        let data = events[EVENT_TYPE].as_struct();
-        let column = |field: &Arc<Field>| {
-            let found = data.column_by_name(field.name());
-            found
-                .or_else(|| events.column_by_name(field.name()))
-                .cloned()
-        };
-        let schema = self.meter.input_schema();
-        let columns: Option<Vec<ArrayRef>> = schema.fields().iter().map(column).collect();
-        let columns = columns.ok_or("`events` lacks a column of the meter")?;
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+        relation(events, self.meter.input_schema())
     }
+
+    /// The counted events of a span.
+    fn priced_events(&self, span: &Span) -> Outcome<RecordBatch> {
+        let time = span.from_us..span.until_us;
+        let schema = schema::event_relation(&self.definitions.event_types[0]);
+        let mut parts = Vec::new();
+        for events in &self.events {
+            let times = events["event_time"].as_primitive::<TimestampMicrosecondType>();
+            let statuses = events["status"].as_string::<i32>();
+            let is_priced = |row| {
+                let counted = matches!(statuses.value(row), "ok" | "late");
+                counted && time.contains(&times.value(row))
+            };
+            let rows = 0..events.num_rows();
+            let priced: BooleanArray = rows.map(|row| Some(is_priced(row))).collect();
+            parts.push(relation(&filter_record_batch(events, &priced)?, &schema)?);
+        }
+        with_customer(&concat_batches(&schema, &parts)?)
+    }
+}
+
+/// Columns of `events`, those of the event type included.
+fn relation(events: &RecordBatch, schema: &SchemaRef) -> Outcome<RecordBatch> {
+    let data = events[EVENT_TYPE].as_struct();
+    let column = |field: &Arc<Field>| {
+        let found = data.column_by_name(field.name());
+        found
+            .or_else(|| events.column_by_name(field.name()))
+            .cloned()
+    };
+    let columns: Option<Vec<ArrayRef>> = schema.fields().iter().map(column).collect();
+    let columns = columns.ok_or("`events` lacks a column")?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
 /// Every subject is its own customer.

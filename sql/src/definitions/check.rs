@@ -209,13 +209,39 @@ impl Whole {
         let mut known: Vec<String> = self.meters.iter().map(|m| m.name().to_owned()).collect();
         known.extend(self.meters.iter().map(windows_of));
         known.extend(self.rate_tables.iter().map(|table| table.name.clone()));
+        known.extend(self.event_types.iter().map(|table| table.name.clone()));
         known.push(SUBSCRIPTION.to_owned());
         for price in &self.prices {
+            self.check_customer_of_events(price)?;
             let mut read = price.relations.iter();
             if let Some(unknown) = read.find(|name| !known.contains(&name.text)) {
                 let problem = format!("{}: there is no relation `{}`", title(price), unknown.text);
                 let hint = did_you_mean(&unknown.text, "in a price", &known);
                 return Err(error(&unknown.at, problem, hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// A price sees who pays for an event in a column that the event type may not have itself.
+    fn check_customer_of_events(&self, price: &ParsedPrice) -> Result<()> {
+        for read in &price.relations {
+            let of_name = self
+                .event_types
+                .iter()
+                .find(|known| known.name == read.text);
+            let has_customer = |event_type: &&EventType| {
+                let mut columns = event_type.columns.iter();
+                columns.any(|column| column.name == schema::CUSTOMER)
+            };
+            if let Some(event_type) = of_name.filter(has_customer) {
+                let problem = format!(
+                    "{}: {} has a column `customer`, which in a price says who pays",
+                    title(price),
+                    title(event_type)
+                );
+                let hint = "declare the column under another name: payer VARCHAR OPTIONS (path = '$.customer')";
+                return Err(error(&read.at, problem, hint.to_owned()));
             }
         }
         Ok(())

@@ -465,7 +465,28 @@ fn a_meter_needs_an_event_type_that_exists() {
 }
 
 #[test]
-fn a_price_reads_meters_rate_tables_and_subscription() {
+fn an_event_type_that_a_price_reads_has_no_customer_of_its_own() {
+    let text = |column: &str| {
+        format!(
+            "CREATE EVENT TYPE sale ({column}) WITH (type = 'sale');
+CREATE PRICE p WITH (currency = 'USD') AS SELECT customer, COUNT(*) AS amount FROM sale GROUP BY customer;"
+        )
+    };
+    assert_eq!(
+        refusal(&text("n BIGINT, customer VARCHAR")),
+        "a.sql:2:84: price `p`: event type `sale` has a column `customer`, which in a price says who pays\n  hint: declare \
+         the column under another name: payer VARCHAR OPTIONS (path = '$.customer')"
+    );
+    assert!(
+        read(&text(
+            "n BIGINT, payer VARCHAR OPTIONS (path = '$.customer')"
+        ))
+        .is_ok()
+    );
+}
+
+#[test]
+fn a_price_reads_meters_events_rate_tables_and_subscription() {
     let price = |from: &str| {
         format!(
             "{EVENT}{METER}\nCREATE PRICE p WITH (currency = 'USD') AS SELECT customer, 1 AS amount FROM {from}"
@@ -474,6 +495,7 @@ fn a_price_reads_meters_rate_tables_and_subscription() {
     for from in [
         "calls",
         "calls_windows",
+        "call",
         "subscription",
         "(SELECT * FROM calls) c",
         "calls a JOIN subscription USING (customer)",
@@ -485,7 +507,7 @@ fn a_price_reads_meters_rate_tables_and_subscription() {
         let answer = read(&price(from));
         assert!(answer.is_ok(), "{from}: {answer:?}");
     }
-    let known = "known in a price: `calls`, `calls_windows`, `subscription`";
+    let known = "known in a price: `calls`, `calls_windows`, `call`, `subscription`";
     // In its own query, before it and beside it, a name of WITH is the relation of that name.
     for (from, unknown) in [
         (

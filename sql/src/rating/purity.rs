@@ -2,9 +2,13 @@
 //!
 //! A price reads the relations of its session and nothing else. Its answer depends on their rows and not on
 //! the order in which these come: an order that decides something is completed by all columns, so that only
-//! equal rows tie, and what has no order is refused.
+//! equal rows tie, and what has no order is refused. An order by the time of events is completed by their place
+//! ([`super::events`]).
 
-use super::refused;
+use super::{
+    events::{ByTime, is_span},
+    refused,
+};
 use crate::{aggregates::METERED, definitions::PriceDefinition, error::Result, session};
 use datafusion::{
     common::{
@@ -103,7 +107,8 @@ fn refused_node(node: &LogicalPlan, relations: &BTreeSet<String>) -> Option<Refu
     match node {
         LogicalPlan::TableScan(scan) if !relations.contains(scan.table_name.table()) => Some((
             format!("it reads `{}`", scan.table_name),
-            "read meters, `<meter>_windows`, rate tables and `subscription`".to_owned(),
+            "read meters, `<meter>_windows`, event types, rate tables and `subscription`"
+                .to_owned(),
         )),
         LogicalPlan::Limit(limit) if !is_sorted(&limit.input) => Some((
             "it has LIMIT, OFFSET or FETCH without ORDER BY beside it".to_owned(),
@@ -113,12 +118,37 @@ fn refused_node(node: &LogicalPlan, relations: &BTreeSet<String>) -> Option<Refu
             "it has DISTINCT ON without ORDER BY".to_owned(),
             "add ORDER BY: rows come in any order".to_owned(),
         )),
+        LogicalPlan::Distinct(Distinct::On(on)) => {
+            let order = on.sort_expr.as_deref().unwrap_or_default();
+            ByTime::of(order, &on.input)
+                .as_ref()
+                .and_then(lacking_place)
+        }
+        LogicalPlan::Window(window) => {
+            let mut calls = window.window_expr.iter();
+            calls.find_map(|expr| match expr {
+                Expr::WindowFunction(call) => refused_window(call, &window.input),
+                _ => None,
+            })
+        }
         LogicalPlan::Extension(extension) => Some((
             format!("it needs `{}`", extension.node.name()),
             "write it with joins, filters and aggregates".to_owned(),
         )),
         _ => None,
     }
+}
+
+/// Refuses an order by the time of events over rows that do not tell apart events of one time.
+fn lacking_place(by_time: &ByTime<'_>) -> Option<Refusal> {
+    (!by_time.is_whole()).then(|| {
+        let problem = format!(
+            "it orders events of `{}` by `event_time`, but not by what tells events of one time apart",
+            by_time.relation
+        );
+        let hint = "select `sequence`, `ordinal` and `shard` too in the sub-query, beside `event_time`";
+        (problem, hint.to_owned())
+    })
 }
 
 /// Whether rows come out in the order of an ORDER BY of the same SELECT.
@@ -142,7 +172,8 @@ fn refused_expr(expr: &Expr) -> Option<Refusal> {
             _ => Some(impure(call.func.name())),
         },
         Expr::WindowFunction(call) => match call.fun.signature().volatility {
-            Volatility::Immutable => refused_window(call),
+            // The rest is a question of the rows that it is called on.
+            Volatility::Immutable => None,
             _ => Some(impure(call.fun.name())),
         },
         _ => None,
@@ -177,13 +208,23 @@ fn refused_aggregate(call: &AggregateFunction) -> Option<Refusal> {
     })
 }
 
-fn refused_window(call: &WindowFunction) -> Option<Refusal> {
+fn refused_window(call: &WindowFunction, input: &LogicalPlan) -> Option<Refusal> {
+    let by_time = match is_span(call) {
+        true => None,
+        false => ByTime::of(&call.params.order_by, input),
+    };
+    if let Some(refusal) = by_time.as_ref().and_then(lacking_place) {
+        return Some(refusal);
+    }
     let name = call.fun.name();
     let is_aggregate = matches!(call.fun, WindowFunctionDefinition::AggregateUDF(_));
     if is_aggregate && !is_unordered(name) {
         return Some(unknown(name));
     }
     if !is_positional(call) {
+        return None;
+    }
+    if by_time.is_some_and(|by_time| by_time.is_total()) {
         return None;
     }
     let frame = &call.params.window_frame;
@@ -238,11 +279,13 @@ fn is_positional(call: &WindowFunction) -> bool {
 fn complete(node: LogicalPlan) -> Planned<Transformed<LogicalPlan>> {
     match node {
         LogicalPlan::Sort(mut sort) => {
+            by_place(&mut sort.expr, &sort.input);
             extend(&mut sort.expr, &sort.input);
             Ok(Transformed::yes(LogicalPlan::Sort(sort)))
         }
         LogicalPlan::Distinct(Distinct::On(mut on)) => {
             if let Some(order) = &mut on.sort_expr {
+                by_place(order, &on.input);
                 extend(order, &on.input);
             }
             Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(on))))
@@ -251,10 +294,14 @@ fn complete(node: LogicalPlan) -> Planned<Transformed<LogicalPlan>> {
             input, window_expr, ..
         }) => {
             let completed = window_expr.into_iter().map(|expr| match expr {
-                Expr::WindowFunction(mut call) if is_positional(&call) => {
+                Expr::WindowFunction(mut call) if !is_span(&call) => {
                     // Others know the column by the name that the written order gives it.
                     let name = Expr::WindowFunction(call.clone()).schema_name().to_string();
-                    extend(&mut call.params.order_by, &input);
+                    let order = &mut call.params.order_by;
+                    let is_total = by_place(order, &input);
+                    if is_positional(&call) && !is_total {
+                        extend(&mut call.params.order_by, &input);
+                    }
                     Expr::WindowFunction(call).alias(name)
                 }
                 other => other,
@@ -264,6 +311,16 @@ fn complete(node: LogicalPlan) -> Planned<Transformed<LogicalPlan>> {
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Completes an order by the time of events; true when no two rows tie then.
+fn by_place(order: &mut Vec<SortExpr>, input: &LogicalPlan) -> bool {
+    let Some(by_time) = ByTime::of(order, input) else {
+        return false;
+    };
+    let is_total = by_time.is_total();
+    by_time.complete(order);
+    is_total
 }
 
 /// Adds every column that an order does not have yet.

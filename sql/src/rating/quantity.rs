@@ -1,22 +1,26 @@
 //! A quantity that is one measure, or its sum, is at most what was measured: more means that a join counted
 //! usage twice.
 
-use super::Rated;
+use super::{
+    Rated,
+    lineage::{bare_column, repeated},
+};
 use crate::{
     definitions::PriceDefinition,
     error::{Error, Result},
     money::Exact,
 };
 use datafusion::{
-    arrow::{array::AsArray, datatypes::DataType},
-    common::{Column, DFSchema, TableReference},
+    arrow::array::AsArray,
+    common::{Column, TableReference},
     error::{DataFusionError, Result as Planned},
-    logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan},
+    logical_expr::{Aggregate, Expr, LogicalPlan},
     prelude::SessionContext,
 };
+use futures::StreamExt;
 use std::collections::BTreeMap;
 
-/// A column of a meter in the session.
+/// A column of a meter or an event type in the session.
 #[derive(Debug, PartialEq, Eq)]
 struct Origin {
     relation: TableReference,
@@ -94,10 +98,10 @@ fn measure(plan: &LogicalPlan) -> Option<Origin> {
     own.then_some(quantity)
 }
 
-/// The column of a meter that an output column repeats, row by row or as sums.
+/// The column of a meter or an event type that an output column repeats, row by row or as sums.
 fn origin(plan: &LogicalPlan, column: &Column) -> Option<Origin> {
     match plan {
-        // A meter has both: who used it and who pays.
+        // A meter and an event type have both: who used it and who pays.
         LogicalPlan::TableScan(scan) => {
             let schema = scan.source.schema();
             let is_meter = ["customer", "subject"]
@@ -108,33 +112,16 @@ fn origin(plan: &LogicalPlan, column: &Column) -> Option<Origin> {
                 column: column.name.clone(),
             })
         }
-        LogicalPlan::Projection(projection) => {
-            let place = projection.schema.maybe_index_of_column(column)?;
-            origin(
-                &projection.input,
-                bare_column(projection.expr.get(place)?, projection.input.schema())?,
-            )
-        }
-        LogicalPlan::SubqueryAlias(alias) => {
-            let place = alias.schema.maybe_index_of_column(column)?;
-            origin(&alias.input, alias.input.schema().columns().get(place)?)
-        }
         LogicalPlan::Aggregate(aggregate) => origin(&aggregate.input, summed(aggregate, column)?),
-        LogicalPlan::Join(join) => match join.left.schema().has_column(column) {
-            true => origin(&join.left, column),
-            false => origin(&join.right, column),
-        },
-        LogicalPlan::Filter(_)
-        | LogicalPlan::Sort(_)
-        | LogicalPlan::Window(_)
-        | LogicalPlan::Distinct(_) => {
+        LogicalPlan::Distinct(_) => {
             let input = plan.inputs().into_iter().next()?;
-            input
-                .schema()
-                .has_column(column)
-                .then(|| origin(input, column))?
+            let is_of_input = input.schema().has_column(column);
+            is_of_input.then(|| origin(input, column))?
         }
-        _ => None,
+        _ => {
+            let (input, column) = repeated(plan, column)?;
+            origin(input, &column)
+        }
     }
 }
 
@@ -166,33 +153,16 @@ fn summed<'a>(aggregate: &'a Aggregate, column: &Column) -> Option<&'a Column> {
     }
 }
 
-/// A column under any name, or cast to a type that keeps its digits.
-fn bare_column<'a>(expr: &'a Expr, input: &DFSchema) -> Option<&'a Column> {
-    match expr {
-        Expr::Column(column) => Some(column),
-        Expr::Alias(alias) => bare_column(&alias.expr, input),
-        Expr::Cast(cast) => {
-            let from = cast.expr.get_type(input).ok()?;
-            let keeps = match (from, cast.field.data_type()) {
-                (DataType::Decimal128(_, from), DataType::Decimal128(_, to)) => from <= *to,
-                (from, to) => from.is_integer() && (to.is_integer() || to.is_decimal()),
-            };
-            keeps.then(|| bare_column(&cast.expr, input))?
-        }
-        _ => None,
-    }
-}
-
 /// What each customer used of a measure.
 async fn used(context: &SessionContext, measure: &Origin) -> Planned<BTreeMap<String, Sum>> {
-    let rows = context
+    let mut rows = context
         .table(measure.relation.clone())
         .await?
         .select_columns(&["customer", &measure.column])?
-        .collect()
+        .execute_stream()
         .await?;
     let mut used = BTreeMap::new();
-    for batch in &rows {
+    while let Some(batch) = rows.next().await.transpose()? {
         let customers = batch["customer"].as_string::<i32>();
         for row in 0..batch.num_rows() {
             let value = Exact::from_array(&batch[measure.column.as_str()], row);

@@ -279,7 +279,9 @@ async fn only_relations_of_the_session_are_read() {
         let text = refusal(&format!("SELECT 'a' AS customer, 1 AS amount FROM {from}")).await;
         assert!(text.contains("price `tokens`: it reads `"), "{text}");
         assert!(
-            text.ends_with("hint: read meters, `<meter>_windows`, rate tables and `subscription`"),
+            text.ends_with(
+                "hint: read meters, `<meter>_windows`, event types, rate tables and `subscription`"
+            ),
             "{text}"
         );
     }
@@ -477,4 +479,5 @@ async fn what_the_hints_propose_is_rated_exactly() {
 }
 
 mod apart;
+mod events;
 mod joins;

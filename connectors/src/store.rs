@@ -8,6 +8,7 @@
 //! is told that it exists. [`Store::open`] tries that before anything is written.
 
 use crate::error::{Error, Result};
+use bytes::Bytes;
 use futures::FutureExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload, path::Path,
@@ -203,6 +204,61 @@ fn explain_failure(url: String, source: object_store::Error, local: bool) -> Err
         problem: problem.to_owned(),
         source: Some(Box::new(source)),
     }
+}
+
+/// Reads one file of an object store, such as `s3://bucket/rates.csv`. A relative path, in the form `file://./rates.csv`,
+/// starts at `base`.
+///
+/// # Errors
+/// [`Error::File`] says what is wrong with the URL or the file; [`Error::Unreachable`] when the store did not answer.
+pub async fn read_file(url: &str, base: &FilePath) -> Result<Bytes> {
+    let read = tokio::time::timeout(PROBE_TIMEOUT, read_from_store(url, base));
+    match read.await {
+        // What is said of a store is true of its file.
+        Ok(Err(Error::Store {
+            problem, source, ..
+        })) => Err(Error::File {
+            file: without_secrets(url),
+            problem,
+            source,
+        }),
+        Ok(answer) => answer,
+        Err(_) => Err(Error::Unreachable {
+            what: "object storage",
+            url: without_secrets(url),
+            source: "no answer within 30 seconds".into(),
+        }),
+    }
+}
+
+async fn read_from_store(url: &str, base: &FilePath) -> Result<Bytes> {
+    use object_store::Error as Cause;
+    let (folder, name) = url.rsplit_once('/').unwrap_or_default();
+    if name.is_empty() {
+        return Err(store_error(url, "this is a folder, not a file".to_owned()));
+    }
+    let store = Store::open(folder, base, Access::Read).await?;
+    let failed = |problem: &str, source: Cause| Error::Store {
+        url: without_secrets(url),
+        problem: problem.to_owned(),
+        source: Some(Box::new(source)),
+    };
+    // A name is written in a URL as in the store, or percent-encoded.
+    let path = Path::from_url_path(format!("{}/{name}", path_in(store.url())?))
+        .map_err(|error| failed("this cannot be a path in an object store", error.into()))?;
+    let read = async { store.root().get(&path).await?.bytes().await };
+    read.await.map_err(|source| match source {
+        Cause::NotFound { .. } => failed("there is no such file", source),
+        Cause::PermissionDenied { .. } | Cause::Unauthenticated { .. } => failed(
+            "access was refused; check the credentials in the environment and that they may read here",
+            source,
+        ),
+        source => Error::Unreachable {
+            what: "object storage",
+            url: without_secrets(url),
+            source: Box::new(source),
+        },
+    })
 }
 
 /// Turns what a person wrote into a URL that ends in `/`.

@@ -399,7 +399,12 @@ fn note_rating(
         let is_read = session
             .table_exist(table.name.as_str())
             .map_err(query_error("looking for rate tables"))?;
-        if is_read && !rated_by.rate_tables.contains_key(&table.name) {
+        if !is_read {
+            continue;
+        }
+        let reads = rated_by.reads.entry(price.name.clone()).or_default();
+        reads.insert(table.name.clone());
+        if !rated_by.rate_tables.contains_key(&table.name) {
             rated_by
                 .rate_tables
                 .insert(table.name.clone(), basis::rows_hash(rows)?);

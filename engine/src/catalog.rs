@@ -1,5 +1,7 @@
 //! What the definitions folder says, ready for use: parsed, checked, planned, and its rate tables read.
 
+mod rates;
+
 use crate::{
     config::Settings,
     error::{Error, Result},
@@ -49,8 +51,7 @@ impl Catalog {
         }
         let mut rate_tables = Vec::with_capacity(definitions.rate_tables.len());
         for rate_table in &definitions.rate_tables {
-            let bytes = read(&folder.join(&rate_table.location), "the rate table")?;
-            rate_tables.push(rate_table.read_csv(&bytes)?);
+            rate_tables.push(rates::load(&folder, rate_table).await?);
         }
         Ok(Catalog {
             checks: checks.collect(),

@@ -4,7 +4,7 @@ mod check;
 pub(crate) mod decimal;
 pub(crate) mod json_path;
 pub(crate) mod model;
-mod rates;
+pub(crate) mod rates;
 mod replace;
 pub(crate) mod time;
 
@@ -15,7 +15,7 @@ pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
 pub use json_path::Step;
 pub use model::{
     BillingPeriod, Check, Column, Definitions, EventType, Frame, LatePolicy, MeterDefinition,
-    PlanDefinition, PriceDefinition, RateTable, SourceFile, UnclearPath,
+    PlanDefinition, PriceDefinition, RateTable, SourceFile, UnclearPath, Validity,
 };
 pub use time::parse_instant;
 

@@ -94,17 +94,19 @@ pub enum Error {
         /// What to write instead.
         hint: String,
     },
-    /// A rate table's file has a cell that does not fit its column.
-    #[error("rate table `{table}`, line {line}, column `{column}`: {problem}")]
+    /// A rate table's file is not what the table declares.
+    #[error("{at}: rate table `{table}`{column}: {problem}\n  hint: {hint}")]
     RateTable {
         /// The rate table.
         table: String,
-        /// Line of the file, from 1 (the header).
-        line: u64,
-        /// The column.
+        /// The file, with the line or row where there is one: lines count from 1, which is the header.
+        at: String,
+        /// The column, as a message names it, if there is one.
         column: String,
         /// What is wrong.
         problem: String,
+        /// What to write instead.
+        hint: String,
     },
     /// A charge that does not belong on the invoice it was given for.
     #[error("invoice of customer `{customer}` on plan `{plan}`: {problem}")]

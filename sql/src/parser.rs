@@ -247,13 +247,14 @@ fn meter(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedMeter> {
 }
 
 fn rate_table(cursor: &mut Cursor<'_>, name: Name) -> Result<RateTable> {
-    let (columns, key) = columns::rate_columns(cursor)?;
+    let (columns, key, period) = columns::rate_columns(cursor)?;
     let options = Options::parse(cursor, &["location"])?;
     let location = options.required(cursor, "location", "location = 'rates.csv'")?;
     Ok(RateTable {
         name: name.text,
         columns,
         key,
+        period,
         location: location.text.clone(),
         at: name.at,
     })

@@ -33,6 +33,7 @@ mod maintenance;
 mod one_of_many;
 mod overflow;
 mod publishing;
+mod rate_tables;
 mod readers;
 mod real_data;
 mod real_inputs;

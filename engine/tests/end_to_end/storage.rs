@@ -1,6 +1,7 @@
 //! Where the lake is: an object store over the real protocol, and a disk that fills up.
 
 use crate::world::{Cli, Ran, TOKENS, World};
+use datafusion::object_store::{self, ObjectStoreExt, PutPayload};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -135,6 +136,37 @@ async fn a_lake_in_s3_is_exact() {
     assert!(!said.starts_with("events: 0 files merged"), "{said}");
     check_totals(&cli, totals).await;
     assert_eq!(s3.end().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_table_in_s3_is_read_from_there() {
+    let Some(s3) = S3::start(0).await else { return };
+    let rates = "CREATE RATE TABLE rates (model VARCHAR PRIMARY KEY, rate DECIMAL(9, 4))
+                 WITH (location = 's3://tollgate/the rates/model rates.csv');";
+    let world = World::new(&format!("{TOKENS}{rates}")).await;
+    let cli = s3.cli(&world);
+    let absent = cli.run(&["check"]).await;
+    assert_eq!(absent.code, Some(2), "{absent:#?}");
+    let says = "error: s3://tollgate/the rates/model rates.csv: rate table `rates` of ./definitions/all.sql:16:19 cannot be \
+                read: there is no such file";
+    assert!(absent.stderr.starts_with(says), "{absent:#?}");
+
+    let store = Store::open_with(
+        "s3://tollgate",
+        Path::new("."),
+        Access::Write,
+        s3.variables(),
+    );
+    let root = store.await.unwrap().root();
+    let rows = PutPayload::from_static(b"model,rate\nowl,0.25\nsage,0.5\n");
+    let path = object_store::path::Path::from("the rates/model rates.csv");
+    root.put(&path, rows).await.unwrap();
+    let query = "SELECT model, CAST(rate AS VARCHAR) FROM rates ORDER BY model";
+    assert_eq!(
+        cli.query(query).await,
+        [["owl", "0.2500"], ["sage", "0.5000"]]
+    );
+    s3.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

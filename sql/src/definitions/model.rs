@@ -205,12 +205,25 @@ pub struct RateTable {
     pub name: String,
     /// Columns in order of declaration; the file may have more, which are not read.
     pub columns: Vec<Column>,
-    /// The columns of its primary key, in order; none without one. No two rows have the same values in them.
+    /// The columns of its primary key, in order; none without one. No two rows have the same values in them, at one time
+    /// where there is a period.
     pub key: Vec<String>,
-    /// The file, relative to the definitions folder.
+    /// The columns that say when a row applies, if the key has a period.
+    pub period: Option<Validity>,
+    /// The file: a path relative to the definitions folder, or a URL in object storage.
     pub location: String,
     /// Where it is defined.
     pub at: Location,
+}
+
+/// The columns of a rate table that say when a row applies: from the first on, and no more at the second. Both are DATE or
+/// both TIMESTAMP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validity {
+    /// Has the first day or instant; never NULL.
+    pub from: String,
+    /// Has the first day or instant after it; NULL until further notice.
+    pub to: String,
 }
 
 /// `CREATE PRICE`.

@@ -2,12 +2,14 @@ use super::*;
 use crate::Error;
 use arrow::{
     array::{
-        Array, AsArray, BooleanArray, Date32Array, Decimal128Array, Int64Array, RecordBatch,
-        TimestampMicrosecondArray,
+        Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float64Array,
+        Int8Array, Int64Array, LargeStringArray, RecordBatch, StringArray,
+        TimestampMicrosecondArray, TimestampNanosecondArray, UInt64Array,
     },
     datatypes::DataType,
 };
 use jiff::civil::date;
+use std::sync::Arc;
 
 /// The definitions of the design, as their author would write them.
 const DESIGN: &str = "
@@ -586,7 +588,7 @@ fn rates() -> RateTable {
 const HEADER: &str = "model,rate,free,active,valid_from,day\n";
 
 fn csv(rows: &str) -> Result<RecordBatch> {
-    rates().read_csv(format!("{HEADER}{rows}").as_bytes())
+    rates().read_csv("rates.csv", format!("{HEADER}{rows}").as_bytes())
 }
 
 fn csv_refusal(rows: &str) -> String {
@@ -619,7 +621,7 @@ fn a_rate_file_is_read_exactly() {
 #[test]
 fn columns_are_found_by_name_and_others_are_not_read() {
     let bytes = b"\xef\xbb\xbfday,valid_from,note,active,free,rate,model\r\n,,\xff,,,0.5,m\r\n";
-    let batch = rates().read_csv(bytes).unwrap();
+    let batch = rates().read_csv("rates.csv", bytes).unwrap();
     assert_eq!(batch.num_rows(), 1);
     assert_eq!(batch.column(0).as_string::<i32>().value(0), "m");
     let rates: &Decimal128Array = batch.column(1).as_primitive();
@@ -632,72 +634,114 @@ fn a_file_with_a_header_only_is_an_empty_table() {
 }
 
 #[test]
-fn a_cell_that_does_not_fit_names_its_line_and_column() {
-    for (rows, message) in [
+fn a_cell_that_does_not_fit_names_file_line_and_column_and_what_to_write() {
+    let number = "write a number such as 0.0025 or 2.5e-3, without spaces, currency and marks between thousands";
+    let whole = "write digits alone, or declare the column DECIMAL(p, s)";
+    let instant = "write it with its offset and at most microseconds, or declare the column DATE";
+    let cells =
+        "write one cell for each name of the header; a cell with a comma stands in double quotes";
+    let quote = "close the quote in this cell; a quote within a quoted cell is written twice";
+    for (rows, at, message, hint) in [
         (
             "m,0.1,1,,,\n,1,1,,,",
-            "line 3, column `model`: empty, but the column is NOT NULL",
+            "3: rate table `rates`, column `model`",
+            "empty, but the column is NOT NULL",
+            "write a value, or take NOT NULL from the column",
         ),
         (
             "m,0.0000000000000000001,,,,",
-            "line 2, column `rate`: `0.0000000000000000001`: more than 18 digits after the point",
+            "2: rate table `rates`, column `rate`",
+            "`0.0000000000000000001`: more than 18 digits after the point",
+            "declare the column with more digits after the point, DECIMAL(38, 24), or write fewer",
         ),
         (
             "m,100000000000000000000,,,,",
-            "line 2, column `rate`: `100000000000000000000`: too large for DECIMAL(38, 18)",
+            "2: rate table `rates`, column `rate`",
+            "`100000000000000000000`: too large for DECIMAL(38, 18)",
+            "declare the column DECIMAL(38, 18), or write a smaller number",
         ),
         (
             "m, 0.1,,,,",
-            "line 2, column `rate`: ` 0.1`: not a decimal number",
+            "2: rate table `rates`, column `rate`",
+            "` 0.1`: not a decimal number",
+            number,
+        ),
+        (
+            "m,$0.1,,,,",
+            "2: rate table `rates`, column `rate`",
+            "`$0.1`: not a decimal number",
+            number,
         ),
         (
             "m,,1.0,,,",
-            "line 2, column `free`: `1.0`: not a whole number of 64 bits",
+            "2: rate table `rates`, column `free`",
+            "`1.0`: not a whole number of 64 bits",
+            whole,
         ),
         (
             "m,,9223372036854775808,,,",
-            "line 2, column `free`: `9223372036854775808`: not a whole number of 64 bits",
+            "2: rate table `rates`, column `free`",
+            "`9223372036854775808`: not a whole number of 64 bits",
+            whole,
         ),
         (
             "m,,,yes,,",
-            "line 2, column `active`: `yes`: neither `true` nor `false`",
+            "2: rate table `rates`, column `active`",
+            "`yes`: neither `true` nor `false`",
+            "write `true`, `false`, or nothing for NULL",
         ),
         (
             "m,,,,2026-10-01,",
-            "line 2, column `valid_from`: `2026-10-01`: not an instant such as 2026-10-01T00:00:00Z",
+            "2: rate table `rates`, column `valid_from`",
+            "`2026-10-01`: not an instant such as 2026-10-01T00:00:00Z",
+            instant,
         ),
         (
             "m,,,,2026-10-01T00:00:00.0000001Z,",
-            "line 2, column `valid_from`: `2026-10-01T00:00:00.0000001Z`: finer than a microsecond",
+            "2: rate table `rates`, column `valid_from`",
+            "`2026-10-01T00:00:00.0000001Z`: finer than a microsecond",
+            instant,
         ),
         (
             "m,,,,,2026-02-30",
-            "line 2, column `day`: `2026-02-30`: not a date such as 2026-10-01",
+            "2: rate table `rates`, column `day`",
+            "`2026-02-30`: not a date such as 2026-10-01",
+            "write the year, the month and the day, with a `-` between them",
         ),
         (
             "m,,,,",
-            "line 2, column `day`: the row has 5 cells, the header 6",
+            "2: rate table `rates`, column `day`",
+            "the row has 5 cells, the header 6",
+            cells,
         ),
         (
             "m,,,,,,",
-            "line 2, column `day`: the row has 7 cells, the header 6",
+            "2: rate table `rates`, column `day`",
+            "the row has 7 cells, the header 6",
+            cells,
         ),
         (
             "m,,,,,\n\n\nn,x,,,,",
-            "line 5, column `rate`: `x`: not a decimal number",
+            "5: rate table `rates`, column `rate`",
+            "`x`: not a decimal number",
+            number,
         ),
         (
             "\"m,,,,,\nn,,,,,\n",
-            "line 2, column `model`: a line break in the cell: is a closing quote missing?",
+            "2: rate table `rates`, column `model`",
+            "a line break in the cell: is a closing quote missing?",
+            quote,
         ),
         (
             "m,,,,,\"\nn,,,,,\n",
-            "line 2, column `day`: a line break in the cell: is a closing quote missing?",
+            "2: rate table `rates`, column `day`",
+            "a line break in the cell: is a closing quote missing?",
+            quote,
         ),
     ] {
         assert_eq!(
             csv_refusal(rows),
-            format!("rate table `rates`, {message}"),
+            format!("rates.csv:{at}: {message}\n  hint: {hint}"),
             "{rows}"
         );
     }
@@ -708,9 +752,13 @@ fn lines_end_as_on_any_system() {
     let header = HEADER.trim_end();
     for end in ["\n", "\r\n"] {
         let text = [header, "m,,,,,", "", "n,,,,,", "o,x,,,,", ""].join(end);
-        let message = rates().read_csv(text.as_bytes()).unwrap_err().to_string();
+        let message = rates()
+            .read_csv("rates.csv", text.as_bytes())
+            .unwrap_err()
+            .to_string();
         assert_eq!(
-            message, "rate table `rates`, line 5, column `rate`: `x`: not a decimal number",
+            message.lines().next().unwrap(),
+            "rates.csv:5: rate table `rates`, column `rate`: `x`: not a decimal number",
             "{end:?}"
         );
     }
@@ -721,26 +769,52 @@ fn bytes_that_are_not_text_are_refused() {
     let mut bytes = HEADER.as_bytes().to_vec();
     bytes.extend(b"\xff,,,,,\n");
     assert_eq!(
-        rates().read_csv(&bytes).unwrap_err().to_string(),
-        "rate table `rates`, line 2, column `model`: not UTF-8"
+        rates()
+            .read_csv("rates.csv", &bytes)
+            .unwrap_err()
+            .to_string(),
+        "rates.csv:2: rate table `rates`, column `model`: not UTF-8\n  hint: save the file as UTF-8"
     );
 }
 
 #[test]
 fn a_header_must_have_every_column_once() {
-    let message = |bytes: &[u8]| rates().read_csv(bytes).unwrap_err().to_string();
-    assert_eq!(
-        message(b"model,Rate\n"),
-        "rate table `rates`, line 1, column `rate`: not in the header, which has `model`, `Rate`"
-    );
-    assert_eq!(
-        message(b""),
-        "rate table `rates`, line 1, column `model`: not in the header, which has none"
-    );
-    assert_eq!(
-        message(b"model,model\n"),
-        "rate table `rates`, line 1, column `model`: twice in the header"
-    );
+    for (header, problem, hint) in [
+        (
+            "model,Rate\n",
+            "column `rate`: not in the header",
+            "name it there as it is declared, in lower case; did you mean `Rate`? known columns of the file: `model`, `Rate`",
+        ),
+        (
+            "",
+            "column `model`: not in the header",
+            "name it there as it is declared, in lower case; known columns of the file: none",
+        ),
+        (
+            "gpt-4,0.01,,,,\n",
+            "column `model`: not in the header",
+            "name it there as it is declared, in lower case; known columns of the file: `gpt-4`, `0.01`, ``, ``, ``, ``",
+        ),
+        (
+            "model,model\n",
+            "column `model`: twice in the header",
+            "remove or rename one of the two",
+        ),
+        (
+            "model;rate;free;active;valid_from;day\n",
+            "column `model`: not in the header",
+            "the cells of `model;rate;free;active;valid_from;day` are not separated by commas: save the file as \
+             comma-separated values",
+        ),
+    ] {
+        let refusal = rates()
+            .read_csv("rates.csv", header.as_bytes())
+            .unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            format!("rates.csv:1: rate table `rates`, {problem}\n  hint: {hint}")
+        );
+    }
 }
 
 #[test]
@@ -794,8 +868,36 @@ fn a_rate_table_may_have_a_key() {
             "a.sql:1:61: rate table `rates`: PRIMARY KEY: column `model` is in it twice\n  hint: name each column once",
         ),
         (
-            "model VARCHAR, a DATE, b DATE, PRIMARY KEY (model, PERIOD a, b)",
-            "a.sql:1:77: rate table `rates`: PRIMARY KEY: a PERIOD cannot be in it yet\n  hint: name the columns of which no two rows have the same values, valid_from among them",
+            "model VARCHAR, a DATE, b DATE, PRIMARY KEY (PERIOD a, b, model)",
+            "a.sql:1:81: rate table `rates`: expected `)`, found `,`\n  hint: a period is the last of a key and names two columns: PRIMARY KEY (model, PERIOD valid_from, valid_to)",
+        ),
+        (
+            "model VARCHAR, a DATE, b DATE, PRIMARY KEY (model, PERIOD a)",
+            "a.sql:1:85: rate table `rates`: expected `,`, found `)`\n  hint: a period is the last of a key and names two columns: PRIMARY KEY (model, PERIOD valid_from, valid_to)",
+        ),
+        (
+            "model VARCHAR, a DATE, b DATE, PRIMARY KEY (model, PERIOD a, a)",
+            "a.sql:1:87: rate table `rates`: PRIMARY KEY: column `a` is in it twice\n  hint: a period is the last of a key and names two columns: PRIMARY KEY (model, PERIOD valid_from, valid_to)",
+        ),
+        (
+            "model VARCHAR, a DATE, b DATE, PRIMARY KEY (a, PERIOD a, b)",
+            "a.sql:1:80: rate table `rates`: PRIMARY KEY: column `a` is in it twice\n  hint: name each column once",
+        ),
+        (
+            "model VARCHAR, a DATE, b DATE, PRIMARY KEY (model, PERIOD a, c)",
+            "a.sql:1:87: rate table `rates`: PRIMARY KEY: there is no column `c`\n  hint: did you mean `a`? known columns: `model`, `a`, `b`",
+        ),
+        (
+            "model VARCHAR, a BIGINT, b BIGINT, PRIMARY KEY (model, PERIOD a, b)",
+            "a.sql:1:88: rate table `rates`: PRIMARY KEY: `a` of the PERIOD is BIGINT\n  hint: declare both columns of a period DATE, or both TIMESTAMP",
+        ),
+        (
+            "model VARCHAR, a DATE, b TIMESTAMP, PRIMARY KEY (model, PERIOD a, b)",
+            "a.sql:1:92: rate table `rates`: PRIMARY KEY: `a` of the PERIOD is DATE and `b` is TIMESTAMP\n  hint: declare both columns of a period DATE, or both TIMESTAMP",
+        ),
+        (
+            "model VARCHAR PRIMARY KEY, a DATE, b DATE, PRIMARY KEY (PERIOD a, b)",
+            "a.sql:1:69: rate table `rates`: it has two primary keys\n  hint: a key of several columns is one: PRIMARY KEY (model, region)",
         ),
     ] {
         assert_eq!(keyed(columns).unwrap_err().to_string(), refusal);
@@ -807,17 +909,267 @@ fn two_rows_with_one_key_are_refused_with_both_lines() {
     let table =
         keyed("model VARCHAR, since DECIMAL(4, 2), rate BIGINT, PRIMARY KEY (model, since)")
             .unwrap();
-    let read = |rows: &str| table.read_csv(format!("model,since,rate\n{rows}").as_bytes());
+    let read =
+        |rows: &str| table.read_csv("rates.csv", format!("model,since,rate\n{rows}").as_bytes());
     assert_eq!(read("a,1,5\na,2,5\nb,1,5\n").unwrap().num_rows(), 3);
     assert_eq!(
         read("a,1,5\nb,1.0,6\n\na,1.00,7\n")
             .unwrap_err()
             .to_string(),
-        "rate table `rates`, line 5, column `model, since`: `a`, `1.00` is the key of line 2 of rates.csv already: a table has one row for each key"
+        "rates.csv:5: rate table `rates`, column `model, since`: `a`, `1.00` is the key of line 2 already: a table has one row for each key\n  hint: keep one of the rows; rates that change with time have a key such as PRIMARY KEY (model, PERIOD valid_from, valid_to)"
     );
     assert_eq!(
         read("a,,5\n").unwrap_err().to_string(),
-        "rate table `rates`, line 2, column `since`: empty, but the column is NOT NULL"
+        "rates.csv:2: rate table `rates`, column `since`: empty, but the column is NOT NULL\n  hint: write a value: a column of the key has one in each row"
+    );
+}
+
+#[test]
+fn periods_of_one_key_do_not_overlap() {
+    let dates =
+        keyed("model VARCHAR, a DATE, b DATE, rate BIGINT, PRIMARY KEY (model, PERIOD a, b)")
+            .unwrap();
+    assert_eq!(dates.key, ["model"]);
+    let period = dates.period.as_ref().unwrap();
+    assert_eq!((period.from.as_str(), period.to.as_str()), ("a", "b"));
+    let nullable: Vec<bool> = dates.columns.iter().map(|column| column.nullable).collect();
+    assert_eq!(nullable, [false, false, true, true]);
+    let read = |rows: &str| {
+        let rows = dates.read_csv("rates.csv", format!("model,a,b,rate\n{rows}").as_bytes());
+        rows.map(|rows| rows.num_rows())
+            .map_err(|error| error.to_string())
+    };
+    // One ends where the next begins; other keys are by themselves; the order of rows says nothing.
+    let fit =
+        "m,2026-03-01,,3\nm,2026-01-01,2026-02-01,1\nm,2026-02-01,2026-03-01,2\nn,2026-01-15,,9\n";
+    assert_eq!(read(fit), Ok(4));
+    // A gap is no overlap: a price says what it means.
+    assert_eq!(read("m,2026-01-01,2026-02-01,1\nm,2026-06-01,,2\n"), Ok(2));
+    let overlap =
+        "end the earlier period where the later one begins: `b` is the first day after a period";
+    let empty = "`b` is the first day after the period: write a later one, or nothing where the row applies until further notice";
+    for (rows, at, message, hint) in [
+        (
+            "m,2026-01-01,2026-02-02,1\nm,2026-02-01,2026-03-01,2\n",
+            "3: rate table `rates`, column `a, b`",
+            "`m` from 2026-02-01 to 2026-03-01 overlaps line 2, from 2026-01-01 to 2026-02-02: at each time one row of a key applies",
+            overlap,
+        ),
+        (
+            "m,2026-01-01,,1\nn,2026-01-01,,1\n\nm,2026-05-01,,2\n",
+            "5: rate table `rates`, column `a, b`",
+            "`m` from 2026-05-01 without end overlaps line 2, from 2026-01-01 without end: at each time one row of a key applies",
+            overlap,
+        ),
+        // Within another one, with a row between them in the file.
+        (
+            "m,2026-01-01,2027-01-01,1\nm,2027-01-01,,2\nm,2026-05-01,2026-06-01,3\n",
+            "4: rate table `rates`, column `a, b`",
+            "`m` from 2026-05-01 to 2026-06-01 overlaps line 2, from 2026-01-01 to 2027-01-01: at each time one row of a key applies",
+            overlap,
+        ),
+        (
+            "m,2026-01-01,,1\nm,2026-01-01,,1\n",
+            "3: rate table `rates`, column `a, b`",
+            "`m` from 2026-01-01 without end overlaps line 2, from 2026-01-01 without end: at each time one row of a key applies",
+            overlap,
+        ),
+        (
+            "m,2026-02-01,2026-02-01,1\n",
+            "2: rate table `rates`, column `b`",
+            "from 2026-02-01 to 2026-02-01 is no time at all",
+            empty,
+        ),
+        (
+            "m,2026-02-01,2026-01-01,1\n",
+            "2: rate table `rates`, column `b`",
+            "from 2026-02-01 to 2026-01-01 is no time at all",
+            empty,
+        ),
+        (
+            "m,2026-02-01,9999-12-31,1\n",
+            "2: rate table `rates`, column `b`",
+            "9999-12-31 is not a day that can be compared with instants, which end on 2262-04-11",
+            "leave it empty where the row applies until further notice",
+        ),
+        (
+            "m,0001-01-01,2026-01-01,1\n",
+            "2: rate table `rates`, column `a`",
+            "0001-01-01 is not a day that can be compared with instants, which begin on 1677-09-22",
+            "write a later day; 1970-01-01 is before all usage",
+        ),
+        (
+            "m,,2026-01-01,1\n",
+            "2: rate table `rates`, column `a`",
+            "empty, but the column is NOT NULL",
+            "write when the row begins to apply; 1970-01-01 is before all usage",
+        ),
+    ] {
+        assert_eq!(
+            read(rows),
+            Err(format!("rates.csv:{at}: {message}\n  hint: {hint}")),
+            "{rows}"
+        );
+    }
+    // To the microsecond, and with no other column in the key.
+    let instants = keyed("a TIMESTAMP, b TIMESTAMP, PRIMARY KEY (PERIOD a, b)").unwrap();
+    let read = |rows: &str| {
+        let rows = instants.read_csv("rates.csv", format!("a,b\n{rows}").as_bytes());
+        rows.map(|rows| rows.num_rows())
+            .map_err(|error| error.to_string())
+    };
+    let rows = |end: &str| {
+        format!("2026-01-01T00:00:00Z,2026-01-01T12:00:00.{end}Z\n2026-01-01T12:00:00Z,\n")
+    };
+    assert_eq!(read(&rows("000000")), Ok(2));
+    assert_eq!(
+        read(&rows("000001")),
+        Err("rates.csv:3: rate table `rates`, column `a, b`: from 2026-01-01T12:00:00Z without end overlaps line 2, from \
+             2026-01-01T00:00:00Z to 2026-01-01T12:00:00.000001Z: at each time one row of a key applies\n  hint: end the \
+             earlier period where the later one begins: `b` is the first instant after a period"
+            .to_owned())
+    );
+}
+
+/// The rows of a table from columns as other tools write them.
+fn from_columns(table: &RateTable, columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, String> {
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let rows = table.read_columns("rates.parquet", &rows);
+    rows.map_err(|error| error.to_string())
+}
+
+#[test]
+fn columns_of_a_file_are_taken_exactly_and_are_the_same_rows_as_its_csv() {
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("note", Arc::new(Float64Array::from(vec![0.5, 1.5]))),
+        ("day", Arc::new(Date32Array::from(vec![Some(1), None]))),
+        (
+            "model",
+            Arc::new(LargeStringArray::from(vec!["gpt", "claude"])),
+        ),
+        (
+            "rate",
+            Arc::new(
+                Decimal128Array::from(vec![Some(150), None])
+                    .with_precision_and_scale(9, 9)
+                    .unwrap(),
+            ),
+        ),
+        ("free", Arc::new(Int8Array::from(vec![Some(-3), None]))),
+        (
+            "active",
+            Arc::new(BooleanArray::from(vec![Some(true), None])),
+        ),
+        (
+            "valid_from",
+            Arc::new(
+                TimestampNanosecondArray::from(vec![Some(1_000), None])
+                    .with_timezone("Europe/Berlin"),
+            ),
+        ),
+    ];
+    let csv = csv("gpt,0.00000015,-3,true,1970-01-01T00:00:00.000001Z,1970-01-02\nclaude,,,,,\n")
+        .unwrap();
+    assert_eq!(from_columns(&rates(), columns), Ok(csv));
+}
+
+#[test]
+fn a_column_that_is_not_exact_or_does_not_fit_is_refused() {
+    let table =
+        keyed("model VARCHAR NOT NULL, rate DECIMAL(9, 2), free BIGINT, at TIMESTAMP").unwrap();
+    let with = |name: &str, column: ArrayRef| {
+        let mut columns: Vec<(&str, ArrayRef)> = vec![
+            ("model", Arc::new(StringArray::from(vec!["m", "n"]))),
+            ("rate", Arc::new(Int64Array::from(vec![1, 2]))),
+            ("free", Arc::new(Int64Array::from(vec![1, 2]))),
+            (
+                "at",
+                Arc::new(TimestampMicrosecondArray::from(vec![1, 2]).with_timezone("UTC")),
+            ),
+        ];
+        columns
+            .iter_mut()
+            .find(|(known, _)| *known == name)
+            .unwrap()
+            .1 = column;
+        from_columns(&table, columns).unwrap_err()
+    };
+    let decimals = |values: Vec<i128>, precision, scale| -> ArrayRef {
+        let array = Decimal128Array::from(values);
+        Arc::new(array.with_precision_and_scale(precision, scale).unwrap())
+    };
+    for (name, column, message) in [
+        (
+            "rate",
+            Arc::new(Float64Array::from(vec![0.25, 0.5])) as ArrayRef,
+            "rates.parquet: rate table `rates`, column `rate`: Float64 in the file, which is not exact; the column is \
+             DECIMAL(9, 2)\n  hint: write it as DECIMAL, in DuckDB with `CAST(rate AS DECIMAL(38, 12))`",
+        ),
+        (
+            "rate",
+            Arc::new(StringArray::from(vec!["0.25", "0.5"])),
+            "rates.parquet: rate table `rates`, column `rate`: Utf8 in the file; the column is DECIMAL(9, 2)\n  hint: write \
+             it as DECIMAL(9, 2), or declare the column as what it is",
+        ),
+        (
+            "rate",
+            decimals(vec![1_000, 1_005], 9, 3),
+            "rates.parquet, row 2: rate table `rates`, column `rate`: `1.005`: more than 2 digits after the point\n  hint: \
+             declare the column with more digits after the point, DECIMAL(38, 8), or write fewer",
+        ),
+        (
+            "rate",
+            decimals(vec![999_999_999, 1_000_000_000], 18, 2),
+            "rates.parquet, row 2: rate table `rates`, column `rate`: `10000000`: too large for DECIMAL(9, 2)\n  hint: \
+             declare the column DECIMAL(38, 2), or write a smaller number",
+        ),
+        (
+            "free",
+            Arc::new(UInt64Array::from(vec![1, 1 << 63])),
+            "rates.parquet, row 2: rate table `rates`, column `free`: `9223372036854775808`: not a whole number of 64 bits\n  \
+             hint: write whole numbers of 64 bits, or declare the column DECIMAL(p, s)",
+        ),
+        (
+            "free",
+            decimals(vec![10, 15], 9, 1),
+            "rates.parquet, row 2: rate table `rates`, column `free`: `1.5`: not a whole number of 64 bits\n  hint: write \
+             whole numbers of 64 bits, or declare the column DECIMAL(p, s)",
+        ),
+        (
+            "at",
+            Arc::new(TimestampMicrosecondArray::from(vec![1, 2])),
+            "rates.parquet: rate table `rates`, column `at`: a time without a zone in the file; the column is TIMESTAMP\n  \
+             hint: write instants: TIMESTAMP WITH TIME ZONE in DuckDB, a time zone in pandas or Arrow",
+        ),
+        (
+            "at",
+            Arc::new(TimestampNanosecondArray::from(vec![1_000, 1_001]).with_timezone("UTC")),
+            "rates.parquet, row 2: rate table `rates`, column `at`: finer than a microsecond\n  hint: write TIMESTAMP of \
+             microseconds",
+        ),
+        (
+            "model",
+            Arc::new(StringArray::from(vec![Some("m"), None])),
+            "rates.parquet, row 2: rate table `rates`, column `model`: NULL, but the column is NOT NULL\n  hint: write a \
+             value, or take NOT NULL from the column",
+        ),
+    ] {
+        assert_eq!(with(name, column), message);
+    }
+    let lacks: Vec<(&str, ArrayRef)> = vec![("modell", Arc::new(StringArray::from(vec!["m"])))];
+    assert_eq!(
+        from_columns(&table, lacks).unwrap_err(),
+        "rates.parquet: rate table `rates`, column `model`: not in the file\n  hint: name it there as it is declared, in \
+         lower case; did you mean `modell`? known columns of the file: `modell`"
+    );
+    let twice = keyed("model VARCHAR PRIMARY KEY").unwrap();
+    let rows: Vec<(&str, ArrayRef)> =
+        vec![("model", Arc::new(StringArray::from(vec!["a", "b", "a"])))];
+    assert_eq!(
+        from_columns(&twice, rows).unwrap_err(),
+        "rates.parquet, row 3: rate table `rates`, column `model`: `a` is the key of row 1 already: a table has one row for \
+         each key\n  hint: keep one of the rows; rates that change with time have a key such as PRIMARY KEY (model, PERIOD \
+         valid_from, valid_to)"
     );
 }
 

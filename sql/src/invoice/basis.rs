@@ -3,9 +3,10 @@
 //!
 //! ```json
 //! {"usage":[{"meter":"tokens","subject":"acme","quantities":{"calls":"3","input":"1200"},"hash":"…"}],
-//!  "prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"},"zone":"Europe/Berlin"}
+//!  "prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"},"reads":{"tokens_by_model":["model_rates"]},
+//!  "zone":"Europe/Berlin"}
 //! ```
-//! `zone` is missing in documents that were issued before it was kept.
+//! `zone` and `reads` are missing in documents that were issued before they were kept.
 //! Hashes are XXH3-64 in 16 hex digits over texts with their lengths, so that they mean the same in every build.
 
 use crate::{
@@ -18,7 +19,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::Xxh3;
 
 /// What one invoice was made from.
@@ -53,6 +54,9 @@ pub struct RatedBy {
     pub prices: BTreeMap<String, String>,
     /// A hash of the rows of each rate table that the prices read.
     pub rate_tables: BTreeMap<String, String>,
+    /// The rate tables that each price reads, by which a line names those that it was made from. A price without any
+    /// is not in it.
+    pub reads: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// The usage of every customer in the totals of one meter: columns `customer`, `subject`, dimensions and
@@ -162,6 +166,7 @@ impl Basis {
             "usage": usage.collect::<Vec<Value>>(),
             "prices": self.rated_by.prices,
             "rate_tables": self.rated_by.rate_tables,
+            "reads": self.rated_by.reads,
             "zone": self.zone,
         })
         .to_string()
@@ -183,6 +188,10 @@ impl Basis {
             rated_by: RatedBy {
                 prices: texts_of(value.get("prices")?.as_object()?)?,
                 rate_tables: texts_of(value.get("rate_tables")?.as_object()?)?,
+                reads: match value.get("reads") {
+                    Some(reads) => names_of(reads.as_object()?)?,
+                    None => BTreeMap::new(),
+                },
             },
             zone: value.get("zone").and_then(Value::as_str).map(str::to_owned),
         })
@@ -194,6 +203,15 @@ fn engine(source: ArrowError) -> Error {
         doing: "reading what an invoice is made from",
         source: Box::new(source.into()),
     }
+}
+
+fn names_of(object: &Map<String, Value>) -> Option<BTreeMap<String, BTreeSet<String>>> {
+    let lists = object.iter().map(|(name, list)| {
+        let names = list.as_array()?.iter();
+        let names = names.map(|name| name.as_str().map(str::to_owned));
+        Some((name.clone(), names.collect::<Option<_>>()?))
+    });
+    lists.collect()
 }
 
 fn texts_of(object: &Map<String, Value>) -> Option<BTreeMap<String, String>> {

@@ -240,6 +240,7 @@ mod tests {
             rated_by: RatedBy {
                 prices: names(&[("p", price)]),
                 rate_tables: names(rates),
+                reads: BTreeMap::from([("p".to_owned(), names(rates).into_keys().collect())]),
             },
             zone: Some("Europe/Berlin".into()),
         }

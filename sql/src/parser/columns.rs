@@ -12,7 +12,7 @@ use super::{
 use crate::{
     definitions::{
         Step, json_path,
-        model::{Check, Column, UnclearPath},
+        model::{Check, Column, UnclearPath, Validity},
     },
     error::{Error, Result},
     schema::type_name,
@@ -21,8 +21,7 @@ use datafusion::{arrow::datatypes::DataType, sql::sqlparser::tokenizer::Token};
 
 const COLUMNS_SHAPE: &str = "columns are `(name TYPE [NOT NULL], …)`, the type one of VARCHAR, BOOLEAN, BIGINT, DECIMAL(p, s), TIMESTAMP, DATE";
 const KEY_SHAPE: &str = "a key is `PRIMARY KEY (column, …)`, or PRIMARY KEY after one column";
-const NO_PERIOD: &str =
-    "name the columns of which no two rows have the same values, valid_from among them";
+const PERIOD_SHAPE: &str = "a period is the last of a key and names two columns: PRIMARY KEY (model, PERIOD valid_from, valid_to)";
 const CHECK_SHAPE: &str =
     "a check is `[CONSTRAINT name] CHECK (expression)`; a column of that name needs quotes";
 
@@ -43,6 +42,8 @@ pub(super) struct Declared {
     pub(super) unclear: Vec<UnclearPath>,
     /// The columns of a rate table's primary key.
     key: Vec<Name>,
+    /// The columns of the key's period: its first instant, and the first after it.
+    period: Option<[Name; 2]>,
 }
 
 /// The columns of an event type, at least one, and its checks.
@@ -57,23 +58,71 @@ pub(super) fn event_columns(cursor: &mut Cursor<'_>) -> Result<Declared> {
 
 /// The columns of a rate table, at least one, and those of its key. Columns have no path: a CSV file has
 /// headers.
-pub(super) fn rate_columns(cursor: &mut Cursor<'_>) -> Result<(Vec<Column>, Vec<String>)> {
+pub(super) fn rate_columns(
+    cursor: &mut Cursor<'_>,
+) -> Result<(Vec<Column>, Vec<String>, Option<Validity>)> {
     let Declared {
-        mut columns, key, ..
+        mut columns,
+        key,
+        period,
+        ..
     } = declared(cursor, Of::RateTable, &[])?;
-    for name in &key {
-        match columns.iter_mut().find(|column| column.name == name.text) {
-            // A value that is missing is no key.
-            Some(column) => column.nullable = false,
-            None => {
-                let known: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
-                let problem = format!("PRIMARY KEY: there is no column `{}`", name.text);
-                let hint = did_you_mean(&name.text, "columns", &known);
-                return Err(cursor.error(name.at.clone(), problem, &hint));
+    let from = period.as_ref().map(|[from, _]| from);
+    for name in key.iter().chain(from) {
+        let place = place_of(cursor, &columns, name)?;
+        // A value that is missing is no key.
+        columns[place].nullable = false;
+    }
+    if let Some([from, to]) = &period {
+        check_period(cursor, &columns, [from, to])?;
+    }
+    let key = key.into_iter().map(|name| name.text).collect();
+    let period = period.map(|[from, to]| Validity {
+        from: from.text,
+        to: to.text,
+    });
+    Ok((columns, key, period))
+}
+
+/// Where a column of the key is.
+fn place_of(cursor: &Cursor<'_>, columns: &[Column], name: &Name) -> Result<usize> {
+    let place = columns.iter().position(|column| column.name == name.text);
+    place.ok_or_else(|| {
+        let known: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+        let problem = format!("PRIMARY KEY: there is no column `{}`", name.text);
+        let hint = did_you_mean(&name.text, "columns", &known);
+        cursor.error(name.at.clone(), problem, &hint)
+    })
+}
+
+/// Refuses a period of other than two days or two instants.
+fn check_period(cursor: &Cursor<'_>, columns: &[Column], period: [&Name; 2]) -> Result<()> {
+    let [from, to] = period.map(|name| {
+        let place = place_of(cursor, columns, name)?;
+        let data_type = &columns[place].data_type;
+        match data_type {
+            DataType::Date32 | DataType::Timestamp(..) => Ok(data_type),
+            other => {
+                let problem = format!(
+                    "PRIMARY KEY: `{}` of the PERIOD is {}",
+                    name.text,
+                    type_name(other)
+                );
+                let hint = "declare both columns of a period DATE, or both TIMESTAMP";
+                Err(cursor.error(name.at.clone(), problem, hint))
             }
         }
+    });
+    let (from, to) = (from?, to?);
+    if from != to {
+        let [first, last] = period.map(|name| &name.text);
+        let (from, to) = (type_name(from), type_name(to));
+        let problem =
+            format!("PRIMARY KEY: `{first}` of the PERIOD is {from} and `{last}` is {to}");
+        let hint = "declare both columns of a period DATE, or both TIMESTAMP";
+        return Err(cursor.error(period[1].at.clone(), problem, hint));
     }
-    Ok((columns, key.into_iter().map(|name| name.text).collect()))
+    Ok(())
 }
 
 fn declared(cursor: &mut Cursor<'_>, of: Of, reserved: &[String]) -> Result<Declared> {
@@ -122,13 +171,10 @@ impl Declared {
         loop {
             let name = cursor.name("a column of the key")?;
             if name.text == "period" && matches!(cursor.peek(), Some(Token::Word(_))) {
-                let problem = "PRIMARY KEY: a PERIOD cannot be in it yet".to_owned();
-                return Err(cursor.error(name.at, problem, NO_PERIOD));
+                self.period(cursor)?;
+                break;
             }
-            if self.key.iter().any(|known| known.text == name.text) {
-                let problem = format!("PRIMARY KEY: column `{}` is in it twice", name.text);
-                return Err(cursor.error(name.at, problem, "name each column once"));
-            }
+            self.check_once(cursor, &name)?;
             self.key.push(name);
             if !cursor.accept(&Token::Comma) {
                 break;
@@ -138,12 +184,38 @@ impl Declared {
         Ok(true)
     }
 
+    /// Reads the two columns after `PERIOD`, which end a key.
+    fn period(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let from = cursor.name("the column with the first day or instant of the period")?;
+        self.check_once(cursor, &from)?;
+        cursor.expect(&Token::Comma, PERIOD_SHAPE)?;
+        let to = cursor.name("the column with the first day or instant after the period")?;
+        self.check_once(cursor, &to)?;
+        if from.text == to.text {
+            let problem = format!("PRIMARY KEY: column `{}` is in it twice", to.text);
+            return Err(cursor.error(to.at, problem, PERIOD_SHAPE));
+        }
+        if !matches!(cursor.peek(), Some(Token::RParen)) {
+            return Err(cursor.expected("`)`", PERIOD_SHAPE));
+        }
+        self.period = Some([from, to]);
+        Ok(())
+    }
+
+    fn check_once(&self, cursor: &Cursor<'_>, name: &Name) -> Result<()> {
+        if self.key.iter().any(|known| known.text == name.text) {
+            let problem = format!("PRIMARY KEY: column `{}` is in it twice", name.text);
+            return Err(cursor.error(name.at.clone(), problem, "name each column once"));
+        }
+        Ok(())
+    }
+
     /// Reads the words `PRIMARY KEY`, which stand once in a table.
     fn open_key(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
         let at = cursor.here();
         cursor.advance();
         cursor.advance();
-        if self.key.is_empty() {
+        if self.key.is_empty() && self.period.is_none() {
             return Ok(());
         }
         let problem = "it has two primary keys".to_owned();

@@ -2,7 +2,11 @@
 //! rate it finds.
 
 use super::refused;
-use crate::{definitions::PriceDefinition, error::Result, parser::list};
+use crate::{
+    definitions::{PriceDefinition, rates::Bound},
+    error::Result,
+    parser::list,
+};
 use datafusion::{
     arrow::datatypes::DataType,
     common::{Column, Constraint, tree_node::TreeNodeRecursion},
@@ -19,8 +23,39 @@ struct Keyed {
     /// Name and type of each key column that no condition gives one value yet, with the column that it is at
     /// this step, if any.
     free: Vec<(String, DataType, Option<Column>)>,
+    /// The period of the key, while no condition chooses one of the periods.
+    period: Option<Period>,
     /// Whether it stands beside another relation.
     joined: bool,
+}
+
+/// The period of a key: one row has a value in it, the others do not.
+#[derive(Debug, Clone, Default)]
+struct Period {
+    /// The columns at this step, if they are there.
+    from: Option<Column>,
+    to: Option<Column>,
+    /// What is compared as `value >= from`.
+    since: Vec<Compared>,
+    /// What is compared as `value < to`.
+    until: Vec<Compared>,
+}
+
+/// A value, and the type as which a bound is compared with it: both bounds cast to days, in the order of time, stay apart; one
+/// of them alone does not.
+#[derive(Debug, Clone, PartialEq)]
+struct Compared {
+    value: Expr,
+    cast_to: Option<DataType>,
+}
+
+impl Period {
+    /// Whether one value lies between the bounds, which chooses one period.
+    fn is_chosen(&self) -> bool {
+        self.since
+            .iter()
+            .any(|compared| self.until.contains(compared))
+    }
 }
 
 impl Keyed {
@@ -31,20 +66,43 @@ impl Keyed {
             Constraint::Unique(_) => None,
         })?;
         let schema = scan.source.schema();
-        let free = key.iter().map(|place| {
-            let field = schema.field(*place);
-            let column = Column::new(Some(scan.table_name.clone()), field.name());
-            (
-                field.name().clone(),
-                field.data_type().clone(),
-                Some(column),
-            )
-        });
+        let column = |name: &str| Column::new(Some(scan.table_name.clone()), name);
+        let mut period = None;
+        for field in schema.fields() {
+            if let Some(bound) = Bound::of_field(field) {
+                let period = period.get_or_insert_with(Period::default);
+                *period.column(bound) = Some(column(field.name()));
+            }
+        }
+        // That a period begins is a part of the constraint, and of the period here.
+        let free = key.iter().map(|place| schema.field(*place));
+        let free = free
+            .filter(|field| Bound::of_field(field).is_none())
+            .map(|field| {
+                (
+                    field.name().clone(),
+                    field.data_type().clone(),
+                    Some(column(field.name())),
+                )
+            });
         Some(Keyed {
             table: scan.table_name.table().to_owned(),
             free: free.collect(),
+            period,
             joined: false,
         })
+    }
+
+    /// Whether at most one row is found.
+    fn is_settled(&self) -> bool {
+        self.free.is_empty() && self.period.as_ref().is_none_or(Period::is_chosen)
+    }
+
+    /// Every column of the key at this step.
+    fn columns(&mut self) -> impl Iterator<Item = &mut Option<Column>> {
+        let free = self.free.iter_mut().map(|(_, _, column)| column);
+        let period = self.period.iter_mut();
+        free.chain(period.flat_map(|period| [&mut period.from, &mut period.to]))
     }
 
     fn free_at(&self, expr: &Expr) -> Option<usize> {
@@ -73,6 +131,16 @@ impl Keyed {
 pub(super) fn check(price: &PriceDefinition, plan: &LogicalPlan) -> Result<()> {
     match found(plan) {
         None => Ok(()),
+        Some(keyed) if keyed.free.is_empty() => {
+            let problem = format!(
+                "it joins rate table `{}` without choosing one of its periods, so one row of usage may be billed more \
+                 than once",
+                keyed.table
+            );
+            let hint = "compare one time with both columns of the period, in ON or WHERE: `time >= valid_from AND (time < valid_to \
+                        OR valid_to IS NULL)`; a period does not hold its `valid_to`, so neither `<=` nor BETWEEN will do";
+            Err(refused(price, problem, hint))
+        }
         Some(keyed) => {
             let columns: Vec<&String> = keyed.free.iter().map(|(name, ..)| name).collect();
             let problem = format!(
@@ -100,7 +168,7 @@ fn found(plan: &LogicalPlan) -> Option<Keyed> {
 /// What a step makes of rows ends here: none may be there twice.
 fn settle(keyed: &mut Vec<Keyed>, wrong: &mut Option<Keyed>) {
     for table in keyed.drain(..) {
-        if table.joined && !table.free.is_empty() {
+        if table.joined && !table.is_settled() {
             wrong.get_or_insert(table);
         }
     }
@@ -202,6 +270,112 @@ fn pin(keyed: &mut [Keyed], condition: &Expr) {
         }) = part
         {
             equate(keyed, left, right);
+        } else {
+            keyed.iter_mut().for_each(|table| table.compare(part));
+        }
+    }
+}
+
+impl Period {
+    fn column(&mut self, bound: Bound) -> &mut Option<Column> {
+        match bound {
+            Bound::From => &mut self.from,
+            Bound::To => &mut self.to,
+        }
+    }
+
+    /// What a bound is compared as, where an expression is one.
+    fn bound(&self, expr: &Expr) -> Option<(Bound, Option<DataType>)> {
+        match bare(expr) {
+            Expr::Column(column) if self.from.as_ref() == Some(column) => Some((Bound::From, None)),
+            Expr::Column(column) if self.to.as_ref() == Some(column) => Some((Bound::To, None)),
+            Expr::Cast(cast) if cast.field.data_type().is_temporal() => {
+                let (bound, _) = self.bound(&cast.expr)?;
+                Some((bound, Some(cast.field.data_type().clone())))
+            }
+            // A value in the place of NULL, which is no end: it only makes the period shorter.
+            Expr::ScalarFunction(call) if call.name() == "coalesce" => match call.args.as_slice() {
+                [end, Expr::Literal(..)] => {
+                    self.bound(end).filter(|(bound, _)| *bound == Bound::To)
+                }
+                _ => None,
+            },
+            Expr::Case(case) => match (&case.expr, case.when_then_expr.as_slice(), &case.else_expr)
+            {
+                (None, [(when, then)], Some(other)) => {
+                    let is_end = matches!(when.as_ref(), Expr::IsNotNull(end) if end == then);
+                    let is_literal = matches!(other.as_ref(), Expr::Literal(..));
+                    let end = self.bound(then).filter(|(bound, _)| *bound == Bound::To);
+                    end.filter(|_| is_end && is_literal)
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether a value comes from the table itself.
+    fn is_in(&self, value: &Expr) -> bool {
+        let columns = self.from.iter().chain(&self.to);
+        let own = columns.clone().find_map(|column| column.relation.as_ref());
+        let mut read = value.column_refs().into_iter();
+        read.any(|read| match own {
+            Some(own) => read.relation.as_ref() == Some(own),
+            None => columns.clone().any(|column| column == read),
+        })
+    }
+
+    /// `condition`, where it is `condition OR valid_to IS NULL`: a row without an end has no other after it.
+    fn until_further_notice<'a>(&self, condition: &'a Expr) -> &'a Expr {
+        let Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Or,
+            right,
+        }) = condition
+        else {
+            return condition;
+        };
+        let is_endless = |expr: &Expr| match expr {
+            Expr::IsNull(end) => self.bound(end).is_some_and(|(bound, _)| bound == Bound::To),
+            _ => false,
+        };
+        match (is_endless(left), is_endless(right)) {
+            (true, false) => right,
+            (false, true) => left,
+            _ => condition,
+        }
+    }
+}
+
+impl Keyed {
+    /// Notes that a condition compares a value from outside the table with a bound of its period.
+    fn compare(&mut self, condition: &Expr) {
+        let Some(period) = &mut self.period else {
+            return;
+        };
+        let Expr::BinaryExpr(BinaryExpr { left, op, right }) =
+            period.until_further_notice(condition)
+        else {
+            return;
+        };
+        // As `value op bound`.
+        let sides = [(left, right, Some(*op)), (right, left, op.swap())];
+        for (value, bound, op) in sides {
+            let Some((bound, cast_to)) = period.bound(bound) else {
+                continue;
+            };
+            if period.is_in(value) {
+                continue;
+            }
+            let compared = Compared {
+                value: bare(value).clone(),
+                cast_to,
+            };
+            match (bound, op) {
+                (Bound::From, Some(Operator::GtEq | Operator::Gt)) => period.since.push(compared),
+                (Bound::To, Some(Operator::Lt)) => period.until.push(compared),
+                _ => {}
+            }
         }
     }
 }
@@ -210,6 +384,14 @@ fn pin(keyed: &mut [Keyed], condition: &Expr) {
 fn equate(keyed: &mut [Keyed], one: &Expr, other: &Expr) {
     for table in keyed.iter_mut().rev() {
         for (side, value) in [(one, other), (other, one)] {
+            // No two periods of a key begin at one time.
+            if let Some(period) = &table.period
+                && let Some((Bound::From, None)) = period.bound(side)
+                && !period.is_in(value)
+            {
+                table.period = None;
+                return;
+            }
             let Some(place) = table.free_at(side) else {
                 continue;
             };
@@ -231,7 +413,7 @@ fn equate(keyed: &mut [Keyed], one: &Expr, other: &Expr) {
 }
 
 fn rename(keyed: &mut [Keyed], renamed: impl Fn(&Column) -> Option<Column>) {
-    for (_, _, column) in keyed.iter_mut().flat_map(|table| &mut table.free) {
+    for column in keyed.iter_mut().flat_map(Keyed::columns) {
         *column = column.as_ref().and_then(&renamed);
     }
 }

@@ -8,6 +8,11 @@ const M: &str = "SELECT * FROM (VALUES
     ('acme', 'acme', 'owl-1', 'eu', 3), ('globex', 'globex', 'sage-2', 'eu', 7), ('globex', 'globex', 'owl-1', 'us', -4)
     ) AS t(customer, subject, model, region, n)";
 
+/// Windows at both sides of what the rates change at, and on it.
+const W: &str = "SELECT customer, model, n, arrow_cast(arrow_cast(t, 'Timestamp(Microsecond, None)'), 'Timestamp(Microsecond, Some(\"UTC\"))') AS window_start
+    FROM (VALUES ('acme', 'sage-2', CAST(100 AS BIGINT), '2026-10-04T23:00:00'), ('acme', 'sage-2', 20, '2026-10-05T00:00:00'),
+                 ('acme', 'owl-1', 3, '2026-10-05T12:00:00'), ('globex', 'sage-2', 7, '2026-10-05T11:00:00')) AS t(customer, model, n, t)";
+
 /// A session with meter `m`, table `keyed` with its key and `loose` without, where `sage-2` is twice.
 async fn session() -> SessionContext {
     let context = session::context();
@@ -18,10 +23,17 @@ async fn session() -> SessionContext {
         .await
         .unwrap();
     context.register_batch("m", m[0].clone()).unwrap();
+    let w = session::query(&context, W).await.unwrap();
+    let w = w.collect().await.unwrap();
+    context.register_batch("w", w[0].clone()).unwrap();
     let text = "CREATE RATE TABLE keyed (model VARCHAR, region VARCHAR, rate DECIMAL(18, 12), PRIMARY KEY (model, region))
                     WITH (location = 'keyed.csv');
                 CREATE RATE TABLE loose (model VARCHAR, rate DECIMAL(18, 12)) WITH (location = 'loose.csv');
-                CREATE RATE TABLE one (model VARCHAR PRIMARY KEY, rate DECIMAL(18, 12)) WITH (location = 'one.csv');";
+                CREATE RATE TABLE one (model VARCHAR PRIMARY KEY, rate DECIMAL(18, 12)) WITH (location = 'one.csv');
+                CREATE RATE TABLE dated (model VARCHAR, valid_from DATE, valid_to DATE, rate DECIMAL(18, 12),
+                    PRIMARY KEY (model, PERIOD valid_from, valid_to)) WITH (location = 'dated.csv');
+                CREATE RATE TABLE timed (since TIMESTAMP, until TIMESTAMP, rate DECIMAL(18, 12),
+                    PRIMARY KEY (PERIOD since, until)) WITH (location = 'timed.csv');";
     let file = SourceFile {
         name: "f.sql".into(),
         text: text.into(),
@@ -31,9 +43,11 @@ async fn session() -> SessionContext {
         "model,region,rate\nsage-2,eu,0.5\nsage-2,us,0.25\nowl-1,eu,2\nowl-1,us,1\n",
         "model,rate\nsage-2,0.5\nsage-2,0.25\nowl-1,2\n",
         "model,rate\nsage-2,0.5\nowl-1,2\n",
+        "model,valid_from,valid_to,rate\nsage-2,2026-01-01,2026-10-05,0.5\nsage-2,2026-10-05,,0.25\nowl-1,2026-01-01,,2\n",
+        "since,until,rate\n2026-01-01T00:00:00Z,2026-10-05T12:00:00Z,1\n2026-10-05T12:00:00Z,,3\n",
     ];
     for (table, rows) in tables.iter().zip(rows) {
-        let rows = table.read_csv(rows.as_bytes()).unwrap();
+        let rows = table.read_csv("rates.csv", rows.as_bytes()).unwrap();
         let name = datafusion::common::TableReference::bare(table.name.as_str());
         context
             .register_table(name, table.relation(rows).unwrap())
@@ -144,6 +158,88 @@ async fn a_join_on_less_than_the_key_is_refused() {
         );
         assert_eq!(rated(&select(from)).await, Err(expected), "{from}");
     }
+}
+
+fn select_windows(from: &str) -> String {
+    format!(
+        "SELECT w.customer, SUM(w.n) AS quantity, SUM(w.n * r.rate) AS amount FROM w JOIN {from} GROUP BY w.customer"
+    )
+}
+
+#[tokio::test]
+async fn a_join_that_chooses_one_period_is_billed_by_it() {
+    // Up to 5 October sage-2 costs 0.5, from its midnight on 0.25. acme: 100 × 0.5 + 20 × 0.25 + 3 × 2; globex: 7 × 0.25.
+    for on in [
+        "w.window_start >= r.valid_from AND (w.window_start < r.valid_to OR r.valid_to IS NULL)",
+        "r.valid_from <= w.window_start AND (r.valid_to IS NULL OR r.valid_to > w.window_start)",
+        "w.window_start >= r.valid_from AND w.window_start < COALESCE(r.valid_to, DATE '2200-01-01')",
+        "CAST(local_time(w.window_start, 'UTC') AS DATE) >= r.valid_from
+         AND (CAST(local_time(w.window_start, 'UTC') AS DATE) < r.valid_to OR r.valid_to IS NULL)",
+    ] {
+        let from = format!("dated r ON r.model = w.model AND {on}");
+        let billed = rated(&select_windows(&from)).await;
+        assert_eq!(billed.unwrap(), ["acme 123 61", "globex 7 1.75"], "{on}");
+        // In WHERE, after another name was given in a sub-query.
+        let from = format!(
+            "(SELECT model AS m, valid_from, valid_to, rate FROM dated) r ON r.m = w.model WHERE {on}"
+        );
+        let billed = rated(&select_windows(&from)).await;
+        assert_eq!(billed.unwrap(), ["acme 123 61", "globex 7 1.75"], "{on}");
+    }
+    // By noon of the 5th: acme (100 + 20) × 1 + 3 × 3, globex 7 × 1.
+    let by_instant =
+        "timed r ON w.window_start >= r.since AND (w.window_start < r.until OR r.until IS NULL)";
+    let billed = rated(&select_windows(by_instant)).await;
+    assert_eq!(billed.unwrap(), ["acme 123 129", "globex 7 7"]);
+    // What was in force on a day, or the one that began on it: acme 120 × 0.5 + 3 × 2, and 120 × 0.25.
+    for (on, billed) in [
+        (
+            "r.valid_from <= DATE '2026-10-01' AND (r.valid_to > DATE '2026-10-01' OR r.valid_to IS NULL)",
+            ["acme 123 66", "globex 7 3.5"],
+        ),
+        (
+            "r.valid_from = DATE '2026-10-05'",
+            ["acme 120 30", "globex 7 1.75"],
+        ),
+    ] {
+        let from = format!("dated r ON r.model = w.model AND {on}");
+        assert_eq!(rated(&select_windows(&from)).await.unwrap(), billed, "{on}");
+    }
+}
+
+#[tokio::test]
+async fn a_join_that_may_find_several_periods_is_refused() {
+    for on in [
+        "true",
+        "w.window_start >= r.valid_from",
+        "w.window_start < r.valid_to",
+        "w.window_start BETWEEN r.valid_from AND r.valid_to",
+        "w.window_start >= r.valid_from AND (w.window_start <= r.valid_to OR r.valid_to IS NULL)",
+        "w.window_start >= r.valid_from AND r.valid_to > DATE '2026-10-01'",
+        "w.window_start >= r.valid_from AND (w.window_start < r.valid_to OR r.rate > 1)",
+        "r.valid_to >= r.valid_from AND r.valid_from < r.valid_to",
+        "(w.window_start >= r.valid_from OR w.window_start < r.valid_to)",
+        "w.window_start >= r.valid_from AND w.window_start < COALESCE(r.valid_from, r.valid_to)",
+        "CAST(w.window_start AS DATE) >= r.valid_from AND w.window_start < r.valid_to",
+    ] {
+        let from = format!("dated r ON r.model = w.model AND {on}");
+        let expected = "prices.sql:7:1: price `tokens`: it joins rate table `dated` without choosing one of its periods, so one row \
+             of usage may be billed more than once\n  hint: compare one time with both columns of the period, in ON or WHERE: \
+             `time >= valid_from AND (time < valid_to OR valid_to IS NULL)`; a period does not hold its `valid_to`, so neither \
+             `<=` nor BETWEEN will do";
+        assert_eq!(
+            rated(&select_windows(&from)).await,
+            Err(expected.to_owned()),
+            "{on}"
+        );
+    }
+    // Its other columns are needed as before.
+    let from = "dated r ON w.window_start >= r.valid_from AND w.window_start < r.valid_to";
+    let refused = rated(&select_windows(from)).await.unwrap_err();
+    assert!(
+        refused.contains("`dated` without a value for `model` of its key"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,82 @@
+//! A rate table's file: where it is, and whether it is CSV or Parquet. What its rows must be is
+//! [`tollgate_sql::definitions::RateTable`].
+
+use crate::error::{Error, Result, chain};
+use arrow::{
+    array::{RecordBatch, RecordBatchReader},
+    compute::concat_batches,
+    error::ArrowError,
+};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::{fs, path::Path};
+use tollgate_connectors::{Error as ConnectorError, store};
+use tollgate_sql::definitions::RateTable;
+
+/// What every Parquet file begins and ends with.
+const PARQUET: &[u8] = b"PAR1";
+
+/// Reads the rows of a rate table. A location with a scheme is a URL in object storage, any other one a path that starts at the
+/// definitions folder. A file is Parquet when it is named so or begins so, else CSV.
+///
+/// # Errors
+/// The file cannot be read, or its rows are not those that the table declares.
+pub(super) async fn load(folder: &Path, table: &RateTable) -> Result<RecordBatch> {
+    let location = table.location.as_str();
+    let (file, bytes) = match location.contains("://") {
+        true => {
+            let bytes = store::read_file(location, folder).await;
+            let bytes = bytes.map_err(|error| unreadable(table, location, &reason(&error)))?;
+            (location.to_owned(), bytes)
+        }
+        false => {
+            let path = folder.join(location);
+            let file = path.display().to_string();
+            let bytes =
+                fs::read(&path).map_err(|error| unreadable(table, &file, &error.to_string()))?;
+            (file, Bytes::from(bytes))
+        }
+    };
+    if !is_parquet(location, &bytes) {
+        return Ok(table.read_csv(&file, &bytes)?);
+    }
+    let rows = parquet_rows(bytes).map_err(|error| unreadable(table, &file, &error.to_string()))?;
+    Ok(table.read_columns(&file, &rows)?)
+}
+
+fn is_parquet(location: &str, bytes: &[u8]) -> bool {
+    let is_named_so = Path::new(location)
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+    is_named_so || bytes.starts_with(PARQUET)
+}
+
+fn parquet_rows(bytes: Bytes) -> Result<RecordBatch, ArrowError> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+    let schema = RecordBatchReader::schema(&reader);
+    let batches = reader.collect::<Result<Vec<_>, _>>()?;
+    concat_batches(&schema, &batches)
+}
+
+/// What an error of object storage says, without the file, which is named beside it.
+fn reason(error: &ConnectorError) -> String {
+    match error {
+        ConnectorError::File {
+            problem, source, ..
+        } => match source {
+            Some(source) => format!("{problem}: {}", chain(source.as_ref())),
+            None => problem.clone(),
+        },
+        other => chain(other),
+    }
+}
+
+fn unreadable(table: &RateTable, file: &str, problem: &str) -> Error {
+    Error::Config {
+        file: file.to_owned(),
+        problem: format!(
+            "rate table `{}` of {} cannot be read: {problem}",
+            table.name, table.at
+        ),
+    }
+}

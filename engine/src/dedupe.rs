@@ -28,6 +28,7 @@
 
 pub(crate) mod kept;
 mod limits;
+pub(crate) mod load;
 mod run;
 pub(crate) mod steps;
 
@@ -432,13 +433,17 @@ impl Dedupe {
             }
             written => written?,
         };
-        self.runs.push(Arc::new(run));
-        self.trim_filters();
+        self.add(run);
         if let Some(until) = sealing.until {
             self.note(until);
             self.write_manifest();
         }
         Ok(())
+    }
+
+    fn add(&mut self, run: Run) {
+        self.runs.push(Arc::new(run));
+        self.trim_filters();
     }
 
     /// Puts an older entry back among the recent ones; a younger one of its key says that it is expired.

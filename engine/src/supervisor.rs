@@ -83,6 +83,7 @@ impl Supervisor<'_> {
                 return Err(error);
             }
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(None),
                 () = clock.sleep(wait) => {}
             }

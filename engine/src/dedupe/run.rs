@@ -176,11 +176,15 @@ pub(super) struct Run {
 impl Run {
     /// Sorts and writes a table of keys.
     pub(super) fn of_table(table: &HashTable<Seen>, directory: &Path) -> io::Result<Self> {
-        let mut sorted: Vec<Seen> = table.iter().copied().collect();
-        sorted.sort_unstable();
-        let mut writer = Writer::new(sorted.len(), directory)?;
-        for seen in &sorted {
-            writer.push(*seen)?;
+        Run::of_keys(table.iter().copied().collect(), directory)
+    }
+
+    /// Sorts and writes keys.
+    pub(super) fn of_keys(mut keys: Vec<Seen>, directory: &Path) -> io::Result<Self> {
+        keys.sort_unstable();
+        let mut writer = Writer::new(keys.len(), directory)?;
+        for seen in keys {
+            writer.push(seen)?;
         }
         writer.finish()
     }

@@ -1,6 +1,6 @@
 //! Verdicts against a plain map, with limits so small that keys go through every stage.
 
-use super::*;
+use super::{load::Load, *};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -189,20 +189,60 @@ fn gaps() -> impl Strategy<Value = i64> {
     ]
 }
 
+#[test]
+fn of_a_key_that_was_counted_twice_the_younger_is_known_in_whatever_order_they_are_loaded() {
+    let (older, younger) = ((1, 7, 0), (1, 8, 200));
+    for order in [[older, younger], [younger, older]] {
+        for mut dedupe in [roomy(100), tiny(100, 0)] {
+            let mut load = Load::new(&mut dedupe);
+            // Three other keys between them, so that a small index has them in two runs.
+            let others = (2..5).map(|key| (key, 7, 190));
+            for (key, content, ingest_us) in [order[0]].into_iter().chain(others).chain([order[1]])
+            {
+                load.push(key, content, ingest_us);
+                load.settle(EventTime(200)).unwrap();
+            }
+            load.finish().unwrap();
+            assert_eq!(dedupe.judge_at(1, 8, 250).unwrap(), Verdict::Repeat);
+            assert_eq!(dedupe.judge_at(1, 7, 250).unwrap(), Verdict::Conflict);
+            assert_eq!(dedupe.judge_at(4, 7, 250).unwrap(), Verdict::Repeat);
+        }
+    }
+}
+
+/// An index that is given all that was counted, in an order that is not the one of counting.
+fn loaded(log: &[(u128, i64, i64)], mut dedupe: Dedupe, watermark: EventTime) -> Dedupe {
+    let mut load = Load::new(&mut dedupe);
+    let (odd, even): (Vec<_>, Vec<_>) = log.iter().enumerate().partition(|(at, _)| at % 2 == 1);
+    for (at, (key, content, ingest_us)) in odd.into_iter().rev().chain(even) {
+        load.push(*key, *content, *ingest_us);
+        if at % 3 == 0 {
+            load.settle(watermark).unwrap();
+        }
+    }
+    load.finish().unwrap();
+    dedupe
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
-    /// Any keys, contents and gaps, any filters, and any moments at which the disk is slow or fast.
+    /// Any keys, contents and gaps, any filters, any moments at which the disk is slow or fast, and starts at which all that
+    /// was counted is loaded in another order.
     #[test]
     fn every_verdict_is_the_plain_map_s(
-        events in prop::collection::vec((0_u128..40, 0_i64..3, gaps(), any::<bool>(), any::<bool>()), 1..400),
+        events in prop::collection::vec((0_u128..40, 0_i64..3, gaps(), any::<bool>(), any::<bool>(), 0_usize..50), 1..400),
         filter_bytes in prop_oneof![Just(0), Just(200), Just(usize::MAX)],
     ) {
         const HORIZON_US: i64 = 3 * DAY_US;
         let mut dedupe = tiny(HORIZON_US, filter_bytes);
         let mut counted: HashMap<u128, (i64, i64)> = HashMap::new();
+        let mut log: Vec<(u128, i64, i64)> = Vec::new();
         let mut now_us = 0;
-        for (key, content, gap_us, is_batch_end, is_slow) in events {
+        for (key, content, gap_us, is_batch_end, is_slow, start) in events {
+            if start == 0 {
+                dedupe = loaded(&log, tiny(HORIZON_US, filter_bytes), EventTime(now_us));
+            }
             now_us += gap_us;
             let expected = match counted.get(&key) {
                 Some((at_us, _)) if now_us - at_us > HORIZON_US => Verdict::New,
@@ -212,6 +252,7 @@ proptest! {
             };
             if expected == Verdict::New {
                 counted.insert(key, (now_us, content));
+                log.push((key << 70 | key, content, now_us));
             }
             prop_assert_eq!(dedupe.judge_at(key << 70 | key, content, now_us).unwrap(), expected);
             if is_batch_end {

@@ -3,7 +3,7 @@
 use super::{counted, execute};
 use crate::{
     commit::{Marks, Position},
-    dedupe::{self, Dedupe, Proof, Whose, kept::Manifest},
+    dedupe::{self, Dedupe, Proof, Whose, kept::Manifest, load::Load},
     error::{Result, query_error},
     standing::{self, Standings},
 };
@@ -195,19 +195,15 @@ async fn read_back(
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])
         });
     let mut rows = execute(frame, doing).await?;
+    let mut load = Load::new(dedupe);
     while let Some(batch) = rows.try_next().await.map_err(query_error(doing))? {
-        remember(dedupe, &batch, known.taken_us, position.watermark)?;
-        dedupe.settle(position.watermark, None)?;
+        remember(&mut load, &batch, known.taken_us);
+        load.settle(position.watermark)?;
     }
-    Ok(())
+    load.finish()
 }
 
-fn remember(
-    dedupe: &mut Dedupe,
-    batch: &RecordBatch,
-    taken_us: i64,
-    watermark: EventTime,
-) -> Result<()> {
+fn remember(load: &mut Load<'_>, batch: &RecordBatch, taken_us: i64) {
     let sources = batch["source"].as_string::<i32>();
     let ids = batch["event_id"].as_string::<i32>();
     let contents = batch["content_hash"].as_primitive::<Int64Type>();
@@ -215,11 +211,13 @@ fn remember(
     for row in 0..batch.num_rows() {
         if ids.is_valid(row) && sources.is_valid(row) {
             let key = event_key(sources.value(row), ids.value(row));
-            let (content, ingest_us) = (contents.value(row), ingest_times.value(row).max(taken_us));
-            dedupe.judge(key, content, ingest_us, watermark)?;
+            load.push(
+                key,
+                contents.value(row),
+                ingest_times.value(row).max(taken_us),
+            );
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ impl Reader {
                 return Ok(());
             }
             let messages = tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 messages = self.source.read(limit) => messages?,
             };

@@ -6,7 +6,9 @@
 //! is mended by deriving what is missing, before anything else is issued.
 
 mod documents;
+mod rehearsal;
 mod review;
+pub mod trial;
 mod unissued;
 
 use crate::{
@@ -46,6 +48,7 @@ use tollgate_sql::{
 };
 
 use documents::{RatedAs, document_of, lines_in, rows_where, within};
+pub use rehearsal::warnings;
 use review::review;
 pub use review::{Gap, Refused, Review, Untold, causes_text, review_of};
 pub use unissued::unissued;
@@ -483,7 +486,10 @@ fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefini
 }
 
 /// The version of a price that applies at the start of the period: the latest one already effective.
-fn price_in_force<'a>(
+///
+/// # Errors
+/// There is none yet.
+pub fn price_in_force<'a>(
     catalog: &'a Catalog,
     name: &str,
     period: &Period,

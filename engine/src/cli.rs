@@ -19,6 +19,7 @@ pub mod demo;
 pub mod invoice;
 pub mod maintain;
 pub mod output;
+pub mod price;
 pub mod publish;
 pub mod query;
 pub mod replay;
@@ -66,6 +67,8 @@ pub enum Command {
     Watch(watch::Arguments),
     /// Drafts invoices for a billing period, or issues them.
     Invoice(invoice::Arguments),
+    /// Shows what some usage would cost, tier by tier, without a lake.
+    Price(price::Arguments),
     /// Recomputes every meter from events and compares.
     Audit,
     /// Fills a new meter in over the history that is in the lake.
@@ -118,6 +121,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Query(arguments) => query::run(&settings()?, &arguments).await,
         Command::Watch(arguments) => watch::run(&settings()?, &arguments).await,
         Command::Invoice(arguments) => invoice::run(&settings()?, &arguments).await,
+        Command::Price(arguments) => price::run(&settings()?, &arguments).await,
         Command::Audit => audit::run(&settings()?).await,
         Command::Backfill(arguments) => backfill::run(&settings()?, &arguments).await,
         Command::Shard(arguments) => shard::run(&settings()?, &arguments).await,

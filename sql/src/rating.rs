@@ -15,6 +15,7 @@ mod purity;
 mod quantity;
 #[cfg(test)]
 mod tests;
+pub mod warnings;
 
 use crate::{
     definitions::PriceDefinition,

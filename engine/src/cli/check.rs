@@ -1,6 +1,7 @@
 //! `tollgate check`: validates configuration and definitions, and shows each meter's plan.
 
 use crate::{
+    billing,
     catalog::Catalog,
     cli::{load, output},
     config::Settings,
@@ -8,13 +9,16 @@ use crate::{
 };
 use std::fmt::Write;
 
-/// Prints what the definitions say, one by one, then `ok`.
+/// Prints what the definitions say, one by one, then `ok`; and to stderr what in prices and plans is lawful and likely wrong.
 ///
 /// # Errors
 /// The first problem, with its place and a hint.
 pub async fn run(settings: &Settings) -> Result<()> {
     let catalog = load(settings).await?;
     catalog.definitions.check_paths(|_, _| false)?;
+    for warning in billing::warnings(&catalog).await? {
+        eprintln!("warning: {warning}");
+    }
     output::print(&describe(&catalog))
 }
 

@@ -70,6 +70,17 @@ impl World {
         world
     }
 
+    /// A folder for a source that is a file: it has no server, and no definitions yet.
+    pub(crate) fn offline() -> Self {
+        let world = World {
+            binary: PathBuf::new(),
+            server: None,
+            dir: TempDir::new().unwrap(),
+        };
+        world.write("tollgate.toml", "");
+        world
+    }
+
     fn server(&self) -> &NatsServer {
         self.server.as_ref().unwrap()
     }

@@ -38,6 +38,7 @@ mod tests;
 pub mod arm;
 pub mod blocks;
 pub mod divide;
+pub mod explain;
 pub mod graduated;
 pub mod graduated_percentage;
 pub mod local_time;

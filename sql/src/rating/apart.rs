@@ -195,6 +195,14 @@ pub(super) fn relations(plan: &LogicalPlan) -> BTreeSet<String> {
     relations
 }
 
+/// Whether a plan reads rows of customers.
+pub(super) fn has_customers(plan: &LogicalPlan) -> bool {
+    let has = plan
+        .exists(|node| Ok(matches!(node, LogicalPlan::TableScan(scan) if is_of_customers(scan))));
+    // The walk cannot fail: its steps only look.
+    has.unwrap_or(false)
+}
+
 /// `None` when a row may be made of several customers' rows, or that cannot be told.
 fn rows_of(plan: &LogicalPlan) -> Option<Rows> {
     if !has_common_subqueries(plan) {

@@ -177,7 +177,7 @@ impl Flow {
             payload: payload.into(),
             unread: None,
         };
-        Ok(self.decoder.decode(&[message])?.batch)
+        Ok(self.decoder.decode(&[message])?.events.whole()?)
     }
 }
 

@@ -31,7 +31,7 @@ use tollgate::{
 };
 use tollgate_connectors::{
     CommitId, Message, Sequence, Table,
-    event::{DecodeOptions, Decoded, Decoder},
+    event::{DecodeOptions, Decoded, Decoder, EventBatch},
     lake::Lake,
 };
 use tollgate_sql::{
@@ -95,13 +95,14 @@ async fn main() -> Result<()> {
     let decoded = decode_all(&events_schema, &messages)?;
     timings.push(judge(&decoded)?);
     for rows in BATCH_ROWS {
-        timings.push(partial(&meter, &decoded.batch, rows).await?);
+        timings.push(partial(&meter, &decoded.events, rows).await?);
     }
     for rows in BATCH_ROWS {
-        timings.push(apply(&meter, event_type, &decoded.batch, rows).await?);
+        timings.push(apply(&meter, event_type, &decoded.events, rows).await?);
     }
-    timings.push(encode("encode/parquet-zstd1/65536", &decoded.batch)?);
-    timings.push(stage(&events_schema, &decoded.batch).await?);
+    let rows = decoded.events.whole()?;
+    timings.push(encode("encode/parquet-zstd1/65536", &rows)?);
+    timings.push(stage(&events_schema, &rows).await?);
     print_table(&timings);
     Ok(())
 }
@@ -172,13 +173,13 @@ fn judge(decoded: &Decoded) -> Result<Timing> {
     })
 }
 
-fn slices(events: &RecordBatch, rows: usize) -> Vec<RecordBatch> {
+fn slices(events: &EventBatch, rows: usize) -> Vec<EventBatch> {
     let slice = |start: usize| events.slice(start, rows.min(events.num_rows() - start));
     (0..events.num_rows()).step_by(rows).map(slice).collect()
 }
 
 /// The meter's partial aggregate alone, over batches of so many rows.
-async fn partial(meter: &Meter, events: &RecordBatch, rows: usize) -> Result<Timing> {
+async fn partial(meter: &Meter, events: &EventBatch, rows: usize) -> Result<Timing> {
     let batches: Vec<RecordBatch> = slices(events, rows)
         .iter()
         .map(|slice| input(meter, slice))
@@ -198,7 +199,8 @@ async fn partial(meter: &Meter, events: &RecordBatch, rows: usize) -> Result<Tim
 }
 
 /// The columns that the meter reads.
-fn input(meter: &Meter, events: &RecordBatch) -> Result<RecordBatch> {
+fn input(meter: &Meter, events: &EventBatch) -> Result<RecordBatch> {
+    let events = events.whole()?;
     let data = events["llm_completion"].as_struct();
     let columns = meter.input_schema().fields().iter().map(|field| {
         let column = data
@@ -219,7 +221,7 @@ fn input(meter: &Meter, events: &RecordBatch) -> Result<RecordBatch> {
 async fn apply(
     meter: &Arc<Meter>,
     event_type: &EventType,
-    events: &RecordBatch,
+    events: &EventBatch,
     rows: usize,
 ) -> Result<Timing> {
     let batches = slices(events, rows);

@@ -51,6 +51,7 @@ mod envelope;
 mod headers;
 mod identity;
 mod judge;
+mod rows;
 mod scan;
 mod shape;
 mod text;
@@ -61,12 +62,13 @@ mod tests;
 
 pub use again::with_time;
 pub(crate) use headers::percent_decode;
+pub use rows::{EventBatch, TypedRows};
 
 use crate::{Error, Message, Result};
-use arrow::array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use batch::Run;
-use columns::check_head;
+use columns::Layout;
 use identity::Identity;
 use shape::Shape;
 use std::borrow::Cow;
@@ -180,8 +182,8 @@ impl Origin {
 /// The events of some messages, one row each, in order of (sequence, ordinal).
 #[derive(Debug, Clone)]
 pub struct Decoded {
-    /// The rows, with exactly the decoder's schema.
-    pub batch: RecordBatch,
+    /// The rows, of the decoder's schema.
+    pub events: EventBatch,
     /// For each row XXH3-128 of its length-prefixed source and event id; 0 when it has not both.
     pub keys: Vec<u128>,
     /// For each row the same as the column `status`.
@@ -193,7 +195,7 @@ impl Decoded {
     /// The column `event_time`: microseconds; null where no time could be read. Empty when the schema
     /// was changed since.
     pub fn event_times(&self) -> TimestampMicrosecondArray {
-        let column = self.batch.column_by_name("event_time");
+        let column = self.events.head().column_by_name("event_time");
         let times = column.and_then(|c| c.as_any().downcast_ref::<TimestampMicrosecondArray>());
         times
             .cloned()
@@ -211,7 +213,7 @@ impl Decoded {
 /// Turns messages into rows of `events`.
 #[derive(Debug)]
 pub struct Decoder {
-    schema: SchemaRef,
+    layout: Layout,
     shard: String,
     options: DecodeOptions,
     shapes: Vec<Shape>,
@@ -238,9 +240,8 @@ impl Decoder {
                 shapes.push(shape);
             }
         }
-        check_head(&schema, &shapes)?;
         Ok(Decoder {
-            schema,
+            layout: Layout::new(schema)?,
             shard: shard.to_owned(),
             options,
             shapes,
@@ -251,7 +252,7 @@ impl Decoder {
 
     /// The schema of every batch.
     pub fn schema(&self) -> &SchemaRef {
-        &self.schema
+        &self.layout.schema
     }
 
     /// Decodes messages into one batch: at least one row a message.

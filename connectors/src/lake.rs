@@ -38,6 +38,7 @@ mod stage;
 mod statistics;
 
 pub use delta::DeltaTable;
+pub(crate) use encode::{EncodeError, with_all};
 
 /// A version of a Delta table.
 pub type Version = i64;
@@ -95,6 +96,8 @@ pub struct StagedFile {
     /// Row count, bounds and null counts, as the JSON text of the log; `None` when a file of
     /// another writer has none.
     pub statistics: Option<Arc<str>>,
+    /// The nullable structs of the table that the file has; `None` when it may have any, as files of other writers do.
+    pub structs: Option<Arc<[String]>>,
 }
 
 /// A commit read back from the log.
@@ -135,7 +138,7 @@ pub trait Table: Debug + Send + Sync {
     async fn refresh(&mut self) -> Result<()>;
     /// The loaded snapshot for SQL.
     fn provider(&self) -> Result<Arc<dyn Snapshot>>;
-    /// Encodes and uploads rows as new files that no reader sees yet.
+    /// Encodes and uploads rows as new files that no reader sees yet. Nullable columns that a batch lacks are NULL.
     async fn stage(&self, commit_id: &CommitId, batches: &[RecordBatch]) -> Result<Staged>;
     /// Makes staged files and marks visible together; returns the version.
     async fn commit(&mut self, attempt: &Attempt, staged: &Staged) -> Result<Version>;

@@ -4,6 +4,7 @@
 //! and a lake survive a process.
 
 use crate::{
+    lake::{EncodeError, with_all},
     Anchor, Attempt, Bounds, CommitId, LoggedCommit, Message, ReadLimit, Sequence, Snapshot,
     Source, Staged, StagedFile, Table, Version,
     error::{Error, Result},
@@ -281,15 +282,21 @@ impl Table for MemoryTable {
             return Ok(Staged::default());
         }
         let path = format!("part-{}", commit_id.0);
-        locked(&self.shared)
-            .files
-            .insert(path.clone(), batches.to_vec());
+        let batches = batches.iter().filter(|batch| batch.num_rows() > 0);
+        let batches = batches.map(|batch| with_all(&self.schema, batch));
+        let batches = batches.collect::<Result<_, EncodeError>>();
+        let batches = batches.map_err(|error| Error::Data {
+            table: self.name.clone(),
+            problem: error.to_string(),
+        })?;
+        locked(&self.shared).files.insert(path.clone(), batches);
         let file = StagedFile {
             path,
             bytes: 0,
             partition: BTreeMap::new(),
             modified_ms: 0,
             statistics: None,
+            structs: None,
         };
         Ok(Staged {
             files: vec![file],

@@ -14,7 +14,7 @@ mod states;
 
 pub use lane::Lane;
 pub use panes::{Pending, Unwritten, Written, last_panes};
-pub(crate) use relation::{is_counted, project};
+pub(crate) use relation::{is_counted, relation};
 pub use states::States;
 
 use crate::{
@@ -23,13 +23,13 @@ use crate::{
     watermark::Watermark,
 };
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::{AsArray, BooleanBufferBuilder, RecordBatch},
     buffer::BooleanBuffer,
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
 use lane::{Counted, Measured};
 use std::{collections::VecDeque, sync::Arc};
-use tollgate_connectors::Sequence;
+use tollgate_connectors::{Sequence, event::EventBatch};
 use tollgate_sql::window::EventTime;
 
 /// All meters of a shard, and its watermark. A clone shares the state batches.
@@ -90,19 +90,26 @@ impl Metering {
     ///
     /// An event that a meter cannot measure puts its group in error there. A meter that fails otherwise, such as for want
     /// of memory, is stopped.
-    pub async fn apply(&mut self, events: &RecordBatch) -> Result<Option<BooleanBuffer>> {
+    pub async fn apply(&mut self, events: &EventBatch) -> Result<Option<BooleanBuffer>> {
         let measured = self.measure(events).await?;
-        self.keep(measured).await
+        let late = self.keep(measured).await?;
+        Ok((!late.is_empty()).then(|| {
+            let mut rows = BooleanBufferBuilder::new(events.num_rows());
+            rows.append_n(events.num_rows(), false);
+            late.iter().for_each(|row| rows.set_bit(*row as usize, true));
+            rows.finish()
+        }))
     }
 
     /// What each lane makes of the events; an error within is one of the meter alone.
-    async fn measure(&mut self, events: &RecordBatch) -> Result<Vec<Result<Measured>>> {
+    async fn measure(&mut self, events: &EventBatch) -> Result<Vec<Result<Measured>>> {
         let counted = self.count(events);
         measure_each(&mut self.lanes, &counted).await
     }
 
-    async fn keep(&mut self, measured: Vec<Result<Measured>>) -> Result<Option<BooleanBuffer>> {
-        let mut late: Option<BooleanBuffer> = None;
+    /// Returns the places of events that were late, of some more than once.
+    async fn keep(&mut self, measured: Vec<Result<Measured>>) -> Result<Vec<u32>> {
+        let mut late = Vec::new();
         for (lane, measured) in self.lanes.iter_mut().zip(measured) {
             let mut measured = match measured {
                 Ok(measured) => measured,
@@ -111,9 +118,7 @@ impl Metering {
                     continue;
                 }
             };
-            if let Some(rows) = measured.late_rows.take() {
-                late = Some(late.map_or(rows.clone(), |others| &others | &rows));
-            }
+            late.append(&mut measured.late_rows);
             lane.keep(measured).await?;
         }
         self.stop_largest();
@@ -147,10 +152,11 @@ impl Metering {
         stopped.map(Arc::clone)
     }
 
-    fn count<'a>(&mut self, events: &'a RecordBatch) -> Counted<'a> {
-        let sequences: &[i64] = events["sequence"].as_primitive::<Int64Type>().values();
-        let event_times = micros(events, "event_time");
-        let ingest_times = micros(events, "ingest_time");
+    fn count<'a>(&mut self, events: &'a EventBatch) -> Counted<'a> {
+        let head = events.head();
+        let sequences: &[i64] = head["sequence"].as_primitive::<Int64Type>().values();
+        let event_times = micros(head, "event_time");
+        let ingest_times = micros(head, "ingest_time");
         let mut before = Vec::with_capacity(sequences.len());
         let mut moves: Vec<(EventTime, Sequence, i64)> = Vec::new();
         for i in 0..sequences.len() {
@@ -188,12 +194,12 @@ impl Metering {
 
     /// Takes in events that were committed at or before every cut: those whose window is still open.
     /// They move no watermark, and may come in any order.
-    pub async fn restore(&mut self, events: &RecordBatch) -> Result<()> {
-        let sequences: &[i64] = events["sequence"].as_primitive::<Int64Type>().values();
+    pub async fn restore(&mut self, events: &EventBatch) -> Result<()> {
+        let head = events.head();
         let counted = Counted {
             events,
-            sequences,
-            event_times: micros(events, "event_time"),
+            sequences: head["sequence"].as_primitive::<Int64Type>().values(),
+            event_times: micros(head, "event_time"),
             before: vec![EventTime::MIN; events.num_rows()],
             moves: Vec::new(),
         };

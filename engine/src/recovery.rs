@@ -24,7 +24,7 @@ use datafusion::{
 };
 use futures::{Stream, TryStreamExt, stream};
 use std::sync::Arc;
-use tollgate_connectors::{Anchor, Bounds, Sequence, Table};
+use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::EventBatch};
 use tollgate_sql::{schema, window::EventTime};
 
 /// What the stream shows of the last committed message.
@@ -152,7 +152,8 @@ pub(crate) async fn restore(
     let before = counted(events, shard)?.filter(up_to_cut.and(open));
     let mut before = execute(before, doing).await?;
     while let Some(batch) = before.try_next().await.map_err(query_error(doing))? {
-        metering.restore(&batch).await?;
+        let events = EventBatch::split(&batch).map_err(query_error(doing))?;
+        metering.restore(&events).await?;
     }
     Ok(())
 }
@@ -162,7 +163,7 @@ pub(crate) async fn messages_after(
     cut: Sequence,
     events: &dyn Table,
     shard: &str,
-) -> Result<impl Stream<Item = datafusion::error::Result<RecordBatch>> + Unpin + use<>> {
+) -> Result<impl Stream<Item = datafusion::error::Result<EventBatch>> + Unpin + use<>> {
     let after = counted(events, shard)?
         .filter(col("sequence").gt(lit(cut.signed())))
         .and_then(|f| {
@@ -177,10 +178,13 @@ pub(crate) async fn messages_after(
             let (whole, rest) = split_messages(held, batch)?;
             held = Some(rest);
             if whole.num_rows() > 0 {
-                return Ok(Some((whole, (rows, held))));
+                return Ok(Some((EventBatch::split(&whole)?, (rows, held))));
             }
         }
-        Ok(held.map(|last| (last, (rows, None))))
+        match held {
+            Some(last) => Ok(Some((EventBatch::split(&last)?, (rows, None)))),
+            None => Ok(None),
+        }
     });
     Ok(Box::pin(messages))
 }
@@ -204,14 +208,15 @@ fn split_messages(
 }
 
 /// The cut after the last message of a batch.
-pub(crate) fn cut_at(batch: &RecordBatch, watermark: EventTime) -> Option<Cut> {
-    let sequence = batch["sequence"]
+pub(crate) fn cut_at(events: &EventBatch, watermark: EventTime) -> Option<Cut> {
+    let head = events.head();
+    let sequence = head["sequence"]
         .as_primitive::<Int64Type>()
         .values()
         .last()?;
     Some(Cut {
         sequence: Sequence(sequence.unsigned_abs()),
-        ingest_time_us: *micros(batch, "ingest_time").last()?,
+        ingest_time_us: *micros(head, "ingest_time").last()?,
         watermark,
     })
 }

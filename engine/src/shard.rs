@@ -48,7 +48,8 @@ use tokio::{
     task::JoinHandle,
 };
 use tollgate_connectors::{
-    Anchor, Attempt, Bounds, Sequence, Source, Staged, Table, event::Decoder,
+    Anchor, Attempt, Bounds, Sequence, Source, Staged, Table,
+    event::{Decoder, EventBatch},
 };
 use tollgate_sql::{
     definitions::Definitions, event_checks::EventChecks, meter::Meter, window::EventTime,
@@ -135,7 +136,7 @@ const CAUGHT_UP_EVERY_US: i64 = 900_000_000;
 /// What waits for the next flush.
 #[derive(Debug, Default)]
 struct Buffer {
-    batches: Vec<RecordBatch>,
+    batches: Vec<EventBatch>,
     counts: Counts,
     bytes: usize,
     since_us: Option<i64>,
@@ -442,11 +443,11 @@ impl Shard {
     }
 
     async fn process(&mut self, batch: Batch) -> Result<()> {
-        let refused = refused(&self.checks, &batch.decoded.batch)?;
+        let refused = refused(&self.checks, &batch.decoded.events)?;
         let before = self.metering.watermark_before();
         let judged = judge(&mut self.dedupe, before, &batch, &refused)?;
         let late = self.metering.apply(&judged.counted).await?;
-        nulls::warn(self.nulls.observe(&judged.counted)?);
+        nulls::warn(self.nulls.observe(&judged.counted));
         let rows = with_late(&judged, late.as_ref())?;
         if let Some(last) = batch.messages.last() {
             self.position.anchor = Some((last.sequence, Anchor::of(last)));
@@ -581,9 +582,9 @@ impl Shard {
 }
 
 impl Buffer {
-    fn add(&mut self, rows: RecordBatch, counts: Counts, now_us: i64) {
+    fn add(&mut self, rows: EventBatch, counts: Counts, now_us: i64) {
         if rows.num_rows() > 0 {
-            self.bytes += rows.get_array_memory_size();
+            self.bytes += rows.memory_size();
             self.batches.push(rows);
         }
         self.counts += counts;

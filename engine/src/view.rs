@@ -8,6 +8,7 @@
 //! are not committed yet.
 
 mod asked;
+mod buffered;
 mod guarded;
 mod inside;
 mod keys;
@@ -33,7 +34,7 @@ use crate::{
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
     compute::{concat_batches, filter_record_batch, is_null},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
 };
 use asked::Asked;
 use datafusion::{
@@ -509,19 +510,26 @@ impl View {
         }
     }
 
-    /// Counted events of a type, in the schema of `events`; `None` when there is no table yet.
+    /// Counted events of a type, with the columns of `events` without the other types'; `None` when there is no table yet.
     fn counted(&self, event_type: &EventType) -> Result<Option<DataFrame>> {
         let Some(provider) = &self.events else {
             return Ok(None);
         };
         let doing = "selecting the events of a type";
-        if provider.schema().index_of(&event_type.name).is_err() {
+        let schema = provider.schema();
+        if schema.index_of(&event_type.name).is_err() {
             return Ok(None);
         }
+        let is_read = |field: &&FieldRef| {
+            *field.name() == event_type.name || !matches!(field.data_type(), DataType::Struct(_))
+        };
+        let read = schema.fields().iter().filter(is_read);
+        let read: Vec<Expr> = read.map(|field| col(field.name())).collect();
         let source = provider_as_source(Arc::clone(provider));
         let of_type = col("type").eq(lit(event_type.cloud_event_type.as_str()));
         let plan = LogicalPlanBuilder::scan(tables::EVENTS, source, None)
             .and_then(|plan| plan.filter(of_type.and(is_counted())))
+            .and_then(|plan| plan.project(read))
             .and_then(LogicalPlanBuilder::build)
             .map_err(query_error(doing))?;
         Ok(Some(DataFrame::new(session::context().state(), plan)))

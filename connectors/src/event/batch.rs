@@ -109,11 +109,11 @@ impl<'d, 'a> Run<'d, 'a> {
         for (index, message) in self.messages.iter().enumerate() {
             self.message(&mut Current::new(index, message)?)?;
         }
-        let (batch, statuses) = self
+        let (events, statuses) = self
             .columns
-            .finish(&self.decoder.schema, &self.decoder.shard)?;
+            .finish(&self.decoder.layout, &self.decoder.shard)?;
         Ok(Decoded {
-            batch,
+            events,
             keys: self.keys,
             statuses,
             origins: self.origins,
@@ -267,7 +267,8 @@ impl<'d, 'a> Run<'d, 'a> {
         };
         let (status, reason) = match verdict {
             Verdict::Ok { shape } => {
-                self.columns.push_values(shape, &self.scratch.values);
+                let read = &self.decoder.shapes[shape];
+                self.columns.push_values(shape, read, &self.scratch.values);
                 (Status::Ok, None)
             }
             Verdict::Unmatched(reason) => (Status::Unmatched, Some(reason)),

@@ -1,8 +1,9 @@
-//! The builders behind one batch. A column of a type that a row is not of is only filled up when
-//! that type comes again, or at the end: nulls go in by the run, not one by one.
+//! The builders behind one batch. The values of a type are kept apart from those of all others, with the places of their
+//! rows: a row costs its own columns alone.
 
+use super::rows::{EventBatch, TypedRows, head_of};
 use super::shape::{Kind, Shape, Value};
-use super::{Status, TYPE_KEY, unfit};
+use super::{Status, unfit};
 use crate::Result;
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBufferBuilder, BooleanBuilder, Date32Array, Date32Builder,
@@ -10,7 +11,7 @@ use arrow::array::{
     StringBuilder, StructArray, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use std::sync::Arc;
 
 /// Where a row comes from.
@@ -60,7 +61,8 @@ pub(super) struct Columns {
     raw: BinaryBuilder,
     content_hash: Int64Builder,
     extra: StringBuilder,
-    types: Vec<TypeColumn>,
+    /// By shape; `None` before the first row of the type.
+    types: Vec<Option<TypeColumn>>,
 }
 
 impl Columns {
@@ -82,7 +84,7 @@ impl Columns {
             raw: BinaryBuilder::new(),
             content_hash: Int64Builder::with_capacity(rows),
             extra: StringBuilder::new(),
-            types: shapes.iter().map(TypeColumn::new).collect(),
+            types: shapes.iter().map(|_| None).collect(),
         }
     }
 
@@ -109,36 +111,32 @@ impl Columns {
         self.extra.append_option(head.extra);
     }
 
-    /// Adds the typed values of the row that is pushed next.
-    pub(super) fn push_values(&mut self, shape: usize, values: &[Value<'_>]) {
-        let row = self.rows();
-        self.types[shape].push(row, values);
+    /// Adds the typed values of the row that is pushed next, which `shape` has read.
+    pub(super) fn push_values(&mut self, number: usize, shape: &Shape, values: &[Value<'_>]) {
+        // A batch has 1 GiB of input at most, and an event more than a byte.
+        let row = u32::try_from(self.rows()).unwrap_or(u32::MAX);
+        let column = self.types[number].get_or_insert_with(|| TypeColumn::new(shape));
+        column.push(row, values);
     }
 
-    /// The batch, with exactly this schema.
+    /// The batch, and the status of each row.
     pub(super) fn finish(
         mut self,
-        schema: &SchemaRef,
+        layout: &Layout,
         shard: &str,
-    ) -> Result<(RecordBatch, Vec<Status>)> {
-        let rows = self.rows();
-        let mut types = std::mem::take(&mut self.types).into_iter();
-        let mut arrays = Vec::with_capacity(schema.fields().len());
-        for field in schema.fields() {
-            let array = match (field.data_type(), types.len()) {
-                (DataType::Struct(children), 1..) if field.metadata().contains_key(TYPE_KEY) => {
-                    types
-                        .next()
-                        .map(|column| column.finish(children, rows))
-                        .transpose()?
-                }
-                _ => self.head(field.name(), shard),
-            };
-            arrays.push(array.ok_or_else(|| unfit(format!("no such column: `{}`", field.name())))?);
-        }
-        let batch =
-            RecordBatch::try_new(Arc::clone(schema), arrays).map_err(|e| unfit(e.to_string()))?;
-        Ok((batch, self.status))
+    ) -> Result<(EventBatch, Vec<Status>)> {
+        let head = layout.head.fields().iter().map(|field| {
+            let column = self.head(field.name(), shard);
+            column.ok_or_else(|| unfit(format!("no such column: `{}`", field.name())))
+        });
+        let head = head.collect::<Result<_>>()?;
+        let head = RecordBatch::try_new(Arc::clone(&layout.head), head);
+        let head = head.map_err(|e| unfit(e.to_string()))?;
+        let types = layout.types.iter().zip(self.types);
+        let types = types.filter_map(|(field, column)| Some(column?.finish(field)));
+        let types = types.collect::<Result<_>>()?;
+        let events = EventBatch::new(Arc::clone(&layout.schema), head, types);
+        Ok((events, self.status))
     }
 
     fn head(&mut self, name: &str, shard: &str) -> Option<ArrayRef> {
@@ -169,52 +167,65 @@ impl Columns {
     }
 }
 
-/// Whether a schema's columns beside the event types are those that a decoder fills.
-pub(super) fn check_head(schema: &Schema, shapes: &[Shape]) -> Result<()> {
-    let empty = Columns::new(shapes, 0);
-    empty.finish(&Arc::new(schema.clone()), "").map(|_| ())
+/// The columns of `events`, as they are filled.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) schema: SchemaRef,
+    head: SchemaRef,
+    /// By shape.
+    types: Vec<FieldRef>,
 }
 
-/// The struct column of one event type.
+impl Layout {
+    /// # Errors
+    /// A column beside the event types is not one that a decoder fills.
+    pub(super) fn new(schema: SchemaRef) -> Result<Self> {
+        let head = schema.project(&head_of(&schema));
+        let fields = schema.fields().iter();
+        let types = fields.filter(|field| matches!(field.data_type(), DataType::Struct(_)));
+        let layout = Layout {
+            head: Arc::new(head.map_err(|e| unfit(e.to_string()))?),
+            types: types.cloned().collect(),
+            schema,
+        };
+        Columns::new(&[], 0).finish(&layout, "")?;
+        Ok(layout)
+    }
+}
+
+/// The rows of one event type.
 struct TypeColumn {
     cells: Vec<Cells>,
-    valid: BooleanBufferBuilder,
+    places: Vec<u32>,
 }
 
 impl TypeColumn {
     fn new(shape: &Shape) -> Self {
         TypeColumn {
             cells: shape.kinds().map(Cells::new).collect(),
-            valid: BooleanBufferBuilder::new(0),
+            places: Vec::new(),
         }
     }
 
-    fn push(&mut self, row: usize, values: &[Value<'_>]) {
-        self.fill(row);
-        self.valid.append(true);
+    fn push(&mut self, row: u32, values: &[Value<'_>]) {
+        self.places.push(row);
         for (cells, value) in self.cells.iter_mut().zip(values) {
             cells.push(value);
         }
     }
 
-    /// Nulls up to, not including, this row.
-    fn fill(&mut self, row: usize) {
-        let missing = row.saturating_sub(self.valid.len());
-        if missing > 0 {
-            self.valid.append_n(missing, false);
-            self.cells.iter_mut().for_each(|cells| cells.nulls(missing));
-        }
-    }
-
-    fn finish(mut self, fields: &Fields, rows: usize) -> Result<ArrayRef> {
-        self.fill(rows);
-        let nulls = NullBuffer::new(self.valid.finish());
-        let arrays = self.cells.iter_mut().zip(fields);
+    fn finish(mut self, field: &FieldRef) -> Result<TypedRows> {
+        let DataType::Struct(children) = field.data_type() else {
+            return Err(unfit(format!("column `{}` is no struct", field.name())));
+        };
+        let arrays = self.cells.iter_mut().zip(children);
         let arrays = arrays
             .map(|(cells, field)| cells.finish(field.data_type()))
             .collect::<Result<_>>()?;
-        let column = StructArray::try_new_with_length(fields.clone(), arrays, Some(nulls), rows);
-        Ok(Arc::new(column.map_err(|e| unfit(e.to_string()))?))
+        let rows = self.places.len();
+        let values = StructArray::try_new_with_length(children.clone(), arrays, None, rows);
+        let values = values.map_err(|e| unfit(e.to_string()))?;
+        Ok(TypedRows::new(Arc::clone(field), self.places, values))
     }
 }
 
@@ -265,6 +276,7 @@ impl Lists {
 }
 
 impl Cells {
+    /// Nothing is reserved: of most types few rows may come.
     fn new(kind: &Kind) -> Self {
         match kind {
             Kind::List(element) => Cells::List(Lists {
@@ -272,12 +284,12 @@ impl Cells {
                 ends: Vec::new(),
                 valid: BooleanBufferBuilder::new(0),
             }),
-            Kind::Text => Cells::Text(StringBuilder::new()),
-            Kind::Boolean => Cells::Boolean(BooleanBuilder::new()),
-            Kind::Integer => Cells::Integer(Int64Builder::new()),
-            Kind::Decimal { .. } => Cells::Decimal(Decimal128Builder::new()),
-            Kind::Instant => Cells::Instant(TimestampMicrosecondBuilder::new()),
-            Kind::Date => Cells::Date(Date32Builder::new()),
+            Kind::Text => Cells::Text(StringBuilder::with_capacity(0, 0)),
+            Kind::Boolean => Cells::Boolean(BooleanBuilder::with_capacity(0)),
+            Kind::Integer => Cells::Integer(Int64Builder::with_capacity(0)),
+            Kind::Decimal { .. } => Cells::Decimal(Decimal128Builder::with_capacity(0)),
+            Kind::Instant => Cells::Instant(TimestampMicrosecondBuilder::with_capacity(0)),
+            Kind::Date => Cells::Date(Date32Builder::with_capacity(0)),
         }
     }
 
@@ -291,19 +303,19 @@ impl Cells {
             (Cells::Instant(cells), Value::Instant(value)) => cells.append_value(*value),
             (Cells::Date(cells), Value::Date(value)) => cells.append_value(*value),
             (Cells::List(lists), Value::List(values)) => lists.push(values),
-            (cells, _) => cells.nulls(1),
+            (cells, _) => cells.null(),
         }
     }
 
-    fn nulls(&mut self, count: usize) {
+    fn null(&mut self) {
         match self {
-            Cells::Text(cells) => cells.append_nulls(count),
-            Cells::Boolean(cells) => cells.append_nulls(count),
-            Cells::Integer(cells) => cells.append_nulls(count),
-            Cells::Decimal(cells) => cells.append_nulls(count),
-            Cells::Instant(cells) => cells.append_nulls(count),
-            Cells::Date(cells) => cells.append_nulls(count),
-            Cells::List(lists) => (0..count).for_each(|_| lists.end(0, false)),
+            Cells::Text(cells) => cells.append_null(),
+            Cells::Boolean(cells) => cells.append_null(),
+            Cells::Integer(cells) => cells.append_null(),
+            Cells::Decimal(cells) => cells.append_null(),
+            Cells::Instant(cells) => cells.append_null(),
+            Cells::Date(cells) => cells.append_null(),
+            Cells::List(lists) => lists.end(0, false),
         }
     }
 

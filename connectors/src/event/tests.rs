@@ -1,8 +1,7 @@
 use super::*;
 use crate::Sequence;
 use arrow::array::{
-    AsArray, BooleanArray, Date32Array, Decimal128Array, Int32Array, Int64Array, StructArray,
-};
+    AsArray, BooleanArray, Date32Array, Decimal128Array, Int32Array, Int64Array, StructArray, RecordBatch};
 use arrow::datatypes::{Field, Fields, Schema, TimeUnit};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -116,7 +115,7 @@ fn decode(message: Message) -> Decoded {
 
 fn one(payload: impl AsRef<[u8]>) -> Decoded {
     let decoded = decode(message(payload, &[]));
-    assert_eq!(decoded.batch.num_rows(), 1);
+    assert_eq!(decoded.events.num_rows(), 1);
     decoded
 }
 
@@ -136,7 +135,8 @@ const DATA: &str = r#"{"model":"m","tokens":5}"#;
 impl Decoded {
     fn text(&self, column: &str, row: usize) -> Option<&str> {
         let array = self
-            .batch
+            .events
+            .head()
             .column_by_name(column)
             .unwrap()
             .as_string::<i32>();
@@ -144,13 +144,14 @@ impl Decoded {
     }
 
     fn kept(&self, row: usize) -> Option<&[u8]> {
-        let array = self.batch.column_by_name("raw").unwrap().as_binary::<i32>();
+        let array = self.events.head()["raw"].as_binary::<i32>();
         array.is_valid(row).then(|| array.value(row))
     }
 
     fn hash(&self, row: usize) -> Option<i64> {
         let array: &Int64Array = self
-            .batch
+            .events
+            .head()
             .column_by_name("content_hash")
             .unwrap()
             .as_primitive();
@@ -173,8 +174,13 @@ impl Decoded {
             .collect()
     }
 
-    fn cells(&self, name: &str) -> &StructArray {
-        self.batch.column_by_name(name).unwrap().as_struct()
+    /// All rows as one batch.
+    fn batch(&self) -> RecordBatch {
+        self.events.whole().unwrap()
+    }
+
+    fn cells(&self, name: &str) -> StructArray {
+        self.batch()[name].as_struct().clone()
     }
 }
 
@@ -212,7 +218,7 @@ fn a_good_event_fills_every_column() {
     let decoded = one(
         r#" {"specversion":"1.0","id":"a4","source":"api-gateway","type":"llm.completion","subject":"cust_04441","time":"2026-07-31T23:54:59.000001Z","data":{"model":"model-7","region":"us-west-2","tokens":4950,"billing":{"cost":0.000000001}}} "#,
     );
-    assert_eq!(decoded.batch.schema(), schema());
+    assert_eq!(decoded.batch().schema(), schema());
     assert_eq!(decoded.statuses, [Status::Ok]);
     let texts = [
         "shard", "event_id", "source", "type", "subject", "status", "reason", "extra",
@@ -239,18 +245,15 @@ fn a_good_event_fills_every_column() {
     let cost: &Decimal128Array = cells.column(3).as_primitive();
     assert_eq!(cost.value(0), 1);
     assert!(cells.column(4).is_null(0));
-    let sequence: &Int64Array = decoded
-        .batch
+    let sequence: &Int64Array = decoded.events.head()
         .column_by_name("sequence")
         .unwrap()
         .as_primitive();
-    let ordinal: &Int32Array = decoded
-        .batch
+    let ordinal: &Int32Array = decoded.events.head()
         .column_by_name("ordinal")
         .unwrap()
         .as_primitive();
-    let day: &Date32Array = decoded
-        .batch
+    let day: &Date32Array = decoded.events.head()
         .column_by_name("ingest_day")
         .unwrap()
         .as_primitive();
@@ -296,7 +299,8 @@ fn rows_of_other_types_are_null_in_a_struct() {
     assert_eq!(valid("completion"), [false, true, false, true, false]);
     assert_eq!(valid("every"), [true, false, false, false, false]);
     assert_eq!(valid("nothing"), [false, false, false, false, true]);
-    let tokens: &Int64Array = decoded.cells("completion").column(2).as_primitive();
+    let tokens = decoded.cells("completion").column(2).clone();
+    let tokens: &Int64Array = tokens.as_primitive();
     assert_eq!(
         tokens.iter().collect::<Vec<_>>(),
         [None, Some(5), None, Some(6), None]
@@ -611,7 +615,8 @@ fn an_unknown_type_is_unmatched_and_kept() {
 fn numbers_are_exact_or_refused_with_the_field() {
     let tokens = |number: &str| {
         let decoded = one(with_data(&format!(r#"{{"model":"m","tokens":{number}}}"#)));
-        let tokens: &Int64Array = decoded.cells("completion").column(2).as_primitive();
+        let tokens = decoded.cells("completion").column(2).clone();
+        let tokens: &Int64Array = tokens.as_primitive();
         match decoded.text("reason", 0) {
             None => Ok(tokens.value(0)),
             Some(reason) => Err(reason.to_owned()),
@@ -890,8 +895,7 @@ fn a_bad_line_harms_no_other_line() {
         assert_eq!(decoded.statuses[2 * number + 1], Status::Rejected);
         assert_eq!(decoded.kept(2 * number + 1), Some(line.as_slice()));
     }
-    let ordinal: &Int32Array = decoded
-        .batch
+    let ordinal: &Int32Array = decoded.events.head()
         .column_by_name("ordinal")
         .unwrap()
         .as_primitive();
@@ -1105,13 +1109,11 @@ fn rows_are_in_order_of_sequence_and_ordinal() {
     let mut decoder = decoder(DecodeOptions::default());
     for _ in 0..2 {
         let decoded = decoder.decode(&messages).unwrap();
-        let sequence: &Int64Array = decoded
-            .batch
+        let sequence: &Int64Array = decoded.events.head()
             .column_by_name("sequence")
             .unwrap()
             .as_primitive();
-        let ordinal: &Int32Array = decoded
-            .batch
+        let ordinal: &Int32Array = decoded.events.head()
             .column_by_name("ordinal")
             .unwrap()
             .as_primitive();
@@ -1120,7 +1122,7 @@ fn rows_are_in_order_of_sequence_and_ordinal() {
     }
     let nothing = decoder.decode(&[]).unwrap();
     assert_eq!(
-        (nothing.batch.num_rows(), nothing.batch.schema()),
+        (nothing.events.num_rows(), nothing.batch().schema()),
         (0, schema())
     );
 }
@@ -1230,8 +1232,8 @@ proptest! {
         let forms = [&[], LINES, BATCH, BINARY];
         let messages: Vec<_> = payloads.iter().map(|(payload, form)| message(payload, forms[*form])).collect();
         let decoded = decoder(DecodeOptions::default()).decode(&messages).unwrap();
-        prop_assert!(decoded.batch.num_rows() >= messages.len());
-        prop_assert_eq!(decoded.batch.num_rows(), decoded.keys.len());
+        prop_assert!(decoded.events.head().num_rows() >= messages.len());
+        prop_assert_eq!(decoded.events.head().num_rows(), decoded.keys.len());
     }
 
     #[test]
@@ -1266,8 +1268,10 @@ proptest! {
         let sign = if micro < 0 { "-" } else { "" };
         let cost = format!("{sign}{}.{:09}", micro.unsigned_abs() / 1_000_000_000, micro.unsigned_abs() % 1_000_000_000);
         let decoded = one(with_data(&format!(r#"{{"model":"m","tokens":{whole},"billing":{{"cost":{cost}}}}}"#)));
-        let tokens: &Int64Array = decoded.cells("completion").column(2).as_primitive();
-        let costs: &Decimal128Array = decoded.cells("completion").column(3).as_primitive();
+        let tokens = decoded.cells("completion").column(2).clone();
+        let tokens: &Int64Array = tokens.as_primitive();
+        let costs = decoded.cells("completion").column(3).clone();
+        let costs: &Decimal128Array = costs.as_primitive();
         prop_assert_eq!((tokens.value(0), costs.value(0)), (whole, i128::from(micro)));
     }
 }
@@ -1326,8 +1330,7 @@ fn a_message_whose_headers_cannot_be_read_is_one_rejected_row_with_all_its_bytes
     let decoded = decoder(DecodeOptions::default()).decode(&messages).unwrap();
     assert_eq!(decoded.statuses, [Status::Rejected, Status::Ok]);
     let text = |name: &str| {
-        decoded
-            .batch
+        decoded.events.head()
             .column_by_name(name)
             .unwrap()
             .as_string::<i32>()
@@ -1337,7 +1340,7 @@ fn a_message_whose_headers_cannot_be_read_is_one_rejected_row_with_all_its_bytes
         "headers: not valid UTF-8 at byte 25"
     );
     assert!(text("event_id").is_null(0) && text("subject").is_null(0));
-    let raw = decoded.batch.column_by_name("raw").unwrap();
+    let raw = decoded.events.head().column_by_name("raw").unwrap();
     let expected = [&block[..], payload.as_bytes()].concat();
     assert_eq!(raw.as_binary::<i32>().value(0), expected);
     assert_eq!(decoded.raw(&messages, 0).unwrap(), expected);

@@ -5,12 +5,12 @@ use crate::{
     error::Cause,
     lake::log::{
         COMMIT_ID, OURS,
-        action::{Add, Line, Remove, Txn, to_bytes},
+        action::{Add, Line, Remove, STRUCTS_TAG, Txn, to_bytes},
     },
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What a commit does to the table's files.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +129,15 @@ fn to_add(file: &StagedFile, data_change: bool) -> Result<Line, Cause> {
         modification_time: file.modified_ms,
         data_change,
         stats: file.statistics.as_ref().map(|s| s.to_string()),
-        tags: None,
+        tags: file.structs.as_deref().map(structs_tag).transpose()?,
         deletion_vector: None,
     }))
+}
+
+/// What the log says of a file beside the protocol's fields.
+fn structs_tag(structs: &[String]) -> Result<BTreeMap<String, Option<String>>, Cause> {
+    let structs = serde_json::to_string(structs)?;
+    Ok(BTreeMap::from([(STRUCTS_TAG.to_owned(), Some(structs))]))
 }
 
 /// The rows stay in the table, in another file: no data changes.

@@ -13,9 +13,16 @@ use crate::{
     error::{Error, Result},
     store::{Store, path_in},
 };
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Field, Fields, Schema, SchemaRef},
+};
 use async_trait::async_trait;
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 use url::Url;
 
 mod commit;
@@ -92,7 +99,7 @@ impl Table for DeltaTable {
     }
 
     fn provider(&self) -> Result<Arc<dyn Snapshot>> {
-        self.provider_of(Arc::clone(&self.files))
+        self.provider_of(&self.schema, Arc::clone(&self.files))
     }
 
     async fn stage(&self, commit_id: &CommitId, batches: &[RecordBatch]) -> Result<Staged> {
@@ -195,9 +202,10 @@ impl DeltaTable {
         &self.log.url
     }
 
-    /// Some files of this table for SQL.
+    /// Some files of this table for SQL, with some of its columns.
     pub(crate) fn provider_of(
         &self,
+        schema: &SchemaRef,
         files: Arc<Vec<Arc<StagedFile>>>,
     ) -> Result<Arc<dyn Snapshot>> {
         let url = self.url();
@@ -206,12 +214,24 @@ impl DeltaTable {
             self.store.root(),
             url,
             folder,
-            &self.schema,
+            schema,
             &self.partition,
             files,
         )
         .map(|snapshot| Arc::new(snapshot) as Arc<dyn Snapshot>)
         .map_err(|e| self.log.failed("preparing a query", e))
+    }
+
+    /// The table's columns without the structs that none of some files has.
+    pub(crate) fn schema_of(&self, files: &[Arc<StagedFile>]) -> SchemaRef {
+        let structs: Option<Vec<_>> = files.iter().map(|file| file.structs.as_deref()).collect();
+        let Some(structs) = structs else {
+            return self.schema();
+        };
+        let structs: BTreeSet<&String> = structs.into_iter().flatten().collect();
+        let fields = self.schema.fields().iter();
+        let fields = fields.filter(|field| !is_struct(field) || structs.contains(field.name()));
+        Arc::new(Schema::new(fields.cloned().collect::<Fields>()))
     }
 
     /// The data files of the loaded snapshot.
@@ -286,6 +306,10 @@ impl DeltaTable {
         )?;
         theirs.compare(&self.log.table, &ours).map(drop)
     }
+}
+
+fn is_struct(field: &Field) -> bool {
+    field.is_nullable() && matches!(field.data_type(), DataType::Struct(_))
 }
 
 /// Commit ids are part of file names.

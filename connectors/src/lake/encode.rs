@@ -1,5 +1,9 @@
 //! Rows to Parquet files, one a day, with the statistics that let a reader skip them.
 //!
+//! A file has only the nullable structs, which are event types, that a row of it has: readers of Delta tables take what a
+//! file lacks for NULL. Rows that come type by type are written so, and a column of another type is then one run of NULLs.
+//! A file has some hundred columns of structs at most, however many the table has; rows of more go to several files.
+//!
 //! A table may keep the rows of one subject together: each row group is sorted by that column, in small pages whose
 //! bounds are in the file. A condition on the column then reads a page or two of each row group. Row groups stay in the
 //! order in which rows came, so that conditions on time leave out whole ones.
@@ -22,7 +26,10 @@ use parquet::{
     file::properties::{EnabledStatistics, WriterProperties},
     schema::types::ColumnPath,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// Rows of a row group: small enough that a filter on sequence or time skips most of a large file.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
@@ -33,6 +40,9 @@ const PAGE_ROWS: usize = 4 * 1024;
 /// A dictionary is read whole for any page of it.
 const DICTIONARY_BYTES: usize = 64 << 10;
 
+/// Columns of structs of one file, about: each is a part of the file, whether or not a row has a value in it.
+const STRUCT_COLUMNS: usize = 512;
+
 /// A file in memory, ready to upload.
 #[derive(Debug)]
 pub(crate) struct Encoded {
@@ -41,6 +51,16 @@ pub(crate) struct Encoded {
     pub(crate) rows: u64,
     pub(crate) bytes: Bytes,
     pub(crate) statistics: String,
+    /// The nullable structs that it has; `None` in a table without any.
+    pub(crate) structs: Option<Vec<String>>,
+}
+
+/// Which rows are put into one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) day: Option<i32>,
+    /// Rows of event types that are near each other in the table.
+    group: usize,
 }
 
 /// What cannot be written.
@@ -67,20 +87,40 @@ pub(crate) enum EncodeError {
 pub(crate) struct Encoder {
     /// All columns, without metadata.
     table: SchemaRef,
-    /// Those that are in the files.
-    file: SchemaRef,
+    /// Those that are in every file.
+    always: Arc<Vec<usize>>,
+    /// The nullable structs by name.
+    structs: Arc<HashMap<String, Struct>>,
     partition: Option<String>,
     /// The column of text by which each row group is sorted.
     together: Option<String>,
 }
 
+/// A nullable struct of the table.
+#[derive(Debug, Clone, Copy)]
+struct Struct {
+    index: usize,
+    group: usize,
+}
+
 impl Encoder {
     pub(crate) fn new(schema: &Schema, partition: Option<&str>) -> Self {
         let table = plain(schema);
-        let in_file = |name: &str| Some(name) != partition;
-        let fields = table.fields().iter().filter(|f| in_file(f.name()));
+        let (mut always, mut structs) = (Vec::new(), HashMap::new());
+        let mut columns = 0;
+        for (index, field) in table.fields().iter().enumerate() {
+            match field.data_type() {
+                DataType::Struct(children) if field.is_nullable() => {
+                    let group = columns / STRUCT_COLUMNS;
+                    columns += children.len();
+                    structs.insert(field.name().clone(), Struct { index, group });
+                }
+                _ => always.push(index),
+            }
+        }
         Encoder {
-            file: Arc::new(Schema::new(fields.cloned().collect::<Fields>())),
+            always: Arc::new(always),
+            structs: Arc::new(structs),
             table: Arc::new(table),
             partition: partition.map(str::to_owned),
             together: None,
@@ -90,7 +130,7 @@ impl Encoder {
     /// The same, with the rows of one value of a column kept together. A column that is not there, or is no text, changes
     /// nothing.
     pub(crate) fn keeping_together(mut self, column: Option<&str>) -> Self {
-        let field = column.and_then(|column| self.file.field_with_name(column).ok());
+        let field = column.and_then(|column| self.table.field_with_name(column).ok());
         let text = field.filter(|field| *field.data_type() == DataType::Utf8);
         self.together = text.map(|field| field.name().clone());
         self
@@ -100,44 +140,72 @@ impl Encoder {
         self.together.as_deref()
     }
 
-    /// Sorts rows by day, keeping their order within a day. Batches of a single day are not copied.
+    /// Sorts rows by file, keeping their order within one. Batches of a single file are not copied.
     pub(crate) fn split(
         &self,
         batches: &[RecordBatch],
-    ) -> Result<BTreeMap<Option<i32>, Vec<RecordBatch>>, EncodeError> {
-        let mut days: BTreeMap<Option<i32>, Vec<RecordBatch>> = BTreeMap::new();
+    ) -> Result<BTreeMap<Place, Vec<RecordBatch>>, EncodeError> {
+        let mut files: BTreeMap<Place, Vec<(usize, RecordBatch)>> = BTreeMap::new();
         for batch in batches.iter().filter(|b| b.num_rows() > 0) {
             let rows = self.align(batch)?;
+            let structs = rows.schema_ref().fields().iter();
+            let first = structs.filter_map(|field| self.structs.get(field.name())).next();
+            let (group, index) = match first {
+                Some(first) => (first.group, first.index),
+                None => (usize::MAX, usize::MAX),
+            };
             for (day, rows) in self.split_batch(rows)? {
-                days.entry(day)
-                    .or_default()
-                    .push(self.without_partition(&rows)?);
+                let file = files.entry(Place { day, group }).or_default();
+                file.push((index, self.without_partition(&rows)?));
             }
         }
-        Ok(days)
+        let files = join_rest(files).into_iter().map(|(place, mut rows)| {
+            rows.sort_by_key(|(first, _)| *first);
+            (place, rows.into_iter().map(|(_, rows)| rows).collect())
+        });
+        Ok(files.collect())
     }
 
-    /// Encodes the rows of one day. CPU-bound: keep it off the async threads.
+    /// Encodes the rows of one file. CPU-bound: keep it off the async threads.
     pub(crate) fn encode(
         &self,
         day: Option<i32>,
         batches: &[RecordBatch],
     ) -> Result<Encoded, EncodeError> {
-        let mut file = self.begin(day)?;
-        batches.iter().try_for_each(|batch| file.write(batch))?;
+        let columns = batches.iter().flat_map(|batch| batch.schema_ref().fields().iter());
+        let structs = columns.filter_map(|field| self.structs.get(field.name()));
+        let mut file = self.begin(day, structs.map(|of| of.index).collect())?;
+        for rows in batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
+            match rows {
+                [rows] => file.write(rows)?,
+                rows => file.write(&concat_batches(rows[0].schema_ref(), rows)?)?,
+            }
+        }
         file.finish()
     }
 
-    /// Begins a file of one day.
-    pub(crate) fn begin(&self, day: Option<i32>) -> Result<FileEncoder, EncodeError> {
+    /// Begins a file of one day with some structs of the table, by their places.
+    fn begin(
+        &self,
+        day: Option<i32>,
+        structs: BTreeSet<usize>,
+    ) -> Result<FileEncoder, EncodeError> {
+        let name = |index: &usize| self.table.field(*index).name().clone();
+        let names = (!self.structs.is_empty()).then(|| structs.iter().map(name).collect());
+        let columns: BTreeSet<usize> = self.always.iter().copied().chain(structs).collect();
+        let columns = columns.into_iter();
+        let fields = columns.map(|index| Arc::clone(&self.table.fields()[index]));
+        let fields = fields.filter(|field| self.partition.as_ref() != Some(field.name()));
+        let schema = Arc::new(Schema::new(fields.collect::<Fields>()));
         // The Arrow schema would only repeat what the Parquet types already say.
         let options = ArrowWriterOptions::new()
-            .with_properties(properties(&self.file, self.together())?)
+            .with_properties(properties(&schema, self.together())?)
             .with_skip_arrow_metadata(true);
-        let schema = Arc::clone(&self.file);
         Ok(FileEncoder {
-            writer: ArrowWriter::try_new_with_options(Vec::new(), schema, options)?,
-            schema: Arc::clone(&self.file),
+            writer: ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&schema), options)?,
+            nulls: HashMap::new(),
+            structs: names,
+            schema,
             day,
             rows: 0,
             unsorted: self.together.clone().map(|column| Unsorted {
@@ -147,30 +215,58 @@ impl Encoder {
         })
     }
 
+    /// Begins a file of one day for batches with these columns.
+    pub(crate) fn begin_as(
+        &self,
+        day: Option<i32>,
+        columns: &Schema,
+    ) -> Result<FileEncoder, EncodeError> {
+        let columns = columns.fields().iter();
+        let structs = columns.filter_map(|field| self.structs.get(field.name()));
+        self.begin(day, structs.map(|of| of.index).collect())
+    }
+
+    /// Which files of the table hold the same event types, about.
+    pub(crate) fn group(&self, structs: &[String]) -> Option<usize> {
+        let groups = structs.iter().filter_map(|name| self.structs.get(name));
+        groups.map(|of| of.group).min()
+    }
+
     /// Rows of the table as they are in its files.
     pub(crate) fn in_file(&self, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
         self.without_partition(&self.align(batch)?)
     }
 
-    /// The batch with exactly the table's columns, in its order; missing nullable ones are NULL.
+    /// The batch with the table's columns in its order. A nullable one that is missing is NULL; one that is a struct is left out
+    /// when no row has a value in it.
     fn align(&self, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
-        let schema = batch.schema();
-        let known = |name: &str| self.table.fields().find(name).is_some();
-        if let Some(unknown) = schema.fields().iter().find(|f| !known(f.name())) {
-            return Err(EncodeError::UnknownColumn(unknown.name().clone()));
+        let schema = batch.schema_ref();
+        let mut found: BTreeMap<usize, Option<&ArrayRef>> =
+            self.always.iter().map(|index| (*index, None)).collect();
+        for (field, column) in schema.fields().iter().zip(batch.columns()) {
+            match self.structs.get(field.name()) {
+                Some(_) if column.null_count() == column.len() => {}
+                Some(of) => drop(found.insert(of.index, Some(column))),
+                None => match self.table.index_of(field.name()) {
+                    Ok(index) => drop(found.insert(index, Some(column))),
+                    Err(_) => return Err(EncodeError::UnknownColumn(field.name().clone())),
+                },
+            }
         }
-        let columns = self.table.fields().iter().map(|field| {
-            let found = batch.column_by_name(field.name());
+        let fields = found.keys().map(|index| Arc::clone(&self.table.fields()[*index]));
+        let aligned_schema = Arc::new(Schema::new(fields.collect::<Fields>()));
+        let columns = aligned_schema.fields().iter().zip(found.values());
+        let columns = columns.map(|(field, found)| {
             aligned(
                 field.name(),
-                found,
+                *found,
                 field.data_type(),
                 field.is_nullable(),
                 batch.num_rows(),
             )
         });
         let columns = columns.collect::<Result<_, _>>()?;
-        Ok(RecordBatch::try_new(Arc::clone(&self.table), columns)?)
+        Ok(RecordBatch::try_new(aligned_schema, columns)?)
     }
 
     fn split_batch(
@@ -199,16 +295,34 @@ impl Encoder {
     }
 
     fn without_partition(&self, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
-        let columns = self.file.fields().iter();
-        let indices = columns.filter_map(|f| self.table.index_of(f.name()).ok());
-        Ok(batch.project(&indices.collect::<Vec<_>>())?)
+        let columns = batch.schema_ref().fields().iter().enumerate();
+        let kept = columns.filter(|(_, field)| self.partition.as_ref() != Some(field.name()));
+        Ok(batch.project(&kept.map(|(index, _)| index).collect::<Vec<_>>())?)
     }
+}
+
+/// Rows without a struct go to the last file of their day.
+fn join_rest<T>(mut files: BTreeMap<Place, Vec<T>>) -> BTreeMap<Place, Vec<T>> {
+    let rest: Vec<Place> = files.keys().filter(|place| place.group == usize::MAX).copied().collect();
+    for place in rest {
+        let of_day = Place { group: 0, ..place }..place;
+        let Some((last, _)) = files.range(of_day).next_back() else {
+            continue;
+        };
+        let last = *last;
+        let mut rows = files.remove(&place).unwrap_or_default();
+        files.entry(last).or_default().append(&mut rows);
+    }
+    files
 }
 
 /// A file in the making.
 pub(crate) struct FileEncoder {
     writer: ArrowWriter<Vec<u8>>,
     schema: SchemaRef,
+    structs: Option<Vec<String>>,
+    /// NULLs for the columns that rows do not have, by place.
+    nulls: HashMap<usize, ArrayRef>,
     day: Option<i32>,
     rows: u64,
     /// The rows of the next row group, where it is sorted.
@@ -216,13 +330,14 @@ pub(crate) struct FileEncoder {
 }
 
 impl FileEncoder {
-    /// Appends rows that have the file's columns. CPU-bound: keep it off the async threads.
+    /// Appends rows that have columns of the file, in its order. CPU-bound: keep it off the async threads.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), EncodeError> {
         self.rows += batch.num_rows() as u64;
+        let batch = self.filled(batch)?;
         let Some(unsorted) = &mut self.unsorted else {
-            return Ok(self.writer.write(batch)?);
+            return Ok(self.writer.write(&batch)?);
         };
-        let mut rest = batch.clone();
+        let mut rest = batch;
         while rest.num_rows() > 0 {
             let fits = rest.num_rows().min(ROW_GROUP_ROWS - unsorted.rows);
             unsorted.push(rest.slice(0, fits))?;
@@ -232,6 +347,33 @@ impl FileEncoder {
             }
         }
         Ok(())
+    }
+
+    /// The rows with NULL in the columns that they lack. Parquet's writer takes an array of NULLs as one run, so that it
+    /// costs the same however long it is.
+    fn filled(&mut self, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
+        if batch.num_columns() == self.schema.fields().len() {
+            return Ok(batch.clone());
+        }
+        let rows = batch.num_rows();
+        let mut found = batch.schema_ref().fields().iter().zip(batch.columns()).peekable();
+        let fields = self.schema.fields().iter().enumerate();
+        let columns = fields.map(|(index, field)| {
+            match found.next_if(|(of_batch, _)| of_batch.name() == field.name()) {
+                Some((_, column)) => Arc::clone(column),
+                None => {
+                    let nulls = self.nulls.get(&index).filter(|nulls| nulls.len() >= rows);
+                    let nulls = nulls.cloned().unwrap_or_else(|| {
+                        let nulls = new_null_array(field.data_type(), rows);
+                        self.nulls.insert(index, Arc::clone(&nulls));
+                        nulls
+                    });
+                    nulls.slice(0, rows)
+                }
+            }
+        });
+        let columns = columns.collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
     pub(crate) fn finish(mut self) -> Result<Encoded, EncodeError> {
@@ -244,6 +386,7 @@ impl FileEncoder {
             rows: self.rows,
             bytes: std::mem::take(self.writer.inner_mut()).into(),
             statistics: statistics::of_file(&metadata, &self.schema),
+            structs: self.structs,
         })
     }
 }
@@ -299,6 +442,22 @@ fn write_sorted(
         writer.flush()?;
     }
     Ok(())
+}
+
+/// Rows with exactly these columns: what is missing is NULL.
+pub(crate) fn with_all(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
+    let columns = schema.fields().iter().map(|field| {
+        let found = batch.column_by_name(field.name());
+        aligned(
+            field.name(),
+            found,
+            field.data_type(),
+            field.is_nullable(),
+            batch.num_rows(),
+        )
+    });
+    let columns = columns.collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
 /// One column as the table has it: children of structs by name, metadata dropped.

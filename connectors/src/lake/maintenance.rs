@@ -84,8 +84,13 @@ impl DeltaTable {
     /// The log or the store cannot be read.
     pub async fn look(&self, order: &[&str], now_ms: i64) -> Result<Seen> {
         let (log, stored) = self.list().await?;
+        let groups = self.files().iter().filter_map(|file| {
+            let group = self.encoder().group(file.structs.as_deref()?)?;
+            Some((file.path.clone(), group))
+        });
         Ok(Seen {
             version: self.version(),
+            groups: groups.collect(),
             files: in_order(self.files(), &self.schema(), order),
             removed: self.removed().await?,
             stored,
@@ -175,7 +180,7 @@ impl DeltaTable {
     /// The rows of some files in their order, as every query reads them.
     async fn rows(&self, files: Vec<Arc<StagedFile>>) -> Result<SendableRecordBatchStream> {
         let config = SessionConfig::new().with_target_partitions(1);
-        let provider = self.provider_of(Arc::new(files))?;
+        let provider = self.provider_of(&self.schema_of(&files), Arc::new(files))?;
         let frame = SessionContext::new_with_config(config).read_table(provider);
         let frame = frame.map_err(|e| self.unread(e))?;
         frame.execute_stream().await.map_err(|e| self.unread(e))
@@ -282,7 +287,7 @@ fn write_all(
     mut batches: mpsc::Receiver<RecordBatch>,
 ) -> Result<(Encoded, Digest), EncodeError> {
     let mut digester = Digester::new(schema)?;
-    let mut file = encoder.begin(day)?;
+    let mut file = encoder.begin_as(day, schema)?;
     while let Some(batch) = batches.blocking_recv() {
         digester.add(&batch)?;
         file.write(&encoder.in_file(&batch)?)?;

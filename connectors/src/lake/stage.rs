@@ -18,18 +18,18 @@ use std::collections::BTreeMap;
 const UPLOADS: usize = 4;
 
 impl DeltaTable {
-    /// Encodes and uploads rows, one file a day. Repeating it with the same rows writes the same files.
+    /// Encodes and uploads rows, one file a day, or some for many event types. Repeating it with the same rows writes the same files.
     pub(crate) async fn upload_rows(
         &self,
         commit_id: &CommitId,
         batches: &[RecordBatch],
     ) -> Result<Staged> {
         let batches = batches.to_vec();
-        let days = self
+        let files = self
             .encoding(move |encoder| encoder.split(&batches))
             .await?;
-        let files = stream::iter(days.into_iter().enumerate())
-            .map(|(number, (day, rows))| self.stage_file(commit_id, number, day, rows))
+        let files = stream::iter(files.into_iter().enumerate())
+            .map(|(number, (place, rows))| self.stage_file(commit_id, number, place.day, rows))
             .buffered(UPLOADS)
             .try_collect::<Vec<_>>();
         let files = files.await?;
@@ -87,6 +87,7 @@ impl DeltaTable {
             partition,
             modified_ms: meta.last_modified.timestamp_millis(),
             statistics: Some(encoded.statistics.into()),
+            structs: encoded.structs.map(Into::into),
         })
     }
 

@@ -6,7 +6,7 @@
 use crate::number;
 use arrow::{
     array::ArrayRef,
-    datatypes::{DataType, Field, Fields, Schema},
+    datatypes::{DataType, Field, Schema},
 };
 use datafusion::scalar::ScalarValue;
 use parquet::{
@@ -36,105 +36,73 @@ struct Column {
     bounds: Option<(Bound, Bound)>,
 }
 
-/// A tree of JSON values, like the columns.
+/// A JSON value for some columns.
 #[derive(Debug, Default)]
-struct Tree(BTreeMap<String, Node>);
+struct Values(BTreeMap<String, String>);
 
-#[derive(Debug)]
-enum Node {
-    Leaf(String),
-    Branch(Tree),
-}
-
-/// The statistics JSON of a file that was just written; `schema` has the columns in the file.
+/// The statistics JSON of a file that was just written; `schema` has the columns in the file. What is in a struct prunes no
+/// file, and would be a number for each column of each event type in each entry of the log.
 pub(crate) fn of_file(metadata: &ParquetMetaData, schema: &Schema) -> String {
-    let mut trees = Trees::default();
-    visit(schema.fields(), &mut Vec::new(), &mut |path, field| {
-        if let Some(column) = column_of(metadata, path, field) {
-            trees.add(path, field.data_type(), &column);
+    let mut bounds = Bounds::default();
+    for field in schema.fields() {
+        if let Some(column) = column_of(metadata, field) {
+            bounds.add(field, &column);
         }
-    });
+    }
     let rows = metadata.file_metadata().num_rows();
     let mut json = format!("{{\"numRecords\":{rows},\"minValues\":");
-    trees.min.write(&mut json);
+    bounds.min.write(&mut json);
     json.push_str(",\"maxValues\":");
-    trees.max.write(&mut json);
+    bounds.max.write(&mut json);
     json.push_str(",\"nullCount\":");
-    trees.nulls.write(&mut json);
+    bounds.nulls.write(&mut json);
     json.push('}');
     json
 }
 
-/// Calls `leaf` for every column that is not a struct, with its path.
-fn visit<'a>(
-    fields: &'a Fields,
-    path: &mut Vec<&'a str>,
-    leaf: &mut impl FnMut(&[&'a str], &'a Field),
-) {
-    for field in fields {
-        path.push(field.name());
-        match field.data_type() {
-            DataType::Struct(children) => visit(children, path, leaf),
-            _ => leaf(path, field),
-        }
-        path.pop();
-    }
-}
-
 #[derive(Debug, Default)]
-struct Trees {
-    min: Tree,
-    max: Tree,
-    nulls: Tree,
+struct Bounds {
+    min: Values,
+    max: Values,
+    nulls: Values,
 }
 
-impl Trees {
-    fn add(&mut self, path: &[&str], data_type: &DataType, column: &Column) {
-        self.nulls.set(path, column.nulls.to_string());
+impl Bounds {
+    fn add(&mut self, field: &Field, column: &Column) {
+        let (name, data_type) = (field.name(), field.data_type());
+        self.nulls.set(name, column.nulls.to_string());
         let Some((low, high)) = &column.bounds else {
             return;
         };
         // One bound without the other is of little use, and some readers expect both.
         if let (Some(low), Some(high)) = (lower(low, data_type), upper(high, data_type)) {
-            self.min.set(path, low);
-            self.max.set(path, high);
+            self.min.set(name, low);
+            self.max.set(name, high);
         }
     }
 }
 
-impl Tree {
-    fn set(&mut self, path: &[&str], json: String) {
-        match path {
-            [] => {}
-            [name] => drop(self.0.insert((*name).to_owned(), Node::Leaf(json))),
-            [name, rest @ ..] => {
-                let node = self.0.entry((*name).to_owned());
-                if let Node::Branch(tree) = node.or_insert_with(|| Node::Branch(Tree::default())) {
-                    tree.set(rest, json);
-                }
-            }
-        }
+impl Values {
+    fn set(&mut self, name: &str, json: String) {
+        self.0.insert(name.to_owned(), json);
     }
 
     fn write(&self, json: &mut String) {
         json.push('{');
-        for (index, (name, node)) in self.0.iter().enumerate() {
+        for (index, (name, value)) in self.0.iter().enumerate() {
             let comma = if index > 0 { "," } else { "" };
             // Writing to a String cannot fail.
-            let _ = write!(json, "{comma}{}:", quoted(name));
-            match node {
-                Node::Leaf(value) => json.push_str(value),
-                Node::Branch(tree) => tree.write(json),
-            }
+            let _ = write!(json, "{comma}{}:{value}", quoted(name));
         }
         json.push('}');
     }
 }
 
-/// Null count and bounds over all row groups; `None` for a list, which has no bounds.
-fn column_of(metadata: &ParquetMetaData, path: &[&str], field: &Field) -> Option<Column> {
+/// Null count and bounds over all row groups; `None` for a list or a struct, which have no bounds.
+fn column_of(metadata: &ParquetMetaData, field: &Field) -> Option<Column> {
     let columns = metadata.file_metadata().schema_descr().columns();
-    let index = columns.iter().position(|c| c.path().parts() == path)?;
+    let is_it = |parts: &[String]| matches!(parts, [name] if name == field.name());
+    let index = columns.iter().position(|c| is_it(c.path().parts()))?;
     let mut column = Column::default();
     let mut known = true;
     for group in metadata.row_groups() {

@@ -356,8 +356,8 @@ impl Judge {
             })
             .collect();
         let decoded = decoder.decode(&messages)?;
-        let refused = refused(&self.checks, &decoded.batch)?;
-        let reasons = decoded.batch["reason"].as_string::<i32>();
+        let refused = refused(&self.checks, &decoded.events)?;
+        let reasons = decoded.events.head()["reason"].as_string::<i32>();
         // A line of JSON makes one row.
         for (row, (line, status)) in chunk.iter().zip(&decoded.statuses).enumerate() {
             let reason = match (refused.get(&row), status) {

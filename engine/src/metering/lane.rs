@@ -8,16 +8,20 @@ use super::{
 };
 use crate::{
     commit::Cut,
-    error::{Error, Result, chain},
+    error::{Error, Result, chain, query_error},
     watermark::Closings,
 };
-use arrow::{array::RecordBatch, buffer::BooleanBuffer};
+use arrow::{
+    array::{BooleanArray, RecordBatch},
+    buffer::BooleanBuffer,
+    compute::filter_record_batch,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::Arc,
 };
-use tollgate_connectors::Sequence;
+use tollgate_connectors::{Sequence, event::EventBatch};
 use tollgate_sql::{
     definitions::{EventType, LatePolicy},
     meter::Meter,
@@ -65,13 +69,13 @@ fn greatest_divisor(a: i64, b: i64) -> i64 {
 pub(super) struct Measured {
     open: Option<RecordBatch>,
     late: Vec<(i64, LatePart)>,
-    /// The events that were late for this meter.
-    pub(super) late_rows: Option<BooleanBuffer>,
+    /// The places of events that were late for this meter.
+    pub(super) late_rows: Vec<u32>,
 }
 
 /// One micro-batch of counted events, with what is the same for every meter worked out once.
 pub(super) struct Counted<'a> {
-    pub(super) events: &'a RecordBatch,
+    pub(super) events: &'a EventBatch,
     pub(super) sequences: &'a [i64],
     pub(super) event_times: &'a [i64],
     /// The watermark before each event's message.
@@ -255,52 +259,59 @@ impl Lane {
 
     /// Measures one micro-batch; moves nothing but the closings.
     pub(super) async fn measure(&mut self, counted: &Counted<'_>) -> Result<Measured> {
-        for (watermark, sequence, ingest_us) in &counted.moves {
+        // Watermarks rise: what comes before the first that closes something closes nothing.
+        let next = self.closings.next();
+        let from = counted.moves.partition_point(|(now, ..)| *now < next);
+        for (watermark, sequence, ingest_us) in &counted.moves[from..] {
             if *watermark >= self.closings.next() {
                 self.closings.reach(*watermark, *sequence, *ingest_us);
             }
         }
-        let Some(rows) = relation(counted.events, &self.event_type, &self.meter)? else {
+        let Some(typed) = counted.events.of_type(&self.event_type.name) else {
             return Ok(Measured::default());
         };
-        let covered = self.left_out(counted);
-        let late = self.late_rows(counted);
+        let rows = relation(counted.events.head(), typed, self.meter.input_schema())
+            .map_err(query_error("selecting a meter's columns"))?;
+        let places = typed.places();
+        let covered = self.left_out(counted, places);
+        let late = self.late_rows(counted, places);
         if covered.is_none() && late.is_none() {
-            let open = Some(self.meter.partial(rows.all()?).await?);
+            let open = Some(self.meter.partial(rows).await?);
             return Ok(Measured {
                 open,
                 ..Measured::default()
             });
         }
-        let none = BooleanBuffer::new_unset(counted.events.num_rows());
+        let none = BooleanBuffer::new_unset(places.len());
         let covered = covered.unwrap_or_else(|| none.clone());
         let late = &late.unwrap_or(none) & &!&covered;
         let open = &!&covered & &!&late;
-        let late_rows = rows.within(late);
-        let mut late = Vec::new();
-        for (arrival, (mask, stored_us)) in self.arrivals(counted, &late_rows) {
-            let states = self.meter.partial(rows.only(mask)?).await?;
-            late.push((arrival, LatePart { states, stored_us }));
+        let mut parts = Vec::new();
+        for (arrival, (mask, stored_us)) in self.arrivals(counted, places, &late) {
+            let states = self.meter.partial(select(&rows, mask)?).await?;
+            parts.push((arrival, LatePart { states, stored_us }));
         }
         Ok(Measured {
-            open: Some(self.meter.partial(rows.only(open)?).await?),
-            late_rows: (!late.is_empty()).then_some(late_rows),
-            late,
+            open: Some(self.meter.partial(select(&rows, open)?).await?),
+            late_rows: late.set_indices().map(|row| places[row]).collect(),
+            late: parts,
         })
     }
 
-    /// Late events by the time for which it matters when they were stored, and when the last of each
-    /// was.
+    /// Late ones of the events in these places by the time for which it matters when they were stored, and when the last
+    /// of each was.
     fn arrivals(
         &self,
         counted: &Counted<'_>,
+        places: &[u32],
         late: &BooleanBuffer,
     ) -> BTreeMap<i64, (BooleanBuffer, i64)> {
-        let stored = micros(counted.events, "ingest_time");
+        let stored = micros(counted.events.head(), "ingest_time");
+        let stored = |row: usize| stored[places[row] as usize];
         // So that all of it counts in one window, and in one period of any zone.
         let apart_us = greatest_divisor(self.windowing.width_us, QUARTER_US);
         let arrival = |row: usize| match self.meter.definition().late {
-            LatePolicy::NextPeriod => stored[row].div_euclid(apart_us),
+            LatePolicy::NextPeriod => stored(row).div_euclid(apart_us),
             LatePolicy::Correct | LatePolicy::Quarantine => 0,
         };
         let arrivals: BTreeSet<i64> = late.set_indices().map(arrival).collect();
@@ -308,7 +319,7 @@ impl Lane {
             let mask = BooleanBuffer::collect_bool(late.len(), |row| {
                 late.value(row) && arrival(row) == wanted
             });
-            let last = mask.set_indices().map(|row| stored[row]).max();
+            let last = mask.set_indices().map(stored).max();
             (wanted, (mask, last.unwrap_or_default()))
         };
         arrivals.into_iter().map(part).collect()
@@ -342,32 +353,31 @@ impl Lane {
         Ok(())
     }
 
-    /// Events that are in the table already, up to the cut in windows closed at the cut; and those in
+    /// Events in these places that are in the table already, up to the cut in windows closed at the cut; and those in
     /// no window of this lane.
-    fn left_out(&self, counted: &Counted<'_>) -> Option<BooleanBuffer> {
+    fn left_out(&self, counted: &Counted<'_>, places: &[u32]) -> Option<BooleanBuffer> {
         let cut = self.written.cut.signed();
         let after_cut = counted.sequences.first().is_none_or(|first| *first > cut);
         if after_cut && self.range == (i64::MIN..i64::MAX) {
             return None;
         }
         let closed = self.windowing.closed_end(self.written.closed).0;
-        Some(BooleanBuffer::collect_bool(counted.sequences.len(), |i| {
-            let time_us = counted.event_times[i];
-            counted.sequences[i] <= cut && time_us < closed || !self.range.contains(&time_us)
+        Some(BooleanBuffer::collect_bool(places.len(), |row| {
+            let place = places[row] as usize;
+            let time_us = counted.event_times[place];
+            counted.sequences[place] <= cut && time_us < closed || !self.range.contains(&time_us)
         }))
     }
 
-    /// Events whose window had closed before their message.
-    fn late_rows(&self, counted: &Counted<'_>) -> Option<BooleanBuffer> {
+    /// Events in these places whose window had closed before their message.
+    fn late_rows(&self, counted: &Counted<'_>, places: &[u32]) -> Option<BooleanBuffer> {
         let closed = self.closings.closed_end().0;
-        if counted.event_times.iter().all(|time| *time >= closed) {
-            return None;
-        }
-        let late = BooleanBuffer::collect_bool(counted.event_times.len(), |i| {
-            let before = counted.before[i].max(self.closed_at_cut);
-            counted.event_times[i] < closed
-                && counted.event_times[i] < self.windowing.closed_end(before).0
-        });
+        let is_late = |place: usize| {
+            let before = counted.before[place].max(self.closed_at_cut);
+            let time_us = counted.event_times[place];
+            time_us < closed && time_us < self.windowing.closed_end(before).0
+        };
+        let late = BooleanBuffer::collect_bool(places.len(), |row| is_late(places[row] as usize));
         (late.count_set_bits() > 0).then_some(late)
     }
 
@@ -419,6 +429,11 @@ impl Lane {
     pub(super) fn put_back(&mut self, taken: &Pending) {
         self.taken = Some(taken.clone());
     }
+}
+
+fn select(rows: &RecordBatch, mask: BooleanBuffer) -> Result<RecordBatch> {
+    filter_record_batch(rows, &BooleanArray::from(mask))
+        .map_err(query_error("selecting a meter's events"))
 }
 
 #[cfg(test)]

@@ -3,14 +3,13 @@
 //! What is seen of the running day is kept in memory alone. After a crash the day begins anew, which at worst says
 //! less or says it again.
 
-use crate::error::{Result, query_error};
 use arrow::{
-    array::{Array, AsArray, RecordBatch, StructArray},
-    compute::is_not_null,
-    datatypes::{DataType, Date32Type},
+    array::{Array, AsArray, StructArray},
+    datatypes::Date32Type,
     temporal_conversions::date32_to_datetime,
 };
 use std::sync::Arc;
+use tollgate_connectors::event::EventBatch;
 use tollgate_sql::{
     definitions::{Column, Definitions},
     meter::Meter,
@@ -94,12 +93,12 @@ impl NullColumns {
     }
 
     /// Looks at counted events in order of sequence; returns what is known of the days that they end.
-    pub(super) fn observe(&mut self, counted: &RecordBatch) -> Result<Vec<NullColumn>> {
+    pub(super) fn observe(&mut self, counted: &EventBatch) -> Vec<NullColumn> {
         let mut found = Vec::new();
         if self.types.is_empty() || counted.num_rows() == 0 {
-            return Ok(found);
+            return found;
         }
-        let days = counted["ingest_day"].as_primitive::<Date32Type>().values();
+        let days = counted.head()["ingest_day"].as_primitive::<Date32Type>().values();
         let mut from = 0;
         while let Some(day) = days.get(from).copied() {
             let length = days[from..]
@@ -110,19 +109,21 @@ impl NullColumns {
                 found.extend(self.end_day());
             }
             self.day = self.day.max(Some(day));
-            self.add(&counted.slice(from, length))?;
+            match length == days.len() {
+                true => self.add(counted),
+                false => self.add(&counted.slice(from, length)),
+            }
             from += length;
         }
-        Ok(found)
+        found
     }
 
-    fn add(&mut self, events: &RecordBatch) -> Result<()> {
+    fn add(&mut self, events: &EventBatch) {
         for watched in &mut self.types {
-            if let Some(structs) = events.column_by_name(&watched.event_type) {
-                watched.add(structs.as_struct())?;
+            if let Some(rows) = events.of_type(&watched.event_type) {
+                watched.add(rows.values());
             }
         }
-        Ok(())
     }
 
     /// What is known of the running day, which begins anew.
@@ -152,24 +153,14 @@ impl NullColumns {
 }
 
 impl Watched {
-    fn add(&mut self, events: &StructArray) -> Result<()> {
-        self.events += (events.len() - events.null_count()) as u64;
+    fn add(&mut self, events: &StructArray) {
+        self.events += events.len() as u64;
         // A column that has a value is not looked at again that day.
         for column in self.columns.iter_mut().filter(|column| !column.has_values) {
-            let Some(values) = events.column_by_name(&column.name) else {
-                continue;
-            };
-            if values.null_count() == values.len() || values.data_type() == &DataType::Null {
-                continue;
-            }
-            let has_value = is_not_null(values).map_err(query_error("looking for NULL columns"))?;
-            // A row of another type has no struct, whatever lies below it.
-            column.has_values = match events.nulls() {
-                None => has_value.true_count() > 0,
-                Some(of_type) => (has_value.values() & of_type.inner()).count_set_bits() > 0,
-            };
+            let values = events.column_by_name(&column.name);
+            column.has_values =
+                values.is_some_and(|values| values.logical_null_count() < values.len());
         }
-        Ok(())
     }
 }
 
@@ -201,9 +192,9 @@ pub(super) fn warn(found: Vec<NullColumn>) {
 mod tests {
     use super::*;
     use arrow::{
-        array::{ArrayRef, Date32Array, Int64Array},
+        array::{ArrayRef, Date32Array, Int64Array, RecordBatch},
         buffer::NullBuffer,
-        datatypes::{Field, Fields, Schema},
+        datatypes::{DataType, Field, Fields, Schema},
     };
     use tollgate_sql::definitions::SourceFile;
 
@@ -229,7 +220,7 @@ mod tests {
     }
 
     /// Rows of `day`, `cost`, and whether the row is of the type.
-    fn events(rows: &[(i32, Option<i64>, bool)]) -> RecordBatch {
+    fn events(rows: &[(i32, Option<i64>, bool)]) -> EventBatch {
         let costs: Int64Array = rows.iter().map(|row| row.1).collect();
         let days = Date32Array::from_iter_values(rows.iter().map(|row| row.0));
         let regions = arrow::array::StringArray::from(vec![Some("eu"); rows.len()]);
@@ -244,7 +235,8 @@ mod tests {
             Field::new("call", DataType::Struct(fields), true),
             Field::new("ingest_day", DataType::Date32, false),
         ]);
-        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(structs), Arc::new(days)]).unwrap()
+        let columns: Vec<ArrayRef> = vec![Arc::new(structs), Arc::new(days)];
+        EventBatch::split(&RecordBatch::try_new(Arc::new(schema), columns).unwrap()).unwrap()
     }
 
     fn null_cost(day: i32, events: u64) -> NullColumn {
@@ -262,8 +254,8 @@ mod tests {
     async fn a_column_that_is_null_all_day_is_said_once_when_the_day_ends() {
         let mut watched = watched().await;
         let first = events(&[(1, None, true), (1, None, true), (1, Some(9), false)]);
-        assert_eq!(watched.observe(&first).unwrap(), []);
-        assert_eq!(watched.observe(&first).unwrap(), []);
+        assert_eq!(watched.observe(&first), []);
+        assert_eq!(watched.observe(&first), []);
         // The second day has a value, the third has none of the type, the fourth is running.
         let rest = events(&[
             (1, None, true),
@@ -272,8 +264,8 @@ mod tests {
             (3, None, false),
             (4, None, true),
         ]);
-        assert_eq!(watched.observe(&rest).unwrap(), [null_cost(1, 5)]);
-        assert_eq!(watched.observe(&events(&[(4, None, true)])).unwrap(), []);
+        assert_eq!(watched.observe(&rest), [null_cost(1, 5)]);
+        assert_eq!(watched.observe(&events(&[(4, None, true)])), []);
         assert_eq!(watched.end_day(), [null_cost(4, 2)]);
         assert_eq!(watched.end_day(), []);
     }
@@ -285,7 +277,7 @@ mod tests {
             events(&[(1, Some(0), true), (1, None, true)]),
             events(&[(1, None, true)]),
         ] {
-            assert_eq!(watched.observe(&day).unwrap(), []);
+            assert_eq!(watched.observe(&day), []);
         }
         assert_eq!(watched.end_day(), []);
     }
@@ -294,7 +286,7 @@ mod tests {
     async fn a_clock_that_goes_back_ends_no_day() {
         let mut watched = watched().await;
         let back = events(&[(2, None, true), (1, Some(3), true), (2, None, true)]);
-        assert_eq!(watched.observe(&back).unwrap(), []);
+        assert_eq!(watched.observe(&back), []);
         assert_eq!(watched.end_day(), []);
     }
 }

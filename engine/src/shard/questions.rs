@@ -11,9 +11,9 @@
 
 use super::{Pinned, writer::Flush};
 use crate::{commit::Position, metering::Metering};
-use arrow::array::RecordBatch;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
+use tollgate_connectors::event::EventBatch;
 
 /// The questions that wait for a shard. [`crate::live::live`] makes them with the handle that asks.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Moment {
     pub(crate) position: Position,
     pub(crate) metering: Metering,
     /// Rows that wait for the next flush.
-    pub(crate) rows: Vec<RecordBatch>,
+    pub(crate) rows: Vec<EventBatch>,
     /// What is neither in those nor in the tables.
     pub(super) flush: Option<Arc<Flush>>,
     pub(crate) pinned: Pinned,

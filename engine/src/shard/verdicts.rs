@@ -11,22 +11,24 @@ use crate::{
     watermark::Watermark,
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, RecordBatch, StringArray},
+    array::{Array, ArrayRef, AsArray, BinaryBuilder, StringArray},
     buffer::BooleanBuffer,
-    compute::filter_record_batch,
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
 use std::{collections::BTreeMap, sync::Arc};
-use tollgate_connectors::{Sequence, event::Status};
+use tollgate_connectors::{
+    Sequence,
+    event::{EventBatch, Status},
+};
 
 /// A batch after dedupe: no repeats any more.
 pub(super) struct Judged {
     /// What is stored.
-    pub(super) rows: RecordBatch,
+    pub(super) rows: EventBatch,
     /// Which of them are counted.
     is_counted: BooleanBuffer,
     /// Those alone.
-    pub(super) counted: RecordBatch,
+    pub(super) counted: EventBatch,
     /// Rows of `rows` that are set aside here, beside those that the decoder did.
     aside: BTreeMap<usize, Aside>,
     pub(super) counts: Counts,
@@ -48,7 +50,7 @@ pub(super) fn judge(
     batch: &Batch,
     refused: &BTreeMap<usize, String>,
 ) -> Result<Judged> {
-    let events = &batch.decoded.batch;
+    let events = batch.decoded.events.head();
     let contents = events["content_hash"].as_primitive::<Int64Type>();
     let sequences = events["sequence"].as_primitive::<Int64Type>();
     let event_times = events["event_time"].as_primitive::<TimestampMicrosecondType>();
@@ -106,9 +108,11 @@ pub(super) fn judge(
             is_counted.push(verdict == Some(Verdict::New));
         }
     }
-    let rows = select(events, BooleanBuffer::from(keep))?;
+    let doing = "selecting events";
+    let rows = batch.decoded.events.filter(&BooleanBuffer::from(keep));
+    let rows = rows.map_err(query_error(doing))?;
     let is_counted = BooleanBuffer::from(is_counted);
-    let counted = select(&rows, is_counted.clone())?;
+    let counted = rows.filter(&is_counted).map_err(query_error(doing))?;
     Ok(Judged {
         rows,
         is_counted,
@@ -116,13 +120,6 @@ pub(super) fn judge(
         aside,
         counts,
     })
-}
-
-fn select(batch: &RecordBatch, mask: BooleanBuffer) -> Result<RecordBatch> {
-    if mask.count_set_bits() == batch.num_rows() {
-        return Ok(batch.clone());
-    }
-    filter_record_batch(batch, &BooleanArray::from(mask)).map_err(query_error("selecting events"))
 }
 
 fn set_aside(batch: &Batch, row: usize, status: Status, reason: String) -> Aside {
@@ -135,11 +132,11 @@ fn set_aside(batch: &Batch, row: usize, status: Status, reason: String) -> Aside
 }
 
 /// Writes `late`, and what was set aside, into the columns `status`, `reason` and `raw`.
-pub(super) fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result<RecordBatch> {
+pub(super) fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result<EventBatch> {
     if late.is_none() && judged.aside.is_empty() {
         return Ok(judged.rows.clone());
     }
-    let rows = &judged.rows;
+    let rows = judged.rows.head();
     let statuses = rows["status"].as_string::<i32>();
     let reasons = rows["reason"].as_string::<i32>();
     let raws = rows["raw"].as_binary::<i32>();
@@ -180,5 +177,6 @@ pub(super) fn with_late(judged: &Judged, late: Option<&BooleanBuffer>) -> Result
             .map_err(query_error("marking late events"))?;
         columns[at] = column;
     }
-    RecordBatch::try_new(rows.schema(), columns).map_err(query_error("marking late events"))
+    let marked = judged.rows.with_head(columns);
+    marked.map_err(query_error("marking late events"))
 }

@@ -4,16 +4,17 @@ use super::{Buffer, Pinned};
 use crate::{
     commit::{self, Position},
     dedupe::Proof,
-    error::{Error, Result},
+    error::{Error, Result, query_error},
     metering::{
         Pending,
         pane_writer::{PaneSink, PaneWriter},
     },
     telemetry::{Flushed, Report},
 };
+use arrow::{array::RecordBatch, error::ArrowError};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinHandle;
-use tollgate_connectors::{Attempt, Staged, Table};
+use tollgate_connectors::{Attempt, Staged, Table, event::EventBatch};
 
 /// Everything one commit of `events`, and the panes it closes, is made from.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Writer {
         })
     }
 
-    async fn write(&mut self, flush: &Flush) -> Result<Written> {
+    async fn write(&mut self, flush: &Arc<Flush>) -> Result<Written> {
         let clock = Arc::clone(&self.panes.clock);
         let started_us = clock.now_us();
         let (staged, proof) = self.commit_events(flush).await?;
@@ -82,12 +83,15 @@ impl Writer {
         })
     }
 
-    async fn commit_events(&mut self, flush: &Flush) -> Result<(Staged, Proof)> {
+    async fn commit_events(&mut self, flush: &Arc<Flush>) -> Result<(Staged, Proof)> {
         let position = &flush.position;
         let owner = &self.panes.owner;
         let step = self.events.version().unsigned_abs();
         let commit_id = owner.commit_id(position.sequence, step);
-        let staged = self.events.stage(&commit_id, &flush.buffer.batches).await?;
+        let staged = self
+            .events
+            .stage(&commit_id, &rows(Arc::clone(flush)).await?)
+            .await?;
         let info = serde_json::json!({
             "sequence": position.sequence.0,
             "watermark_us": position.watermark.0,
@@ -103,6 +107,18 @@ impl Writer {
             commit::commit_once(self.events.as_mut(), &attempt, &staged, owner, clock).await?;
         Ok((staged, Proof::new(committed, &attempt.commit_id)))
     }
+}
+
+/// The events of a flush, those of one type together: a file is written type by type.
+async fn rows(flush: Arc<Flush>) -> Result<Vec<RecordBatch>> {
+    let parts = move || {
+        let parts = flush.buffer.batches.iter().map(EventBatch::parts);
+        let parts: Vec<_> = parts.collect::<Result<_, _>>()?;
+        Ok(parts.into_iter().flatten().collect())
+    };
+    let parts = tokio::task::spawn_blocking(parts).await;
+    let parts = parts.map_err(|_| Error::TaskEnded { task: "writer" })?;
+    parts.map_err(|error: ArrowError| query_error("sorting events by type")(error))
 }
 
 /// The writer, at rest or at work, and what its last flush could not do.

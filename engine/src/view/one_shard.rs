@@ -1,12 +1,11 @@
 //! The view of one running shard.
 
-use super::{Committed, ShardCut, View, relations::memory, stored::Remembered};
+use super::{Committed, ShardCut, View, buffered::Buffered, stored::Remembered};
 use crate::{
     catalog::Catalog,
     error::{Result, query_error},
     shard::Pinned,
 };
-use arrow::array::RecordBatch;
 use datafusion::{
     catalog::{TableProvider, view::ViewTable},
     datasource::provider_as_source,
@@ -16,7 +15,7 @@ use datafusion::{
 };
 use std::sync::Arc;
 use tokio::sync::OnceCell;
-use tollgate_connectors::Snapshot;
+use tollgate_connectors::{Snapshot, event::EventBatch};
 
 /// What a live view has that others have not.
 #[derive(Debug)]
@@ -42,16 +41,12 @@ impl View {
         catalog: Arc<Catalog>,
         cut: ShardCut,
         pinned: Pinned,
-        rows: Vec<RecordBatch>,
+        rows: Vec<EventBatch>,
         remembered: Arc<Remembered>,
     ) -> Result<Self> {
         let doing = "pinning a live view";
         let shard = cut.shard.as_str();
-        let rows = match rows.is_empty() {
-            true => None,
-            false => Some(memory(rows)?),
-        };
-        let events = events(pinned.events, rows, shard).map_err(query_error(doing))?;
+        let events = events(pinned.events, Buffered::of(rows), shard).map_err(query_error(doing))?;
         let live = Live {
             panes: pinned.panes,
             remembered,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, query_error},
-    metering::{Unwritten, micros, project},
+    metering::{Unwritten, micros, relation},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray},
@@ -21,6 +21,7 @@ use datafusion::{
 };
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
+use tollgate_connectors::event::EventBatch;
 use tollgate_sql::{
     definitions::{EventType, LatePolicy},
     schema, session,
@@ -232,9 +233,12 @@ impl View {
         };
         let mut states = Vec::new();
         for batch in frame.collect().await.map_err(query_error(doing))? {
-            let rows = project(&batch, &event_type.name, meter.input_schema())
-                .map_err(query_error(doing))?;
-            let measured = meter.partial(rows).await?;
+            let events = EventBatch::split(&batch).map_err(query_error(doing))?;
+            let Some(rows) = events.of_type(&event_type.name) else {
+                continue;
+            };
+            let rows = relation(events.head(), rows, meter.input_schema());
+            let measured = meter.partial(rows.map_err(query_error(doing))?).await?;
             states.push(match keys {
                 Some(keys) => keys.select(&measured)?,
                 None => measured,

@@ -60,8 +60,8 @@ fn refusal(data: &str) -> String {
 
 /// The lists of a column as they print, one a row; `-` for NULL.
 fn lists(decoded: &Decoded, name: &str) -> Vec<String> {
-    let column = decoded.cells("d").column_by_name(name).unwrap();
-    let lists: &ListArray = column.as_list();
+    let cells = decoded.cells("d");
+    let lists: &ListArray = cells.column_by_name(name).unwrap().as_list();
     (0..lists.len())
         .map(|row| match lists.is_valid(row) {
             true => array_value_to_string(lists, row).unwrap(),
@@ -125,7 +125,8 @@ fn a_number_in_quotes_is_exactly_one_json_number() {
         r#"{"cost":"1\u0032"}"#,
     ]);
     assert_eq!(decoded.statuses, [Status::Ok; 4]);
-    let cost: &Decimal128Array = decoded.cells("d").column(3).as_primitive();
+    let cost = decoded.cells("d").column(3).clone();
+    let cost: &Decimal128Array = cost.as_primitive();
     assert_eq!(cost.values(), &[1250, -10_000, 700, 1200]);
     for text in [
         "", " 1", "1 ", "+1", "01", "1.", "0x1", "NaN", "true", "[1]", "1,2",
@@ -156,7 +157,8 @@ fn a_default_stands_for_what_is_missing_and_not_for_null() {
         r#"{"at":{"region":"us"},"seats":[]}"#,
     ]);
     assert_eq!(decoded.statuses, [Status::Ok; 4]);
-    let regions = decoded.cells("d").column(4).as_string::<i32>();
+    let regions = decoded.cells("d").column(4).clone();
+    let regions = regions.as_string::<i32>();
     let regions: Vec<&str> = regions.iter().map(Option::unwrap).collect();
     assert_eq!(regions, ["eu", "eu", "eu", "us"]);
     assert_eq!(lists(&decoded, "seats"), ["[1, 2]", "-", "[1, 2]", "[]"]);
@@ -214,7 +216,7 @@ fn a_path_and_one_below_it_are_both_read() {
                 .decode(&[message(event("1", "declared", data), &headers)])
                 .unwrap();
             assert_eq!(decoded.statuses, [Status::Ok], "{data}");
-            let read = decoded.batch["d"].as_struct();
+            let read = decoded.cells("d");
             let cell =
                 |name: &str| array_value_to_string(read.column_by_name(name).unwrap(), 0).unwrap();
             assert_eq!(["a", "b", "c"].map(cell), expected, "{data}");
@@ -257,7 +259,7 @@ fn of_elements(data: &str) -> (Status, String, Vec<String>, String) {
     let decoded = decoder
         .decode(&[message(event("1", "declared", data), &[])])
         .unwrap();
-    let read = decoded.batch["d"].as_struct();
+    let read = decoded.cells("d");
     let cells = read.columns().iter();
     let cells = cells.map(|cells| array_value_to_string(cells, 0).unwrap());
     let text = |column| decoded.text(column, 0).unwrap_or_default().to_owned();

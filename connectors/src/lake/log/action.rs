@@ -133,9 +133,15 @@ fn has_scheme(text: &str) -> bool {
     })
 }
 
+/// The tag of a file that names the nullable structs that it has, as a JSON array.
+pub(crate) const STRUCTS_TAG: &str = "tollgate.structs";
+
 impl From<Add> for StagedFile {
     fn from(add: Add) -> Self {
+        let tag = add.tags.as_ref().and_then(|tags| tags.get(STRUCTS_TAG)?.as_deref());
+        let structs = tag.and_then(|tag| serde_json::from_str::<Vec<String>>(tag).ok());
         StagedFile {
+            structs: structs.map(Into::into),
             path: add.path,
             bytes: add.size.try_into().unwrap_or_default(),
             partition: add.partition_values,

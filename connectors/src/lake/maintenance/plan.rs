@@ -44,6 +44,9 @@ pub struct Seen {
     pub version: Version,
     /// Its files, in the order that their rows shall have.
     pub files: Vec<Arc<StagedFile>>,
+    /// The group of event types that a file holds, by its path. Files of different groups are not merged, so that each keeps
+    /// few columns. Of a file that may have any there is none.
+    pub groups: BTreeMap<String, usize>,
     /// Files that were removed from the table, and when, in milliseconds since the Unix epoch.
     pub removed: BTreeMap<String, i64>,
     /// Everything that is stored below the table except its log.
@@ -71,7 +74,7 @@ pub struct Plan {
 pub fn plan(seen: &Seen, limits: &Limits) -> Plan {
     let vacuum_before_ms = seen.now_ms.saturating_sub(limits.vacuum_after_ms);
     Plan {
-        merges: merges(&seen.files, limits.file_bytes),
+        merges: merges(seen, limits.file_bytes),
         vacuum: vacuum(seen, vacuum_before_ms),
         vacuum_before_ms,
         log: forgotten(seen, seen.now_ms.saturating_sub(limits.log_after_ms)),
@@ -80,20 +83,24 @@ pub fn plan(seen: &Seen, limits: &Limits) -> Plan {
 
 /// Every partition but the last is a day that is over, and is merged as far as it goes. The last one,
 /// which is the whole of a table without partitions, is merged by size.
-fn merges(files: &[Arc<StagedFile>], file_bytes: u64) -> Vec<Vec<Arc<StagedFile>>> {
-    let mut partitions: BTreeMap<_, Vec<Arc<StagedFile>>> = BTreeMap::new();
-    for file in files {
-        let partition = partitions.entry(&file.partition).or_default();
-        partition.push(Arc::clone(file));
+fn merges(seen: &Seen, file_bytes: u64) -> Vec<Vec<Arc<StagedFile>>> {
+    let mut partitions: BTreeMap<_, BTreeMap<_, Vec<Arc<StagedFile>>>> = BTreeMap::new();
+    for file in &seen.files {
+        let groups = partitions.entry(&file.partition).or_default();
+        let group = groups.entry(seen.groups.get(&file.path)).or_default();
+        group.push(Arc::clone(file));
     }
     let Some((_, written)) = partitions.pop_last() else {
         return Vec::new();
     };
-    let closed = partitions.values().flat_map(|files| {
+    let closed = partitions.values().flat_map(BTreeMap::values);
+    let closed = closed.flat_map(|files| {
         let runs = runs(files, |file| file.bytes < file_bytes / 2);
         runs.into_iter().flat_map(|run| packed(run, file_bytes))
     });
-    closed.chain(by_size(&written, file_bytes)).collect()
+    let written = written.values();
+    let written = written.flat_map(|files| by_size(files, file_bytes));
+    closed.chain(written).collect()
 }
 
 /// Merges neighbours of about one size, the smallest first, as soon as there are enough of them.
@@ -220,6 +227,7 @@ mod tests {
                     .collect(),
                 modified_ms: 0,
                 statistics: None,
+                structs: None,
             })
         };
         sizes.iter().enumerate().map(file).collect()

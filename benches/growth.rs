@@ -9,11 +9,13 @@
 //! |---|---|---|
 //! | `customers` | customers of one meter | usage and draft of one of them and of all: from a lake in which all windows are closed, which is open, and from a running shard in which the last hour of each customer is open. `one of` divides what one takes by what all take: that can be compared between machines and profiles |
 //! | `ids` | event ids within the dedupe horizon | the part of a start that finds them: from `events`, from the local index, and from an index that lacks the last percent |
+//! | `types` | event types with eight columns and a meter each, of the same number of events | events a second, peak memory, the size of `events`, opening the lake, counting all events, one type's sum, and a start that finds nothing new |
 //!
 //! | variable | default | |
 //! |---|---|---|
 //! | `TOLLGATE_BENCH_ROW` | all | the one row to measure |
 //! | `TOLLGATE_BENCH_SIZES` | each row's own | the sizes of the row, in rising order |
+//! | `TOLLGATE_BENCH_EVENTS` | 1000000 | events of all types of the row `types` |
 //! | `TOLLGATE_NATS_SERVER` | on `PATH` | the nats-server to start; without one no running shard is asked |
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -21,6 +23,8 @@
 mod customers;
 #[path = "growth/ids.rs"]
 mod ids;
+#[path = "growth/types.rs"]
+mod types;
 
 use std::{
     env,
@@ -56,6 +60,12 @@ const ROWS: &[Row] = &[
         sizes: &[1_000_000, 5_000_000, 20_000_000, 50_000_000],
         measure: ids::ids,
         columns: "ids        from events ms   from the index ms   lacking 1 % ms   index MB   peak MiB",
+    },
+    Row {
+        name: "types",
+        sizes: &[1, 20, 100, 300],
+        measure: types::types,
+        columns: "    types  events/s   peak MB   lake MB   files   open ms   count(*) ms   one type ms   start again ms",
     },
 ];
 

@@ -4,10 +4,10 @@
 //! and a lake survive a process.
 
 use crate::{
-    lake::{EncodeError, with_all},
     Anchor, Attempt, Bounds, CommitId, LoggedCommit, Message, ReadLimit, Sequence, Snapshot,
     Source, Staged, StagedFile, Table, Version,
     error::{Error, Result},
+    lake::{EncodeError, with_all},
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;

@@ -96,7 +96,8 @@ impl Metering {
         Ok((!late.is_empty()).then(|| {
             let mut rows = BooleanBufferBuilder::new(events.num_rows());
             rows.append_n(events.num_rows(), false);
-            late.iter().for_each(|row| rows.set_bit(*row as usize, true));
+            late.iter()
+                .for_each(|row| rows.set_bit(*row as usize, true));
             rows.finish()
         }))
     }

@@ -279,8 +279,7 @@ impl EventBatch {
         let columns = wanted.fields().iter().map(|field| {
             let DataType::Struct(children) = field.data_type() else {
                 let column = self.head.column_by_name(field.name());
-                let missing =
-                    || ArrowError::SchemaError(format!("no column `{}`", field.name()));
+                let missing = || ArrowError::SchemaError(format!("no column `{}`", field.name()));
                 return column.map(Arc::clone).ok_or_else(missing);
             };
             match self.of_type(field.name()) {
@@ -303,8 +302,7 @@ impl EventBatch {
             // A place of 32 bits is not before `from`, so that has no more.
             let moved = moved.map(|place| place - u32::try_from(from).unwrap_or(*place));
             let values = typed.values.slice(first, end - first);
-            (first < end)
-                .then(|| TypedRows::new(Arc::clone(&typed.field), moved.collect(), values))
+            (first < end).then(|| TypedRows::new(Arc::clone(&typed.field), moved.collect(), values))
         });
         EventBatch {
             schema: Arc::clone(&self.schema),

@@ -1,7 +1,9 @@
 use super::*;
 use crate::Sequence;
 use arrow::array::{
-    AsArray, BooleanArray, Date32Array, Decimal128Array, Int32Array, Int64Array, StructArray, RecordBatch};
+    AsArray, BooleanArray, Date32Array, Decimal128Array, Int32Array, Int64Array, RecordBatch,
+    StructArray,
+};
 use arrow::datatypes::{Field, Fields, Schema, TimeUnit};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -245,15 +247,21 @@ fn a_good_event_fills_every_column() {
     let cost: &Decimal128Array = cells.column(3).as_primitive();
     assert_eq!(cost.value(0), 1);
     assert!(cells.column(4).is_null(0));
-    let sequence: &Int64Array = decoded.events.head()
+    let sequence: &Int64Array = decoded
+        .events
+        .head()
         .column_by_name("sequence")
         .unwrap()
         .as_primitive();
-    let ordinal: &Int32Array = decoded.events.head()
+    let ordinal: &Int32Array = decoded
+        .events
+        .head()
         .column_by_name("ordinal")
         .unwrap()
         .as_primitive();
-    let day: &Date32Array = decoded.events.head()
+    let day: &Date32Array = decoded
+        .events
+        .head()
         .column_by_name("ingest_day")
         .unwrap()
         .as_primitive();
@@ -895,7 +903,9 @@ fn a_bad_line_harms_no_other_line() {
         assert_eq!(decoded.statuses[2 * number + 1], Status::Rejected);
         assert_eq!(decoded.kept(2 * number + 1), Some(line.as_slice()));
     }
-    let ordinal: &Int32Array = decoded.events.head()
+    let ordinal: &Int32Array = decoded
+        .events
+        .head()
         .column_by_name("ordinal")
         .unwrap()
         .as_primitive();
@@ -1109,11 +1119,15 @@ fn rows_are_in_order_of_sequence_and_ordinal() {
     let mut decoder = decoder(DecodeOptions::default());
     for _ in 0..2 {
         let decoded = decoder.decode(&messages).unwrap();
-        let sequence: &Int64Array = decoded.events.head()
+        let sequence: &Int64Array = decoded
+            .events
+            .head()
             .column_by_name("sequence")
             .unwrap()
             .as_primitive();
-        let ordinal: &Int32Array = decoded.events.head()
+        let ordinal: &Int32Array = decoded
+            .events
+            .head()
             .column_by_name("ordinal")
             .unwrap()
             .as_primitive();
@@ -1330,7 +1344,9 @@ fn a_message_whose_headers_cannot_be_read_is_one_rejected_row_with_all_its_bytes
     let decoded = decoder(DecodeOptions::default()).decode(&messages).unwrap();
     assert_eq!(decoded.statuses, [Status::Rejected, Status::Ok]);
     let text = |name: &str| {
-        decoded.events.head()
+        decoded
+            .events
+            .head()
             .column_by_name(name)
             .unwrap()
             .as_string::<i32>()

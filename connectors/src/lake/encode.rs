@@ -149,7 +149,9 @@ impl Encoder {
         for batch in batches.iter().filter(|b| b.num_rows() > 0) {
             let rows = self.align(batch)?;
             let structs = rows.schema_ref().fields().iter();
-            let first = structs.filter_map(|field| self.structs.get(field.name())).next();
+            let first = structs
+                .filter_map(|field| self.structs.get(field.name()))
+                .next();
             let (group, index) = match first {
                 Some(first) => (first.group, first.index),
                 None => (usize::MAX, usize::MAX),
@@ -172,7 +174,9 @@ impl Encoder {
         day: Option<i32>,
         batches: &[RecordBatch],
     ) -> Result<Encoded, EncodeError> {
-        let columns = batches.iter().flat_map(|batch| batch.schema_ref().fields().iter());
+        let columns = batches
+            .iter()
+            .flat_map(|batch| batch.schema_ref().fields().iter());
         let structs = columns.filter_map(|field| self.structs.get(field.name()));
         let mut file = self.begin(day, structs.map(|of| of.index).collect())?;
         for rows in batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
@@ -253,7 +257,9 @@ impl Encoder {
                 },
             }
         }
-        let fields = found.keys().map(|index| Arc::clone(&self.table.fields()[*index]));
+        let fields = found
+            .keys()
+            .map(|index| Arc::clone(&self.table.fields()[*index]));
         let aligned_schema = Arc::new(Schema::new(fields.collect::<Fields>()));
         let columns = aligned_schema.fields().iter().zip(found.values());
         let columns = columns.map(|(field, found)| {
@@ -303,7 +309,11 @@ impl Encoder {
 
 /// Rows without a struct go to the last file of their day.
 fn join_rest<T>(mut files: BTreeMap<Place, Vec<T>>) -> BTreeMap<Place, Vec<T>> {
-    let rest: Vec<Place> = files.keys().filter(|place| place.group == usize::MAX).copied().collect();
+    let rest: Vec<Place> = files
+        .keys()
+        .filter(|place| place.group == usize::MAX)
+        .copied()
+        .collect();
     for place in rest {
         let of_day = Place { group: 0, ..place }..place;
         let Some((last, _)) = files.range(of_day).next_back() else {
@@ -356,7 +366,12 @@ impl FileEncoder {
             return Ok(batch.clone());
         }
         let rows = batch.num_rows();
-        let mut found = batch.schema_ref().fields().iter().zip(batch.columns()).peekable();
+        let mut found = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .peekable();
         let fields = self.schema.fields().iter().enumerate();
         let columns = fields.map(|(index, field)| {
             match found.next_if(|(of_batch, _)| of_batch.name() == field.name()) {
@@ -445,7 +460,10 @@ fn write_sorted(
 }
 
 /// Rows with exactly these columns: what is missing is NULL.
-pub(crate) fn with_all(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
+pub(crate) fn with_all(
+    schema: &SchemaRef,
+    batch: &RecordBatch,
+) -> Result<RecordBatch, EncodeError> {
     let columns = schema.fields().iter().map(|field| {
         let found = batch.column_by_name(field.name());
         aligned(

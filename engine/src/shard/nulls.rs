@@ -98,7 +98,9 @@ impl NullColumns {
         if self.types.is_empty() || counted.num_rows() == 0 {
             return found;
         }
-        let days = counted.head()["ingest_day"].as_primitive::<Date32Type>().values();
+        let days = counted.head()["ingest_day"]
+            .as_primitive::<Date32Type>()
+            .values();
         let mut from = 0;
         while let Some(day) = days.get(from).copied() {
             let length = days[from..]

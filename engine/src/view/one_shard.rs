@@ -46,7 +46,8 @@ impl View {
     ) -> Result<Self> {
         let doing = "pinning a live view";
         let shard = cut.shard.as_str();
-        let events = events(pinned.events, Buffered::of(rows), shard).map_err(query_error(doing))?;
+        let events =
+            events(pinned.events, Buffered::of(rows), shard).map_err(query_error(doing))?;
         let live = Live {
             panes: pinned.panes,
             remembered,

@@ -138,7 +138,10 @@ pub(crate) const STRUCTS_TAG: &str = "tollgate.structs";
 
 impl From<Add> for StagedFile {
     fn from(add: Add) -> Self {
-        let tag = add.tags.as_ref().and_then(|tags| tags.get(STRUCTS_TAG)?.as_deref());
+        let tag = add
+            .tags
+            .as_ref()
+            .and_then(|tags| tags.get(STRUCTS_TAG)?.as_deref());
         let structs = tag.and_then(|tag| serde_json::from_str::<Vec<String>>(tag).ok());
         StagedFile {
             structs: structs.map(Into::into),

@@ -358,3 +358,95 @@ fn count(rows: usize) -> Result<u32, ArrowError> {
         ArrowError::InvalidArgumentError(format!("{rows} rows are too many for one batch"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::{
+        array::{Int64Array, StringArray},
+        compute::{concat_batches, filter_record_batch},
+        datatypes::{Field, Int64Type},
+    };
+
+    /// Rows of two types and of none, by turns of 7: `b`, none, `a`, `a`, none, `b`, `a`.
+    fn whole(rows: usize) -> RecordBatch {
+        let is_of = |turns: &[usize]| -> NullBuffer {
+            (0..rows).map(|row| turns.contains(&(row % 7))).collect()
+        };
+        let number = |row: usize| i64::try_from(row * 3).unwrap();
+        let numbers = || Int64Array::from_iter_values((0..rows).map(number));
+        let texts: StringArray = (0..rows)
+            .map(|row| (row % 2 == 0).then(|| format!("text {row}")))
+            .collect();
+        let a = Fields::from(vec![Field::new("n", DataType::Int64, true)]);
+        let b = Fields::from(vec![Field::new("text", DataType::Utf8, true)]);
+        let schema = Schema::new(vec![
+            Field::new("sequence", DataType::Int64, false),
+            Field::new("b", DataType::Struct(b.clone()), true),
+            Field::new("a", DataType::Struct(a.clone()), true),
+            Field::new("unused", DataType::Struct(a.clone()), true),
+            Field::new("extra", DataType::Int64, true),
+        ]);
+        // Below a row of another type is NULL, as it is made.
+        let a_places = is_of(&[2, 3, 6]);
+        let of_a = arrow::compute::nullif(&numbers(), &BooleanArray::from(!a_places.inner()));
+        let b_places = is_of(&[0, 5]);
+        let of_b = arrow::compute::nullif(&texts, &BooleanArray::from(!b_places.inner()));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(numbers()),
+            Arc::new(StructArray::new(b, vec![of_b.unwrap()], Some(b_places))),
+            Arc::new(StructArray::new(
+                a.clone(),
+                vec![of_a.unwrap()],
+                Some(a_places),
+            )),
+            Arc::new(StructArray::new_null(a, rows)),
+            Arc::new(numbers()),
+        ];
+        RecordBatch::try_new(Arc::new(schema), columns).unwrap()
+    }
+
+    #[test]
+    fn what_is_done_to_events_is_what_is_done_to_whole_rows() {
+        for rows in [0, 1, 2, 7, 50] {
+            let whole = whole(rows);
+            let events = EventBatch::split(&whole).unwrap();
+            assert_eq!(events.whole().unwrap(), whole);
+            for turn in [1, 2, 3, 60] {
+                let mask = BooleanBuffer::collect_bool(rows, |row| row % turn == turn - 1);
+                let kept = filter_record_batch(&whole, &BooleanArray::from(mask.clone()));
+                let filtered = events.filter(&mask).unwrap();
+                assert_eq!(filtered.whole().unwrap(), kept.unwrap(), "{rows} {turn}");
+                let (from, length) = (rows / turn, rows - rows / turn);
+                let slice = events.slice(from, length);
+                assert_eq!(slice.whole().unwrap(), whole.slice(from, length));
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_rows_of_one_type_by_name_and_then_the_rest() {
+        let events = EventBatch::split(&whole(9)).unwrap();
+        let parts = events.parts().unwrap();
+        let of = |part: &RecordBatch| {
+            let sequences = part["sequence"]
+                .as_primitive::<Int64Type>()
+                .values()
+                .to_vec();
+            (part.schema_ref().fields().len(), sequences)
+        };
+        let expected = [
+            (3, vec![6, 9, 18]),
+            (3, vec![0, 15, 21]),
+            (2, vec![3, 12, 24]),
+        ];
+        assert_eq!(parts.iter().map(of).collect::<Vec<_>>(), expected);
+        assert_eq!(parts[0]["a"].null_count() + parts[1]["b"].null_count(), 0);
+        // Rows of one type alone are not copied.
+        let mask = BooleanBuffer::collect_bool(9, |row| [0, 5, 7].contains(&row));
+        let parts = events.filter(&mask).unwrap().parts().unwrap();
+        assert_eq!(parts.len(), 1);
+        let all = concat_batches(parts[0].schema_ref(), &parts).unwrap();
+        assert_eq!(of(&all), (3, vec![0, 15, 21]));
+    }
+}

@@ -12,7 +12,7 @@ SELECT subject, COUNT(DISTINCT model) AS models FROM llm_completion GROUP BY sub
 ";
 
 /// Prints the rows of each query: first as delta-rs reads the tables, then as DuckDB reads the files that
-/// the logs name. A meter's table goes by the meter's name.
+/// the logs name. Not every file of `events` has every event type. A meter's table goes by the meter's name.
 const SCRIPT: &str = r#"
 import os
 import sys
@@ -27,7 +27,7 @@ delta, duck = QueryBuilder(), duckdb.connect()
 duck.sql("SET TimeZone = 'UTC'")
 for name, table in tables.items():
     delta = delta.register(name, table)
-    duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({table.file_uris()!r})")
+    duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({table.file_uris()!r}, union_by_name = true)")
 for query in queries:
     table = delta.execute(query).read_all()
     for row in range(table.num_rows):
@@ -113,6 +113,82 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
     assert!(!said.starts_with("events: 0 files"), "{said}");
     let merged = outside(&world, "lake", &queries).await;
     assert_eq!(merged.unwrap_or_default(), expected);
+}
+
+/// 30 event types of 18 columns each, which is more than one file has, and a meter.
+fn thirty_types() -> String {
+    let columns: Vec<String> = (0..18).map(|column| format!("n{column} BIGINT")).collect();
+    let columns = columns.join(", ");
+    let of_type = |number: u64| {
+        format!("CREATE EVENT TYPE type_{number} ({columns}) WITH (type = 'type.{number}');\n")
+    };
+    let types: String = (0..30).map(of_type).collect();
+    types
+        + "CREATE METER calls WITH (window = '1 hour') AS
+           SELECT subject, SUM(n0) AS n FROM type_29 GROUP BY subject;"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_event_types_are_one_table_for_every_reader() {
+    let world = World::new(&thirty_types()).await;
+    // The last type comes in the second half only: the files before do not have it.
+    let kind = |event: u64| match event % 30 {
+        29 if event < 1_500 => 0,
+        number => number,
+    };
+    let line = |event: u64| {
+        let (kind, other) = (kind(event), event * 2);
+        format!(
+            r#"{{"specversion":"1.0","id":"{event}","source":"s","type":"type.{kind}","subject":"c","time":"2026-07-31T10:00:00Z","data":{{"n0":{event},"n17":{other}}}}}"#
+        )
+    };
+    let lines: Vec<String> = (0..3_000).map(line).collect();
+    std::fs::write(world.path("events.ndjson"), lines.join("\n")).unwrap();
+    world.cli().publish(&world.path("events.ndjson"), 100).await;
+    let flushes = [
+        ("TOLLGATE_SOURCE_BATCH_BYTES", "100kB"),
+        ("TOLLGATE_FLUSH_MAX_BYTES", "1kB"),
+    ];
+    let mut run = world.cli();
+    for (name, value) in flushes {
+        run = run.with(name, value);
+    }
+    assert_eq!(run.run_to_end().await.of("counted"), 3_000);
+
+    let of_type = |number: u64| {
+        let events = (0..3_000).filter(move |event| kind(*event) == number);
+        let (count, sum) = events.fold((0, 0), |(count, sum), event| (count + 1, sum + event));
+        format!("{number} {count} {sum} {}", sum * 2)
+    };
+    let query = |number: u64| {
+        format!(
+            "SELECT {number}, count(type_{number}['n0']), sum(type_{number}['n0']), sum(type_{number}['n17']) FROM events"
+        )
+    };
+    let mut queries = vec!["SELECT count(*), count(DISTINCT \"type\") FROM events".to_owned()];
+    queries.extend((0..30).map(query));
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let rows = ["3000 30".to_owned()].into_iter();
+    let rows: Vec<String> = rows.chain((0..30).map(of_type)).collect();
+    let expected = ["deltalake", "duckdb"].iter();
+    let expected: Vec<String> = expected
+        .flat_map(|tool| rows.iter().map(move |row| format!("{tool} {row}")))
+        .collect();
+    for _ in 0..2 {
+        let Some(found) = outside(&world, "lake", &queries).await else {
+            return;
+        };
+        assert_eq!(found, expected);
+        // Ours, from the table and from the meter.
+        let sum = "SELECT CAST(SUM(n0) AS BIGINT) AS n FROM type_29";
+        let of_29 = of_type(29);
+        let ours = world.cli().succeed(&["query", sum]).await;
+        assert!(ours.contains(of_29.split(' ').nth(2).unwrap()), "{ours}");
+        let audited = world.cli().succeed(&["audit"]).await;
+        assert!(audited.contains("0 differ"), "{audited}");
+        // They find the same in merged files.
+        world.cli().succeed(&["maintain"]).await;
+    }
 }
 
 /// Subject and model of an event.

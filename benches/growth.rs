@@ -10,6 +10,7 @@
 //! | `customers` | customers of one meter | usage and draft of one of them and of all: from a lake in which all windows are closed, which is open, and from a running shard in which the last hour of each customer is open. `one of` divides what one takes by what all take: that can be compared between machines and profiles |
 //! | `ids` | event ids within the dedupe horizon | the part of a start that finds them: from `events`, from the local index, and from an index that lacks the last percent |
 //! | `types` | event types with eight columns and a meter each, of the same number of events | events a second, peak memory, the size of `events`, opening the lake, counting all events, one type's sum, and a start that finds nothing new |
+//! | `age` | days, with the same number of events each | reading them, maintaining the lake, maintaining it when there is nothing to do, a start with nothing to read, opening the lake, usage and draft of the last month |
 //!
 //! | variable | default | |
 //! |---|---|---|
@@ -19,6 +20,8 @@
 //! | `TOLLGATE_NATS_SERVER` | on `PATH` | the nats-server to start; without one no running shard is asked |
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
+#[path = "growth/age.rs"]
+mod age;
 #[path = "growth/customers.rs"]
 mod customers;
 #[path = "growth/ids.rs"]
@@ -66,6 +69,12 @@ const ROWS: &[Row] = &[
         sizes: &[1, 20, 100, 300],
         measure: types::types,
         columns: "    types  events/s   peak MB   lake MB   files   open ms   count(*) ms   one type ms   start again ms",
+    },
+    Row {
+        name: "age",
+        sizes: &[1, 30, 365],
+        measure: age::age,
+        columns: "days      panes   read ms   maintain ms   again ms   start ms   open ms   month's usage ms   month's draft ms",
     },
 ];
 

@@ -6,10 +6,12 @@
 //! is mended by deriving what is missing, before anything else is issued.
 
 mod documents;
+mod rated;
 mod rehearsal;
 mod review;
 pub mod trial;
 mod unissued;
+mod versions;
 
 use crate::{
     catalog::Catalog,
@@ -25,21 +27,21 @@ use arrow::{
     },
     datatypes::{DataType, Field, Schema},
 };
-use datafusion::prelude::{SessionContext, col, lit};
+use datafusion::prelude::{col, lit};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use tollgate_connectors::{Attempt, CommitId, Error as ConnectorError, Table, lake::Lake};
 use tollgate_sql::{
-    definitions::{PlanDefinition, PriceDefinition},
+    definitions::PlanDefinition,
     invoice::{
         self, Invoice, Status, Terms,
         basis::{self, Basis, RatedBy, Usage},
         tables::invoices_batch,
     },
     period::Period,
-    rating::{Charge, Unrated, is_by_customer, rate},
+    rating::{Unrated, rate},
     schema::{
         self,
         invoices::{invoices_schema, issued_invoices_schema, line_items_schema},
@@ -48,10 +50,13 @@ use tollgate_sql::{
 };
 
 use documents::{RatedAs, document_of, lines_in, rows_where, within};
+use rated::Rating;
 pub use rehearsal::warnings;
 use review::review;
 pub use review::{Gap, Refused, Review, Untold, causes_text, review_of};
 pub use unissued::unissued;
+use versions::parts_of;
+pub use versions::price_in_force;
 
 /// The `txn` app id, in `invoices` and in `line_items`, of the last number they hold.
 const NUMBER_MARK: &str = "invoices/number";
@@ -285,38 +290,23 @@ async fn draft_from(
     period: &Period,
     totals: &Totals,
 ) -> Result<Option<Drafts>> {
-    let mut in_error: BTreeSet<InError> = totals.in_error.iter().cloned().collect();
     let mut usage = usage_of_all(view.catalog(), &totals.meters)?;
     for (customer, events) in events_of_plan(view, plan, period, totals).await? {
         usage.entry(customer).or_default().extend(events);
     }
     let mut customers = totals.customers();
     customers.extend(usage.keys().cloned());
-    let subscription = subscription(customers, &plan.name, period)?;
-    let mut charges: BTreeMap<String, Vec<Charge>> = BTreeMap::new();
-    let mut rated_by = RatedBy::default();
-    for name in &plan.prices {
-        let price = price_in_force(view.catalog(), name, period)?;
-        let session = view
-            .period_session(period, &price.query, totals, subscription.clone())
-            .await?;
-        if totals.is_of_one() && !is_by_customer(&session.context, price).await? {
-            return Ok(None);
-        }
-        note_rating(view.catalog(), &session.context, price, &mut rated_by)?;
-        let rated = rate(&session.context, price, &session.left_out).await;
-        let rated = rated.map_err(in_one_line)?;
-        in_error.extend(session.windows_in_error);
-        in_error.extend(rated.in_error.iter().map(unrated));
-        for charge in rated.charges {
-            charges
-                .entry(charge.customer.clone())
-                .or_default()
-                .push(charge);
-        }
+    let mut rating = Rating::new(view, plan, period, totals, &customers);
+    if !rating.rate().await? {
+        return Ok(None);
     }
+    let Rating {
+        charges,
+        mut in_error,
+        rated_by,
+        ..
+    } = rating;
     let cut = cut(view).await?;
-    charges.retain(|customer, _| !in_error.iter().any(|known| known.customer == *customer));
     let mut invoices = Vec::with_capacity(charges.len());
     for (customer, charges) in &charges {
         let terms = Terms {
@@ -378,44 +368,6 @@ fn in_one_line(error: tollgate_sql::Error) -> Error {
     .into()
 }
 
-/// Notes what a price is, and what the rate tables are that its session has.
-fn note_rating(
-    catalog: &Catalog,
-    session: &SessionContext,
-    price: &PriceDefinition,
-    rated_by: &mut RatedBy,
-) -> Result<()> {
-    let version = price.version.to_string();
-    let text = [
-        version.as_str(),
-        price.query.as_str(),
-        price.currency.as_str(),
-    ];
-    let hash = basis::hash(text.into_iter());
-    rated_by.prices.insert(price.name.clone(), hash);
-    for (table, rows) in catalog
-        .definitions
-        .rate_tables
-        .iter()
-        .zip(&catalog.rate_tables)
-    {
-        let is_read = session
-            .table_exist(table.name.as_str())
-            .map_err(query_error("looking for rate tables"))?;
-        if !is_read {
-            continue;
-        }
-        let reads = rated_by.reads.entry(price.name.clone()).or_default();
-        reads.insert(table.name.clone());
-        if !rated_by.rate_tables.contains_key(&table.name) {
-            rated_by
-                .rate_tables
-                .insert(table.name.clone(), basis::rows_hash(rows)?);
-        }
-    }
-    Ok(())
-}
-
 /// How many events each customer has of the types that a plan's prices read.
 async fn events_of_plan(
     view: &View,
@@ -426,8 +378,9 @@ async fn events_of_plan(
     let context = session::context();
     let mut read = BTreeSet::new();
     for name in &plan.prices {
-        let price = price_in_force(view.catalog(), name, period)?;
-        read.extend(referenced(&context, &price.query)?);
+        for part in parts_of(view.catalog(), name, period)? {
+            read.extend(referenced(&context, &part.price.query)?);
+        }
     }
     let types = view.catalog().definitions.event_types.iter();
     let types = types.map(|event_type| event_type.name.as_str());
@@ -459,7 +412,7 @@ pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
     let period = Period::month("2026-01", "UTC")?;
     let totals = view.all_totals(&period).await?;
     for price in &catalog.definitions.prices {
-        let no_rows = subscription(BTreeSet::new(), "", &period)?;
+        let no_rows = subscription(BTreeSet::new(), "", &period, period.days())?;
         let session = view
             .period_session(&period, &price.query, &totals, no_rows)
             .await?;
@@ -485,35 +438,6 @@ fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefini
     })
 }
 
-/// The version of a price that applies at the start of the period: the latest one already effective.
-///
-/// # Errors
-/// There is none yet.
-pub fn price_in_force<'a>(
-    catalog: &'a Catalog,
-    name: &str,
-    period: &Period,
-) -> Result<&'a PriceDefinition> {
-    let prices = &catalog.definitions.prices;
-    let effective = |price: &&PriceDefinition| {
-        price.name == name
-            && price
-                .effective_from
-                .is_none_or(|day| day <= period.first_day())
-    };
-    let latest = prices
-        .iter()
-        .filter(effective)
-        .max_by_key(|p| (p.effective_from, p.version));
-    latest.ok_or_else(|| Error::Billing {
-        problem: format!(
-            "no version of price `{name}` is effective on {}",
-            period.first_day()
-        ),
-        hint: "give it an earlier effective_from, or take it out of the plan".into(),
-    })
-}
-
 /// The position of each shard, as JSON, by shard.
 async fn cut(view: &View) -> Result<String> {
     let cuts: BTreeMap<String, u64> = view
@@ -526,13 +450,18 @@ async fn cut(view: &View) -> Result<String> {
 }
 
 /// One row for each customer with usage: without accounts, all are on one plan all the time. Usage that is in error is
-/// usage: a price may count customers.
-fn subscription(customers: BTreeSet<String>, plan: &str, period: &Period) -> Result<RecordBatch> {
+/// usage: a price may count customers. A price that is split sees so many days of the period.
+fn subscription(
+    customers: BTreeSet<String>,
+    plan: &str,
+    period: &Period,
+    active_days: i64,
+) -> Result<RecordBatch> {
     let count = customers.len();
     let instants = |us| {
         Arc::new(TimestampMicrosecondArray::from(vec![us; count]).with_timezone("UTC")) as ArrayRef
     };
-    let days = || Arc::new(Int64Array::from(vec![period.days(); count])) as ArrayRef;
+    let days = |days| Arc::new(Int64Array::from(vec![days; count])) as ArrayRef;
     let schema = Schema::new(vec![
         Field::new("customer", DataType::Utf8, false),
         Field::new("plan", DataType::Utf8, false),
@@ -548,8 +477,8 @@ fn subscription(customers: BTreeSet<String>, plan: &str, period: &Period) -> Res
         Arc::new(Int64Array::from(vec![1; count])),
         instants(period.start_us),
         instants(period.end_us),
-        days(),
-        days(),
+        days(active_days),
+        days(period.days()),
     ];
     RecordBatch::try_new(Arc::new(schema), columns).map_err(query_error("listing subscriptions"))
 }

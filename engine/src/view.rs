@@ -608,6 +608,11 @@ impl View {
         self.totals_of(period, Some(Keys::subject(customer))).await
     }
 
+    /// The same of those customers that other totals are of.
+    pub(crate) async fn totals_of_same(&self, totals: &Totals, period: &Period) -> Result<Totals> {
+        self.totals_of(period, totals.keys.clone()).await
+    }
+
     async fn totals_of(&self, period: &Period, keys: Option<Keys>) -> Result<Totals> {
         let mut totals = Totals {
             keys,

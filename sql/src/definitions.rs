@@ -15,7 +15,7 @@ pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
 pub use json_path::Step;
 pub use model::{
     BillingPeriod, Check, Column, Definitions, EventType, Frame, LatePolicy, MeterDefinition,
-    PlanDefinition, PriceDefinition, RateTable, SourceFile, UnclearPath, Validity,
+    OnChange, PlanDefinition, PriceDefinition, RateTable, SourceFile, UnclearPath, Validity,
 };
 pub use time::parse_instant;
 

@@ -158,7 +158,7 @@ pub struct Terms<'a> {
 
 /// Makes the draft invoice of one customer from the charges of the plan's prices.
 ///
-/// Lines follow the plan's order of prices, then dimensions (NULL first), then quantity and amount,
+/// Lines follow the plan's order of prices, then dimensions (NULL first), then version, quantity and amount,
 /// whatever the order of the charges. A charge of zero keeps its line, because its quantity is part of
 /// what the customer is told. With no charges the invoice has no lines and a total of zero.
 ///
@@ -172,7 +172,13 @@ pub fn assemble(terms: &Terms<'_>, charges: &[Charge]) -> Result<Invoice> {
         .map(|charge| Ok((place(terms, charge)?, charge)))
         .collect::<Result<Vec<_>>>()?;
     placed.sort_by_key(|(place, charge)| {
-        (*place, &charge.dimensions, charge.quantity, charge.amount)
+        (
+            *place,
+            &charge.dimensions,
+            charge.price_version,
+            charge.quantity,
+            charge.amount,
+        )
     });
     let lines = placed
         .into_iter()
@@ -227,7 +233,7 @@ fn line_item(charge: &Charge, currency: Currency, period: Period) -> Result<Line
         quantity: charge.quantity,
         amount_exact: charge.amount,
         amount: Money::round(charge.amount, currency)?,
-        period,
+        period: charge.service.unwrap_or(period),
     })
 }
 

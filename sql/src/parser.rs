@@ -261,9 +261,10 @@ fn rate_table(cursor: &mut Cursor<'_>, name: Name) -> Result<RateTable> {
 }
 
 fn price(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPrice> {
-    let options = Options::parse(cursor, &["currency", "effective_from"])?;
+    let options = Options::parse(cursor, &["currency", "effective_from", "on_change"])?;
     let currency = options.currency(cursor)?;
     let effective_from = options.date(cursor, "effective_from")?;
+    let on_change = options.on_change(cursor)?;
     let effective_at = place_of(&options, "effective_from", &name);
     let query = query::after_as(cursor)?;
     let relations = query.relations();
@@ -272,6 +273,7 @@ fn price(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPrice> {
             name: name.text,
             currency,
             effective_from,
+            on_change,
             query: query.text,
             version: 1,
             at: name.at,

@@ -106,6 +106,14 @@ impl Period {
         self.first_day
     }
 
+    /// The instant within it at which a day begins in its zone, in microseconds; `None` for days that begin before, with it
+    /// or after it.
+    pub fn day_within(&self, day: Date) -> Option<i64> {
+        let start = day.to_zoned_datetime(self.zone.clone()).ok()?;
+        let start_us = start.timestamp().as_microsecond();
+        (self.start_us < start_us && start_us < self.end_us).then_some(start_us)
+    }
+
     /// How many days it has, from the one that holds its first instant to the one that holds its last.
     ///
     /// ```

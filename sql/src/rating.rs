@@ -15,6 +15,7 @@ mod purity;
 mod quantity;
 #[cfg(test)]
 mod tests;
+mod tier_lists;
 pub mod warnings;
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     session,
 };
 use answer::Columns;
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, datatypes::DataType};
 use datafusion::{
     common::tree_node::TreeNode,
     error::DataFusionError,
@@ -51,6 +52,8 @@ pub struct Charge {
     pub amount: Exact,
     /// ISO 4217 code.
     pub currency: String,
+    /// The part of the billing period that it is for; `None` is all of it.
+    pub service: Option<crate::invoice::Period>,
 }
 
 /// What a price makes of all customers' usage.
@@ -183,6 +186,7 @@ pub async fn rate(
     // As written: optimized away, a float constant has already been turned into a decimal.
     check_exact(price, &written)?;
     keys::check(price, &plan)?;
+    tier_lists::check(context, price, &written).await?;
     let compares = apart::compares_customers(&plan);
     let read = apart::relations(&written);
     let left_out = left_out.iter();
@@ -308,7 +312,7 @@ fn float_in(plan: &LogicalPlan) -> Option<String> {
         node.apply_expressions(|root| {
             root.apply(|expr| {
                 // What has no type by itself, such as a wildcard, is no number either.
-                let is_float = expr.get_type(&schema).is_ok_and(|t| t.is_floating());
+                let is_float = expr.get_type(&schema).is_ok_and(|t| holds_floats(&t));
                 found = found.take().or_else(|| is_float.then(|| expr.to_string()));
                 Ok(purity::stop_when(found.is_some()))
             })
@@ -316,4 +320,16 @@ fn float_in(plan: &LogicalPlan) -> Option<String> {
     });
     // The walk itself cannot fail: its steps only look.
     walked.ok().and(found)
+}
+
+/// Whether a type is a float or holds one.
+fn holds_floats(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().any(|field| holds_floats(field.data_type())),
+        DataType::List(element)
+        | DataType::LargeList(element)
+        | DataType::FixedSizeList(element, _)
+        | DataType::Map(element, _) => holds_floats(element.data_type()),
+        other => other.is_floating(),
+    }
 }

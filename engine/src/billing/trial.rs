@@ -131,7 +131,7 @@ impl<'a> Trial<'a> {
     /// A value does not fit its column, a column that has one in every row has none, or two rows are the same group of a total.
     pub async fn session(&self, price: &PriceDefinition, rows: &[Row]) -> Result<TrialSession> {
         let customers = rows.iter().map(|row| row.customer.clone()).collect();
-        let default = subscription(customers, &self.plan, &self.period)?;
+        let default = subscription(customers, &self.plan, &self.period, self.period.days())?;
         let session = self
             .view
             .period_session(&self.period, &price.query, &self.totals, default);

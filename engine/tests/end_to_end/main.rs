@@ -33,6 +33,7 @@ mod live_values;
 mod maintenance;
 mod one_of_many;
 mod overflow;
+mod price_versions;
 mod publishing;
 mod rate_tables;
 mod readers;

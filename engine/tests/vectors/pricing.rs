@@ -3,7 +3,7 @@
 use crate::{
     case::{Case, Outcome, not_built, read, scale_of, unread},
     price::{Limits, Number, Price, Tiers},
-    run::{EVENT_TYPE, Event, always, json, run},
+    run::{EVENT_TYPE, Event, always, check_exact, json, run},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -70,9 +70,9 @@ impl Sale {
     async fn charges(&self) -> Outcome<Vec<Charge>> {
         let metered = run(&self.definitions(), &self.events()?).await?;
         let context = metered.session(&always()).await?;
-        Ok(rate(&context, &metered.definitions.prices[0], &[])
-            .await?
-            .whole()?)
+        let price = &metered.definitions.prices[0];
+        check_exact(&context, &price.query).await?;
+        Ok(rate(&context, price, &[]).await?.whole()?)
     }
 
     /// The amount of the only charge.

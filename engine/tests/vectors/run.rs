@@ -6,7 +6,11 @@ use arrow::{
     compute::{concat_batches, filter_record_batch},
     datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType},
 };
-use datafusion::prelude::SessionContext;
+use datafusion::{
+    common::tree_node::{TreeNode, TreeNodeRecursion},
+    logical_expr::{ExprSchemable, utils::merge_schema},
+    prelude::SessionContext,
+};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 use std::{iter::once, ops::Range, path::Path, sync::Arc};
@@ -291,6 +295,56 @@ fn with_customer(rows: &RecordBatch) -> Outcome<RecordBatch> {
         Arc::new(Schema::new(fields)),
         columns.collect(),
     )?)
+}
+
+/// That no step of a price is a float: what is written, what is left of it when it is optimized, and what is executed.
+pub(crate) async fn check_exact(context: &SessionContext, sql: &str) -> Outcome<()> {
+    let state = context.state();
+    let written = session::plan(&state, sql).await?;
+    let optimized = state.optimize(&written)?;
+    let physical = state
+        .query_planner()
+        .create_physical_plan(&optimized, &state)
+        .await?;
+    let mut floats = Vec::new();
+    for plan in [&written, &optimized] {
+        plan.apply_with_subqueries(|node| {
+            let schema = merge_schema(&node.inputs());
+            node.apply_expressions(|root| {
+                root.apply(|expr| {
+                    if expr
+                        .get_type(&schema)
+                        .is_ok_and(|found| holds_floats(&found))
+                    {
+                        floats.push(expr.to_string());
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })
+        })?;
+    }
+    let mut steps = vec![physical];
+    while let Some(step) = steps.pop() {
+        let schema = step.schema();
+        let columns = schema
+            .fields()
+            .iter()
+            .filter(|field| holds_floats(field.data_type()));
+        floats.extend(columns.map(|field| format!("{} of {}", field.name(), step.name())));
+        steps.extend(step.children().into_iter().cloned());
+    }
+    match floats.first() {
+        None => Ok(()),
+        Some(float) => Err(Failure::Error(format!("`{float}` is a float: {sql}"))),
+    }
+}
+
+fn holds_floats(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().any(|field| holds_floats(field.data_type())),
+        DataType::List(element) => holds_floats(element.data_type()),
+        other => other.is_floating(),
+    }
 }
 
 /// The rows of a query, as decimal strings, times, texts and nulls.

@@ -7,7 +7,7 @@
 //!
 //! Each is a `Kind` (name, types, state columns) with an `Aggregate` (what a group keeps), and
 //! `docs/meters.md` has its rule. Some need more than their arguments, the place of an event or its
-//! window: a meter supplies that (`crate::meter`), anyone else writes it out.
+//! window: a meter supplies that (`crate::meter`), anyone else writes it out. `tiers` is for prices alone.
 
 use datafusion::{logical_expr::AggregateUDF, prelude::SessionContext};
 
@@ -20,6 +20,7 @@ mod fold;
 mod latest;
 mod percentile;
 mod sum;
+mod tier_list;
 mod values;
 pub(crate) mod weighted;
 pub(crate) mod wide;
@@ -70,6 +71,8 @@ pub fn register(context: &SessionContext) {
         udaf(weighted::Weighted::Days),
         udaf(active::Active::AtEnd),
         udaf(active::Active::Days),
+        udaf(tier_list::TierList::Checked),
+        udaf(tier_list::TierList::Fault),
     ];
     for aggregate in exact {
         context.register_udaf(aggregate);

@@ -226,6 +226,24 @@ pub struct Validity {
     pub to: String,
 }
 
+/// What becomes of a billing period in which a version of a price begins to apply.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// It is rated by the version of its first day; the new one applies from the next period on.
+    #[default]
+    NextPeriod,
+    /// Each side of the change is rated by its own version.
+    Split,
+}
+
+impl OnChange {
+    /// Both, as they are written.
+    pub const ALL: [(&'static str, OnChange); 2] = [
+        ("next_period", OnChange::NextPeriod),
+        ("split", OnChange::Split),
+    ];
+}
+
 /// `CREATE PRICE`.
 #[derive(Debug, Clone)]
 pub struct PriceDefinition {
@@ -235,6 +253,8 @@ pub struct PriceDefinition {
     pub currency: String,
     /// First day it applies, in the billing time zone; `None` means always.
     pub effective_from: Option<jiff::civil::Date>,
+    /// What becomes of a billing period in which it begins to apply.
+    pub on_change: OnChange,
     /// The query, as SQL.
     pub query: String,
     /// 1 for the first `CREATE`.

@@ -149,14 +149,20 @@ impl Blocks {
             argument: "tiers",
             wanted,
         })?;
-        (0..rows.len())
-            .map(|row| read_block(&rows, row))
-            .collect::<Result<_, _>>()
-            .map_err(|source| FunctionError::Tiers {
-                function: Self::NAME,
-                source,
-            })
+        read_blocks(&rows).map_err(|source| FunctionError::Tiers {
+            function: Self::NAME,
+            source,
+        })
     }
+}
+
+/// Checks tiers of blocks in their order.
+pub(super) fn check(rows: &StructArray) -> Result<(), TierError> {
+    BlockTerms::new(read_blocks(rows)?, Policy::AllTiers).map(drop)
+}
+
+fn read_blocks(rows: &StructArray) -> Result<Vec<BlockTier>, TierError> {
+    (0..rows.len()).map(|row| read_block(rows, row)).collect()
 }
 
 fn read_block(rows: &StructArray, row: usize) -> Result<BlockTier, TierError> {

@@ -1,10 +1,11 @@
 //! Makes a SQL function of a pricing rule: names and types of arguments, NULLs, scales, columns.
 
-use super::error::FunctionError;
+use super::{error::FunctionError, tiers::sample};
 use crate::money::{DIGITS_MAX, Exact};
 use arrow::{
     array::{Array, ArrayRef, AsArray, Decimal128Array, Decimal128Builder},
     datatypes::{DataType, Decimal128Type, Field, FieldRef},
+    row::{RowConverter, SortField},
 };
 use datafusion::{
     common::ScalarValue,
@@ -14,7 +15,13 @@ use datafusion::{
         TypeSignature, Volatility,
     },
 };
-use std::{fmt::Debug, hash::Hash, marker::PhantomData, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt::Debug,
+    hash::Hash,
+    marker::PhantomData,
+    sync::Arc,
+};
 
 /// The most fraction digits a result has: quantities to 9 and unit prices to 18 stay whole, and leave
 /// 11 digits before the point. An amount with more fraction digits than this is an error, never rounded.
@@ -27,11 +34,11 @@ pub(super) enum Kind {
     Number,
     /// A whole number, written in the query.
     Whole,
-    /// A list of tiers, written in the query.
+    /// A list of tiers, written in the query or of each row.
     Tiers,
-    /// A list of tiers with rates in percent, written in the query.
+    /// The same with rates in percent.
     Rates,
-    /// A list of tiers of blocks, written in the query.
+    /// The same of blocks.
     Blocks,
     /// TRUE or FALSE, written in the query.
     Flag,
@@ -54,6 +61,10 @@ impl Kind {
             Kind::Flag => "TRUE or FALSE",
             Kind::Text => "text in quotes",
         }
+    }
+
+    fn is_list(self) -> bool {
+        matches!(self, Kind::Tiers | Kind::Rates | Kind::Blocks)
     }
 
     fn accepts(self, given: &DataType) -> bool {
@@ -241,19 +252,24 @@ impl<M: Model> ScalarUDFImpl for Function<M> {
     fn return_field_from_args(&self, call: ReturnFieldArgs<'_>) -> PlanResult<FieldRef> {
         let types: Vec<&DataType> = call.arg_fields.iter().map(|f| f.data_type()).collect();
         check_arguments::<M>(&types)?;
-        let terms = M::terms(&constants::<M>(call.scalar_arguments.to_vec()))?;
+        // A list that is known row by row says its keys and digits by its type.
+        let lists = M::ARGUMENTS.iter().zip(&types).zip(call.scalar_arguments);
+        let lists = lists.map(|(((_, kind), given), value)| match value {
+            None if kind.is_list() => sample(given),
+            _ => None,
+        });
+        let lists: Vec<Option<ScalarValue>> = lists.collect();
+        let values = call.scalar_arguments.iter().zip(&lists);
+        let values = values.map(|(value, list)| value.or(list.as_ref()));
+        let terms = M::terms(&constants::<M>(values.collect()))?;
         let scale = M::scale(&terms, &scales::<M>(&types)).min(SCALE_MAX);
         let data_type = decimal(scale);
         Ok(Arc::new(Field::new(M::NAME, data_type, true)))
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
-        let values = call.args.iter().map(|argument| match argument {
-            ColumnarValue::Scalar(value) => Some(value),
-            ColumnarValue::Array(_) => None,
-        });
-        let terms = M::terms(&constants::<M>(values.collect()))?;
         evaluated(&call, |rows| {
+            let terms = Terms::<M>::of(&call.args)?;
             let columns = number_columns::<M>(&call.args, rows)?;
             let amounts = amounts::<M>(&terms, &columns, rows, call.return_type())?;
             Ok(Arc::new(amounts))
@@ -261,9 +277,72 @@ impl<M: Model> ScalarUDFImpl for Function<M> {
     }
 }
 
+/// What constants say, and lists of tiers that each row has.
+struct Terms<M: Model> {
+    /// One of all rows, or of each list that is another.
+    terms: Vec<M::Terms>,
+    /// Of each row, its place in `terms`; `None` when all rows have the first. A row without a list has no place.
+    of_rows: Option<Vec<Option<usize>>>,
+}
+
+impl<M: Model> Terms<M> {
+    fn of(arguments: &[ColumnarValue]) -> PlanResult<Self> {
+        let scalar = |argument: &'_ ColumnarValue| match argument {
+            ColumnarValue::Scalar(value) => Some(value.clone()),
+            ColumnarValue::Array(_) => None,
+        };
+        let mut values: Vec<Option<ScalarValue>> = arguments.iter().map(scalar).collect();
+        let mut kinds = M::ARGUMENTS.iter().zip(arguments);
+        let list_at = kinds.position(|((_, kind), argument)| {
+            kind.is_list() && matches!(argument, ColumnarValue::Array(_))
+        });
+        let Some((list_at, ColumnarValue::Array(lists))) =
+            list_at.map(|list_at| (list_at, &arguments[list_at]))
+        else {
+            let terms = M::terms(&constants::<M>(values.iter().map(Option::as_ref).collect()))?;
+            return Ok(Self {
+                terms: vec![terms],
+                of_rows: None,
+            });
+        };
+        // Many rows have few lists: each is read and checked once.
+        let converter = RowConverter::new(vec![SortField::new(lists.data_type().clone())])?;
+        let bytes = converter.convert_columns(&[Arc::clone(lists)])?;
+        let (mut known, mut terms) = (HashMap::new(), Vec::new());
+        let mut of_rows = Vec::with_capacity(lists.len());
+        for row in 0..lists.len() {
+            if lists.is_null(row) {
+                of_rows.push(None);
+                continue;
+            }
+            let place = match known.entry(bytes.row(row).data().to_vec()) {
+                Entry::Occupied(place) => *place.get(),
+                Entry::Vacant(new) => {
+                    values[list_at] = Some(ScalarValue::try_from_array(lists, row)?);
+                    let of_row = values.iter().map(Option::as_ref).collect();
+                    terms.push(M::terms(&constants::<M>(of_row))?);
+                    *new.insert(terms.len() - 1)
+                }
+            };
+            of_rows.push(Some(place));
+        }
+        Ok(Self {
+            terms,
+            of_rows: Some(of_rows),
+        })
+    }
+
+    fn of_row(&self, row: usize) -> Option<&M::Terms> {
+        match &self.of_rows {
+            None => self.terms.first(),
+            Some(places) => self.terms.get((*places.get(row)?)?),
+        }
+    }
+}
+
 /// Evaluates the model row by row.
 fn amounts<M: Model>(
-    terms: &M::Terms,
+    terms: &Terms<M>,
     columns: &[(Decimal128Array, i8)],
     rows: usize,
     data_type: &DataType,
@@ -276,10 +355,13 @@ fn amounts<M: Model>(
         source,
     };
     for row in 0..rows {
-        if columns.iter().any(|(column, _)| column.is_null(row)) {
-            amounts.append_null();
-            continue;
-        }
+        let terms = match terms.of_row(row) {
+            Some(terms) if columns.iter().all(|(column, _)| column.is_valid(row)) => terms,
+            _ => {
+                amounts.append_null();
+                continue;
+            }
+        };
         numbers.clear();
         for (column, scale) in columns {
             numbers.push(Exact::from_decimal(column.value(row), *scale).map_err(fail)?);

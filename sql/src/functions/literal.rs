@@ -4,7 +4,8 @@
 //! DataFusion gives an array's elements one type, and a struct without `flat_amount` has no type in
 //! common with one that has it. So lists of such structs are read here, while the query is planned: the
 //! result is a constant list of structs with all keys, each a DECIMAL with the most fraction digits
-//! written under that key.
+//! written under that key. A list whose tiers name columns, `[{up_to: 1000, unit_amount: r.first}, {unit_amount: r.second}]`,
+//! becomes a list of each row in the same types.
 
 use super::{error::TierError, keys::KEYS};
 use crate::money::{DIGITS_MAX, Exact};
@@ -15,9 +16,12 @@ use arrow::{
 use datafusion::{
     common::{DFSchema, ScalarValue, utils::SingleRowListArrayBuilder},
     error::{DataFusionError, Result as PlanResult},
+    functions::core::expr_fn::named_struct,
+    functions_nested::expr_fn::make_array,
     logical_expr::{
-        Expr,
+        Expr, ExprSchemable, cast,
         expr::ScalarFunction,
+        lit,
         planner::{ExprPlanner, PlannerResult},
     },
 };
@@ -34,11 +38,17 @@ impl ExprPlanner for TierListPlanner {
     fn plan_array_literal(
         &self,
         elements: Vec<Expr>,
-        _: &DFSchema,
+        schema: &DFSchema,
     ) -> PlanResult<PlannerResult<Vec<Expr>>> {
         let Some(structs) = tier_structs(&elements) else {
             return Ok(PlannerResult::Original(elements));
         };
+        let mut values = structs
+            .iter()
+            .flat_map(|parts| parts.iter().skip(1).step_by(2));
+        if values.any(is_of_row) {
+            return Ok(PlannerResult::Planned(list_of_rows(&structs, schema)?));
+        }
         let rows: Vec<Row> = (1..)
             .zip(structs)
             .map(read_tier)
@@ -70,23 +80,79 @@ fn struct_parts(element: &Expr) -> Option<&[Expr]> {
 /// Reads one tier; tiers are counted from 1.
 fn read_tier((tier, parts): (usize, &[Expr])) -> Result<Row, TierError> {
     let mut row: Row = [None; KEYS.len()];
-    let mut seen = [false; KEYS.len()];
+    for (index, value) in places(tier, parts)? {
+        row[index] = read_number(value).ok_or_else(|| TierError::Value {
+            tier,
+            key: KEYS[index].to_owned(),
+            value: value.to_string(),
+        })?;
+    }
+    Ok(row)
+}
+
+/// The values of one tier, each with the place of its key.
+fn places(tier: usize, parts: &[Expr]) -> Result<Vec<(usize, &Expr)>, TierError> {
+    let mut places: Vec<(usize, &Expr)> = Vec::new();
     for pair in parts.chunks(2) {
         let [key, value] = pair else { continue };
         let key = key_text(key).unwrap_or_default();
         let Some(index) = KEYS.iter().position(|known| *known == key) else {
             return Err(TierError::Key { tier, key });
         };
-        if std::mem::replace(&mut seen[index], true) {
+        if places.iter().any(|(known, _)| *known == index) {
             return Err(TierError::RepeatedKey { tier, key });
         }
-        row[index] = read_number(value).ok_or_else(|| TierError::Value {
-            tier,
-            key,
-            value: value.to_string(),
-        })?;
+        places.push((index, value));
     }
-    Ok(row)
+    Ok(places)
+}
+
+/// A value that each row has: a column, or a cast of one. Of anything else the type is not known before it is exact.
+fn is_of_row(value: &Expr) -> bool {
+    match value {
+        Expr::Column(_) => true,
+        Expr::Cast(cast) => is_of_row(&cast.expr),
+        _ => false,
+    }
+}
+
+/// A list with the same keys and types in every tier.
+fn list_of_rows(structs: &[&[Expr]], schema: &DFSchema) -> PlanResult<Expr> {
+    let mut scales: [Option<i8>; KEYS.len()] = [None; KEYS.len()];
+    let mut rows = Vec::with_capacity(structs.len());
+    for (tier, parts) in (1..).zip(structs) {
+        let mut row: [Option<&Expr>; KEYS.len()] = [None; KEYS.len()];
+        for (index, value) in places(tier, parts)? {
+            let data_type = value.get_type(schema)?;
+            let is_number = is_of_row(value) || read_number(value).is_some();
+            let scale = scale_of(&data_type).filter(|_| is_number);
+            let scale = scale.ok_or_else(|| TierError::Value {
+                tier,
+                key: KEYS[index].to_owned(),
+                value: value.to_string(),
+            })?;
+            scales[index] = scales[index].max(Some(scale));
+            row[index] = Some(value);
+        }
+        rows.push(row);
+    }
+    let tiers = rows.iter().map(|row| {
+        let keys = KEYS.iter().zip(&scales).zip(row);
+        let parts = keys.filter_map(|((key, scale), value)| {
+            let data_type = DataType::Decimal128(DIGITS_MAX, (*scale)?);
+            let value = value.map_or(Expr::Literal(ScalarValue::Null, None), Clone::clone);
+            Some([lit(*key), cast(value, data_type)])
+        });
+        named_struct(parts.flatten().collect())
+    });
+    Ok(make_array(tiers.collect()))
+}
+
+fn scale_of(data_type: &DataType) -> Option<i8> {
+    match data_type {
+        DataType::Decimal128(_, scale) if *scale >= 0 => Some(*scale),
+        other => (other.is_integer() || other == &DataType::Null).then_some(0),
+    }
 }
 
 /// A key in lower case, as SQL folds names.
@@ -101,7 +167,7 @@ fn key_text(key: &Expr) -> Option<String> {
 fn read_number(value: &Expr) -> Option<Option<Exact>> {
     match value {
         Expr::Literal(ScalarValue::Null, _) => Some(None),
-        Expr::Literal(number, _) if is_exact(&number.data_type()) => {
+        Expr::Literal(number, _) if super::tiers::is_exact(&number.data_type()) => {
             Exact::from_array(&number.to_array().ok()?, 0).ok()
         }
         Expr::Negative(inner) => {
@@ -110,10 +176,6 @@ fn read_number(value: &Expr) -> Option<Option<Exact>> {
         }
         _ => None,
     }
-}
-
-fn is_exact(data_type: &DataType) -> bool {
-    data_type.is_integer() || matches!(data_type, DataType::Decimal128(..))
 }
 
 /// The tiers as one array of structs, each key with the scale it needs.

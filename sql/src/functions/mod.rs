@@ -22,7 +22,7 @@
 //! * The result is DECIMAL(38, s), exact: s is the sum of the scales multiplied (at most
 //!   [`SCALE_MAX`]), and a result that does not fit is an error. Nothing is divided or rounded, except
 //!   where a package is begun, in `prorate`, `divide` and `round_to`, and in `round_money`.
-//! * Tiers are a literal list, checked when the query is planned: see [`tiers`].
+//! * Tiers are a literal list, checked when the query is planned, or the rows of a table: see [`tiers`].
 //! * A tiered or package price of a quantity below zero is that of zero; `per_unit` is linear, so its
 //!   amount is then below zero too.
 //!

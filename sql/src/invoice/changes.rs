@@ -219,6 +219,7 @@ mod tests {
             quantity: Some(exact(quantity)),
             amount: exact(amount),
             currency: "USD".into(),
+            service: None,
         };
         assemble(&terms, &[charge]).unwrap()
     }

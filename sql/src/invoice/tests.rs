@@ -30,6 +30,7 @@ fn charge(price: &str, model: Option<&str>, amount: &str) -> Charge {
         quantity: Some(Exact::parse("333").unwrap()),
         amount: Exact::parse(amount).unwrap(),
         currency: "USD".into(),
+        service: None,
     }
 }
 

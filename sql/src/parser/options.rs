@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     definitions::{
-        model::{BillingPeriod, Frame, LatePolicy},
+        model::{BillingPeriod, Frame, LatePolicy, OnChange},
         time::{parse_date, parse_instant},
     },
     error::{Error, Location, Result},
@@ -166,6 +166,27 @@ impl Options {
                 let hint = did_you_mean(&value.text, "policies", &known);
                 cursor.error(value.at.clone(), problem, &hint)
             })
+    }
+
+    /// What becomes of a billing period in which a version begins to apply; `'next_period'` unless given.
+    pub(super) fn on_change(&self, cursor: &Cursor<'_>) -> Result<OnChange> {
+        let Some(value) = self.get("on_change") else {
+            return Ok(OnChange::default());
+        };
+        let mut all = OnChange::ALL.iter();
+        let Some((_, found)) = all.find(|(name, _)| *name == value.text) else {
+            let known = OnChange::ALL.map(|(name, _)| name);
+            let problem = format!("option `on_change`: `{}` is not known", value.text);
+            let hint = did_you_mean(&value.text, "values", &known);
+            return Err(cursor.error(value.at.clone(), problem, &hint));
+        };
+        if *found == OnChange::Split && self.get("effective_from").is_none() {
+            let problem =
+                "option `on_change`: there is no day at which a period is split".to_owned();
+            let hint = "add effective_from = '2026-10-15', the first day of this version";
+            return Err(cursor.error(value.at.clone(), problem, hint));
+        }
+        Ok(*found)
     }
 
     /// `'true'` or `'false'`; false unless given.

@@ -828,3 +828,22 @@ fn what_a_meter_may_be_is_accepted() {
         assert!(answer.is_ok(), "{query}: {answer:?}");
     }
 }
+
+#[test]
+fn a_price_says_what_becomes_of_the_period_in_which_it_changes() {
+    let price = |options: &str| {
+        format!(
+            "CREATE PRICE p WITH (currency = 'USD'{options}) AS SELECT customer, 1 AS amount FROM subscription"
+        )
+    };
+    refused(
+        &price(", effective_from = '2026-10-15', on_change = 'spilt'"),
+        "1:83: price `p`: option `on_change`: `spilt` is not known",
+        "did you mean `split`? known values: `next_period`, `split`",
+    );
+    refused(
+        &price(", on_change = 'split'"),
+        "1:52: price `p`: option `on_change`: there is no day at which a period is split",
+        "add effective_from = '2026-10-15', the first day of this version",
+    );
+}

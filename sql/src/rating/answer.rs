@@ -96,6 +96,7 @@ impl Columns {
                 amount,
                 customer,
                 currency: price.currency.clone(),
+                service: None,
             });
         }
         Ok(())

@@ -65,10 +65,7 @@ pub(super) async fn evaluate(
                 [customer] => rated.note(
                     price,
                     customer,
-                    format!(
-                        "it fails for customer `{customer}`: {}",
-                        error.find_root().strip_backtrace()
-                    ),
+                    format!("it fails for customer `{customer}`: {}", root(&error)),
                     "mend that customer's rates or usage, or say in the price what such usage costs",
                 ),
                 _ => {
@@ -79,6 +76,14 @@ pub(super) async fn evaluate(
         }
     }
     Ok(answers)
+}
+
+/// What failed in the end, without the words of those who passed it on.
+fn root(error: &DataFusionError) -> String {
+    match error.find_root() {
+        DataFusionError::External(own) => own.to_string(),
+        other => other.strip_backtrace(),
+    }
 }
 
 /// The answer for some customers alone, who are neighbours in the order of their names.
@@ -180,6 +185,11 @@ pub(super) fn repeats_common_rows(plan: &LogicalPlan) -> bool {
         Ok(super::purity::stop_when(repeats))
     });
     repeats
+}
+
+/// Whether a plan's rows are of no customer.
+pub(super) fn is_common(plan: &LogicalPlan) -> bool {
+    rows_of(plan) == Some(Rows::Common)
 }
 
 /// The relations that a plan reads, by name.

@@ -4,8 +4,12 @@
 //! what is left: that is how the period stands. A line is the difference to what was billed before, so it counts
 //! late usage, usage that was taken back, and a maximum that earlier lines have reached. The last line of a period tops it up
 //! to the minimum. However often a period is billed, its lines add up to how it stands in the end.
+//!
+//! A part of a period that has a price version of its own is the same difference ([`since`]).
 
+use super::Charge;
 use crate::money::{Exact, MoneyError};
+use std::collections::BTreeMap;
 
 /// What is done to a period's rated amount, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,9 +81,65 @@ impl Terms {
     }
 }
 
+/// What one price's charges for one customer come to in a later part of a period: what they are at its end, less what
+/// they are at its start by the same version. So tiers go on. Charges of the same dimensions are one; what stands as it
+/// stood is left out.
+///
+/// # Errors
+/// [`MoneyError::Overflow`] past 38 digits.
+pub fn since(before: &[Charge], after: Vec<Charge>) -> Result<Vec<Charge>, MoneyError> {
+    type Sums = (Exact, Option<Exact>);
+    let add = |sums: &mut Sums, charge: &Charge| -> Result<(), MoneyError> {
+        sums.0 = sums.0.checked_add(charge.amount)?;
+        if let Some(quantity) = charge.quantity {
+            sums.1 = Some(sums.1.unwrap_or(Exact::ZERO).checked_add(quantity)?);
+        }
+        Ok(())
+    };
+    let mut at_start: BTreeMap<&[(String, Option<String>)], (Sums, &Charge)> = BTreeMap::new();
+    for charge in before {
+        let known = at_start.entry(&charge.dimensions);
+        let (sums, _) = known.or_insert(((Exact::ZERO, None), charge));
+        add(sums, charge)?;
+    }
+    let mut at_end: BTreeMap<Vec<(String, Option<String>)>, (Sums, Charge)> = BTreeMap::new();
+    for charge in after {
+        let known = at_end.entry(charge.dimensions.clone());
+        let (sums, _) = known.or_insert(((Exact::ZERO, None), charge.clone()));
+        add(sums, &charge)?;
+    }
+    // What is gone at the end is given back.
+    for (dimensions, (_, charge)) in &at_start {
+        let gone = ((Exact::ZERO, None), (*charge).clone());
+        at_end.entry(dimensions.to_vec()).or_insert(gone);
+    }
+    let mut all = Vec::new();
+    for (dimensions, ((amount, quantity), charge)) in at_end {
+        let was = at_start.get(dimensions.as_slice()).map(|(sums, _)| *sums);
+        let (amount_was, quantity_was) = was.unwrap_or((Exact::ZERO, None));
+        let line = Terms::default().line(amount_was, amount, amount_was, false)?;
+        let quantity = match (quantity, quantity_was) {
+            (None, None) => None,
+            (now, was) => {
+                let was = was.unwrap_or(Exact::ZERO);
+                Some(now.unwrap_or(Exact::ZERO).checked_sub(was)?)
+            }
+        };
+        let stands = line.net.is_zero() && quantity.is_none_or(Exact::is_zero);
+        if was.is_none() || !stands {
+            all.push(Charge {
+                amount: line.net,
+                quantity,
+                ..charge
+            });
+        }
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Line, Terms};
+    use super::{Charge, Line, Terms, since};
     use crate::money::Exact;
     use proptest::prelude::*;
 
@@ -139,6 +199,62 @@ mod tests {
             ..terms
         };
         assert_eq!(line(both, ["0", "80", "0"], true), ["60", "20", "40"]);
+    }
+
+    /// `model quantity amount` of charges.
+    fn charges(lines: &[&str]) -> Vec<Charge> {
+        let charge = |line: &&str| {
+            let parts: Vec<&str> = line.split(' ').collect();
+            Charge {
+                price: "p".into(),
+                price_version: 2,
+                customer: "acme".into(),
+                dimensions: vec![("model".into(), Some(parts[0].into()))],
+                quantity: (parts[1] != "-").then(|| exact(parts[1])),
+                amount: exact(parts[2]),
+                currency: "USD".into(),
+                service: None,
+            }
+        };
+        lines.iter().map(charge).collect()
+    }
+
+    #[test]
+    fn a_later_part_is_what_has_changed_since_its_start() {
+        for (before, after, expected) in [
+            // What is used on goes on, what is not stands, what is new is whole, what is gone is given back.
+            (
+                &["a 10 1.00", "b 5 2.50", "d 1 9"][..],
+                &["a 15 1.25", "b 5 2.50", "c 1 0.10"][..],
+                &["a 5 0.25", "c 1 0.1", "d -1 -9"][..],
+            ),
+            // Several charges of the same dimensions are one.
+            (
+                &["a 1 1", "a 2 5"],
+                &["a 1 1", "a 2 5", "a 4 1"],
+                &["a 4 1"],
+            ),
+            // A dearer tier may be cheaper for all; a quantity that comes and an amount that stays is a line.
+            (
+                &["a 100 210", "b - 5"],
+                &["a 101 101", "b - 7"],
+                &["a 1 -109", "b - 2"],
+            ),
+            (&["a 1 2"], &["a 3 2"], &["a 2 0"]),
+            // A charge of zero that is new keeps its line.
+            (&[], &["a 0 0"], &["a 0 0"]),
+            (&["a 0 0"], &["a 0 0"], &[]),
+        ] {
+            let found = since(&charges(before), charges(after)).unwrap();
+            let found = found.iter().map(|charge| {
+                let model = charge.dimensions[0].1.as_deref().unwrap_or_default();
+                let quantity = charge
+                    .quantity
+                    .map_or("-".into(), |number| number.to_string());
+                format!("{model} {quantity} {}", charge.amount)
+            });
+            assert_eq!(found.collect::<Vec<_>>(), expected);
+        }
     }
 
     proptest! {

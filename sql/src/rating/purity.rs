@@ -29,7 +29,7 @@ type Refusal = (String, String);
 
 /// Aggregates besides [`METERED`] that give one answer in any order of their rows.
 const UNORDERED: &[&str] = &[
-    "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "grouping",
+    "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "grouping", "tiers",
 ];
 
 /// Aggregates whose answer depends on the order of their rows.

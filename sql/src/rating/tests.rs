@@ -7,6 +7,7 @@ fn price(query: &str) -> PriceDefinition {
         name: "tokens".into(),
         currency: "USD".into(),
         effective_from: None,
+        on_change: crate::definitions::OnChange::NextPeriod,
         query: query.into(),
         version: 3,
         at: Location {
@@ -481,3 +482,5 @@ async fn what_the_hints_propose_is_rated_exactly() {
 mod apart;
 mod events;
 mod joins;
+mod properties;
+mod tier_rows;

@@ -95,6 +95,7 @@ fn draft(usage: &Usage, customer: usize, period: Period, plan: &str) -> Option<I
         quantity: Some(units.into()),
         amount: (units * i64::try_from(cost).unwrap()).into(),
         currency: "USD".into(),
+        service: None,
     };
     let terms = Terms {
         customer: CUSTOMERS[customer],

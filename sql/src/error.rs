@@ -95,14 +95,12 @@ pub enum Error {
         hint: String,
     },
     /// A rate table's file is not what the table declares.
-    #[error("{at}: rate table `{table}`{column}: {problem}\n  hint: {hint}")]
+    #[error("{at}: {of}: {problem}\n  hint: {hint}")]
     RateTable {
-        /// The rate table.
-        table: String,
         /// The file, with the line or row where there is one: lines count from 1, which is the header.
         at: String,
-        /// The column, as a message names it, if there is one.
-        column: String,
+        /// The rate table, and the column if there is one, as a message names them.
+        of: String,
         /// What is wrong.
         problem: String,
         /// What to write instead.

@@ -307,7 +307,7 @@ fn rows_of_other_types_are_null_in_a_struct() {
     assert_eq!(valid("completion"), [false, true, false, true, false]);
     assert_eq!(valid("every"), [true, false, false, false, false]);
     assert_eq!(valid("nothing"), [false, false, false, false, true]);
-    let tokens = decoded.cells("completion").column(2).clone();
+    let tokens = Arc::clone(decoded.cells("completion").column(2));
     let tokens: &Int64Array = tokens.as_primitive();
     assert_eq!(
         tokens.iter().collect::<Vec<_>>(),
@@ -623,7 +623,7 @@ fn an_unknown_type_is_unmatched_and_kept() {
 fn numbers_are_exact_or_refused_with_the_field() {
     let tokens = |number: &str| {
         let decoded = one(with_data(&format!(r#"{{"model":"m","tokens":{number}}}"#)));
-        let tokens = decoded.cells("completion").column(2).clone();
+        let tokens = Arc::clone(decoded.cells("completion").column(2));
         let tokens: &Int64Array = tokens.as_primitive();
         match decoded.text("reason", 0) {
             None => Ok(tokens.value(0)),
@@ -1282,9 +1282,9 @@ proptest! {
         let sign = if micro < 0 { "-" } else { "" };
         let cost = format!("{sign}{}.{:09}", micro.unsigned_abs() / 1_000_000_000, micro.unsigned_abs() % 1_000_000_000);
         let decoded = one(with_data(&format!(r#"{{"model":"m","tokens":{whole},"billing":{{"cost":{cost}}}}}"#)));
-        let tokens = decoded.cells("completion").column(2).clone();
+        let tokens = Arc::clone(decoded.cells("completion").column(2));
         let tokens: &Int64Array = tokens.as_primitive();
-        let costs = decoded.cells("completion").column(3).clone();
+        let costs = Arc::clone(decoded.cells("completion").column(3));
         let costs: &Decimal128Array = costs.as_primitive();
         prop_assert_eq!((tokens.value(0), costs.value(0)), (whole, i128::from(micro)));
     }

@@ -258,7 +258,7 @@ impl<'a> Trial<'a> {
                 .map_err(query_error(doing))
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        RecordBatch::try_new(schema.clone(), columns)
+        RecordBatch::try_new(Arc::clone(&schema), columns)
             .map(Some)
             .map_err(query_error(doing))
     }

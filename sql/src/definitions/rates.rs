@@ -161,14 +161,17 @@ impl RateTable {
         problem: &str,
         hint: &str,
     ) -> Error {
+        let table = &self.name;
         Error::RateTable {
-            table: self.name.clone(),
             at: match at {
                 Place::Line(line) => format!("{file}:{line}"),
                 Place::Row(row) => format!("{file}, row {row}"),
                 Place::Columns => file.to_owned(),
             },
-            column: column.map_or(String::new(), |column| format!(", column `{column}`")),
+            of: match column {
+                Some(column) => format!("rate table `{table}`, column `{column}`"),
+                None => format!("rate table `{table}`"),
+            },
             problem: problem.to_owned(),
             hint: hint.to_owned(),
         }

@@ -125,7 +125,7 @@ fn a_number_in_quotes_is_exactly_one_json_number() {
         r#"{"cost":"1\u0032"}"#,
     ]);
     assert_eq!(decoded.statuses, [Status::Ok; 4]);
-    let cost = decoded.cells("d").column(3).clone();
+    let cost = Arc::clone(decoded.cells("d").column(3));
     let cost: &Decimal128Array = cost.as_primitive();
     assert_eq!(cost.values(), &[1250, -10_000, 700, 1200]);
     for text in [
@@ -157,7 +157,7 @@ fn a_default_stands_for_what_is_missing_and_not_for_null() {
         r#"{"at":{"region":"us"},"seats":[]}"#,
     ]);
     assert_eq!(decoded.statuses, [Status::Ok; 4]);
-    let regions = decoded.cells("d").column(4).clone();
+    let regions = Arc::clone(decoded.cells("d").column(4));
     let regions = regions.as_string::<i32>();
     let regions: Vec<&str> = regions.iter().map(Option::unwrap).collect();
     assert_eq!(regions, ["eu", "eu", "eu", "us"]);

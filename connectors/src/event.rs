@@ -51,6 +51,7 @@ mod envelope;
 mod headers;
 mod identity;
 mod judge;
+mod packed;
 mod rows;
 mod scan;
 mod shape;
@@ -62,6 +63,7 @@ mod tests;
 
 pub use again::with_time;
 pub(crate) use headers::percent_decode;
+pub use packed::Packer;
 pub use rows::{EventBatch, TypedRows};
 
 use crate::{Error, Message, Result};

@@ -36,6 +36,7 @@ mod provider;
 mod schema;
 mod stage;
 mod statistics;
+mod structs;
 
 pub use delta::DeltaTable;
 pub(crate) use encode::{EncodeError, with_all};
@@ -154,6 +155,11 @@ pub trait Snapshot: TableProvider {
     fn files(&self) -> Vec<&str>;
     /// The rows of those of its files that are named.
     fn of_files(&self, names: &BTreeSet<&str>) -> Arc<dyn TableProvider>;
+
+    /// All rows, in parts of which each has some of the nullable structs alone: reading a part costs what its rows have.
+    fn parts(&self) -> Vec<Arc<dyn TableProvider>> {
+        vec![self.of_files(&self.files().into_iter().collect())]
+    }
 }
 
 /// An opened place that holds the tables.

@@ -11,20 +11,30 @@ pub use lanes::{For, lane, lanes};
 use crate::{
     commit::{Cut, Position},
     error::{Error, Result, query_error},
-    metering::{Metering, is_counted, micros, pane_writer::PaneSink},
+    metering::{Lane, Metering, is_counted, micros, pane_writer::PaneSink},
 };
 use arrow::{
     array::{AsArray, RecordBatch},
     compute::concat_batches,
-    datatypes::Int64Type,
+    datatypes::{DataType, FieldRef, Int64Type, SchemaRef},
 };
 use datafusion::{
-    execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
-    prelude::{DataFrame, SessionConfig, SessionContext, col, lit},
+    catalog::{TableProvider, streaming::StreamingTable},
+    error::Result as Planned,
+    execution::{
+        SendableRecordBatchStream, TaskContext, memory_pool::FairSpillPool,
+        runtime_env::RuntimeEnvBuilder,
+    },
+    logical_expr::ident,
+    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+    prelude::{DataFrame, Expr, SessionConfig, SessionContext, col, lit},
 };
-use futures::{Stream, TryStreamExt, stream};
-use std::sync::Arc;
-use tollgate_connectors::{Anchor, Bounds, Sequence, Table, event::EventBatch};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use std::{collections::BTreeSet, sync::Arc};
+use tollgate_connectors::{
+    Anchor, Bounds, Sequence, Table,
+    event::{EventBatch, Packer},
+};
 use tollgate_sql::{schema, window::EventTime};
 
 /// What the stream shows of the last committed message.
@@ -114,7 +124,8 @@ pub(crate) async fn open_windows(
 ) -> Result<Metering> {
     let doing = "reading committed events back";
     restore(&mut metering, events, shard).await?;
-    let mut messages = messages_after(metering.lowest_cut(), events, shard).await?;
+    let types = event_types(metering.lanes());
+    let mut messages = messages_after(metering.lowest_cut(), events, shard, &types).await?;
     let mut kept = metering.bytes();
     while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {
         metering.apply(&batch).await?;
@@ -149,51 +160,95 @@ pub(crate) async fn restore(
         col("event_time").gt_eq(schema::instant(oldest))
     });
     let up_to_cut = col("sequence").lt_eq(lit(cut.signed()));
-    let before = counted(events, shard)?.filter(up_to_cut.and(open));
-    let mut before = execute(before, doing).await?;
-    while let Some(batch) = before.try_next().await.map_err(query_error(doing))? {
-        let events = EventBatch::split(&batch).map_err(query_error(doing))?;
-        metering.restore(&events).await?;
+    for part in counted_parts(events, shard, &event_types(metering.lanes()))? {
+        let before = part.filter(up_to_cut.clone().and(open.clone()));
+        let mut before = execute(before, doing).await?;
+        while let Some(batch) = before.try_next().await.map_err(query_error(doing))? {
+            let events = EventBatch::split(&batch).map_err(query_error(doing))?;
+            metering.restore(&events).await?;
+        }
     }
     Ok(())
 }
 
-/// The counted events after a cut in order, in batches that end where a message does.
+/// The event types that some meters read.
+pub(crate) fn event_types(lanes: &[Lane]) -> BTreeSet<String> {
+    let types = lanes.iter();
+    let types = types.map(|lane| lane.meter().definition().event_type.clone());
+    types.collect()
+}
+
+/// The counted events after a cut in order, in batches that end where a message does. Those of other event types than
+/// `types` are without their values.
 pub(crate) async fn messages_after(
     cut: Sequence,
     events: &dyn Table,
     shard: &str,
-) -> Result<impl Stream<Item = datafusion::error::Result<EventBatch>> + Unpin + use<>> {
-    let after = counted(events, shard)?
-        .filter(col("sequence").gt(lit(cut.signed())))
-        .and_then(|f| {
-            f.sort(vec![
+    types: &BTreeSet<String>,
+) -> Result<impl Stream<Item = Planned<EventBatch>> + Unpin + use<>> {
+    let doing = "reading committed events back";
+    let packer = Packer::new(events.provider()?.schema()).map_err(query_error(doing))?;
+    let packer = Arc::new(packer);
+    let parts = counted_parts(events, shard, types)?.into_iter();
+    let parts = parts.map(|part| {
+        let rows = part.filter(col("sequence").gt(lit(cut.signed())))?;
+        let packer = Arc::clone(&packer);
+        Ok(Arc::new(Packed { rows, packer }) as Arc<dyn PartitionStream>)
+    });
+    let parts: Planned<Vec<_>> = parts.collect();
+    let after = parts
+        .and_then(|parts| StreamingTable::try_new(Arc::clone(packer.schema()), parts))
+        .and_then(|table| session()?.read_table(Arc::new(table)))
+        .and_then(|rows| {
+            rows.sort(vec![
                 col("sequence").sort(true, false),
                 col("ordinal").sort(true, false),
             ])
         });
-    let rows = execute(after, "reading committed events back").await?;
-    let messages = stream::try_unfold((rows, None), |(mut rows, mut held)| async move {
+    let rows = execute(after, doing).await?;
+    let state = (rows, None, packer);
+    let messages = stream::try_unfold(state, |(mut rows, mut held, packer)| async move {
         while let Some(batch) = rows.try_next().await? {
             let (whole, rest) = split_messages(held, batch)?;
             held = Some(rest);
             if whole.num_rows() > 0 {
-                return Ok(Some((EventBatch::split(&whole)?, (rows, held))));
+                return Ok(Some((packer.unpack(&whole)?, (rows, held, packer))));
             }
         }
         match held {
-            Some(last) => Ok(Some((EventBatch::split(&last)?, (rows, None)))),
+            Some(last) => Ok(Some((packer.unpack(&last)?, (rows, None, packer)))),
             None => Ok(None),
         }
     });
     Ok(Box::pin(messages))
 }
 
+/// Rows of a part of `events`, packed so that all parts have the same few columns: only these are sorted.
+#[derive(Debug)]
+struct Packed {
+    rows: DataFrame,
+    packer: Arc<Packer>,
+}
+
+impl PartitionStream for Packed {
+    fn schema(&self) -> &SchemaRef {
+        self.packer.schema()
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (rows, packer) = (self.rows.clone(), Arc::clone(&self.packer));
+        let rows = stream::once(rows.execute_stream()).try_flatten();
+        let packed = rows.map(move |batch| Ok(packer.pack(&EventBatch::split(&batch?)?)?));
+        let schema = Arc::clone(self.packer.schema());
+        Box::pin(RecordBatchStreamAdapter::new(schema, packed))
+    }
+}
+
 /// Cuts off the last message of what was held and what came, since more of it may follow.
 fn split_messages(
     held: Option<RecordBatch>,
     batch: RecordBatch,
-) -> datafusion::error::Result<(RecordBatch, RecordBatch)> {
+) -> Planned<(RecordBatch, RecordBatch)> {
     let rows = match held {
         Some(held) => concat_batches(&batch.schema(), [&held, &batch])?,
         None => batch,
@@ -223,18 +278,45 @@ pub(crate) fn cut_at(events: &EventBatch, watermark: EventTime) -> Option<Cut> {
 
 /// The counted events of a shard.
 fn counted(events: &dyn Table, shard: &str) -> Result<DataFrame> {
+    let snapshot = events.provider()?;
+    let counted = session().and_then(|session| counted_of(&session, snapshot, shard));
+    counted.map_err(query_error("reading committed events back"))
+}
+
+/// The same in parts that have some of `types` alone, so that each costs what its rows have.
+fn counted_parts(
+    events: &dyn Table,
+    shard: &str,
+    types: &BTreeSet<String>,
+) -> Result<Vec<DataFrame>> {
     let doing = "reading committed events back";
-    session()
-        .map_err(query_error(doing))?
-        .read_table(events.provider()?)
-        .and_then(|frame| frame.filter(col("shard").eq(lit(shard)).and(is_counted())))
-        .map_err(query_error(doing))
+    let session = session().map_err(query_error(doing))?;
+    let parts = events.provider()?.parts().into_iter();
+    let parts = parts.map(|part| {
+        let is_read = |field: &&FieldRef| {
+            types.contains(field.name()) || !matches!(field.data_type(), DataType::Struct(_))
+        };
+        let schema = part.schema();
+        let read = schema.fields().iter().filter(is_read);
+        let read: Vec<Expr> = read.map(|field| ident(field.name())).collect();
+        counted_of(&session, part, shard)?.select(read)
+    });
+    parts.collect::<Planned<_>>().map_err(query_error(doing))
+}
+
+fn counted_of(
+    session: &SessionContext,
+    events: Arc<dyn TableProvider>,
+    shard: &str,
+) -> Planned<DataFrame> {
+    let of_shard = col("shard").eq(lit(shard)).and(is_counted());
+    session.read_table(events)?.filter(of_shard)
 }
 
 /// What sorting committed events may take in memory; the rest goes to disk.
 const SORT_BYTES: usize = 256 << 20;
 
-fn session() -> datafusion::error::Result<SessionContext> {
+fn session() -> Planned<SessionContext> {
     let pool = Arc::new(FairSpillPool::new(SORT_BYTES));
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(pool)
@@ -246,9 +328,9 @@ fn session() -> datafusion::error::Result<SessionContext> {
 }
 
 async fn execute(
-    frame: datafusion::error::Result<DataFrame>,
+    frame: Planned<DataFrame>,
     doing: &'static str,
-) -> Result<datafusion::execution::SendableRecordBatchStream> {
+) -> Result<SendableRecordBatchStream> {
     frame
         .map_err(query_error(doing))?
         .execute_stream()

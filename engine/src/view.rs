@@ -42,7 +42,7 @@ use datafusion::{
     common::TableReference,
     datasource::provider_as_source,
     functions::core::expr_fn::get_field,
-    logical_expr::LogicalPlanBuilder,
+    logical_expr::{LogicalPlanBuilder, ident},
     prelude::{DataFrame, Expr, SessionContext, col, lit, not},
     scalar::ScalarValue,
 };
@@ -524,11 +524,13 @@ impl View {
             *field.name() == event_type.name || !matches!(field.data_type(), DataType::Struct(_))
         };
         let read = schema.fields().iter().filter(is_read);
-        let read: Vec<Expr> = read.map(|field| col(field.name())).collect();
+        let read: Vec<Expr> = read.map(|field| ident(field.name())).collect();
         let source = provider_as_source(Arc::clone(provider));
+        // Each of these rows has values of its type: files without them are not opened.
+        let has_values = ident(&event_type.name).is_not_null();
         let of_type = col("type").eq(lit(event_type.cloud_event_type.as_str()));
         let plan = LogicalPlanBuilder::scan(tables::EVENTS, source, None)
-            .and_then(|plan| plan.filter(of_type.and(is_counted())))
+            .and_then(|plan| plan.filter(of_type.and(has_values).and(is_counted())))
             .and_then(|plan| plan.project(read))
             .and_then(LogicalPlanBuilder::build)
             .map_err(query_error(doing))?;

@@ -13,16 +13,9 @@ use crate::{
     error::{Error, Result},
     store::{Store, path_in},
 };
-use arrow::{
-    array::RecordBatch,
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef},
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 use url::Url;
 
 mod commit;
@@ -222,18 +215,6 @@ impl DeltaTable {
         .map_err(|e| self.log.failed("preparing a query", e))
     }
 
-    /// The table's columns without the structs that none of some files has.
-    pub(crate) fn schema_of(&self, files: &[Arc<StagedFile>]) -> SchemaRef {
-        let structs: Option<Vec<_>> = files.iter().map(|file| file.structs.as_deref()).collect();
-        let Some(structs) = structs else {
-            return self.schema();
-        };
-        let structs: BTreeSet<&String> = structs.into_iter().flatten().collect();
-        let fields = self.schema.fields().iter();
-        let fields = fields.filter(|field| !is_struct(field) || structs.contains(field.name()));
-        Arc::new(Schema::new(fields.cloned().collect::<Fields>()))
-    }
-
     /// The data files of the loaded snapshot.
     pub fn files(&self) -> &[Arc<StagedFile>] {
         &self.files
@@ -306,10 +287,6 @@ impl DeltaTable {
         )?;
         theirs.compare(&self.log.table, &ours).map(drop)
     }
-}
-
-fn is_struct(field: &Field) -> bool {
-    field.is_nullable() && matches!(field.data_type(), DataType::Struct(_))
 }
 
 /// Commit ids are part of file names.

@@ -8,7 +8,7 @@
 //! bounds are in the file. A condition on the column then reads a page or two of each row group. Row groups stay in the
 //! order in which rows came, so that conditions on time leave out whole ones.
 
-use super::{schema::plain, statistics};
+use super::{schema::plain, statistics, structs::Structs};
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StructArray, UInt32Array,
@@ -39,9 +39,6 @@ const SORTED_BYTES: usize = 64 << 20;
 const PAGE_ROWS: usize = 4 * 1024;
 /// A dictionary is read whole for any page of it.
 const DICTIONARY_BYTES: usize = 64 << 10;
-
-/// Columns of structs of one file, about: each is a part of the file, whether or not a row has a value in it.
-const STRUCT_COLUMNS: usize = 512;
 
 /// A file in memory, ready to upload.
 #[derive(Debug)]
@@ -89,35 +86,19 @@ pub(crate) struct Encoder {
     table: SchemaRef,
     /// Those that are in every file.
     always: Arc<Vec<usize>>,
-    /// The nullable structs by name.
-    structs: Arc<HashMap<String, Struct>>,
+    structs: Arc<Structs>,
     partition: Option<String>,
     /// The column of text by which each row group is sorted.
     together: Option<String>,
 }
 
-/// A nullable struct of the table.
-#[derive(Debug, Clone, Copy)]
-struct Struct {
-    index: usize,
-    group: usize,
-}
-
 impl Encoder {
     pub(crate) fn new(schema: &Schema, partition: Option<&str>) -> Self {
         let table = plain(schema);
-        let (mut always, mut structs) = (Vec::new(), HashMap::new());
-        let mut columns = 0;
-        for (index, field) in table.fields().iter().enumerate() {
-            match field.data_type() {
-                DataType::Struct(children) if field.is_nullable() => {
-                    let group = columns / STRUCT_COLUMNS;
-                    columns += children.len();
-                    structs.insert(field.name().clone(), Struct { index, group });
-                }
-                _ => always.push(index),
-            }
-        }
+        let structs = Structs::of(&table);
+        let columns = table.fields().iter().enumerate();
+        let always = columns.filter(|(_, field)| structs.get(field.name()).is_none());
+        let always = always.map(|(index, _)| index).collect();
         Encoder {
             always: Arc::new(always),
             structs: Arc::new(structs),
@@ -228,12 +209,6 @@ impl Encoder {
         let columns = columns.fields().iter();
         let structs = columns.filter_map(|field| self.structs.get(field.name()));
         self.begin(day, structs.map(|of| of.index).collect())
-    }
-
-    /// Which files of the table hold the same event types, about.
-    pub(crate) fn group(&self, structs: &[String]) -> Option<usize> {
-        let groups = structs.iter().filter_map(|name| self.structs.get(name));
-        groups.map(|of| of.group).min()
     }
 
     /// Rows of the table as they are in its files.

@@ -20,6 +20,7 @@ use super::{
     encode::{EncodeError, Encoded, Encoder},
     log::{FOLDER, VACUUMED},
     statistics::{FileStatistics, day_number},
+    structs::{Structs, schema_of},
 };
 use crate::{
     error::{Error, Result},
@@ -84,10 +85,9 @@ impl DeltaTable {
     /// The log or the store cannot be read.
     pub async fn look(&self, order: &[&str], now_ms: i64) -> Result<Seen> {
         let (log, stored) = self.list().await?;
-        let groups = self.files().iter().filter_map(|file| {
-            let group = self.encoder().group(file.structs.as_deref()?)?;
-            Some((file.path.clone(), group))
-        });
+        let structs = Structs::of(&self.schema());
+        let groups = self.files().iter();
+        let groups = groups.filter_map(|file| Some((file.path.clone(), structs.group(file)?)));
         Ok(Seen {
             version: self.version(),
             groups: groups.collect(),
@@ -180,7 +180,7 @@ impl DeltaTable {
     /// The rows of some files in their order, as every query reads them.
     async fn rows(&self, files: Vec<Arc<StagedFile>>) -> Result<SendableRecordBatchStream> {
         let config = SessionConfig::new().with_target_partitions(1);
-        let provider = self.provider_of(&self.schema_of(&files), Arc::new(files))?;
+        let provider = self.provider_of(&schema_of(&self.schema(), &files), Arc::new(files))?;
         let frame = SessionContext::new_with_config(config).read_table(provider);
         let frame = frame.map_err(|e| self.unread(e))?;
         frame.execute_stream().await.map_err(|e| self.unread(e))

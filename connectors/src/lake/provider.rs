@@ -7,6 +7,7 @@ use super::{
     Snapshot, StagedFile,
     schema::plain,
     statistics::{FileStatistics, array_of, day_number},
+    structs::{Structs, lacks, schema_of},
 };
 use arrow::{
     array::{ArrayRef, BooleanArray, UInt64Array},
@@ -33,7 +34,7 @@ use datafusion::{
 };
 use object_store::{ObjectMeta, ObjectStore, path::Path};
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 use url::Url;
@@ -61,22 +62,28 @@ impl DeltaSnapshot {
         files: Arc<Vec<Arc<StagedFile>>>,
     ) -> Result<Self> {
         let schema = Arc::new(plain(schema));
-        let (placed, in_file): (Vec<FieldRef>, Vec<FieldRef>) = schema
-            .fields()
-            .iter()
-            .cloned()
-            .partition(|f| partition.contains(f.name()));
-        let in_file = Arc::new(Schema::new(Fields::from(in_file)));
         Ok(DeltaSnapshot {
             store,
             store_url: ObjectStoreUrl::parse(&table[..url::Position::BeforePath])?,
             folder,
+            columns: columns(&schema, |name| {
+                partition.iter().any(|placed| placed == name)
+            }),
             schema,
-            columns: TableSchema::builder(in_file)
-                .with_table_partition_cols(placed)
-                .build(),
             files,
         })
+    }
+
+    /// Some files, with the columns that one of them may have.
+    fn part(&self, files: Vec<Arc<StagedFile>>) -> Self {
+        let schema = schema_of(&self.schema, &files);
+        let placed = self.columns.table_partition_cols();
+        DeltaSnapshot {
+            columns: columns(&schema, |name| placed.find(name).is_some()),
+            schema,
+            files: Arc::new(files),
+            ..self.clone()
+        }
     }
 
     /// The filters over the table's columns, as DataFusion will evaluate them.
@@ -139,6 +146,16 @@ impl DeltaSnapshot {
         let place = |index: &usize| Ok(scanned.index_of(self.schema.field(*index).name())?);
         wanted.unwrap_or(&all).iter().map(place).collect()
     }
+}
+
+/// The columns of files, and those that come from a file's place.
+fn columns(schema: &Schema, is_placed: impl Fn(&str) -> bool) -> TableSchema {
+    let fields = schema.fields().iter().cloned();
+    let (placed, in_file): (Vec<FieldRef>, Vec<FieldRef>) =
+        fields.partition(|field| is_placed(field.name()));
+    TableSchema::builder(Arc::new(Schema::new(Fields::from(in_file))))
+        .with_table_partition_cols(placed)
+        .build()
 }
 
 #[async_trait]
@@ -211,6 +228,18 @@ impl Snapshot for DeltaSnapshot {
             files: Arc::new(files.collect()),
             ..self.clone()
         })
+    }
+
+    fn parts(&self) -> Vec<Arc<dyn TableProvider>> {
+        let structs = Structs::of(&self.schema);
+        let mut groups: BTreeMap<Option<usize>, Vec<Arc<StagedFile>>> = BTreeMap::new();
+        for file in self.files.iter() {
+            let group = groups.entry(structs.group(file)).or_default();
+            group.push(Arc::clone(file));
+        }
+        let groups = groups.into_values();
+        let parts = groups.map(|files| Arc::new(self.part(files)) as Arc<dyn TableProvider>);
+        parts.collect()
     }
 }
 
@@ -290,7 +319,11 @@ impl PruningStatistics for Bounds<'_> {
         if self.placed(column).is_some() {
             return None;
         }
-        let counts = self.files.iter().map(|(_, s)| s.nulls(&column.name));
+        let field = self.snapshot.schema.field_with_name(&column.name).ok()?;
+        let counts = self.files.iter().map(|(file, s)| match lacks(file, field) {
+            true => s.num_records,
+            false => s.nulls(&column.name),
+        });
         Some(Arc::new(counts.collect::<UInt64Array>()))
     }
 

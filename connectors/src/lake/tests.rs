@@ -14,6 +14,7 @@ use std::collections::HashMap;
 mod golden;
 mod log;
 mod maintenance;
+mod structs;
 mod together;
 
 const DAY_1: i32 = 20_665; // 2026-07-31

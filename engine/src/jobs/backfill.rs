@@ -239,7 +239,8 @@ impl Fill<'_> {
         let mut metering = Metering::new(vec![lane], usize::MAX);
         recovery::restore(&mut metering, self.events, shard).await?;
         let lowest = metering.lowest_cut();
-        let mut messages = recovery::messages_after(lowest, self.events, shard).await?;
+        let types = recovery::event_types(metering.lanes());
+        let mut messages = recovery::messages_after(lowest, self.events, shard, &types).await?;
         let mut kept = metering.bytes();
         let mut reached = None;
         while let Some(batch) = messages.try_next().await.map_err(query_error(doing))? {

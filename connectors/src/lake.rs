@@ -156,7 +156,8 @@ pub trait Snapshot: TableProvider {
     /// The rows of those of its files that are named.
     fn of_files(&self, names: &BTreeSet<&str>) -> Arc<dyn TableProvider>;
 
-    /// All rows, in parts of which each has some of the nullable structs alone: reading a part costs what its rows have.
+    /// All rows, in one part or more, of which each has some of the nullable structs alone: reading a part costs what its
+    /// rows have.
     fn parts(&self) -> Vec<Arc<dyn TableProvider>> {
         vec![self.of_files(&self.files().into_iter().collect())]
     }

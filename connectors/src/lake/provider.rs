@@ -237,6 +237,9 @@ impl Snapshot for DeltaSnapshot {
             let group = groups.entry(structs.group(file)).or_default();
             group.push(Arc::clone(file));
         }
+        if groups.is_empty() {
+            groups.insert(None, Vec::new());
+        }
         let groups = groups.into_values();
         let parts = groups.map(|files| Arc::new(self.part(files)) as Arc<dyn TableProvider>);
         parts.collect()

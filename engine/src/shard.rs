@@ -156,7 +156,7 @@ pub async fn run(
     progress: watch::Sender<Progress>,
     questions: &mut Questions,
 ) -> Result<Report> {
-    let mut shard = Shard::start(parts, options, stop, progress).await?;
+    let mut shard = Box::pin(Shard::start(parts, options, stop, progress)).await?;
     let reached_end = match shard.process_all(questions).await {
         Ok(reached_end) => reached_end,
         Err(error) => {

@@ -89,6 +89,7 @@ impl Terms {
 /// [`MoneyError::Overflow`] past 38 digits.
 pub fn since(before: &[Charge], after: Vec<Charge>) -> Result<Vec<Charge>, MoneyError> {
     type Sums = (Exact, Option<Exact>);
+    type Dimensions = Vec<(String, Option<String>)>;
     let add = |sums: &mut Sums, charge: &Charge| -> Result<(), MoneyError> {
         sums.0 = sums.0.checked_add(charge.amount)?;
         if let Some(quantity) = charge.quantity {
@@ -96,13 +97,13 @@ pub fn since(before: &[Charge], after: Vec<Charge>) -> Result<Vec<Charge>, Money
         }
         Ok(())
     };
-    let mut at_start: BTreeMap<&[(String, Option<String>)], (Sums, &Charge)> = BTreeMap::new();
+    let mut at_start: BTreeMap<&Dimensions, (Sums, &Charge)> = BTreeMap::new();
     for charge in before {
         let known = at_start.entry(&charge.dimensions);
         let (sums, _) = known.or_insert(((Exact::ZERO, None), charge));
         add(sums, charge)?;
     }
-    let mut at_end: BTreeMap<Vec<(String, Option<String>)>, (Sums, Charge)> = BTreeMap::new();
+    let mut at_end: BTreeMap<Dimensions, (Sums, Charge)> = BTreeMap::new();
     for charge in after {
         let known = at_end.entry(charge.dimensions.clone());
         let (sums, _) = known.or_insert(((Exact::ZERO, None), charge.clone()));
@@ -111,11 +112,11 @@ pub fn since(before: &[Charge], after: Vec<Charge>) -> Result<Vec<Charge>, Money
     // What is gone at the end is given back.
     for (dimensions, (_, charge)) in &at_start {
         let gone = ((Exact::ZERO, None), (*charge).clone());
-        at_end.entry(dimensions.to_vec()).or_insert(gone);
+        at_end.entry((*dimensions).clone()).or_insert(gone);
     }
     let mut all = Vec::new();
     for (dimensions, ((amount, quantity), charge)) in at_end {
-        let was = at_start.get(dimensions.as_slice()).map(|(sums, _)| *sums);
+        let was = at_start.get(&dimensions).map(|(sums, _)| *sums);
         let (amount_was, quantity_was) = was.unwrap_or((Exact::ZERO, None));
         let line = Terms::default().line(amount_was, amount, amount_was, false)?;
         let quantity = match (quantity, quantity_was) {

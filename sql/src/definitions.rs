@@ -14,8 +14,9 @@ mod tests;
 pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
 pub use json_path::Step;
 pub use model::{
-    BillingPeriod, Check, Column, Definitions, EventType, Frame, LatePolicy, MeterDefinition,
-    OnChange, PlanDefinition, PriceDefinition, RateTable, SourceFile, UnclearPath, Validity,
+    BillingPeriod, CURRENCY_DIGITS_MAX, Check, Column, CurrencyDefinition, Definitions, EventType,
+    Frame, LatePolicy, MeterDefinition, OnChange, PlanDefinition, PriceDefinition, RateTable,
+    SourceFile, UnclearPath, Validity, Worth,
 };
 pub use time::parse_instant;
 

@@ -182,7 +182,7 @@ pub fn assemble(terms: &Terms<'_>, charges: &[Charge]) -> Result<Invoice> {
     });
     let lines = placed
         .into_iter()
-        .map(|(_, charge)| line_item(charge, currency, terms.period))
+        .map(|(_, charge)| line_item(terms, charge, currency))
         .collect::<Result<Vec<_>>>()?;
     Ok(Invoice {
         id: InvoiceId::new(terms.customer, &terms.plan.name, terms.period),
@@ -211,7 +211,7 @@ fn place(terms: &Terms<'_>, charge: &Charge) -> Result<usize> {
             charge.customer
         )));
     }
-    if charge.currency != terms.plan.currency {
+    if terms.plan.worth_of(&charge.currency).is_none() {
         let (price, plan) = (&charge.currency, &terms.plan.currency);
         let name = &charge.price;
         return Err(refused(format!(
@@ -224,16 +224,34 @@ fn place(terms: &Terms<'_>, charge: &Charge) -> Result<usize> {
         .ok_or_else(|| refused(format!("price `{}` is not in the plan", charge.price)))
 }
 
-fn line_item(charge: &Charge, currency: Currency, period: Period) -> Result<LineItem> {
+/// What a charge is on a plan: its amount in the plan's currency, exactly, and the same rounded to the minor unit. An
+/// amount in a currency of one's own is rounded there and nowhere before.
+///
+/// # Errors
+/// [`Error::Money`] for an amount that does not fit 38 digits.
+pub fn amount_on(
+    plan: &PlanDefinition,
+    charge: &Charge,
+    currency: Currency,
+) -> Result<(Exact, Money)> {
+    let amount = match plan.worth_of(&charge.currency) {
+        Some(worth) if charge.currency != plan.currency => charge.amount.checked_mul(worth)?,
+        _ => charge.amount,
+    };
+    Ok((amount, Money::round(amount, currency)?))
+}
+
+fn line_item(terms: &Terms<'_>, charge: &Charge, currency: Currency) -> Result<LineItem> {
+    let (amount_exact, amount) = amount_on(terms.plan, charge, currency)?;
     Ok(LineItem {
         kind: LineKind::Charge,
         price: Some(charge.price.clone()),
         price_version: Some(charge.price_version),
         dimensions: charge.dimensions.clone(),
         quantity: charge.quantity,
-        amount_exact: charge.amount,
-        amount: Money::round(charge.amount, currency)?,
-        period: charge.service.unwrap_or(period),
+        amount_exact,
+        amount,
+        period: charge.service.unwrap_or(terms.period),
     })
 }
 

@@ -29,8 +29,8 @@ pub(crate) use suggest::list;
 
 use crate::{
     definitions::model::{
-        BillingPeriod, EventType, MeterDefinition, PlanDefinition, PriceDefinition, RateTable,
-        SourceFile,
+        BillingPeriod, CurrencyDefinition, EventType, MeterDefinition, PlanDefinition,
+        PriceDefinition, RateTable, SourceFile,
     },
     error::{Error, Location, Result},
     schema,
@@ -56,6 +56,7 @@ pub(crate) enum Defines {
     RateTable(RateTable),
     Price(ParsedPrice),
     Plan(ParsedPlan),
+    Currency(CurrencyDefinition),
 }
 
 /// A meter, and where it names its event type.
@@ -70,6 +71,8 @@ pub(crate) struct ParsedMeter {
 pub(crate) struct ParsedPrice {
     pub(crate) definition: PriceDefinition,
     pub(crate) relations: Vec<Name>,
+    /// Where its currency is.
+    pub(crate) currency_at: Location,
     /// Where `effective_from` is, or the name when it has none.
     pub(crate) effective_at: Location,
 }
@@ -81,7 +84,7 @@ pub(crate) struct ParsedPlan {
     pub(crate) prices: Vec<Name>,
 }
 
-/// The five things that can be defined.
+/// The six things that can be defined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     EventType,
@@ -89,6 +92,7 @@ enum Kind {
     RateTable,
     Price,
     Plan,
+    Currency,
 }
 
 /// Reads every statement of one file, in order.
@@ -126,6 +130,7 @@ fn statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
         Kind::RateTable => Defines::RateTable(rate_table(cursor, name)?),
         Kind::Price => Defines::Price(price(cursor, name)?),
         Kind::Plan => Defines::Plan(plan(cursor, name)?),
+        Kind::Currency => Defines::Currency(currency(cursor, name)?),
     };
     Ok(Statement {
         or_replace,
@@ -139,7 +144,7 @@ fn expected_create(cursor: &Cursor<'_>) -> Error {
 }
 
 const WHAT_CAN_BE_CREATED: &str =
-    "a definition is CREATE [OR REPLACE] EVENT TYPE, METER, RATE TABLE, PRICE or PLAN";
+    "a definition is CREATE [OR REPLACE] EVENT TYPE, METER, RATE TABLE, PRICE, PLAN or CURRENCY";
 
 impl Kind {
     fn noun(self) -> &'static str {
@@ -149,6 +154,7 @@ impl Kind {
             Kind::RateTable => "rate table",
             Kind::Price => "price",
             Kind::Plan => "plan",
+            Kind::Currency => "currency",
         }
     }
 }
@@ -166,6 +172,7 @@ fn kind(cursor: &mut Cursor<'_>) -> Result<Kind> {
         ("METER", Kind::Meter),
         ("PRICE", Kind::Price),
         ("PLAN", Kind::Plan),
+        ("CURRENCY", Kind::Currency),
     ] {
         if cursor.accept_keyword(word) {
             return Ok(kind);
@@ -262,7 +269,8 @@ fn rate_table(cursor: &mut Cursor<'_>, name: Name) -> Result<RateTable> {
 
 fn price(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPrice> {
     let options = Options::parse(cursor, &["currency", "effective_from", "on_change"])?;
-    let currency = options.currency(cursor)?;
+    let currency = options.currency_or_own(cursor)?;
+    let currency_at = place_of(&options, "currency", &name);
     let effective_from = options.date(cursor, "effective_from")?;
     let on_change = options.on_change(cursor)?;
     let effective_at = place_of(&options, "effective_from", &name);
@@ -279,6 +287,7 @@ fn price(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPrice> {
             at: name.at,
         },
         relations,
+        currency_at,
         effective_at,
     })
 }
@@ -289,8 +298,9 @@ fn place_of(options: &Options, key: &str, name: &Name) -> Location {
 }
 
 fn plan(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPlan> {
-    let options = Options::parse(cursor, &["currency", "billing_period"])?;
+    let options = Options::parse(cursor, &["currency", "worth", "billing_period"])?;
     let currency = options.currency(cursor)?;
+    let worth = options.worth(cursor, &currency)?;
     let billing_period = options.billing_period(cursor)?;
     cursor.expect_keyword("AS", PLAN_SHAPE)?;
     let prices = price_names(cursor)?;
@@ -298,11 +308,23 @@ fn plan(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPlan> {
         definition: PlanDefinition {
             name: name.text,
             currency,
+            worth,
             billing_period,
             prices: prices.iter().map(|price| price.text.clone()).collect(),
             at: name.at,
         },
         prices,
+    })
+}
+
+fn currency(cursor: &mut Cursor<'_>, name: Name) -> Result<CurrencyDefinition> {
+    let options = Options::parse(cursor, &["digits"])?;
+    let digits = options.digits(cursor)?;
+    options::check_own_currency(cursor, &name)?;
+    Ok(CurrencyDefinition {
+        name: name.text,
+        digits,
+        at: name.at,
     })
 }
 

@@ -50,7 +50,7 @@ pub struct Charge {
     pub quantity: Option<Exact>,
     /// The exact, unrounded amount.
     pub amount: Exact,
-    /// ISO 4217 code.
+    /// ISO 4217 code, or the name of a currency of one's own.
     pub currency: String,
     /// The part of the billing period that it is for; `None` is all of it.
     pub service: Option<crate::invoice::Period>,

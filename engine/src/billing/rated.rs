@@ -182,6 +182,10 @@ impl<'a> Rating<'a> {
             texts.push(part.price.version.to_string());
             texts.push(part.price.query.clone());
             texts.push(part.price.currency.clone());
+            // What a currency of one's own is worth is a part of the price; other hashes stay as they were.
+            let worth = self.plan.worth_of(&part.price.currency);
+            let worth = worth.filter(|_| part.price.currency != self.plan.currency);
+            texts.extend(worth.map(|worth| worth.to_string()));
         }
         let hash = basis::hash(texts.iter().map(String::as_str));
         self.rated_by.prices.insert(name.to_owned(), hash);

@@ -54,6 +54,10 @@ fn describe(catalog: &Catalog) -> String {
             rows.num_rows()
         ));
     }
+    for currency in &definitions.currencies {
+        let (name, digits) = (&currency.name, currency.digits);
+        line(format!("currency {name}: {digits} digits"));
+    }
     for price in &definitions.prices {
         line(format!("price {} in {}", price.name, price.currency));
     }

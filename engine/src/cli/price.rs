@@ -13,9 +13,10 @@ use crate::{
 use clap::Args;
 use std::{collections::BTreeMap, fmt::Write};
 use tollgate_sql::{
-    definitions::{Definitions, PriceDefinition},
+    definitions::{Definitions, PlanDefinition, PriceDefinition},
     functions::explain::{Called, note_calls},
-    money::{Currency, Exact, Money, MoneyError},
+    invoice::amount_on,
+    money::{Currency, Exact, Money, MoneyError, round},
     parser::did_you_mean,
     period::Period,
     rating::{Charge, rate},
@@ -59,7 +60,8 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         None => newest(definitions, name),
     });
     let prices: Vec<&PriceDefinition> = prices.collect::<Result<_>>()?;
-    let trial = Trial::new(&catalog, period, plan.unwrap_or_default()).await?;
+    let on_plan = plan.map_or("", |plan| plan.name.as_str());
+    let trial = Trial::new(&catalog, period, on_plan).await?;
     let rows = arguments.input.iter().map(|input| {
         let (relation, values) = parse(input)?;
         Ok(Row {
@@ -82,16 +84,28 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         } = trial.session(price, &rows).await?;
         let calls = note_calls(&context);
         let charges = rate(&context, price, &[]).await?.whole()?;
-        let currency = exactly(Currency::parse(&price.currency))?;
-        let lines = charges
-            .iter()
-            .map(|charge| Ok((charge, exactly(Money::round(charge.amount, currency))?)))
-            .collect::<Result<Vec<_>>>()?;
-        for (_, amount) in &lines {
-            total = Some(match total {
-                Some(total) => exactly(total.checked_add(*amount))?,
-                None => *amount,
-            });
+        let mut lines = Vec::with_capacity(charges.len());
+        for charge in &charges {
+            let shown = match definitions
+                .currencies
+                .iter()
+                .find(|own| own.name == price.currency)
+            {
+                // What it is worth, a plan says.
+                Some(own) if plan.is_none() => {
+                    let rounded = exactly(round(charge.amount, own.digits))?;
+                    format!("in all {} {}", rounded.to_text_with_scale(), own.name)
+                }
+                _ => {
+                    let amount = on_invoice(plan, charge)?;
+                    total = Some(match total {
+                        Some(total) => exactly(total.checked_add(amount))?,
+                        None => amount,
+                    });
+                    format!("on the invoice {amount}")
+                }
+            };
+            lines.push((charge, shown));
         }
         let unused = relations.into_iter().filter(|(_, of, _)| {
             of != "subscription" && !rows.iter().any(|row| row.relation.as_ref() == Some(of))
@@ -111,13 +125,13 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
 fn asked_for<'a>(
     definitions: &'a Definitions,
     name: &'a str,
-) -> Result<(Option<&'a str>, Vec<&'a str>)> {
+) -> Result<(Option<&'a PlanDefinition>, Vec<&'a str>)> {
     let is_price = definitions.prices.iter().any(|price| price.name == name);
     match definitions.plan(name) {
         Some(_) if is_price => Err(Error::Usage(format!(
             "`{name}` is a price and a plan: give one of them another name"
         ))),
-        Some(plan) => Ok((Some(name), plan.prices.iter().map(String::as_str).collect())),
+        Some(plan) => Ok((Some(plan), plan.prices.iter().map(String::as_str).collect())),
         None if is_price => Ok((None, vec![name])),
         None => {
             let prices = definitions.prices.iter().map(|price| price.name.as_str());
@@ -214,6 +228,16 @@ fn value(text: &str) -> Result<(String, &str), String> {
     }
 }
 
+/// What a charge is on an invoice of the plan, or by itself.
+fn on_invoice(plan: Option<&PlanDefinition>, charge: &Charge) -> Result<Money> {
+    let code = plan.map_or(&charge.currency, |plan| &plan.currency);
+    let currency = exactly(Currency::parse(code))?;
+    match plan {
+        Some(plan) => Ok(amount_on(plan, charge, currency)?.1),
+        None => exactly(Money::round(charge.amount, currency)),
+    }
+}
+
 fn exactly<T>(result: Result<T, MoneyError>) -> Result<T> {
     result.map_err(|error| tollgate_sql::Error::from(error).into())
 }
@@ -221,7 +245,7 @@ fn exactly<T>(result: Result<T, MoneyError>) -> Result<T> {
 /// What one price makes of the usage: its lines, and the calls that they are made of.
 fn listing(
     price: &PriceDefinition,
-    lines: &[(&Charge, Money)],
+    lines: &[(&Charge, String)],
     calls: &[Called],
     unused: &[String],
 ) -> String {
@@ -247,7 +271,7 @@ fn listing(
         let quantity = quantity.map_or(String::new(), |quantity| format!("quantity {quantity}, "));
         let _ = writeln!(
             text,
-            "  {}{}: {quantity}amount {}, on the invoice {amount}",
+            "  {}{}: {quantity}amount {}, {amount}",
             printable(&charge.customer),
             dimensions.collect::<String>(),
             charge.amount,

@@ -385,6 +385,37 @@ const RECIPES: &[Recipe] = &[
         ],
     },
     Recipe {
+        file: "credits.sql",
+        plan: "pro",
+        zone: "UTC",
+        events: &[
+            (
+                "task",
+                "acme",
+                "2026-10-05T10:00:00Z",
+                r#"{"kind":"image","tokens":1500}"#,
+            ),
+            (
+                "task",
+                "acme",
+                "2026-10-05T11:00:00Z",
+                r#"{"kind":"image","tokens":1500}"#,
+            ),
+            (
+                "task",
+                "acme",
+                "2026-10-05T12:00:00Z",
+                r#"{"kind":"text","tokens":100000}"#,
+            ),
+        ],
+        lines: &[
+            // 2 × 5 + 3,000 × 0.000333 = 10.999 credits, at 0.0125 0.1374875 dollars.
+            ("acme", r#"{"kind":"image"}"#, "2", "0.1400"),
+            // 1 + 33.3 = 34.3 credits, at 0.0125 0.42875 dollars.
+            ("acme", r#"{"kind":"text"}"#, "1", "0.4300"),
+        ],
+    },
+    Recipe {
         file: "cost_plus.sql",
         plan: "resale",
         zone: "UTC",

@@ -144,6 +144,39 @@ async fn tiers_are_shown_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn credits_are_worth_what_the_plan_says_and_rounded_there() {
+    let (_world, cli) = cookbook(&["credits.sql"]);
+    let usage = "kind=text, tasks=1, tokens=13000";
+    let said = async |name: &str| price(&cli, &[name, "--input", usage]).await[1..].to_vec();
+    // 1 + 13,000 × 0.000333 = 5.329 credits: 0.0666125 dollars, 0.063948 euros.
+    assert_eq!(
+        said("tasks").await,
+        ["  example, kind text: quantity 1, amount 5.329, in all 5.33 credits"]
+    );
+    assert_eq!(
+        said("pro").await,
+        [
+            "  example, kind text: quantity 1, amount 5.329, on the invoice 0.07 USD",
+            "total 0.07 USD",
+        ]
+    );
+    assert_eq!(
+        said("pro_eu").await,
+        [
+            "  example, kind text: quantity 1, amount 5.329, on the invoice 0.06 EUR",
+            "total 0.06 EUR",
+        ]
+    );
+    let checked = cli.succeed(&["check"]).await;
+    assert!(
+        checked.contains(
+            "\ncurrency credits: 2 digits\nprice tasks in credits\nplan pro in USD: tasks\n"
+        ),
+        "{checked}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn windows_events_and_subscriptions_can_be_given() {
     let (_world, cli) = cookbook(&["gpu_surge.sql"]);
     // 16:00 and 17:00 of a Friday in Berlin.
@@ -339,7 +372,7 @@ CREATE PLAN trial WITH (currency = 'USD') AS ();
         format!("5:14: price `free_when_unknown`: {left_out}"),
         format!("9:14: price `filtered`: {left_out}"),
         "11:14: price `summed`: its SUM passes over usage for which `rates` has no row, and that usage is free where others in \
-         the group have a rate\n  hint: compare COUNT of the rate with COUNT(*) in a CASE, so that the \
+         the group have a rate\n  hint: group by `model` too, or compare COUNT of the rate with COUNT(*) in a CASE, so that the \
          amount is NULL then"
             .to_owned(),
         "15:14: price `both`: its JOIN of `calls` with `answers` leaves out who has usage in one of them alone, and that usage is \

@@ -1,6 +1,6 @@
 //! What statements mean together: names, versions, and everything one definition says of another.
 
-use super::{Definitions, EventType, MeterDefinition, RateTable, replace};
+use super::{CurrencyDefinition, Definitions, EventType, MeterDefinition, RateTable, replace};
 use crate::{
     error::{Error, Location, Result},
     parser::{Defines, Name, ParsedMeter, ParsedPlan, ParsedPrice, Statement, did_you_mean, list},
@@ -55,6 +55,7 @@ struct Whole {
     rate_tables: Vec<RateTable>,
     prices: Vec<ParsedPrice>,
     plans: Vec<ParsedPlan>,
+    currencies: Vec<CurrencyDefinition>,
 }
 
 impl Whole {
@@ -65,6 +66,7 @@ impl Whole {
             Defines::Meter(new) => self.define_meter(new, or_replace),
             Defines::RateTable(new) => define(&mut self.rate_tables, new, or_replace),
             Defines::Plan(new) => define(&mut self.plans, new, or_replace),
+            Defines::Currency(new) => define(&mut self.currencies, new, or_replace),
             Defines::Price(new) => self.define_price(new, or_replace),
         }
     }
@@ -213,6 +215,7 @@ impl Whole {
         known.push(SUBSCRIPTION.to_owned());
         for price in &self.prices {
             self.check_customer_of_events(price)?;
+            self.check_currency(title(price), &price.definition.currency, &price.currency_at)?;
             let mut read = price.relations.iter();
             if let Some(unknown) = read.find(|name| !known.contains(&name.text)) {
                 let problem = format!("{}: there is no relation `{}`", title(price), unknown.text);
@@ -249,6 +252,9 @@ impl Whole {
 
     fn check_plans(&self) -> Result<()> {
         for plan in &self.plans {
+            for worth in &plan.definition.worth {
+                self.check_currency(title(plan), &worth.currency, &worth.at)?;
+            }
             for price in &plan.prices {
                 self.check_price_of(plan, price)?;
             }
@@ -274,8 +280,25 @@ impl Whole {
             ));
         }
         let currency = &plan.definition.currency;
-        match versions().find(|price| price.definition.currency != *currency) {
+        let has_no_worth = |price: &&ParsedPrice| {
+            plan.definition
+                .worth_of(&price.definition.currency)
+                .is_none()
+        };
+        match versions().find(has_no_worth) {
             None => Ok(()),
+            Some(price) if self.is_own(&price.definition.currency) => {
+                let own = &price.definition.currency;
+                let problem = format!(
+                    "{}: {} is in {own}, and the plan does not say what one is worth",
+                    title(plan),
+                    title(price)
+                );
+                let hint = format!(
+                    "add it to the plan: WITH (currency = '{currency}', worth = '1 {own} = 0.01 {currency}')"
+                );
+                Err(error(&name.at, problem, hint))
+            }
             Some(price) => {
                 let problem = format!(
                     "{}: {} is in {}, the plan in {currency}",
@@ -289,8 +312,30 @@ impl Whole {
         }
     }
 
+    fn is_own(&self, currency: &str) -> bool {
+        self.currencies.iter().any(|known| known.name == currency)
+    }
+
+    /// Refuses a currency that is neither of ISO 4217, which the parser has seen to, nor defined.
+    fn check_currency(&self, of: String, currency: &str, at: &Location) -> Result<()> {
+        if self.is_own(currency) || iso_currency::Currency::from_code(currency).is_some() {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.currencies.iter().map(Named::name).collect();
+        let hint = format!(
+            "{}; write one of ISO 4217 as 'USD', or CREATE CURRENCY {currency} WITH (digits = 2)",
+            did_you_mean(currency, "currencies", &known)
+        );
+        Err(error(
+            at,
+            format!("{of}: there is no currency `{currency}`"),
+            hint,
+        ))
+    }
+
     fn finish(self) -> Definitions {
         Definitions {
+            currencies: self.currencies,
             event_types: self.event_types,
             meters: self
                 .meters
@@ -417,6 +462,16 @@ impl Named for ParsedPrice {
     }
     fn at(&self) -> &Location {
         &self.definition.at
+    }
+}
+
+impl Named for CurrencyDefinition {
+    const NOUN: &'static str = "currency";
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn at(&self) -> &Location {
+        &self.at
     }
 }
 

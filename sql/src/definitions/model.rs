@@ -1,7 +1,7 @@
 //! What the statements of a definitions folder say, as plain structs: what the parser makes and everything else reads.
 
 use super::json_path;
-use crate::{definitions::json_path::Step, error::Location};
+use crate::{definitions::json_path::Step, error::Location, money::Exact};
 use arrow::datatypes::DataType;
 use std::collections::BTreeMap;
 
@@ -27,6 +27,34 @@ pub struct Definitions {
     pub prices: Vec<PriceDefinition>,
     /// Which prices a customer has.
     pub plans: Vec<PlanDefinition>,
+    /// What prices may be in beside the currencies of ISO 4217.
+    pub currencies: Vec<CurrencyDefinition>,
+}
+
+/// `CREATE CURRENCY`: a currency of one's own, such as credits. Prices may be in it; a plan says what one is worth.
+#[derive(Debug, Clone)]
+pub struct CurrencyDefinition {
+    /// The SQL name, in lower case, so that it is none of ISO 4217.
+    pub name: String,
+    /// How many digits after the point people see of an amount in it: 0 to [`CURRENCY_DIGITS_MAX`]. Nothing is rounded to them on
+    /// an invoice.
+    pub digits: u8,
+    /// Where it is defined.
+    pub at: Location,
+}
+
+/// The most digits after the point that a currency of one's own has.
+pub const CURRENCY_DIGITS_MAX: u8 = 18;
+
+/// What one unit of a currency of one's own is worth in a plan's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worth {
+    /// The currency.
+    pub currency: String,
+    /// How much of the plan's currency one is; above zero.
+    pub amount: Exact,
+    /// Where it is written.
+    pub at: Location,
 }
 
 /// One CloudEvents `type` and the typed columns read from its `data`.
@@ -249,7 +277,7 @@ impl OnChange {
 pub struct PriceDefinition {
     /// The SQL name.
     pub name: String,
-    /// ISO 4217 code, upper case.
+    /// ISO 4217 code, upper case, or the name of a currency of one's own.
     pub currency: String,
     /// First day it applies, in the billing time zone; `None` means always.
     pub effective_from: Option<jiff::civil::Date>,
@@ -275,12 +303,25 @@ pub enum BillingPeriod {
 pub struct PlanDefinition {
     /// The SQL name.
     pub name: String,
-    /// ISO 4217 code, upper case; every price of the plan has the same.
+    /// ISO 4217 code, upper case; every price of the plan has the same, or one that has a worth in it.
     pub currency: String,
+    /// What currencies of one's own are worth in it.
+    pub worth: Vec<Worth>,
     /// How long a billing period is.
     pub billing_period: BillingPeriod,
     /// Names of prices, in the order their lines are printed.
     pub prices: Vec<String>,
     /// Where it is defined.
     pub at: Location,
+}
+
+impl PlanDefinition {
+    /// How much of the plan's currency one unit of a currency is: 1 of its own, `None` where the plan does not say.
+    pub fn worth_of(&self, currency: &str) -> Option<Exact> {
+        if currency == self.currency {
+            return Some(Exact::from(1_i64));
+        }
+        let worth = self.worth.iter().find(|worth| worth.currency == currency);
+        worth.map(|worth| worth.amount)
+    }
 }

@@ -1216,3 +1216,102 @@ fn a_column_with_capitals_says_which_key_it_reads() {
             .unwrap();
     }
 }
+
+#[test]
+fn a_currency_of_ones_own_has_digits_and_a_worth_in_a_plan() {
+    let credits = "CREATE CURRENCY credits WITH (digits = 2);";
+    let price = "CREATE PRICE p WITH (currency = 'credits') AS SELECT 1;";
+    let plan = "CREATE PLAN pro WITH (currency = 'USD', worth = '1 credits = 0.0125 USD') AS (p);";
+    let all = read(&format!("{plan} {price} {credits}")).unwrap();
+    assert_eq!(
+        (all.currencies[0].name.as_str(), all.currencies[0].digits),
+        ("credits", 2)
+    );
+    assert_eq!(all.prices[0].currency, "credits");
+    let worth = |currency: &str| {
+        all.plans[0]
+            .worth_of(currency)
+            .map(|worth| worth.to_string())
+    };
+    assert_eq!(worth("credits").as_deref(), Some("0.0125"));
+    assert_eq!((worth("USD").as_deref(), worth("EUR")), (Some("1"), None));
+    // A number may stand in quotes; a plan may take several currencies.
+    read(
+        "CREATE CURRENCY a WITH (digits = '0'); CREATE CURRENCY b WITH (digits = 18);
+          CREATE PLAN p WITH (currency = 'JPY', worth = '1 a = 3 JPY, 1  b  =  0.5  JPY') AS ();",
+    )
+    .unwrap();
+
+    for (text, refusal) in [
+        (
+            "CREATE CURRENCY credits WITH (digits = 19);".to_owned(),
+            "a.sql:1:40: currency `credits`: option `digits`: `19` is not a whole number from 0 to 18\n  hint: write how many digits \
+             after the point people see of an amount: digits = 2",
+        ),
+        (
+            "CREATE CURRENCY credits WITH (digits = 1.5);".to_owned(),
+            "a.sql:1:40: currency `credits`: option `digits`: `1.5` is not a whole number from 0 to 18\n  hint: write how many \
+             digits after the point people see of an amount: digits = 2",
+        ),
+        (
+            "CREATE CURRENCY usd WITH (digits = 2);".to_owned(),
+            "a.sql:1:17: currency `usd`: `USD` is a currency of ISO 4217\n  hint: name it in lower case and unlike the currencies of \
+             ISO 4217: credits",
+        ),
+        (
+            format!("{credits} {credits}"),
+            "a.sql:1:60: currency `credits` is already defined at a.sql:1:17\n  hint: rename one of them, or write CREATE OR REPLACE \
+             CURRENCY for a later version",
+        ),
+        (
+            format!("{credits} CREATE PRICE p WITH (currency = 'credit') AS SELECT 1;"),
+            "a.sql:1:78: price `p`: there is no currency `credit`\n  hint: did you mean `credits`? known currencies: `credits`; write \
+             one of ISO 4217 as 'USD', or CREATE CURRENCY credit WITH (digits = 2)",
+        ),
+        (
+            format!("{credits} {price} CREATE PLAN pro WITH (currency = 'USD') AS (p);"),
+            "a.sql:1:144: plan `pro`: price `p` is in credits, and the plan does not say what one is worth\n  hint: add it to the plan: \
+             WITH (currency = 'USD', worth = '1 credits = 0.01 USD')",
+        ),
+        (
+            "CREATE PLAN pro WITH (currency = 'USD', worth = '1 credits = 0.01 USD') AS ();"
+                .to_owned(),
+            "a.sql:1:49: plan `pro`: there is no currency `credits`\n  hint: known currencies: none; write one of ISO 4217 as 'USD', or \
+             CREATE CURRENCY credits WITH (digits = 2)",
+        ),
+    ] {
+        assert_eq!(read(&text).unwrap_err().to_string(), refusal);
+    }
+    for (worth, problem) in [
+        (
+            "credits = 0.01 USD",
+            "`credits = 0.01 USD` does not say what one is worth",
+        ),
+        (
+            "100 credits = 1 USD",
+            "`100 credits = 1 USD` does not say what one is worth",
+        ),
+        (
+            "1 credits = 0.01 EUR",
+            "`EUR` is not the plan's currency, USD",
+        ),
+        (
+            "1 credits = 1c USD",
+            "`1c` is not a number: only digits, one sign and one point are allowed",
+        ),
+        ("1 credits = 0 USD", "0 is not above zero"),
+        (
+            "1 credits = 1 USD, 1 credits = 2 USD",
+            "`credits` is in it twice",
+        ),
+    ] {
+        let text =
+            format!("{credits} CREATE PLAN pro WITH (currency = 'USD', worth = '{worth}') AS ();");
+        assert_eq!(
+            read(&text).unwrap_err().to_string(),
+            format!(
+                "a.sql:1:92: plan `pro`: option `worth`: {problem}\n  hint: write '1 credits = 0.01 USD', several with commas"
+            )
+        );
+    }
+}

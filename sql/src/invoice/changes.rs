@@ -198,6 +198,7 @@ mod tests {
         let plan = PlanDefinition {
             name: "pro".into(),
             currency: "USD".into(),
+            worth: Vec::new(),
             billing_period: BillingPeriod::Month,
             prices: vec!["p".into()],
             at: Location::default(),

@@ -15,6 +15,7 @@ fn plan(currency: &str) -> PlanDefinition {
     PlanDefinition {
         name: "pro".into(),
         currency: currency.into(),
+        worth: Vec::new(),
         billing_period: BillingPeriod::Month,
         prices: vec!["base".into(), "tokens".into()],
         at: Location::default(),

@@ -172,6 +172,17 @@ impl<'a> Cursor<'a> {
         Some(Name { text, at })
     }
 
+    /// Reads a number; its text is as it is written.
+    pub(super) fn accept_number(&mut self) -> Option<Name> {
+        let at = self.here();
+        let Some(Token::Number(text, _)) = self.peek() else {
+            return None;
+        };
+        let text = text.clone();
+        self.advance();
+        Some(Name { text, at })
+    }
+
     /// Reads a name: letters, digits and `_`, folded to lower case unless quoted.
     ///
     /// # Errors

@@ -7,10 +7,11 @@ use super::{
 };
 use crate::{
     definitions::{
-        model::{BillingPeriod, Frame, LatePolicy, OnChange},
+        model::{BillingPeriod, CURRENCY_DIGITS_MAX, Frame, LatePolicy, OnChange, Worth},
         time::{parse_date, parse_instant},
     },
     error::{Error, Location, Result},
+    money::Exact,
     window::DAY_US,
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -77,7 +78,13 @@ impl Options {
         }
         cursor.expect(&Token::Eq, OPTIONS_SHAPE)?;
         let expected = cursor.expected(&format!("the value of `{key}`"), OPTIONS_SHAPE);
-        let value = cursor.accept_string().ok_or(expected)?;
+        // A number is one with and without quotes.
+        let number = match key.as_str() {
+            "digits" => cursor.accept_number(),
+            _ => None,
+        };
+        let value = number.or_else(|| cursor.accept_string());
+        let value = value.ok_or(expected)?;
         if value.text.trim().is_empty() {
             let problem = format!("option `{key}` is empty");
             return Err(cursor.error(value.at, problem, "give it a value or leave it out"));
@@ -218,6 +225,77 @@ impl Options {
             return Err(cursor.error(code.at.clone(), problem, hint));
         }
         Ok(upper)
+    }
+
+    /// An ISO 4217 code as for [`Self::currency`], or the name of a currency of one's own, in lower case as SQL folds it.
+    pub(super) fn currency_or_own(&self, cursor: &Cursor<'_>) -> Result<String> {
+        let written = self.required(cursor, "currency", "currency = 'USD'")?;
+        let is_iso = Currency::from_code(&written.text.to_ascii_uppercase()).is_some();
+        match is_own_currency(&written.text) && !is_iso {
+            true => Ok(written.text.clone()),
+            false => self.currency(cursor),
+        }
+    }
+
+    /// The digits of a currency of one's own.
+    pub(super) fn digits(&self, cursor: &Cursor<'_>) -> Result<u8> {
+        let digits = self.required(cursor, "digits", "digits = 2")?;
+        let read: Option<u8> = digits.text.parse().ok();
+        read.filter(|read| *read <= CURRENCY_DIGITS_MAX)
+            .ok_or_else(|| {
+                let problem = format!(
+                    "option `digits`: `{}` is not a whole number from 0 to {CURRENCY_DIGITS_MAX}",
+                    digits.text
+                );
+                cursor.error(
+                    digits.at.clone(),
+                    problem,
+                    "write how many digits after the point people see of an amount: digits = 2",
+                )
+            })
+    }
+
+    /// What currencies of one's own are worth in a plan's: `1 credits = 0.01 USD`, several with commas.
+    pub(super) fn worth(&self, cursor: &Cursor<'_>, plan: &str) -> Result<Vec<Worth>> {
+        let Some(written) = self.get("worth") else {
+            return Ok(Vec::new());
+        };
+        let mut all: Vec<Worth> = Vec::new();
+        for part in written.text.split(',') {
+            let refused = |problem: String| {
+                let hint = format!("write '1 credits = 0.01 {plan}', several with commas");
+                cursor.error(
+                    written.at.clone(),
+                    format!("option `worth`: {problem}"),
+                    &hint,
+                )
+            };
+            let words: Vec<&str> = part.split_whitespace().collect();
+            let ["1", currency, "=", amount, unit] = words.as_slice() else {
+                return Err(refused(format!(
+                    "`{}` does not say what one is worth",
+                    part.trim()
+                )));
+            };
+            if *unit != plan {
+                return Err(refused(format!(
+                    "`{unit}` is not the plan's currency, {plan}"
+                )));
+            }
+            let amount = Exact::parse(amount).map_err(|error| refused(error.to_string()))?;
+            if amount <= Exact::ZERO {
+                return Err(refused(format!("{amount} is not above zero")));
+            }
+            if all.iter().any(|known| known.currency == *currency) {
+                return Err(refused(format!("`{currency}` is in it twice")));
+            }
+            all.push(Worth {
+                currency: (*currency).to_owned(),
+                amount,
+                at: written.at.clone(),
+            });
+        }
+        Ok(all)
     }
 
     /// A calendar date, `YYYY-MM-DD` and nothing else.
@@ -375,4 +453,25 @@ mod tests {
         assert_eq!([0, 1_441].map(minutes), [None, None]);
         assert_eq!(session_base_us(90 * SECOND_US), Some(MINUTE_US));
     }
+}
+
+/// Whether a text can be the name of a currency of one's own.
+fn is_own_currency(text: &str) -> bool {
+    let starts = text.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    starts && text.chars().all(is_part)
+}
+
+/// Refuses a currency of one's own that could be taken for one of ISO 4217.
+pub(super) fn check_own_currency(cursor: &Cursor<'_>, name: &Name) -> Result<()> {
+    let upper = name.text.to_ascii_uppercase();
+    let problem = if Currency::from_code(&upper).is_some() {
+        format!("`{upper}` is a currency of ISO 4217")
+    } else if !is_own_currency(&name.text) {
+        "its name has capitals".to_owned()
+    } else {
+        return Ok(());
+    };
+    let hint = "name it in lower case and unlike the currencies of ISO 4217: credits";
+    Err(cursor.error(name.at.clone(), problem, hint))
 }

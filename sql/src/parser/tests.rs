@@ -47,7 +47,7 @@ fn refused_first(text: &str, first: &str) {
 mod columns;
 
 const CREATE: &str =
-    "a definition is CREATE [OR REPLACE] EVENT TYPE, METER, RATE TABLE, PRICE or PLAN";
+    "a definition is CREATE [OR REPLACE] EVENT TYPE, METER, RATE TABLE, PRICE, PLAN or CURRENCY";
 
 #[test]
 fn a_statement_starts_with_create_and_one_of_five_kinds() {

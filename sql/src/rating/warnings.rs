@@ -149,8 +149,8 @@ fn names(relations: &BTreeSet<String>) -> String {
 struct Loose {
     tables: BTreeSet<String>,
     columns: BTreeSet<Column>,
-    /// By what the table was joined; `None` where the column is gone.
-    keys: Vec<Option<Column>>,
+    /// By what the table was joined: the name, and the column; `None` where it is gone.
+    keys: Vec<(String, Option<Column>)>,
 }
 
 impl Loose {
@@ -174,11 +174,7 @@ impl Loose {
                 let below = Self::of(&alias.input);
                 Loose {
                     columns: below.columns.iter().filter_map(renamed).collect(),
-                    keys: below
-                        .keys
-                        .iter()
-                        .map(|key| key.as_ref().and_then(renamed))
-                        .collect(),
+                    keys: below.keys_as(renamed),
                     tables: below.tables,
                 }
             }
@@ -193,16 +189,21 @@ impl Loose {
                 };
                 Loose {
                     columns: columns.map(|(_, output)| output.clone()).collect(),
-                    keys: below
-                        .keys
-                        .iter()
-                        .map(|key| key.as_ref().and_then(kept))
-                        .collect(),
+                    keys: below.keys_as(kept),
                     tables: below.tables,
                 }
             }
             _ => Self::default(),
         }
+    }
+
+    fn keys_as(
+        &self,
+        renamed: impl Fn(&Column) -> Option<Column>,
+    ) -> Vec<(String, Option<Column>)> {
+        let keys = self.keys.iter();
+        keys.map(|(name, key)| (name.clone(), key.as_ref().and_then(&renamed)))
+            .collect()
     }
 
     fn of_join(join: &Join) -> Self {
@@ -221,9 +222,9 @@ impl Loose {
         let on = join.on.iter().flat_map(|(one, other)| [one, other]);
         for expr in on.chain(&join.filter) {
             let refs = expr.column_refs();
-            below
-                .keys
-                .extend(refs.into_iter().filter(is_kept).cloned().map(Some));
+            let kept = refs.into_iter().filter(is_kept);
+            let named = kept.map(|key| (key.name.clone(), Some(key.clone())));
+            below.keys.extend(named);
         }
         below.columns.extend(columns);
         below
@@ -250,23 +251,16 @@ fn passed_over_by(aggregate: &Aggregate) -> Option<(String, String)> {
     let settled = loose
         .keys
         .iter()
-        .all(|key| key.as_ref().is_some_and(is_grouped))
+        .all(|(_, key)| key.as_ref().is_some_and(is_grouped))
         || groups.iter().any(|group| loose.is_read_by(group));
     if settled || calls("count").any(reads) || !calls("sum").any(reads) {
         return None;
     }
-    let keys = loose.keys.iter().flatten().map(|key| key.name.as_str());
-    let keys: BTreeSet<&str> = keys.collect();
-    let hint = match keys.is_empty() {
-        true => {
-            "compare COUNT of the rate with COUNT(*) in a CASE, so that the amount is NULL then"
-                .to_owned()
-        }
-        false => format!(
-            "group by {} too, or compare COUNT of the rate with COUNT(*) in a CASE, so that the amount is NULL then",
-            list(&keys.into_iter().collect::<Vec<_>>())
-        ),
-    };
+    let keys: BTreeSet<&String> = loose.keys.iter().map(|(name, _)| name).collect();
+    let hint = format!(
+        "group by {} too, or compare COUNT of the rate with COUNT(*) in a CASE, so that the amount is NULL then",
+        list(&keys.into_iter().collect::<Vec<_>>())
+    );
     Some((
         format!(
             "its SUM passes over usage for which {} has no row, and that usage is free where others in the group have a rate",

@@ -83,6 +83,7 @@ fn draft(usage: &Usage, customer: usize, period: Period, plan: &str) -> Option<I
     let plan = PlanDefinition {
         name: plan.into(),
         currency: "USD".into(),
+        worth: Vec::new(),
         billing_period: BillingPeriod::Month,
         prices: vec!["units".into()],
         at: Location::default(),

@@ -385,7 +385,7 @@ fn folder_error(written: &str, what: &str, path: &FilePath, source: std::io::Err
 }
 
 /// What may be shown of a URL that could not be used: nothing that can hold a secret.
-fn without_secrets(written: &str) -> String {
+pub fn without_secrets(written: &str) -> String {
     let shown = written.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = shown.split_once("://") else {
         return shown.to_owned();

@@ -28,14 +28,15 @@ const VALUES_MAX: usize = 8;
 /// A price or a meter cannot be planned.
 pub async fn warnings(catalog: &Arc<Catalog>) -> Result<Vec<Warning>> {
     let definitions = &catalog.definitions;
-    let period = Period::month("2026-01", "UTC")?;
+    // Any month will do.
+    let mut trial = Trial::new(catalog, Period::month("2026-01", "UTC")?, "").await?;
     let mut warnings = Vec::new();
     for price in &definitions.prices {
         let plan = plan_of(definitions, &price.name);
         if plan.is_none() && is_newest(definitions, price) {
             warnings.push(no_plan_has(price));
         }
-        let trial = Trial::new(catalog, period.clone(), plan.unwrap_or_default()).await?;
+        trial.put_on(plan.unwrap_or_default());
         let session = trial.session(price, &[]).await?;
         warnings.extend(silent_joins(&session.context, price).await?);
         warnings.extend(tried(&trial, price, &session).await?);

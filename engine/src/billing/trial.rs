@@ -125,6 +125,11 @@ impl<'a> Trial<'a> {
         })
     }
 
+    /// The same on another plan.
+    pub fn put_on(&mut self, plan: &str) {
+        plan.clone_into(&mut self.plan);
+    }
+
     /// The relations that a price sees, with these rows in them.
     ///
     /// # Errors

@@ -25,9 +25,10 @@ pub(super) async fn load(folder: &Path, table: &RateTable) -> Result<RecordBatch
     let location = table.location.as_str();
     let (file, bytes) = match location.contains("://") {
         true => {
+            let file = store::without_secrets(location);
             let bytes = store::read_file(location, folder).await;
-            let bytes = bytes.map_err(|error| unreadable(table, location, &reason(&error)))?;
-            (location.to_owned(), bytes)
+            let bytes = bytes.map_err(|error| unreadable(table, &file, &reason(&error)))?;
+            (file, bytes)
         }
         false => {
             let path = folder.join(location);

@@ -108,6 +108,44 @@ async fn an_edited_rate_or_price_is_not_called_usage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn credits_that_are_worth_something_else_are_a_changed_price() {
+    let credits = |worth: &str| {
+        let used = "CREATE PRICE used WITH (currency = 'credits') AS SELECT customer, n AS quantity, n * 0.5 AS amount FROM units;";
+        let before = UNITS.split("CREATE PRICE").next().unwrap();
+        format!(
+            "{before} CREATE CURRENCY credits WITH (digits = 2); {used}
+             CREATE PLAN payg WITH (currency = 'USD', worth = '1 credits = {worth} USD') AS (used);"
+        )
+    };
+    // acme 100 × 0.5 credits, globex 7 × 0.5, at two dollars.
+    let (world, cli) = issued(&credits("2")).await;
+    let lines = "SELECT customer, amount_exact, CAST(amount AS VARCHAR), currency FROM line_items ORDER BY customer";
+    assert_eq!(
+        cli.query(lines).await,
+        [
+            ["acme", "100", "100.0000", "USD"],
+            ["globex", "7", "7.0000", "USD"]
+        ]
+    );
+    world.write("definitions/all.sql", &credits("2.0"));
+    assert_eq!(
+        finalize(&cli, "2026-09").await,
+        ["0 invoices issued, 2 were issued before"]
+    );
+    world.write("definitions/all.sql", &credits("3"));
+    assert_eq!(
+        finalize(&cli, "2026-09").await,
+        [
+            "0 invoices issued, 2 were issued before; price `used` has changed since, and is not invoiced yet, for: acme, globex",
+            "changed      acme                             INV-000001 was 100, would be 150 now: 50 USD on no invoice, because \
+             price `used` has changed",
+            "changed      globex                           INV-000002 was 7, would be 10.5 now: 3.5 USD on no invoice, because \
+             price `used` has changed",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_customer_that_a_rate_table_moves_is_not_billed_under_another_name() {
     let payers = UNITS
         .replace("rate DECIMAL(9, 4) NOT NULL", "subject VARCHAR NOT NULL, payer VARCHAR NOT NULL")

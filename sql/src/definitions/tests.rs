@@ -1265,7 +1265,7 @@ fn a_currency_of_ones_own_has_digits_and_a_worth_in_a_plan() {
         ),
         (
             format!("{credits} CREATE PRICE p WITH (currency = 'credit') AS SELECT 1;"),
-            "a.sql:1:78: price `p`: there is no currency `credit`\n  hint: did you mean `credits`? known currencies: `credits`; write \
+            "a.sql:1:76: price `p`: there is no currency `credit`\n  hint: did you mean `credits`? known currencies: `credits`; write \
              one of ISO 4217 as 'USD', or CREATE CURRENCY credit WITH (digits = 2)",
         ),
         (

@@ -405,6 +405,27 @@ fn parse_duration_us(text: &str) -> Option<i64> {
     count.parse::<i64>().ok()?.checked_mul(unit_us)
 }
 
+/// Whether a text can be the name of a currency of one's own.
+fn is_own_currency(text: &str) -> bool {
+    let starts = text.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    starts && text.chars().all(is_part)
+}
+
+/// Refuses a currency of one's own that could be taken for one of ISO 4217.
+pub(super) fn check_own_currency(cursor: &Cursor<'_>, name: &Name) -> Result<()> {
+    let upper = name.text.to_ascii_uppercase();
+    let problem = if Currency::from_code(&upper).is_some() {
+        format!("`{upper}` is a currency of ISO 4217")
+    } else if !is_own_currency(&name.text) {
+        "its name has capitals".to_owned()
+    } else {
+        return Ok(());
+    };
+    let hint = "name it in lower case and unlike the currencies of ISO 4217: credits";
+    Err(cursor.error(name.at.clone(), problem, hint))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,25 +474,4 @@ mod tests {
         assert_eq!([0, 1_441].map(minutes), [None, None]);
         assert_eq!(session_base_us(90 * SECOND_US), Some(MINUTE_US));
     }
-}
-
-/// Whether a text can be the name of a currency of one's own.
-fn is_own_currency(text: &str) -> bool {
-    let starts = text.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
-    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    starts && text.chars().all(is_part)
-}
-
-/// Refuses a currency of one's own that could be taken for one of ISO 4217.
-pub(super) fn check_own_currency(cursor: &Cursor<'_>, name: &Name) -> Result<()> {
-    let upper = name.text.to_ascii_uppercase();
-    let problem = if Currency::from_code(&upper).is_some() {
-        format!("`{upper}` is a currency of ISO 4217")
-    } else if !is_own_currency(&name.text) {
-        "its name has capitals".to_owned()
-    } else {
-        return Ok(());
-    };
-    let hint = "name it in lower case and unlike the currencies of ISO 4217: credits";
-    Err(cursor.error(name.at.clone(), problem, hint))
 }

@@ -316,13 +316,11 @@ impl Period {
 
     /// Whether a value comes from the table itself.
     fn is_in(&self, value: &Expr) -> bool {
-        let columns = self.from.iter().chain(&self.to);
-        let own = columns.clone().find_map(|column| column.relation.as_ref());
+        let mut columns = self.from.iter().chain(&self.to);
+        let own = columns.find_map(|column| column.relation.as_ref());
+        // Without a relation of its own it could be any column that has none either.
         let mut read = value.column_refs().into_iter();
-        read.any(|read| match own {
-            Some(own) => read.relation.as_ref() == Some(own),
-            None => columns.clone().any(|column| column == read),
-        })
+        read.any(|column| column.relation.as_ref() == own)
     }
 
     /// `condition`, where it is `condition OR valid_to IS NULL`: a row without an end has no other after it.

@@ -7,7 +7,7 @@ demo:
 	$(CARGO) run -q --locked -p tollgate -- demo
 
 test: tools lint
-	TOLLGATE_READERS="$$(.ci/readers || true)" TOLLGATE_MOTO="$$(.ci/moto || true)" \
+	TOLLGATE_READERS="$$(.ci/readers || true)" TOLLGATE_MOTO="$$(.ci/moto || true)" TOLLGATE_PUBLISHERS="$$(.ci/publishers || true)" \
 	    $(CARGO) test --locked --workspace
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --workspace
 	$(MAKE) examples

@@ -45,6 +45,7 @@
 //! message with more events than 64 and one for every eight bytes cannot be honest: the rest is one row.
 
 mod again;
+mod base64;
 mod batch;
 mod columns;
 mod envelope;
@@ -57,6 +58,7 @@ mod scan;
 mod shape;
 mod text;
 mod time;
+mod value_hash;
 
 #[cfg(test)]
 mod tests;
@@ -71,11 +73,14 @@ use arrow::array::{Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use batch::Run;
 use columns::Layout;
+use envelope::Envelope;
 use identity::Identity;
+use judge::Time;
 use shape::Shape;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
+use text::trim;
 
 // These keys are also in the crate that makes the schema, which this one does not see.
 
@@ -89,6 +94,10 @@ pub const REQUIRED_KEY: &str = "tollgate.required";
 pub const STRINGS_KEY: &str = "tollgate.strings";
 /// Metadata key on a child of such a struct: the JSON value that stands for one that is missing.
 pub const DEFAULT_KEY: &str = "tollgate.default";
+
+/// The rule by which content hashes are made now: the column `content_version`. Version 1, the bytes of `data`, has NULL
+/// there; version 2 is what `data` says as JSON.
+pub const CONTENT_VERSION: u8 = 2;
 
 /// Arrow's offsets are 32 bits, so one batch cannot hold 2 GiB of text. Half of it is for the input,
 /// half for what is written about it.
@@ -209,6 +218,25 @@ impl Decoded {
     /// `messages` must be those that were decoded. `None` when there is no such row.
     pub fn raw<'m>(&self, messages: &'m [Message], row: usize) -> Option<Cow<'m, [u8]>> {
         self.origins.get(row)?.raw(messages)
+    }
+
+    /// The content hash of one row by the rule of version 1, which ids in older lakes have.
+    ///
+    /// `messages` must be those that were decoded. `None` when there is no such row, or it is no event.
+    pub fn first_content(&self, messages: &[Message], row: usize) -> Option<i64> {
+        let mut envelope = Envelope::default();
+        match self.origins.get(row)? {
+            Origin::Part { message, bytes } => {
+                let payload = &messages.get(*message)?.payload;
+                let text = std::str::from_utf8(trim(payload.get(bytes.clone())?)).ok()?;
+                envelope.read_json(text, &mut Vec::new()).ok()?;
+            }
+            Origin::Binary { message } => envelope.read_binary(messages.get(*message)?).ok()?,
+            Origin::Unread { .. } => return None,
+        }
+        // The time of a row that was sent without one is not part of its content.
+        let time = Time::of(&envelope, false, 0);
+        Some(Identity::default().first_content(&envelope, &time))
     }
 }
 

@@ -43,6 +43,60 @@ pub(crate) fn decimal(token: &str, precision: u8, scale: u32) -> Result<i128, Nu
     }
 }
 
+/// Appends the exact value of a JSON number in the one way that all spellings of it share: the digits from the first to
+/// the last that is not zero, the exponent of the last one in sixteen bytes, the sign. Nothing but `0` for zero.
+///
+/// The exponent is taken modulo two to the 128: what is compared by hashes is so too.
+///
+/// `token` must follow the grammar of JSON.
+pub(crate) fn put_value(token: &str, out: &mut Vec<u8>) {
+    let (negative, unsigned) = match token.strip_prefix('-') {
+        Some(unsigned) => (true, unsigned),
+        None => (false, token),
+    };
+    let first = out.len();
+    let mut shift = 0i128;
+    let mut bytes = unsigned.bytes();
+    let mut is_fraction = false;
+    for byte in bytes.by_ref() {
+        match byte {
+            b'.' => is_fraction = true,
+            b'e' | b'E' => break,
+            digit => {
+                shift -= i128::from(is_fraction);
+                if digit != b'0' || out.len() > first {
+                    out.push(digit);
+                }
+            }
+        }
+    }
+    while out.len() > first && out.last() == Some(&b'0') {
+        out.pop();
+        shift += 1;
+    }
+    if out.len() == first {
+        out.push(b'0');
+        return;
+    }
+    let mut exponent = 0i128;
+    let mut is_below_one = false;
+    for byte in bytes {
+        match byte {
+            b'-' => is_below_one = true,
+            b'+' => {}
+            digit => {
+                let digit = i128::from(digit.wrapping_sub(b'0'));
+                exponent = exponent.wrapping_mul(10).wrapping_add(digit);
+            }
+        }
+    }
+    if is_below_one {
+        exponent = exponent.wrapping_neg();
+    }
+    out.extend_from_slice(&exponent.wrapping_add(shift).to_le_bytes());
+    out.push(if negative { b'-' } else { b'+' });
+}
+
 /// Up to 18 digits and nothing else: what nearly every count is.
 fn short_integer(token: &[u8]) -> Option<i64> {
     if token.len() > 18 {

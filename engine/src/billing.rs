@@ -77,8 +77,9 @@ pub struct Issued {
 pub struct Drafts {
     /// The invoice of every customer with a charge, by customer.
     pub invoices: Vec<Invoice>,
-    /// Customers who get no invoice until their usage or a price is mended, and why, in order.
-    pub in_error: BTreeSet<InError>,
+    /// Customers who get no invoice until their usage or a price is mended, and why, in order. Those that are not asked
+    /// for are among them: what one of them was billed cannot be compared then.
+    in_error: BTreeSet<InError>,
     /// The one customer that is asked for, and the drafts of the others; `None` when they were not made.
     only: Option<String>,
     others: Option<Vec<Invoice>>,
@@ -95,8 +96,14 @@ impl Drafts {
         let (asked_for, others) = drafts.partition(|draft| draft.customer == customer);
         self.invoices = asked_for;
         self.others = Some(others);
-        self.in_error.retain(|known| known.customer == customer);
         self.only = Some(customer.to_owned());
+    }
+
+    /// Customers that are asked for and get no invoice until their usage or a price is mended, and why, in order.
+    pub fn in_error(&self) -> BTreeSet<InError> {
+        let asked_for = self.in_error.iter();
+        let asked_for = asked_for.filter(|known| self.is_asked_for(&known.customer));
+        asked_for.cloned().collect()
     }
 
     /// Whether a customer is one that is asked for.

@@ -16,7 +16,7 @@ use tollgate_sql::{
 };
 
 /// Definitions with everything that follows from them alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Catalog {
     /// As parsed.
     pub definitions: Definitions,

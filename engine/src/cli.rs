@@ -4,7 +4,7 @@ use crate::{
     billing::check_prices,
     catalog::Catalog,
     config::Settings,
-    error::{Error, Result},
+    error::{Error, Result, printable_lines},
     telemetry::start_logging,
 };
 use clap::{Parser, Subcommand};
@@ -16,6 +16,7 @@ pub mod audit;
 pub mod backfill;
 pub mod check;
 pub mod demo;
+pub mod init;
 pub mod invoice;
 pub mod maintain;
 pub mod output;
@@ -53,8 +54,10 @@ pub struct Cli {
 pub enum Command {
     /// Shows a month of generated usage end to end, from events to invoices.
     Demo(demo::Arguments),
+    /// Writes a commented configuration and definitions of a first product, which run as they are.
+    Init(init::Arguments),
     /// Validates configuration and definitions, and shows each meter's plan.
-    Check,
+    Check(check::Arguments),
     /// Meters events until it is stopped.
     Run(run::Arguments),
     /// Publishes NDJSON CloudEvents to the stream.
@@ -114,7 +117,8 @@ pub async fn run(cli: Cli) -> Result<()> {
     let settings = || Settings::load(&cli.config, variables());
     match cli.command {
         Command::Demo(arguments) => demo::run(&arguments).await,
-        Command::Check => check::run(&settings()?).await,
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Check(arguments) => check::run(&settings()?, &arguments).await,
         Command::Run(arguments) => run::run(&settings()?, &arguments).await,
         Command::Publish(arguments) => publish::run(&settings()?, &arguments).await,
         Command::Replay(arguments) => replay::run(&settings()?, &arguments).await,
@@ -153,16 +157,22 @@ async fn open_to_read(settings: &Settings) -> Result<(Arc<Catalog>, Lake)> {
 
 /// Prints an error and its causes to stderr.
 pub fn print_error(error: &dyn std::error::Error) {
-    eprintln!("error: {error}");
+    eprint!("{}", error_text(error));
+}
+
+/// An error and its causes, a line each; nothing in them is obeyed by a terminal.
+fn error_text(error: &dyn std::error::Error) -> String {
     let mut shown = error.to_string();
+    let mut text = format!("error: {shown}\n");
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
+        let said = error.to_string();
         // Wrappers repeat what was just said.
-        if !shown.contains(&text) {
-            eprintln!("  caused by: {text}");
-            shown = text;
+        if !shown.contains(&said) {
+            text.push_str(&format!("  caused by: {said}\n"));
+            shown = said;
         }
         cause = error.source();
     }
+    printable_lines(&text)
 }

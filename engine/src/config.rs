@@ -378,11 +378,13 @@ impl Settings {
         let text = fs::read_to_string(file).map_err(|error| {
             invalid(match error.kind() {
                 io::ErrorKind::NotFound => {
-                    "there is no such file; write one, or name it with --config FILE".to_owned()
+                    "there is no such file; `tollgate init` writes a first one, or name yours with --config FILE"
+                        .to_owned()
                 }
                 _ => format!("could not be read: {error}"),
             })
         })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
         let mut builder = config::Config::builder()
             .add_source(config::File::from_str(&text, config::FileFormat::Toml));
         for (name, value) in variables {

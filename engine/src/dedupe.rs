@@ -89,6 +89,8 @@ pub struct Dedupe {
     pruned_at: EventTime,
     /// Keys from before this time, in microseconds, may be gone.
     forgotten_us: i64,
+    /// When the first key was stored that this shard ever had, in microseconds, as far as is known.
+    first_us: i64,
     /// Keeps the runs for the next start, unless they go with the process.
     keeper: Option<Keeper>,
 }
@@ -143,14 +145,21 @@ impl Dedupe {
             runs: Vec::new(),
             pruned_at: EventTime::MIN,
             forgotten_us: i64::MIN,
+            first_us: i64::MAX,
             keeper,
         }
     }
 
-    /// True when a time in microseconds lies before the horizon as of `watermark`: an id that came then is
-    /// forgotten, and of an event that happened then an earlier copy might be.
-    pub fn is_older(&self, time_us: i64, watermark: EventTime) -> bool {
+    /// True when a time in microseconds lies before the horizon as of `watermark`: an id that came then is forgotten.
+    fn is_older(&self, time_us: i64, watermark: EventTime) -> bool {
         watermark.0.saturating_sub(time_us) > self.horizon_us
+    }
+
+    /// True when an earlier copy of an event that happened at a time in microseconds may be forgotten as of `watermark`:
+    /// the event happened before the horizon, and the shard had an event then. A shard that has only begun, as with a
+    /// replay of old events, has forgotten none.
+    pub fn may_have_forgotten(&self, time_us: i64, watermark: EventTime) -> bool {
+        self.is_older(time_us, watermark) && self.is_older(self.first_us, watermark)
     }
 
     /// Judges one event and remembers it when it is new. Call in rising sequence, with the watermark before
@@ -181,6 +190,7 @@ impl Dedupe {
                 ingest_us,
             },
         };
+        self.first_us = self.first_us.min(ingest_us);
         let entry = self
             .recent
             .entry(bucket(key), |seen| seen.key == key, |seen| bucket(seen.key));
@@ -242,7 +252,7 @@ impl Dedupe {
             keeper.adopt(&runs);
         }
         self.runs = runs;
-        self.forgotten_us = manifest.forgotten_us;
+        self.begins_at(manifest.forgotten_us);
         Ok(())
     }
 
@@ -273,6 +283,9 @@ impl Dedupe {
     /// Notes that keys from before a time, in microseconds, were never remembered.
     pub(crate) fn begins_at(&mut self, time_us: i64) {
         self.forgotten_us = self.forgotten_us.max(time_us);
+        if time_us > i64::MIN {
+            self.first_us = i64::MIN;
+        }
     }
 
     /// Begins to write all keys, which go up to a sequence, for the next start. Where nothing can be written, the next
@@ -391,7 +404,7 @@ impl Dedupe {
         }
         self.pruned_at = watermark;
         let oldest_us = self.oldest_us(watermark);
-        self.begins_at(oldest_us);
+        self.forgotten_us = self.forgotten_us.max(oldest_us);
         self.recent.retain(|seen| seen.ingest_us >= oldest_us);
         self.runs.retain(|run| run.newest_us() >= oldest_us);
     }
@@ -475,7 +488,7 @@ impl Dedupe {
         };
         let (merged, directory) = (inputs.clone(), self.directory.clone());
         let oldest_us = self.oldest_us(watermark);
-        self.begins_at(oldest_us);
+        self.forgotten_us = self.forgotten_us.max(oldest_us);
         let written = std::thread::spawn(move || Run::merged(&merged, oldest_us, &directory));
         self.merging = Some(Merging { inputs, written });
     }

@@ -62,6 +62,14 @@ pub enum Error {
         /// Who, what is in error, and why.
         in_error: BTreeSet<InError>,
     },
+    /// The lake does not go with the definitions or the settings; what differs was printed.
+    #[error(
+        "the lake does not go on with these definitions and settings: {problems} problems, named above"
+    )]
+    Unfit {
+        /// How many.
+        problems: usize,
+    },
     /// The audit found differences; they were printed.
     #[error("{differences} differences between the meters and the events they come from")]
     Audit {
@@ -242,6 +250,7 @@ impl Error {
             Error::Fenced { .. } => "shard_fenced",
             Error::Billing { .. } => "billing_refused",
             Error::InError { .. } => "customers_in_error",
+            Error::Unfit { .. } => "lake_unfit",
             Error::Audit { .. } => "audit_differs",
             Error::Demo { .. } => "demo_differs",
             Error::Unpublished { .. } => "line_unpublished",
@@ -279,6 +288,7 @@ impl Error {
             | Error::Usage(_)
             | Error::Strict { .. }
             | Error::Billing { .. }
+            | Error::Unfit { .. }
             | Error::Audit { .. }
             | Error::InError { .. }
             | Error::File { .. }
@@ -295,6 +305,7 @@ impl Error {
         match self {
             Error::Config { .. }
             | Error::Usage(_)
+            | Error::Unfit { .. }
             | Error::Meter { .. }
             | Error::Sql(
                 Sql::Definition { .. }
@@ -315,15 +326,33 @@ impl Error {
 ///
 /// A subject is chosen by its publisher, and must not be able to draw a line of an invoice job's listing.
 pub(crate) fn printable(text: &str) -> String {
-    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    let mut line = String::with_capacity(text.len());
+    escaped(text, is_obeyed)
+}
+
+/// Lines as a terminal shows them: what it would obey is escaped, but for the ends of lines. The last guard before a
+/// terminal, for texts whose parts were not [`printable`] each.
+pub(crate) fn printable_lines(text: &str) -> String {
+    escaped(text, |character| character != '\n' && is_obeyed(character))
+}
+
+/// Whether a terminal obeys a character, or turns what follows: control characters, line breaks and marks of direction.
+pub(crate) fn is_obeyed(character: char) -> bool {
+    let turns = matches!(
+        character,
+        '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    );
+    character.is_control() || turns
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        match character.is_control() || turns(character) {
-            true => line.extend(character.escape_default()),
-            false => line.push(character),
+        match is_escaped(character) {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
         }
     }
-    line
+    shown
 }
 
 /// The owner after a fenced one.

@@ -18,6 +18,7 @@ mod nulls;
 mod pin;
 mod questions;
 mod reader;
+mod set_aside;
 mod verdicts;
 mod writer;
 

@@ -3,9 +3,13 @@
 //! It owns what is stored beside a table's columns. It does not own the columns, which are
 //! [`tollgate_sql::schema`]'s, nor what is in the tables.
 
-use crate::{catalog::Catalog, error::Result};
+use crate::{
+    catalog::Catalog,
+    error::{Error, Result},
+};
 use std::collections::BTreeMap;
 use tollgate_connectors::{
+    Error as ConnectorError,
     Error::OtherTable,
     Table,
     lake::{DeltaTable, Lake},
@@ -86,7 +90,7 @@ impl Catalog {
             Err(refused @ OtherTable { .. }) => {
                 let before = configuration_by_rule_1(meter);
                 let opened = lake.existing_as(&name, &schema, &[], &before).await;
-                opened.map_err(|_| refused)?
+                opened.map_err(|_| changed(meter, refused))?
             }
             opened => opened?,
         };
@@ -103,11 +107,37 @@ impl Catalog {
             Err(refused @ OtherTable { .. }) => {
                 let before = configuration_by_rule_1(meter);
                 let opened = lake.table(&name, &schema, &[], &before).await;
-                opened.map_err(|_| refused)?
+                opened.map_err(|_| changed(meter, refused))?
             }
             opened => opened?,
         };
         Ok(Box::new(table.keeping_together(METER_TOGETHER)))
+    }
+}
+
+/// Why a meter cannot go on with its table, and the ways out: the lake stays, for all other meters are well.
+fn changed(meter: &Meter, refused: ConnectorError) -> Error {
+    let OtherTable { problem, .. } = refused else {
+        return refused.into();
+    };
+    let definition = meter.definition();
+    let problem = match problem.split_once(" = ") {
+        Some((before, _)) if before.ends_with(FINGERPRINT_KEY) => {
+            "its window or its query was changed since this lake began to measure by it".to_owned()
+        }
+        Some((before, stored)) if before.ends_with(LATENESS_KEY) => format!(
+            "its lateness was changed since this lake began to measure by it (microseconds: {stored})"
+        ),
+        _ => format!("it is not the one that this lake began to measure by: {problem}"),
+    };
+    Error::Meter {
+        meter: definition.name.clone(),
+        problem: format!("{}: {problem}", definition.at),
+        hint: format!(
+            "put it back as it was; for a change from some window on, write CREATE OR REPLACE METER {0} WITH (…, effective_from = \
+             '…') AS … after it; or give the changed one another name, and `tollgate backfill` fills it in",
+            definition.name
+        ),
     }
 }
 
@@ -215,13 +245,11 @@ mod tests {
                 .create_meter(&lake, &other.meters[0])
                 .await
                 .unwrap_err();
-            let (old, new) = (&expected.0, other.meters[0].versions()[0].fingerprint.value);
             assert_eq!(
                 crate::error::chain(&refused),
-                format!(
-                    "table `meters/calls`: it was made with tollgate.fingerprint = `{old}`, not `{new:016x}`\n  hint: set \
-                     another lake url, or use the definitions this lake was made with"
-                )
+                "meter `calls`: f.sql:2:27: its window or its query was changed since this lake began to measure by it\n  hint: \
+                 put it back as it was; for a change from some window on, write CREATE OR REPLACE METER calls WITH (…, \
+                 effective_from = '…') AS … after it; or give the changed one another name, and `tollgate backfill` fills it in"
             );
             assert_eq!(stored(&lake).await, expected);
         }

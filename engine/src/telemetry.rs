@@ -3,13 +3,21 @@
 use crate::{
     commit::Position,
     epoch::Epoch,
-    error::{Error, Result},
+    error::{Error, Result, printable},
 };
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::{io::IsTerminal, ops::AddAssign, sync::Arc};
+use std::{fmt, io::IsTerminal, ops::AddAssign, sync::Arc};
 use tollgate_connectors::Sequence;
-use tracing_subscriber::EnvFilter;
+use tracing::field::Field;
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt,
+    fmt::{
+        FormatFields,
+        format::{Writer, debug_fn},
+    },
+};
 
 /// How many of what passed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -24,8 +32,8 @@ pub struct Counts {
     pub counted: u64,
     /// Events that count in a later pane.
     pub late: u64,
-    /// Events that count and happened longer before their message than ids are remembered: an earlier
-    /// copy of one would no longer be recognised.
+    /// Events that count and happened longer before the watermark than ids are remembered, in a shard that had events
+    /// then: an earlier copy of one would not be recognised.
     pub older_than_horizon: u64,
     /// Events kept with a reason, not counted.
     pub rejected: u64,
@@ -151,8 +159,22 @@ pub fn start_logging(filter: &str) -> Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        .fmt_fields(log_fields())
         .try_init();
     Ok(())
+}
+
+/// Writes the fields of a line of the log, the message first. What came with an event stays on its line, and a terminal
+/// obeys nothing of it.
+fn log_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    let write = |writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        let value = printable(&format!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    };
+    debug_fn(write).delimited(" ")
 }
 
 /// What the kernel says a process has in memory, in KiB: `VmRSS` is now, `VmHWM` the most so far. None
@@ -162,4 +184,65 @@ pub fn memory_kib(process: u32, field: &str) -> Option<u64> {
     let mut fields = status.lines().filter_map(|line| line.split_once(':'));
     let (_, kib) = fields.find(|(name, _)| *name == field)?;
     kib.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::is_obeyed;
+    use proptest::prelude::*;
+    use std::{
+        io,
+        sync::{Mutex, PoisonError},
+    };
+
+    #[derive(Debug, Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged of a text in every way that a field can have one.
+    fn logged(text: &str) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let logger = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .fmt_fields(log_fields())
+            .finish();
+        tracing::subscriber::with_default(logger, || {
+            tracing::warn!(text, shown = %text, debugged = ?text, bytes = 5, "events were set aside: {text}");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_the_message_and_then_its_fields() {
+        let line = logged("a\n\u{202e}b");
+        let said = "events were set aside: a\\n\\u{202e}b text=\"a\\n\\u{202e}b\" shown=a\\n\\u{202e}b \
+                    debugged=\"a\\n\\u{202e}b\" bytes=5\n";
+        assert!(line.ends_with(said), "{line}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_publishers_choose_is_one_line_of_the_log(text in "(\\PC|\u{1b}\\[2J|[\u{7}\u{9b}\r\n\u{202e}\u{2066}\u{2028}]|.){0,12}") {
+            let line = logged(&text);
+            prop_assert_eq!(line.lines().count(), 1, "{}", line);
+            prop_assert!(!line.trim_end_matches('\n').contains(is_obeyed), "{}", line);
+        }
+    }
 }

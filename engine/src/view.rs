@@ -25,7 +25,7 @@ pub(crate) use stored::Remembered;
 use crate::{
     catalog::Catalog,
     commit::{Marks, Position},
-    error::{Faulty, InError, Result, query_error},
+    error::{Error, Faulty, InError, Result, query_error},
     metering::{Lane, Metering, is_counted, micros},
     recovery,
     standing::{Standing, Standings},
@@ -140,6 +140,37 @@ impl View {
             }),
             ..view
         })
+    }
+
+    /// The same without the meters whose tables refuse their definitions, and why each does: what is asked of others has
+    /// its answer.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub async fn open_readable(
+        catalog: Arc<Catalog>,
+        lake: &Lake,
+    ) -> Result<(Self, Vec<(String, Error)>)> {
+        let mut refused = Vec::new();
+        for meter in &catalog.meters {
+            match catalog.existing_meter(lake, meter).await {
+                Err(error @ Error::Meter { .. }) => {
+                    refused.push((meter.definition().name.clone(), error));
+                }
+                opened => drop(opened?),
+            }
+        }
+        let is_read = |name: &str| refused.iter().all(|(refused, _)| refused != name);
+        let mut catalog = Catalog::clone(&catalog);
+        catalog
+            .meters
+            .retain(|meter| is_read(&meter.definition().name));
+        catalog
+            .definitions
+            .meters
+            .retain(|meter| is_read(&meter.name));
+        let view = View::open(Arc::new(catalog), lake).await?;
+        Ok((view, refused))
     }
 
     /// A view of tables as they are loaded, the meters' before `events`, and of no documents. `None` stands for a table that is

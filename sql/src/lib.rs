@@ -13,6 +13,7 @@
 //! [`invoice`] charges into line items, and [`money`] owns the only function that rounds.
 
 pub mod aggregates;
+mod datafusion_messages;
 pub mod definitions;
 pub mod error;
 pub mod event_checks;

@@ -42,7 +42,6 @@ mod calls;
 mod canonical;
 mod columns;
 pub(crate) mod constants;
-mod datafusion_messages;
 mod faults;
 mod fingerprint;
 mod frame;
@@ -57,6 +56,7 @@ pub(crate) mod syntax;
 mod version;
 mod window;
 
+pub(crate) use calls::{each_expression, name_in};
 pub use fingerprint::Fingerprint;
 pub use shape::ERROR;
 pub use span::Span;

@@ -12,11 +12,12 @@
 mod columns;
 mod cursor;
 mod dialect;
+pub(crate) mod limits;
 mod literal;
 mod meter_query;
 mod options;
 mod query;
-mod suggest;
+pub(crate) mod suggest;
 mod types;
 
 #[cfg(test)]
@@ -283,6 +284,7 @@ fn price(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPrice> {
             effective_from,
             on_change,
             query: query.text,
+            query_at: query.start,
             version: 1,
             at: name.at,
         },

@@ -16,6 +16,7 @@ mod quantity;
 #[cfg(test)]
 mod tests;
 mod tier_lists;
+mod unplanned;
 pub mod warnings;
 
 use crate::{
@@ -176,11 +177,7 @@ pub async fn rate(
     price: &PriceDefinition,
     left_out: &[LeftOut],
 ) -> Result<Rated> {
-    let failed = |source: DataFusionError| Error::Price {
-        price: price.name.clone(),
-        at: price.at.clone(),
-        source: Box::new(source),
-    };
+    let failed = |source: DataFusionError| unplanned::failed(price, source);
     let (written, plan) = planned(context, price).await?;
     let columns = Columns::find(price, plan.schema().as_arrow())?;
     // As written: optimized away, a float constant has already been turned into a decimal.
@@ -225,12 +222,10 @@ async fn planned(
     context: &SessionContext,
     price: &PriceDefinition,
 ) -> Result<(LogicalPlan, LogicalPlan)> {
-    let failed = |source: DataFusionError| Error::Price {
-        price: price.name.clone(),
-        at: price.at.clone(),
-        source: Box::new(source),
-    };
     let state = context.state();
+    let failed = |source: DataFusionError| {
+        unplanned::unplanned(&state, purity::relations(context), price, source)
+    };
     let plan = session::plan(&state, &price.query).await.map_err(failed)?;
     // Types are final once rules have run: a session may turn integer arithmetic into decimals.
     let written = purity::checked(context, price, plan)?;
@@ -284,9 +279,19 @@ fn sort_key(charge: &Charge) -> impl Ord + '_ {
 
 /// An answer that a price may not give.
 fn refused(price: &PriceDefinition, problem: impl Into<String>, hint: impl Into<String>) -> Error {
+    refused_at(price, price.at.clone(), problem, hint)
+}
+
+/// What a price may not have at a place of its text.
+fn refused_at(
+    price: &PriceDefinition,
+    at: Location,
+    problem: impl Into<String>,
+    hint: impl Into<String>,
+) -> Error {
     Error::PriceResult {
         price: price.name.clone(),
-        at: price.at.clone(),
+        at,
         problem: problem.into(),
         hint: hint.into(),
     }

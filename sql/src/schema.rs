@@ -66,8 +66,9 @@ pub(crate) fn type_name(data_type: &DataType) -> String {
 
 /// The columns every event has, before the structs of the event types.
 ///
-/// `content_hash` is XXH3-64 over type, subject, event time and the bytes of `data`; with the same
-/// `source` and `event_id` it tells a repeat from a conflict.
+/// `content_hash` is XXH3-64 over type, subject, event time and what `data` says as JSON; with the same `source` and
+/// `event_id` it tells a repeat from a conflict. `content_version` says by which rule it was made: 2 is this one, NULL the
+/// first, over the bytes of `data`.
 fn event_head() -> Vec<Field> {
     vec![
         Field::new("shard", DataType::Utf8, false),
@@ -83,6 +84,7 @@ fn event_head() -> Vec<Field> {
         Field::new("reason", DataType::Utf8, true),
         Field::new("raw", DataType::Binary, true),
         Field::new("content_hash", DataType::Int64, true),
+        Field::new("content_version", DataType::Int32, true),
     ]
 }
 

@@ -8,7 +8,13 @@
 //!
 //! What a FILTER or a CASE leaves out is not evaluated (`filters`).
 
-use crate::{aggregates, functions, parser::Sql};
+use crate::{
+    aggregates, functions,
+    parser::{
+        Sql,
+        limits::{Excess, excess},
+    },
+};
 use datafusion::{
     common::{DFSchema, plan_datafusion_err, plan_err},
     dataframe::DataFrame,
@@ -21,7 +27,10 @@ use datafusion::{
     },
     logical_expr::{Expr, LogicalPlan},
     prelude::{SessionConfig, SessionContext},
-    sql::parser::{DFParser, DFParserBuilder, Statement},
+    sql::{
+        parser::{DFParser, DFParserBuilder, Statement},
+        sqlparser::tokenizer::Tokenizer,
+    },
 };
 use std::sync::Arc;
 
@@ -108,11 +117,23 @@ pub fn expression(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<
 }
 
 fn parser<'a>(state: &SessionState, sql: &'a str) -> Result<DFParser<'a>> {
+    check_limits(sql)?;
     let options = &state.config().options().sql_parser;
     DFParserBuilder::new(sql)
         .with_dialect(&Sql)
         .with_recursion_limit(options.recursion_limit.get())
         .build()
+}
+
+/// Refuses what would need more stack or time than there is. What is no SQL is refused by the parser.
+fn check_limits(sql: &str) -> Result<()> {
+    let tokens = Tokenizer::new(&Sql, sql).tokenize_with_location();
+    match excess(tokens.iter().flatten()) {
+        None => Ok(()),
+        Some(Excess { problem, hint, at }) => {
+            plan_err!("line {}, column {}: {problem}; {hint}", at.line, at.column)
+        }
+    }
 }
 
 /// What a user's SQL may do: read. DDL, DML, COPY, SET and the like are refused.

@@ -5,10 +5,11 @@ use super::envelope::Envelope;
 use super::headers::Form;
 use super::identity::Identity;
 use super::judge::{Judge, Time, Verdict};
-use super::scan::{Scanner, Token};
+use super::scan::{Scanner, Token, json_text};
 use super::shape::Scratch;
 use super::text::{describe, trim};
 use super::{Decoded, Decoder, MAX_BATCH_BYTES, Origin, Status, unfit};
+use crate::files::BYTE_ORDER_MARK;
 use crate::{Message, Result};
 use std::ops::Range;
 
@@ -43,6 +44,14 @@ impl<'a> Current<'a> {
 
     fn payload(&self) -> &'a [u8] {
         &self.message.payload
+    }
+
+    /// Where the payload begins, after a byte order mark if it has one.
+    fn start(&self) -> usize {
+        match self.payload().starts_with(BYTE_ORDER_MARK) {
+            true => BYTE_ORDER_MARK.len(),
+            false => 0,
+        }
     }
 
     /// The payload from here to its end.
@@ -129,7 +138,7 @@ impl<'d, 'a> Run<'d, 'a> {
         }
         match self.form(current.message) {
             Err(reason) => self.refuse(current, current.rest(0), reason)?,
-            Ok(Form::Structured) => self.json(current, current.rest(0))?,
+            Ok(Form::Structured) => self.json(current, current.rest(current.start()))?,
             Ok(Form::Batch) => self.array(current)?,
             Ok(Form::Lines) => self.lines(current)?,
             Ok(Form::Binary) => self.binary(current)?,
@@ -153,8 +162,9 @@ impl<'d, 'a> Run<'d, 'a> {
     }
 
     fn lines(&mut self, current: &mut Current<'a>) -> Result<()> {
-        let mut start = 0;
-        for line in current.payload().split(|byte| *byte == b'\n') {
+        let mut start = current.start();
+        let lines = current.payload().get(start..).unwrap_or_default();
+        for line in lines.split(|byte| *byte == b'\n') {
             if !trim(line).is_empty() {
                 if let Err(reason) = current.room() {
                     return self.refuse(current, current.rest(start), reason);
@@ -167,8 +177,9 @@ impl<'d, 'a> Run<'d, 'a> {
     }
 
     fn array(&mut self, current: &mut Current<'a>) -> Result<()> {
+        let mut start = current.start();
         let mut scanner = Scanner::new(current.payload());
-        let mut start = 0;
+        scanner.skip(start);
         let mut more = scanner.enter(b'[', b']');
         while let Ok(true) = more {
             start = scanner.at();
@@ -210,7 +221,23 @@ impl<'d, 'a> Run<'d, 'a> {
         let mut envelope = Envelope::default();
         let problem = self.read_bytes(&mut envelope, text).err();
         let origin = current.part(bytes);
-        self.event(current, &envelope, problem, origin)
+        match envelope.encoded_json().filter(|_| problem.is_none()) {
+            None => self.event(current, &envelope, problem, origin),
+            Some(json) => self.encoded(current, envelope, &json, origin),
+        }
+    }
+
+    /// An event whose data came as `data_base64`.
+    fn encoded<'e>(
+        &mut self,
+        current: &mut Current<'a>,
+        mut envelope: Envelope<'e>,
+        json: &'e str,
+        origin: Origin,
+    ) -> Result<()> {
+        (envelope.data, envelope.opaque) = (Some(json), None);
+        // What is read of it borrows from `json`, which does not live as long as the messages.
+        self.judged(current, &envelope, None, origin, &mut Scratch::default())
     }
 
     fn read_bytes(&mut self, envelope: &mut Envelope<'a>, text: &'a [u8]) -> Result<(), String> {
@@ -229,10 +256,18 @@ impl<'d, 'a> Run<'d, 'a> {
     fn read_text(&mut self, envelope: &mut Envelope<'a>, text: &'a str) -> Result<(), String> {
         match text.bytes().next() {
             Some(b'{') => envelope.read_json(text, &mut self.extensions),
-            Some(b'"' | b'[' | b't' | b'f' | b'n' | b'-' | b'0'..=b'9') => Err(format!(
-                "an event must be a JSON object, got {}",
-                describe(text)
-            )),
+            Some(b'"' | b'[' | b't' | b'f' | b'n' | b'-' | b'0'..=b'9') => {
+                // What begins like a value may be none: `nonsense` is no null.
+                let value = json_text(text.as_bytes())?;
+                let hint = match value.starts_with('[') {
+                    true => {
+                        "; an array of events needs the header `content-type: application/cloudevents-batch+json`"
+                    }
+                    false => "",
+                };
+                let value = describe(value);
+                Err(format!("an event must be a JSON object, got {value}{hint}"))
+            }
             Some(_) => Err("not valid JSON at byte 0: expected an object".to_owned()),
             None => Err("the payload is empty".to_owned()),
         }
@@ -249,7 +284,7 @@ impl<'d, 'a> Run<'d, 'a> {
         self.event(current, &Envelope::default(), Some(reason), origin)
     }
 
-    /// Judges one event and adds its row.
+    /// Judges one event of the messages' own bytes and adds its row.
     fn event(
         &mut self,
         current: &mut Current<'a>,
@@ -257,18 +292,31 @@ impl<'d, 'a> Run<'d, 'a> {
         problem: Option<String>,
         origin: Origin,
     ) -> Result<()> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let judged = self.judged(current, envelope, problem, origin, &mut scratch);
+        self.scratch = scratch;
+        judged
+    }
+
+    /// Judges one event and adds its row.
+    fn judged<'e>(
+        &mut self,
+        current: &mut Current<'a>,
+        envelope: &Envelope<'e>,
+        problem: Option<String>,
+        origin: Origin,
+        scratch: &mut Scratch<'e>,
+    ) -> Result<()> {
         let ingest_time = current.place.ingest_time_us;
         let time = Time::of(envelope, problem.is_some(), ingest_time);
         let verdict = match problem {
             Some(reason) => Verdict::Rejected(reason),
-            None => self
-                .judge
-                .judge(envelope, &time, ingest_time, &mut self.scratch),
+            None => self.judge.judge(envelope, &time, ingest_time, scratch),
         };
         let (status, reason) = match verdict {
             Verdict::Ok { shape } => {
                 let read = &self.decoder.shapes[shape];
-                self.columns.push_values(shape, read, &self.scratch.values);
+                self.columns.push_values(shape, read, &scratch.values);
                 (Status::Ok, None)
             }
             Verdict::Unmatched(reason) => (Status::Unmatched, Some(reason)),
@@ -290,7 +338,7 @@ impl<'d, 'a> Run<'d, 'a> {
             reason: reason.as_deref(),
             raw: raw.as_deref(),
             content_hash: (key != 0).then(|| self.identity.content(envelope, &time)),
-            extra: self.scratch.extra().filter(|_| is_counted),
+            extra: scratch.extra().filter(|_| is_counted),
         };
         self.written_bytes += self.decoder.shard.len() + head.written_bytes();
         if self.written_bytes > MAX_BATCH_BYTES {

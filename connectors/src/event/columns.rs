@@ -3,12 +3,13 @@
 
 use super::rows::{EventBatch, TypedRows, head_of};
 use super::shape::{Kind, Shape, Value};
-use super::{Status, unfit};
+use super::{CONTENT_VERSION, Status, unfit};
 use crate::Result;
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBufferBuilder, BooleanBuilder, Date32Array, Date32Builder,
-    Decimal128Builder, Int32Array, Int64Array, Int64Builder, ListArray, RecordBatch, StringArray,
-    StringBuilder, StructArray, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    Decimal128Builder, Int32Array, Int32Builder, Int64Array, Int64Builder, ListArray, RecordBatch,
+    StringArray, StringBuilder, StructArray, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
@@ -60,6 +61,7 @@ pub(super) struct Columns {
     reason: StringBuilder,
     raw: BinaryBuilder,
     content_hash: Int64Builder,
+    content_version: Int32Builder,
     extra: StringBuilder,
     /// By shape; `None` before the first row of the type.
     types: Vec<Option<TypeColumn>>,
@@ -83,6 +85,7 @@ impl Columns {
             reason: StringBuilder::new(),
             raw: BinaryBuilder::new(),
             content_hash: Int64Builder::with_capacity(rows),
+            content_version: Int32Builder::with_capacity(rows),
             extra: StringBuilder::new(),
             types: shapes.iter().map(|_| None).collect(),
         }
@@ -108,6 +111,8 @@ impl Columns {
         self.reason.append_option(head.reason);
         self.raw.append_option(head.raw);
         self.content_hash.append_option(head.content_hash);
+        let version = head.content_hash.map(|_| i32::from(CONTENT_VERSION));
+        self.content_version.append_option(version);
         self.extra.append_option(head.extra);
     }
 
@@ -160,6 +165,7 @@ impl Columns {
             "reason" => Arc::new(self.reason.finish()),
             "raw" => Arc::new(self.raw.finish()),
             "content_hash" => Arc::new(self.content_hash.finish()),
+            "content_version" => Arc::new(self.content_version.finish()),
             "extra" => Arc::new(self.extra.finish()),
             "ingest_day" => Arc::new(Date32Array::from(std::mem::take(&mut self.ingest_day))),
             _ => return None,

@@ -1,7 +1,8 @@
 //! The attributes of one event, from JSON or from headers, and what each must be.
 
-use super::scan::{Broken, Scanner, Token};
-use super::text::{describe, shorten};
+use super::base64;
+use super::scan::{Broken, FOLLOWED, Fault, Scanner, Token, json_text};
+use super::text::{describe, payload_text, shorten};
 use std::borrow::Cow;
 
 /// One CloudEvents attribute as it was sent.
@@ -73,6 +74,16 @@ enum Member {
     Extension,
 }
 
+/// What an event says.
+#[derive(Debug)]
+pub(super) enum Content<'a> {
+    Nothing,
+    /// One JSON value.
+    Json(&'a str),
+    /// Anything else.
+    Opaque(&'a [u8]),
+}
+
 /// One event before anything in it is judged.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
@@ -120,7 +131,7 @@ impl<'a> Envelope<'a> {
         let twice = self.members(text, &mut scanner, extensions);
         let twice = twice.and_then(|twice| scanner.finish().map(|()| twice));
         if let Some(fault) = scanner.fault() {
-            return Err(fault.to_string());
+            return Err(several(text, fault).unwrap_or_else(|| fault.to_string()));
         }
         match twice?.or_else(|| duplicate(extensions, text)) {
             Some(name) => Err(format!("key `{}` is given twice", shorten(&name))),
@@ -169,12 +180,12 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The bytes of `data` that tell one content from another. `null` is no data.
-    pub(super) fn data_bytes(&self) -> &'a [u8] {
+    /// What the event says beside its attributes. `null` is no data.
+    pub(super) fn content(&self) -> Content<'a> {
         match (self.data, self.opaque) {
-            (Some(data), _) if data != "null" => data.as_bytes(),
-            (_, Some(opaque)) if opaque != b"null" => opaque,
-            _ => b"",
+            (Some(data), _) if data != "null" => Content::Json(data),
+            (_, Some(opaque)) if opaque != b"null" => Content::Opaque(opaque),
+            _ => Content::Nothing,
         }
     }
 
@@ -191,10 +202,36 @@ impl<'a> Envelope<'a> {
                 shorten(media)
             ));
         }
-        if self.opaque.is_some_and(|opaque| opaque != b"null") {
-            return Err("`data_base64` is not read; send `data` as a JSON object".to_owned());
+        let data = self.data.filter(|data| *data != "null");
+        match (self.opaque.filter(|opaque| *opaque != b"null"), data) {
+            (None, data) => Ok(data),
+            (Some(_), Some(_)) => Err("`data` and `data_base64` are both given".to_owned()),
+            (Some(_), None) => Err(match self.decoded() {
+                Err(reason) => format!("`data_base64`: {reason}"),
+                Ok(_) => "`data_base64` is not read here".to_owned(),
+            }),
         }
-        Ok(self.data.filter(|data| *data != "null"))
+    }
+
+    /// What `data_base64` holds, when it is all the data there is and must be JSON.
+    pub(super) fn encoded_json(&self) -> Option<String> {
+        let is_alone = self.data.is_none_or(|data| data == "null");
+        let is_there = self.opaque.is_some_and(|opaque| opaque != b"null");
+        let is_read = is_there && is_alone && self.json_expected();
+        is_read.then(|| self.decoded().ok()).flatten()
+    }
+
+    /// The JSON text that is encoded in `data_base64`.
+    ///
+    /// # Errors
+    /// The reason: it is no string, no base64, or not JSON.
+    fn decoded(&self) -> Result<String, String> {
+        let raw = std::str::from_utf8(self.opaque.unwrap_or_default()).unwrap_or_default();
+        let text = Scanner::new(raw.as_bytes()).value().ok();
+        let text = text.and_then(|token| token.text(raw));
+        let text = text.ok_or_else(|| format!("expected a string, got {}", describe(raw)))?;
+        let bytes = base64::decode(&text).ok_or("it is not base64")?;
+        json_text(payload_text(&bytes)).map(str::to_owned)
     }
 }
 
@@ -205,6 +242,20 @@ fn first<T>(slot: &mut Option<T>, value: T) -> Member {
     }
     *slot = Some(value);
     Member::New
+}
+
+/// What is wrong with a text that goes on with another event.
+fn several(text: &str, fault: Fault) -> Option<String> {
+    let is_followed = fault.problem == FOLLOWED
+        && text
+            .get(fault.at..)
+            .is_some_and(|rest| rest.starts_with('{'));
+    let at = fault.at;
+    is_followed.then(|| {
+        format!(
+            "another JSON object follows at byte {at}: one event a line needs the header `content-type: application/x-ndjson`"
+        )
+    })
 }
 
 /// Whether a content type says JSON; its parameters are ignored.

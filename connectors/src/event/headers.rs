@@ -1,8 +1,9 @@
 //! What headers say: the form of a payload, and in binary mode the event's attributes.
 
+use super::base64;
 use super::envelope::{Attribute, Envelope, media_type};
-use super::scan::Scanner;
-use super::text::{shorten, trim};
+use super::scan::json_text;
+use super::text::{payload_text, shorten};
 use crate::Message;
 use std::borrow::Cow;
 
@@ -114,7 +115,7 @@ impl<'a> Envelope<'a> {
 
     /// An empty payload is an event without data.
     fn read_payload(&mut self, payload: &'a [u8]) -> Result<(), String> {
-        let payload = trim(payload);
+        let payload = payload_text(payload);
         if payload.is_empty() {
             return Ok(());
         }
@@ -132,24 +133,12 @@ impl<'a> Envelope<'a> {
         Ok(())
     }
 
-    fn json_expected(&self) -> bool {
+    pub(super) fn json_expected(&self) -> bool {
         let media = self
             .content_type
             .text()
             .map(|text| media_type(text).to_ascii_lowercase());
         media.is_none_or(|media| media == "application/json" || media.ends_with("+json"))
-    }
-}
-
-/// The payload as text, when it is one JSON value.
-fn json_text(payload: &[u8]) -> Result<&str, String> {
-    let text = std::str::from_utf8(payload)
-        .map_err(|e| format!("not valid UTF-8 at byte {}", e.valid_up_to()))?;
-    let mut scanner = Scanner::new(payload);
-    let _ = scanner.value().and_then(|_| scanner.finish());
-    match scanner.fault() {
-        Some(fault) => Err(fault.to_string()),
-        None => Ok(text),
     }
 }
 
@@ -197,11 +186,14 @@ pub(super) fn as_structured(message: &Message) -> Vec<u8> {
             members.push(format!("\"datacontenttype\":{}", quoted(value)));
         }
     }
-    let payload = trim(&message.payload);
+    let payload = payload_text(&message.payload);
     match json_text(payload) {
         _ if payload.is_empty() => {}
         Ok(text) => members.push(format!("\"data\":{text}")),
-        Err(_) => members.push(format!("\"data_base64\":\"{}\"", base64(&message.payload))),
+        Err(_) => members.push(format!(
+            "\"data_base64\":\"{}\"",
+            base64::encode(&message.payload)
+        )),
     }
     format!("{{{}}}", members.join(",")).into_bytes()
 }
@@ -209,24 +201,6 @@ pub(super) fn as_structured(message: &Message) -> Vec<u8> {
 /// A text as JSON.
 pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
-        let group = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        for (place, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let symbol = ALPHABET.get(((group >> shift) & 63) as usize);
-            text.push(if place > chunk.len() {
-                '='
-            } else {
-                symbol.map_or('=', |&s| char::from(s))
-            });
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -245,19 +219,5 @@ mod tests {
         for bad in ["%", "%4", "%zz", "%ff", "%C3", "%+1"] {
             assert_eq!(decode(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn base64_follows_the_standard() {
-        for (plain, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-        assert_eq!(base64(&[0xFB, 0xFF]), "+/8=");
     }
 }

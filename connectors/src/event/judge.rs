@@ -67,9 +67,9 @@ impl Time {
         }
         let ahead = micros.saturating_sub(ingest_time_us);
         if ahead > max_future_skew_us {
-            let (ahead, limit) = (seconds(ahead), seconds(max_future_skew_us));
+            let (ahead, limit) = durations(ahead, max_future_skew_us);
             return Err(format!(
-                "`time` is {ahead} s after the ingest time, above the limit of {limit} s"
+                "`time` is {ahead} after the ingest time, above the limit of {limit}"
             ));
         }
         Ok(())
@@ -151,11 +151,73 @@ impl<'d> Judge<'d> {
     }
 }
 
-/// Seconds of microseconds, exactly.
-fn seconds(micros: i64) -> String {
-    let (whole, fraction) = (micros / 1_000_000, micros.unsigned_abs() % 1_000_000);
-    match fraction {
-        0 => whole.to_string(),
-        _ => format!("{whole}.{fraction:06}"),
+/// Two durations for people, so exactly that they differ.
+fn durations(left_us: i64, right_us: i64) -> (String, String) {
+    let texts = |parts| {
+        (
+            duration_text(left_us, parts),
+            duration_text(right_us, parts),
+        )
+    };
+    let rough = texts(2);
+    if rough.0 == rough.1 {
+        texts(usize::MAX)
+    } else {
+        rough
+    }
+}
+
+/// A duration of microseconds in words: of its units, so many of the largest that are not zero.
+fn duration_text(micros: i64, parts: usize) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
+    let (mut seconds, fraction) = (
+        micros.unsigned_abs() / 1_000_000,
+        micros.unsigned_abs() % 1_000_000,
+    );
+    let mut words = Vec::new();
+    for (size, unit) in UNITS {
+        match seconds / size {
+            0 => {}
+            1 => words.push(format!("1 {unit}")),
+            count => words.push(format!("{count} {unit}s")),
+        }
+        seconds %= size;
+    }
+    let fraction = format!("{fraction:06}");
+    match (seconds, fraction.trim_end_matches('0')) {
+        (0, "") if !words.is_empty() => {}
+        (1, "") => words.push("1 second".to_owned()),
+        (seconds, "") => words.push(format!("{seconds} seconds")),
+        (seconds, fraction) => words.push(format!("{seconds}.{fraction} seconds")),
+    }
+    words.truncate(parts);
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_words_and_never_look_alike_when_they_differ() {
+        let limit = 300_000_000;
+        for (ahead, text) in [
+            (300_000_001, "5 minutes 0.000001 seconds"),
+            (301_000_000, "5 minutes 1 second"),
+            (362_500_000, "6 minutes 2.5 seconds"),
+            (3_600_000_000, "1 hour"),
+            (90_061_000_000, "1 day 1 hour"),
+            (2_275_013_201_748_110, "26331 days 4 hours"),
+            (i64::MAX, "106751991 days 4 hours"),
+        ] {
+            assert_eq!(
+                durations(ahead, limit),
+                (text.to_owned(), "5 minutes".to_owned())
+            );
+        }
+        assert_eq!(
+            durations(1, 0),
+            ("0.000001 seconds".to_owned(), "0 seconds".to_owned())
+        );
     }
 }

@@ -9,6 +9,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+/// What a fault says of a text that goes on after its value.
+pub(super) const FOLLOWED: &str = "something follows the end of the value";
+
 /// Objects and arrays inside one another; one more is a fault.
 const MAX_DEPTH: usize = 128;
 
@@ -97,6 +100,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Passes bytes without a look at them.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
     /// Bytes passed so far.
     pub(super) fn at(&self) -> usize {
         self.at
@@ -176,7 +184,7 @@ impl<'a> Scanner<'a> {
         if self.at == self.text.len() {
             Ok(())
         } else {
-            Err(self.broken("something follows the end of the value"))
+            Err(self.broken(FOLLOWED))
         }
     }
 
@@ -402,6 +410,21 @@ impl<'a> Scanner<'a> {
             problem,
         });
         Broken
+    }
+}
+
+/// Bytes as text, when they are one JSON value.
+///
+/// # Errors
+/// Where they are none.
+pub(super) fn json_text(bytes: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| format!("not valid UTF-8 at byte {}", e.valid_up_to()))?;
+    let mut scanner = Scanner::new(bytes);
+    let _ = scanner.value().and_then(|_| scanner.finish());
+    match scanner.fault() {
+        Some(fault) => Err(fault.to_string()),
+        None => Ok(text),
     }
 }
 

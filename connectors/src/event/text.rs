@@ -1,5 +1,7 @@
 //! How values are shown in reasons, and the blanks around them.
 
+use crate::files::BYTE_ORDER_MARK;
+
 /// At most forty characters of a text, so that a reason stays readable and small.
 pub(super) fn shorten(text: &str) -> String {
     const SHOWN: usize = 40;
@@ -20,6 +22,12 @@ pub(super) fn describe(raw: &str) -> String {
         _ => "a number",
     };
     format!("{kind} ({})", shorten(raw))
+}
+
+/// A payload without the mark that some editors and Windows programs begin a file with, and without the blanks around it.
+pub(super) fn payload_text(payload: &[u8]) -> &[u8] {
+    let payload = trim(payload);
+    trim(payload.strip_prefix(BYTE_ORDER_MARK).unwrap_or(payload))
 }
 
 /// A text without the blanks that JSON allows around a value.

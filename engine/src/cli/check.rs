@@ -3,23 +3,54 @@
 use crate::{
     billing,
     catalog::Catalog,
-    cli::{load, output},
+    cli::{load, output, print_error},
     config::Settings,
-    error::Result,
+    error::{Error, Result},
+    jobs::fit,
 };
+use clap::Args;
 use std::fmt::Write;
+use tollgate_connectors::lake::Lake;
+
+/// Flags of `tollgate check`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Also whether the lake goes on with these definitions and settings. Changes nothing.
+    #[arg(long)]
+    pub lake: bool,
+}
 
 /// Prints what the definitions say, one by one, then `ok`; and to stderr what in prices and plans is lawful and likely wrong.
 ///
 /// # Errors
-/// The first problem, with its place and a hint.
-pub async fn run(settings: &Settings) -> Result<()> {
+/// The first problem, with its place and a hint; with `--lake`, that the lake does not go with the definitions, when all that
+/// differs was printed.
+pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let catalog = load(settings).await?;
     catalog.definitions.check_paths(|_, _| false)?;
     for warning in billing::warnings(&catalog).await? {
         eprintln!("warning: {warning}");
     }
-    output::print(&describe(&catalog))
+    let mut text = describe(&catalog);
+    if arguments.lake {
+        check_lake(settings, &catalog).await?;
+        let _ = writeln!(
+            text,
+            "{}: goes on with these definitions",
+            settings.lake.url
+        );
+    }
+    output::print(&text)
+}
+
+async fn check_lake(settings: &Settings, catalog: &Catalog) -> Result<()> {
+    let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
+    let problems = fit::problems(catalog, &settings.billing, &lake).await?;
+    problems.iter().for_each(|problem| print_error(problem));
+    match problems.len() {
+        0 => Ok(()),
+        problems => Err(Error::Unfit { problems }),
+    }
 }
 
 fn describe(catalog: &Catalog) -> String {

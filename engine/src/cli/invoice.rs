@@ -80,7 +80,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         Some(customer) => billing::draft_of(&view, &settings.billing, &period, customer).await?,
         None => billing::draft(&view, &settings.billing, &period).await?,
     };
-    let in_error = drafts.in_error.clone();
+    let in_error = drafts.in_error();
     let (tables, review) = match arguments.finalize {
         false => {
             let review = billing::review_of(&view, &lake, &drafts, &period).await?;

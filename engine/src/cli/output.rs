@@ -1,6 +1,6 @@
 //! Results to stdout or a file, in every format.
 
-use crate::error::{Error, Result, printable, query_error};
+use crate::error::{Error, Result, is_obeyed, printable, printable_lines, query_error};
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, StringArray},
     csv,
@@ -12,7 +12,9 @@ use arrow::{
 use clap::ValueEnum;
 use parquet::arrow::ArrowWriter;
 use std::{
-    io::{self, Write},
+    borrow::Cow,
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
     sync::Arc,
 };
 
@@ -45,7 +47,16 @@ pub fn print(text: &str) -> Result<()> {
 /// # Errors
 /// Stdout cannot be written.
 pub fn show(text: &str) -> Result<bool> {
-    print_bytes(text.as_bytes())
+    print_bytes(printable_lines(text).as_bytes())
+}
+
+/// Writes a frame over the one before on a terminal; false when its reader went away.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn show_frame(frame: &str) -> Result<bool> {
+    let frame = printable_lines(frame);
+    print_bytes(format!("\x1b[H\x1b[J{frame}").as_bytes())
 }
 
 /// Writes rows to stdout.
@@ -53,7 +64,45 @@ pub fn show(text: &str) -> Result<bool> {
 /// # Errors
 /// Stdout cannot be written, or a column's type has no place in the format.
 pub fn print_rows(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<()> {
-    print_bytes(&encode_rows(schema, rows, format)?).map(drop)
+    let bytes = encode_rows(schema, rows, format)?;
+    let bytes = match io::stdout().is_terminal() {
+        true => for_terminal(&bytes, format),
+        false => Cow::Borrowed(bytes.as_slice()),
+    };
+    print_bytes(&bytes).map(drop)
+}
+
+/// Rows as a terminal gets them. A file or a pipe gets every byte of CSV and Parquet as it is: escaped, a value would be
+/// another one.
+fn for_terminal(bytes: &[u8], format: Format) -> Cow<'_, [u8]> {
+    match (format, std::str::from_utf8(bytes)) {
+        (Format::Csv, Ok(text)) => Cow::Owned(printable_lines(text).into_bytes()),
+        _ => Cow::Borrowed(bytes),
+    }
+}
+
+/// JSON text in which every character that a terminal would obey is an escape, so that the values are the same.
+fn escape_json(bytes: Vec<u8>) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        return bytes;
+    };
+    // The writer escapes what JSON must; line feeds are between values alone.
+    let is_escaped = |character| character != '\n' && is_obeyed(character);
+    if !text.contains(is_escaped) {
+        return bytes;
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_escaped(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a string cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped.into_bytes()
 }
 
 /// Rows in a format, as the bytes of a file.
@@ -64,7 +113,11 @@ pub fn encode_rows(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> 
     // Without rows there would be no header either.
     let empty = [RecordBatch::new_empty(SchemaRef::clone(schema))];
     let rows = if rows.is_empty() { &empty } else { rows };
-    encode(schema, rows, format).map_err(query_error("writing rows"))
+    let bytes = encode(schema, rows, format).map_err(query_error("writing rows"))?;
+    Ok(match format {
+        Format::Json | Format::Ndjson => escape_json(bytes),
+        Format::Table | Format::Csv | Format::Parquet => bytes,
+    })
 }
 
 fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Vec<u8>, ArrowError> {
@@ -192,9 +245,10 @@ fn print_bytes(bytes: &[u8]) -> Result<bool> {
 mod tests {
     use super::*;
     use arrow::{
-        array::{Decimal128Array, Int64Array, ListArray},
+        array::{AsArray, Decimal128Array, Int64Array, ListArray},
         buffer::OffsetBuffer,
     };
+    use proptest::prelude::*;
 
     #[test]
     fn a_table_shows_what_a_publisher_chose_without_obeying_it() {
@@ -239,5 +293,93 @@ mod tests {
             String::from_utf8(csv).unwrap(),
             "n,list\n1,\"[0.01,null,1000000000000000000.00]\"\n2,[]\n3,\n"
         );
+    }
+
+    /// Texts with what terminals, spreadsheets and CSV readers obey.
+    fn hostile() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            any::<char>().prop_map(String::from),
+            prop::sample::select(vec![
+                "\u{1b}[2J",
+                "\u{1b}]0;x\u{7}",
+                "\u{9b}31m",
+                "\r",
+                "\n",
+                "\r\n",
+                "\t",
+                "\0",
+                "\u{7f}",
+                "\u{85}",
+                "\u{202e}",
+                "\u{2066}",
+                "\u{200f}",
+                "\u{2028}",
+                "\u{feff}",
+                "=1+1",
+                "@x",
+                "\"",
+                ",",
+                "\\",
+                "|",
+                "+--",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    fn rows_of(texts: &[String]) -> RecordBatch {
+        let subjects: StringArray = texts.iter().map(Some).collect();
+        let field = Arc::new(Field::new("element", DataType::Utf8, true));
+        let one_each = OffsetBuffer::from_lengths(texts.iter().map(|_| 1));
+        let lists = ListArray::new(field, one_each, Arc::new(subjects.clone()), None);
+        let columns = [
+            ("subject", Arc::new(subjects) as ArrayRef),
+            ("tags", Arc::new(lists)),
+        ];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn text_of(rows: &RecordBatch, format: Format) -> String {
+        let bytes = encode_rows(&rows.schema(), std::slice::from_ref(rows), format).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn obeys_nothing(text: &str) -> bool {
+        !text.contains(|character| character != '\n' && is_obeyed(character))
+    }
+
+    proptest! {
+        /// Whatever a publisher chose, a terminal obeys nothing of it and a table has its lines alone; programs read
+        /// the very text that was sent.
+        #[test]
+        fn what_publishers_choose_draws_nothing_and_is_not_changed(texts in prop::collection::vec(hostile(), 1..5)) {
+            let rows = rows_of(&texts);
+            let table = text_of(&rows, Format::Table);
+            prop_assert!(obeys_nothing(&table), "{}", table);
+            prop_assert_eq!(table.lines().count(), texts.len() + 4);
+
+            let json: Vec<serde_json::Value> = serde_json::from_str(&text_of(&rows, Format::Json)).unwrap();
+            let lines = text_of(&rows, Format::Ndjson);
+            prop_assert!(obeys_nothing(&text_of(&rows, Format::Json)) && obeys_nothing(&lines));
+            let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            prop_assert_eq!(&json, &lines);
+            let subjects: Vec<&str> = json.iter().map(|row| row["subject"].as_str().unwrap()).collect();
+            prop_assert_eq!(&subjects, &texts);
+
+            let csv = text_of(&rows, Format::Csv);
+            let schema = Schema::new(vec![
+                Field::new("subject", DataType::Utf8, true),
+                Field::new("tags", DataType::Utf8, true),
+            ]);
+            let reader = csv::ReaderBuilder::new(Arc::new(schema)).with_header(true);
+            let reader = reader.build(csv.as_bytes()).unwrap();
+            let read: Vec<RecordBatch> = reader.collect::<Result<_, _>>().unwrap();
+            let read = read.iter().flat_map(|rows| rows["subject"].as_string::<i32>().iter());
+            let read: Vec<&str> = read.map(Option::unwrap_or_default).collect();
+            prop_assert_eq!(&read, &texts);
+            let shown = for_terminal(csv.as_bytes(), Format::Csv);
+            prop_assert!(obeys_nothing(std::str::from_utf8(&shown).unwrap()));
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         publish::{Batches, progress_bar},
     },
     config::{Settings, SourceKind},
-    error::{Error, Result, query_error},
+    error::{Error, Result, printable, query_error},
     metering::micros,
     source::nats_options,
     view::View,
@@ -175,7 +175,7 @@ impl Replay {
         };
         for (kind, events) in &self.by_type {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {kind}: {events}");
+            let _ = writeln!(text, "  {}: {events}", printable(kind));
         }
         let _ = writeln!(text, "{} events still have no event type", self.untyped);
         text

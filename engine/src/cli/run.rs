@@ -137,7 +137,9 @@ pub fn summary(report: &Report) -> String {
     };
     let old = match counts.older_than_horizon {
         0 => String::new(),
-        old => format!(", {old} older than the dedupe horizon"),
+        old => format!(
+            ", {old} of them so old that an earlier copy may be forgotten (dedupe.horizon): was any sent before?"
+        ),
     };
     format!(
         "shard {}: up to sequence {}\n\

@@ -119,7 +119,7 @@ impl Watch<'_> {
         tracing::debug!("frame drawn");
         match stdout().is_terminal() {
             // To the first line, and nothing of the last frame stays.
-            true => output::show(&format!("\x1b[H\x1b[J{}", self.frame)),
+            true => output::show_frame(&self.frame),
             false => output::show(&self.frame),
         }
     }

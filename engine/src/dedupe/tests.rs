@@ -290,3 +290,21 @@ fn a_merge_that_cannot_be_written_changes_no_verdict() {
     dedupe.merge(EventTime(0));
     assert!(dedupe.merging.is_none());
 }
+
+#[test]
+fn an_earlier_copy_may_be_forgotten_only_where_there_was_an_event_before_the_horizon() {
+    // A replay of old events, stored at 1,000: the watermark goes with their times.
+    let mut dedupe = roomy(100);
+    assert!(!dedupe.may_have_forgotten(0, EventTime(500)));
+    dedupe.judge(1, 7, 1_000, EventTime(500)).unwrap();
+    assert!(!dedupe.may_have_forgotten(0, EventTime(500)));
+    assert!(!dedupe.may_have_forgotten(999, EventTime(1_100)));
+    // From then on the first event is forgotten, and what happened before the horizon may be known to nothing.
+    assert!(dedupe.may_have_forgotten(1_000, EventTime(1_101)));
+    assert!(!dedupe.may_have_forgotten(1_001, EventTime(1_101)));
+    // A shard that goes on with what a lake has.
+    let mut dedupe = roomy(100);
+    dedupe.begins_at(400);
+    assert!(dedupe.may_have_forgotten(399, EventTime(500)));
+    assert!(!dedupe.may_have_forgotten(400, EventTime(500)));
+}

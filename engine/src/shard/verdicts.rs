@@ -73,12 +73,15 @@ pub(super) fn judge(
                 aside.insert(is_counted.len(), rejected);
                 None
             }
-            Status::Ok => Some(dedupe.judge(
-                batch.decoded.keys[row],
-                contents.value(row),
-                ingest_times.value(row),
-                before,
-            )?),
+            Status::Ok => {
+                let ask = |content| {
+                    let (key, ingest_us) = (batch.decoded.keys[row], ingest_times.value(row));
+                    dedupe.judge(key, content, ingest_us, before)
+                };
+                Some(judge_content(ask, contents.value(row), || {
+                    batch.decoded.first_content(&batch.messages, row)
+                })?)
+            }
             Status::Unmatched => {
                 counts.unmatched += 1;
                 None
@@ -98,7 +101,7 @@ pub(super) fn judge(
         }
         if verdict == Some(Verdict::New) {
             let event_us = event_times.value(row);
-            counts.older_than_horizon += u64::from(dedupe.is_older(event_us, before));
+            counts.older_than_horizon += u64::from(dedupe.may_have_forgotten(event_us, before));
             watermark.observe(sequence, event_us, ingest_times.value(row));
         }
         counts.repeats += u64::from(verdict == Some(Verdict::Repeat));
@@ -120,6 +123,20 @@ pub(super) fn judge(
         aside,
         counts,
     })
+}
+
+/// Judges an event by its content hash, and by the one of the first rule when an id is there with another: ids in older
+/// lakes have only that. The index does not say which rule a hash is of; that one of another rule is the same is as
+/// likely as that two contents share one.
+fn judge_content(
+    mut ask: impl FnMut(i64) -> Result<Verdict>,
+    content: i64,
+    first_content: impl FnOnce() -> Option<i64>,
+) -> Result<Verdict> {
+    match ask(content)? {
+        Verdict::Conflict => first_content().map_or(Ok(Verdict::Conflict), ask),
+        verdict => Ok(verdict),
+    }
 }
 
 fn set_aside(batch: &Batch, row: usize, status: Status, reason: String) -> Aside {

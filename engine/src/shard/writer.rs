@@ -1,6 +1,6 @@
 //! Writes one flush at a time: `events` first, then the panes it closes.
 
-use super::{Buffer, Pinned};
+use super::{Buffer, Pinned, set_aside};
 use crate::{
     commit::{self, Position},
     dedupe::Proof,
@@ -69,6 +69,11 @@ impl Writer {
             panes,
             elapsed_us,
             "flush committed"
+        );
+        set_aside::log(
+            &self.panes.owner.shard,
+            flush.buffer.batches.iter().map(EventBatch::head),
+            &flush.buffer.counts,
         );
         Ok(Written {
             position: flush.position,

@@ -80,7 +80,7 @@ fn singles() -> Vec<(String, &'static str, &'static str)> {
         (
             good("future", "2199-01-01T00:00:00Z", 1),
             "rejected",
-            "above the limit of 300 s",
+            "above the limit of 5 minutes",
         ),
         (String::new(), "rejected", "the payload is empty"),
     ]

@@ -107,6 +107,55 @@ async fn an_edited_rate_or_price_is_not_called_usage() {
     );
 }
 
+/// A customer without a rate cannot be told to be billed less: it may not stand in the way of another who is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_that_is_missing_stops_its_own_customer_alone_whoever_is_asked_for() {
+    let fees = UNITS
+        .replace("rate DECIMAL(9, 4) NOT NULL", "customer VARCHAR NOT NULL, amount DECIMAL(9, 4)")
+        .replace(
+            "SELECT u.customer, u.n AS quantity, u.n * r.rate AS amount FROM units u CROSS JOIN rates r WHERE u.n > 0",
+            "SELECT customer, amount FROM rates",
+        );
+    let world = World::new(&fees).await;
+    world.write("definitions/rates.csv", "customer,amount\nbig-corp,100\n");
+    let cli = world.cli();
+    send(&world, "1", "acme", "2026-09-10T10:00:00Z", 1).await;
+    cli.run_to_end().await;
+    let finalize = |customer| {
+        [
+            "invoice",
+            "--period",
+            "2026-09",
+            "--finalize",
+            "--customer",
+            customer,
+        ]
+    };
+    assert_eq!(
+        cli.succeed(&finalize("big-corp")).await,
+        "1 invoices issued\nINV-000001   big-corp                            1 lines             100.00 USD\n"
+    );
+    world.write(
+        "definitions/rates.csv",
+        "customer,amount\nbig-corp,\nother-corp,7\n",
+    );
+    assert_eq!(
+        cli.succeed(&finalize("other-corp")).await,
+        "1 invoices issued\nINV-000002   other-corp                          1 lines               7.00 USD\n"
+    );
+    // Who is asked for is told of, and all others are not.
+    let ran = cli.run(&finalize("big-corp")).await;
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(1), "0 invoices issued, 1 were issued before\n")
+    );
+    assert!(
+        ran.stderr.contains("no invoice for customer `big-corp`: "),
+        "{ran:#?}"
+    );
+    assert!(!ran.stderr.contains("other-corp"), "{ran:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn credits_that_are_worth_something_else_are_a_changed_price() {
     let credits = |worth: &str| {

@@ -180,11 +180,11 @@ async fn a_lake_that_cannot_be_used_is_named() {
     );
     assert_ne!(other, TOKENS);
     world.write("definitions/all.sql", &other);
-    let says = ["table `meters/tokens`", "hint: "];
-    check(&run(&world.cli()).await, 1, &says);
+    let says = ["meter `tokens`: ", "hint: "];
+    check(&run(&world.cli()).await, 2, &says);
     // Reading with other definitions would mix the two, so that is refused too.
     for command in [&["query", "SELECT * FROM tokens"][..], &["audit"]] {
-        check(&world.cli().run(command).await, 1, &says);
+        check(&world.cli().run(command).await, 2, &says);
     }
 
     world.write(

@@ -298,7 +298,8 @@ async fn a_price_that_fails_for_a_customer_holds_up_that_invoice_alone() {
         for line in [
             "customer `twice`: ./definitions/all.sql:7:14: price `by_width`: the quantity of customer `twice` is 8, but `w` of \
              `widths` is 4 for that customer; a join finds several rows for one row of usage: ",
-            "customer `unknown`: ./definitions/all.sql:7:14: price `by_width`: the amount is NULL for customer `unknown`; a rate \
+            "customer `unknown`: ./definitions/all.sql:7:14: price `by_width`: the amount is NULL for customer `unknown` in the row of \
+             quantity 6; a rate \
              or quantity is missing: ",
             "customer `wide`: ./definitions/all.sql:10:14: price `by_area`: it fails for customer `wide`: ",
         ] {

@@ -190,3 +190,43 @@ async fn a_lake_of_the_first_version_is_continued_and_billed() {
         ]
     );
 }
+
+/// A completion of globex that the golden lake counted under the id `g2`, or one of another id.
+fn completion(id: &str, data: &str) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"gateway","type":"llm.completion","subject":"globex","time":"2026-11-04T00:00:00Z","data":{data}}}"#
+    )
+}
+
+#[tokio::test]
+async fn ids_of_an_older_lake_keep_the_rule_that_they_were_counted_by() {
+    let world = world().await;
+    let cli = world.cli();
+    let (sent, anew) = (
+        r#"{"model":"quill","input_tokens":900,"output_tokens":9}"#,
+        r#"{ "output_tokens": 9.0, "model": "quill", "input_tokens": 9e2 }"#,
+    );
+    // The old lake knows the bytes of `g2`; of `g9` it will know what they say.
+    let lines = [
+        completion("g2", sent),
+        completion("g2", anew),
+        completion("g9", sent),
+        completion("g9", sent),
+        completion("g9", anew),
+        completion("g9", &anew.replace("9e2", "9e1")),
+    ];
+    world.write("again.ndjson", &lines.join("\n"));
+    let file = world.path("again.ndjson");
+    cli.publish(&file, 1).await;
+    let summary = cli.run_to_end().await;
+    let of = |name| summary.of(name);
+    assert_eq!((of("counted"), of("repeats"), of("conflicts")), (1, 3, 2));
+    let versions = "SELECT content_version, COUNT(*) FROM events WHERE event_id IN ('g2', 'g9') GROUP BY 1 ORDER BY 1";
+    assert_eq!(cli.query(versions).await, [["2", "3"], ["", "1"]]);
+    // Another process learns the ids from the lake, where both rules are.
+    cli.publish(&file, 1).await;
+    let summary = cli.run_to_end().await;
+    let of = |name| summary.of(name);
+    assert_eq!((of("counted"), of("repeats"), of("conflicts")), (0, 4, 2));
+    cli.audit().await;
+}

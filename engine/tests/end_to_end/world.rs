@@ -347,7 +347,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn of(arguments: &[&str], output: Output) -> Self {
+    pub(crate) fn of(arguments: &[&str], output: Output) -> Self {
         Ran {
             arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
             code: output.status.code(),

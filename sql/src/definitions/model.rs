@@ -285,6 +285,8 @@ pub struct PriceDefinition {
     pub on_change: OnChange,
     /// The query, as SQL.
     pub query: String,
+    /// Where the query begins.
+    pub query_at: Location,
     /// 1 for the first `CREATE`.
     pub version: u32,
     /// Where it is defined.

@@ -103,7 +103,7 @@ pub(super) fn refused(query: &Statement, said: &str) -> Option<(String, (u64, u6
 }
 
 /// Looks at each expression, outer ones before those within.
-pub(super) fn each_expression(node: &impl Visit, mut see: impl FnMut(&Expr)) {
+pub(crate) fn each_expression(node: &impl Visit, mut see: impl FnMut(&Expr)) {
     // The visitor is never told to stop.
     let ControlFlow::Continue(()) = visit_expressions(node, |expr| {
         see(expr);
@@ -179,7 +179,7 @@ pub(super) fn planned_name(function: &Function) -> String {
 }
 
 /// The name of a function or operator, as planning has it.
-pub(super) fn name_in(expr: &Expr) -> Option<String> {
+pub(crate) fn name_in(expr: &Expr) -> Option<String> {
     let name = match expr {
         Expr::Function(call) => return Some(planned_name(call)),
         Expr::BinaryOp { op, .. } => return Some(op.to_string()),

@@ -6,10 +6,10 @@
 use super::{
     Meter,
     calls::{self, each_expression},
-    datafusion_messages::without_alias,
     syntax::{selected, selected_mut},
 };
 use crate::{
+    datafusion_messages::without_alias,
     definitions::{EventType, MeterDefinition},
     error::{Error, Location},
     parser::Sql,

@@ -2,12 +2,12 @@
 
 use super::{
     calls, constants,
-    datafusion_messages::{self, Said},
     syntax::{self, Place, START, refused},
     window,
 };
 use crate::{
     aggregates::fault::fault,
+    datafusion_messages::{self, Said},
     definitions::{Frame, MeterDefinition},
     error::{Error, Result},
     purity::{Found, first_found, inexact, nondeterministic},

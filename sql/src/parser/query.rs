@@ -3,6 +3,7 @@
 use super::{
     cursor::{Cursor, Name, fold, is_space, is_word},
     dialect::Sql,
+    limits::{self, Excess},
 };
 use crate::error::{Error, Location, Result};
 use datafusion::sql::sqlparser::{
@@ -11,10 +12,6 @@ use datafusion::sql::sqlparser::{
     tokenizer::{self, Span, Token, TokenWithSpan},
 };
 use std::{collections::VecDeque, ops::ControlFlow};
-
-/// Most tokens on the way from the top of a query to its innermost expression. It bounds how deep
-/// `a + a + …` nests, and so the stack that checking and planning it need.
-const DEPTH_TOKENS_MAX: usize = 1_000;
 
 /// A query that is one well-formed statement.
 #[derive(Debug)]
@@ -36,7 +33,7 @@ pub(super) fn after_as(cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
     cursor.expect_keyword("AS", "the query follows: `AS SELECT … FROM …`")?;
     let start = cursor.here();
     let tokens = cursor.rest_of_statement();
-    check_depth(cursor, &tokens)?;
+    check_limits(cursor, &tokens)?;
     let mut parser = Parser::new(&Sql).with_tokens_with_locations(tokens.clone());
     let ast = parser
         .parse_query()
@@ -62,7 +59,7 @@ pub(super) fn after_as(cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
 /// What sqlparser refuses, at its place.
 pub(super) fn in_parentheses(cursor: &mut Cursor<'_>, hint: &str) -> Result<(String, Location)> {
     let tokens = cursor.parenthesised(hint)?;
-    check_depth(cursor, &tokens)?;
+    check_limits(cursor, &tokens)?;
     let first = tokens.iter().find(|token| !is_space(token));
     let start = first.map_or_else(|| cursor.here(), |token| cursor.location(token.span.start));
     let mut parser = Parser::new(&Sql).with_tokens_with_locations(tokens.clone());
@@ -255,29 +252,9 @@ fn source(cursor: &Cursor<'_>, tokens: &[TokenWithSpan]) -> String {
     }
 }
 
-/// Within each pair of parentheses, a comma ends what could nest.
-fn check_depth(cursor: &Cursor<'_>, tokens: &[TokenWithSpan]) -> Result<()> {
-    let mut open = vec![0_usize];
-    let mut depth = 0;
-    for token in tokens.iter().filter(|token| !is_space(token)) {
-        match token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => open.push(0),
-            Token::RParen | Token::RBracket | Token::RBrace if open.len() > 1 => {
-                depth -= open.pop().unwrap_or(0);
-            }
-            Token::Comma => depth -= open.last_mut().map_or(0, std::mem::take),
-            _ => {
-                depth += 1;
-                if let Some(innermost) = open.last_mut() {
-                    *innermost += 1;
-                }
-            }
-        }
-        if depth > DEPTH_TOKENS_MAX {
-            let problem = format!("the query has more than {DEPTH_TOKENS_MAX} words in a row");
-            let at = cursor.location(token.span.start);
-            return Err(cursor.error(at, problem, "put long lists into a rate table and join it"));
-        }
+fn check_limits(cursor: &Cursor<'_>, tokens: &[TokenWithSpan]) -> Result<()> {
+    match limits::excess(tokens) {
+        None => Ok(()),
+        Some(Excess { problem, hint, at }) => Err(cursor.error(cursor.location(at), problem, hint)),
     }
-    Ok(())
 }

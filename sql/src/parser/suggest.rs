@@ -22,7 +22,7 @@ pub fn did_you_mean<S: AsRef<str>>(name: &str, what: &str, known: &[S]) -> Strin
 }
 
 /// The known name with the fewest edits, if that is at most a third of its length.
-fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
+pub(crate) fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
     let near = known
         .iter()
         .map(|candidate| (edits(name, candidate.as_ref()), candidate.as_ref()))

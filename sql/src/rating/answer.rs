@@ -74,13 +74,15 @@ impl Columns {
             let numbers = self.numbers(batch, row);
             let (amount, quantity) = match numbers {
                 Ok((Some(amount), quantity)) => (amount, quantity),
-                Ok((None, _)) => {
-                    let problem = format!("the amount is NULL for customer `{customer}`");
+                Ok((None, quantity)) => {
+                    let row = row_text(&dimensions, quantity, row);
+                    let problem = format!("the amount is NULL for customer `{customer}`{row}");
                     rated.note(price, &customer, problem, NO_AMOUNT);
                     continue;
                 }
                 Err(error) => {
-                    let problem = format!("customer `{customer}`: {error}");
+                    let row = row_text(&dimensions, None, row);
+                    let problem = format!("customer `{customer}`{row}: {error}");
                     rated.note(price, &customer, problem, "keep numbers within 38 digits");
                     continue;
                 }
@@ -111,6 +113,20 @@ impl Columns {
         let number = |index: usize| Exact::from_array(batch.column(index), row);
         let quantity = self.quantity.map(number).transpose()?.flatten();
         Ok((number(self.amount)?, quantity))
+    }
+}
+
+/// What tells one row of a customer from another: its dimensions, and its quantity if there is one.
+fn row_text(dimensions: &[(&str, StringArray)], quantity: Option<Exact>, row: usize) -> String {
+    let dimensions = dimensions.iter().map(|(name, column)| {
+        let value = text_at(column, row).map_or("NULL".to_owned(), |value| format!("`{value}`"));
+        format!("{name} {value}")
+    });
+    let quantity = quantity.map(|quantity| format!("quantity {quantity}"));
+    let parts: Vec<String> = dimensions.chain(quantity).collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(" in the row of {}", parts.join(", ")),
     }
 }
 

@@ -7,10 +7,10 @@
 //! Where the evaluation over all customers fails, each half of the customers is evaluated by itself, and a half that
 //! fails is halved again.
 
-use super::{Rated, execute};
+use super::{Rated, execute, unplanned};
 use crate::{
     definitions::PriceDefinition,
-    error::{Error, Result, is_of_values},
+    error::{Result, is_of_values},
 };
 use arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::{
@@ -43,11 +43,7 @@ pub(super) async fn evaluate(
     failed: DataFusionError,
     rated: &mut Rated,
 ) -> Result<Vec<RecordBatch>> {
-    let in_all = |source: DataFusionError| Error::Price {
-        price: price.name.clone(),
-        at: price.at.clone(),
-        source: Box::new(source),
-    };
+    let in_all = |source: DataFusionError| unplanned::failed(price, source);
     if !is_of_values(&failed) || repeats_common_rows(plan) {
         return Err(in_all(failed));
     }

@@ -69,7 +69,7 @@ pub(super) fn checked(
 }
 
 /// The names of a session's relations.
-fn relations(context: &SessionContext) -> BTreeSet<String> {
+pub(super) fn relations(context: &SessionContext) -> BTreeSet<String> {
     let catalogs = context.catalog_names().into_iter();
     let catalogs = catalogs.filter_map(|name| context.catalog(&name));
     let schemas = catalogs.flat_map(|catalog| {

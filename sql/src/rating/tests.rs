@@ -9,6 +9,11 @@ fn price(query: &str) -> PriceDefinition {
         effective_from: None,
         on_change: crate::definitions::OnChange::NextPeriod,
         query: query.into(),
+        query_at: Location {
+            file: "prices.sql".into(),
+            line: 8,
+            column: 5,
+        },
         version: 3,
         at: Location {
             file: "prices.sql".into(),
@@ -255,22 +260,89 @@ async fn statements_that_change_something_are_refused() {
 async fn failures_carry_the_price_its_place_and_the_tier() {
     let query = "SELECT customer, graduated(input, [{up_to: 9, unit_amount: 1}, {up_to: 5, unit_amount: 1}]) AS amount FROM usage";
     let broken = refusal(query).await;
-    assert!(
-        broken.starts_with("prices.sql:7:1: price `tokens` failed"),
-        "{broken}"
+    assert_eq!(
+        broken,
+        "prices.sql:8:22: price `tokens`: `graduated`: tier 2 ends at 5, not above 9\n  hint: docs/sql.md says what \
+         the function takes"
     );
-    assert!(broken.contains("tier 2 ends at 5, not above 9"), "{broken}");
     let query = "SELECT customer, volume(input, [{up_to: 9, unit_amount: 1}]) AS amount FROM usage";
     assert!(
         refusal(query)
             .await
             .contains("is above 9, where the last tier ends (tier 1)")
     );
-    assert!(
-        refusal("SELECT customer, cost AS amount FROM usage")
-            .await
-            .contains("cost")
-    );
+}
+
+/// The fault's own place, also behind a line's end, in words of SQL, and what could have been meant.
+#[tokio::test]
+async fn a_price_that_cannot_be_planned_points_at_the_fault() {
+    let columns = "known columns: `customer`, `input`, `model`, `rate`";
+    for (query, said) in [
+        (
+            "SELECT customer, inptu AS amount FROM usage",
+            format!("8:22: price `tokens`: there is no column `inptu`\n  hint: did you mean `input`? {columns}"),
+        ),
+        (
+            "SELECT customer,\n  u.cost AS amount FROM usage u",
+            format!("9:3: price `tokens`: `u` has no column `cost`\n  hint: {columns}"),
+        ),
+        (
+            "SELECT customer, x.input AS amount FROM usage u",
+            "8:22: price `tokens`: `x` has no column `input`\n  hint: no relation in FROM is called `x`".into(),
+        ),
+        (
+            "SELECT customer, input AS amount\n FROM usge",
+            "9:7: price `tokens`: there is no relation `usge`\n  hint: did you mean `usage`? known relations: `usage`"
+                .into(),
+        ),
+        (
+            "SELECT customer, gradutaed(input, 1) AS amount FROM usage",
+            "8:22: price `tokens`: there is no function `gradutaed`\n  hint: did you mean `graduated`? docs/sql.md has \
+             the functions of a price"
+                .into(),
+        ),
+        (
+            "SELECT customer, frobnicate(input) AS amount FROM usage",
+            "8:22: price `tokens`: there is no function `frobnicate`\n  hint: docs/sql.md has the functions of a price"
+                .into(),
+        ),
+        (
+            "SELECT customer, graduated(input) AS amount FROM usage",
+            "8:22: price `tokens`: `graduated` takes (quantity, tiers [, zero_usage_first_flat]), not 1 \
+             arguments\n  hint: docs/sql.md says what the function takes"
+                .into(),
+        ),
+        (
+            "SELECT customer AS customer, 1 +\n package(model, 60, 1) AS amount FROM usage",
+            "9:2: price `tokens`: `package`: `quantity` is Utf8, but must be an integer or DECIMAL: CAST it to DECIMAL(38, 9), \
+             say\n  hint: docs/sql.md says what the function takes"
+                .into(),
+        ),
+        (
+            "SELECT customer, model, SUM(input) AS amount FROM usage GROUP BY customer",
+            "8:22: price `tokens`: `usage.model` is neither in GROUP BY nor aggregated\n  hint: put it into GROUP BY, or \
+             aggregate it"
+                .into(),
+        ),
+        (
+            "SELECT customer, input / 2 AS amount FROM usage",
+            "8:22: price `tokens`: `/` is not exact\n  hint: `package(x, 60, 1)` counts the 60s that are begun; a factor must \
+             be exact, as in `x * 0.001` for `x / 1000`"
+                .into(),
+        ),
+        (
+            "SELECT customer, SUM(input) AS amount FROM usage WHERE SUM(input) > 2 GROUP BY customer",
+            "8:5: price `tokens`: WHERE has an aggregate\n  hint: put that condition into HAVING".into(),
+        ),
+        (
+            "SELECT a.customer, customer AS c, 1 AS amount FROM usage a, usage b",
+            "8:24: price `tokens`: `customer` is a column of more than one relation\n  hint: write the relation before \
+             it, as in t.customer"
+                .into(),
+        ),
+    ] {
+        assert_eq!(refusal(query).await, format!("prices.sql:{said}"), "{query}");
+    }
 }
 
 /// The plan decides what a name is, so no alias or WITH hides one.
@@ -291,7 +363,7 @@ async fn only_relations_of_the_session_are_read() {
             "WITH events AS (SELECT * FROM {from}) SELECT 'a' AS customer, 1 AS amount FROM events"
         );
         let text = refusal(&query).await;
-        assert!(text.contains("not found"), "{text}");
+        assert!(text.contains("there is no relation"), "{text}");
     }
 }
 

@@ -226,3 +226,41 @@ async fn a_filter_and_a_case_shield_what_they_leave_out() {
     );
     assert!(refused(&unshielded).await.contains("Cannot cast string"));
 }
+
+#[tokio::test]
+async fn a_statement_that_nests_too_deeply_is_refused_before_it_is_read() {
+    let state = context().state();
+    let refused = |sql: String| {
+        let state = state.clone();
+        async move { plan(&state, &sql).await.unwrap_err().strip_backtrace() }
+    };
+    let ors = "1 = 2 OR\n".repeat(8_000);
+    // Four words a line, after the two of SELECT 1 and that of WHERE: the 1,001st is the second of line 250.
+    assert_eq!(
+        refused(format!("SELECT 1 WHERE\n{ors} true")).await,
+        "Error during planning: line 251, column 3: the query has more than 1000 words in a row; put long lists into a rate \
+         table and join it"
+    );
+    let parens = format!("SELECT {}1{}", "(".repeat(50_000), ")".repeat(50_000));
+    assert!(
+        refused(parens)
+            .await
+            .contains("more than 1000 words in a row")
+    );
+    let nested = format!("SELECT {}1", "- ".repeat(50_000));
+    assert!(
+        refused(nested)
+            .await
+            .contains("more than 1000 words in a row")
+    );
+    let long = format!("SELECT {}1", "1, ".repeat(60_000));
+    assert!(
+        refused(long)
+            .await
+            .contains("the statement has more than 100000 words")
+    );
+    let names = vec!["'a'"; 20_000].join(", ");
+    plan(&state, &format!("SELECT 1 WHERE 'b' IN ({names})"))
+        .await
+        .unwrap();
+}

@@ -217,7 +217,10 @@ async fn a_customer_without_a_rate_is_in_error_alone() {
     let (charges, in_error) = rated(query).await.unwrap();
     // 3 × 0.5 and 4 × 2; 5 × 2; 7 × 0.5.
     assert_eq!(charges, ["acme 1.5", "acme 8", "cargo 10", "zeta 3.5"]);
-    assert_eq!(in_error, ["free: the amount is NULL for customer `free`"]);
+    assert_eq!(
+        in_error,
+        ["free: the amount is NULL for customer `free` in the row of model `z`"]
+    );
 }
 
 #[tokio::test]
@@ -225,7 +228,9 @@ async fn a_customer_that_two_faults_concern_has_one_reason_and_no_charge() {
     let query = "SELECT customer, model, CASE model WHEN 'a' THEN NULL ELSE n END AS amount FROM m";
     let (charges, in_error) = rated(query).await.unwrap();
     assert_eq!(charges, ["cargo 5", "free 6"]);
-    let null = |customer| format!("{customer}: the amount is NULL for customer `{customer}`");
+    let null = |customer| {
+        format!("{customer}: the amount is NULL for customer `{customer}` in the row of model `a`")
+    };
     assert_eq!(in_error, ["acme", "big", "zeta"].map(null));
 }
 

@@ -3,13 +3,19 @@
 
 /// A message that is known.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said<'a> {
+pub(crate) enum Said<'a> {
     /// A function does not take what it is given.
     NoSuchCall(&'a str),
+    /// A relation is not there.
+    NoSuchRelation(&'a str),
+    /// A function is not there.
+    NoSuchFunction(&'a str),
     /// A column is neither a key nor aggregated.
     NotGrouped,
     /// WHERE is neither true nor false.
     NoCondition,
+    /// WHERE has an aggregate.
+    AggregateInWhere,
     /// GROUP BY names a column by a number that SELECT does not have.
     NoOrdinal(&'a str),
     /// A product has more than 38 digits after the point.
@@ -19,10 +25,20 @@ pub(super) enum Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    pub(super) fn of(message: &'a str) -> Self {
+    pub(crate) fn of(message: &'a str) -> Self {
         let call = function_in(message).filter(|_| message.contains("No function matches"));
         if let Some(name) = call {
             return Said::NoSuchCall(name);
+        }
+        if let Some(name) = message
+            .strip_prefix("table '")
+            .and_then(|m| m.strip_suffix("' not found"))
+        {
+            return Said::NoSuchRelation(name.rsplit('.').next().unwrap_or(name));
+        }
+        let function = message.strip_prefix("Invalid function '");
+        if let Some((name, _)) = function.and_then(|rest| rest.split_once('\'')) {
+            return Said::NoSuchFunction(name);
         }
         let ordinal = message.split_once("column with position ");
         if let Some((ordinal, _)) = ordinal.and_then(|(_, rest)| rest.split_once(' ')) {
@@ -32,6 +48,7 @@ impl<'a> Said<'a> {
             ("must appear in GROUP BY", Said::NotGrouped),
             ("non-boolean predicate", Said::NoCondition),
             ("exceed max scale", Said::TooFine),
+            ("not allowed in the WHERE clause", Said::AggregateInWhere),
         ] {
             if message.contains(text) {
                 return said;
@@ -42,13 +59,13 @@ impl<'a> Said<'a> {
 }
 
 /// The function that a message names, whatever it says of it.
-pub(super) fn function_in(message: &str) -> Option<&str> {
+pub(crate) fn function_in(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("Function '")?;
     Some(rest.split_once('\'')?.0)
 }
 
 /// A message without the names under which expressions are selected, as DataFusion prints them.
-pub(super) fn without_alias(message: &str) -> String {
+pub(crate) fn without_alias(message: &str) -> String {
     let quoted = message.split('`').enumerate();
     let texts = quoted.map(|(place, text)| match text.rsplit_once(" AS ") {
         Some((expr, _)) if place % 2 == 1 => expr,
@@ -81,8 +98,15 @@ mod tests {
     async fn datafusion_says_it_in_these_words() {
         for (select, said) in [
             ("SELECT AVG(a) FROM t", Said::NoSuchCall("avg")),
+            ("SELECT n FROM s", Said::NoSuchRelation("s")),
+            (
+                "SELECT n FROM datafusion.public.s",
+                Said::NoSuchRelation("s"),
+            ),
+            ("SELECT sun(n) FROM t", Said::NoSuchFunction("sun")),
             ("SELECT a, SUM(n) FROM t", Said::NotGrouped),
             ("SELECT SUM(n) FROM t WHERE a || 'b'", Said::NoCondition),
+            ("SELECT a FROM t WHERE SUM(n) > 1", Said::AggregateInWhere),
             ("SELECT SUM(n) FROM t GROUP BY 7", Said::NoOrdinal("7")),
             ("SELECT SUM(d * d) FROM t", Said::TooFine),
             ("SELECT nothing FROM t", Said::Other),

@@ -1,0 +1,97 @@
+//! Whether a lake goes on with these definitions: all that `run`, a query or an invoice would refuse, before any of them does.
+
+use crate::{
+    catalog::Catalog,
+    commit::{Marks, Position},
+    config::BillingSettings,
+    error::{Error, Result},
+    recovery,
+    standing::Standings,
+};
+use std::sync::Arc;
+use tollgate_connectors::{Error as ConnectorError, Table, lake::Lake};
+use tollgate_sql::meter::Meter;
+
+/// Everything in which the definitions and the settings do not go with a lake, in order of definition. Changes nothing.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn problems(
+    catalog: &Catalog,
+    billing: &BillingSettings,
+    lake: &Lake,
+) -> Result<Vec<Error>> {
+    let mut found = Vec::new();
+    found.extend(default_plan(catalog, billing));
+    let events = match catalog.existing_events(lake).await {
+        Ok(events) => events,
+        Err(error) => {
+            found.push(of_definitions(error)?);
+            None
+        }
+    };
+    for meter in &catalog.meters {
+        let fits = match catalog.existing_meter(lake, meter).await {
+            Ok(Some(table)) => goes_on(catalog, meter, events.as_deref(), table.as_ref()).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = fits {
+            found.push(of_definitions(error)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Where there are plans, `billing.default_plan` is one of them.
+fn default_plan(catalog: &Catalog, billing: &BillingSettings) -> Option<Error> {
+    let plans = &catalog.definitions.plans;
+    let is_missing = catalog.definitions.plan(&billing.default_plan).is_none();
+    (!plans.is_empty() && is_missing).then(|| {
+        let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
+        Error::Billing {
+            problem: format!("there is no plan `{}`", billing.default_plan),
+            hint: format!("set billing.default_plan to one of: {}", names.join(", ")),
+        }
+    })
+}
+
+/// Whether every shard's panes of a meter can be gone on with by its definition.
+async fn goes_on(
+    catalog: &Catalog,
+    meter: &Arc<Meter>,
+    events: Option<&dyn Table>,
+    table: &dyn Table,
+) -> Result<()> {
+    let Some(events) = events else {
+        return Ok(());
+    };
+    for shard in Standings::of(events).shards() {
+        let marks = Marks::of(shard);
+        let position = Position::load(events, &marks)?;
+        let purpose = recovery::For::Reading;
+        recovery::lane(
+            &catalog.definitions,
+            meter,
+            Some(table),
+            &marks,
+            &position,
+            purpose,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// The error, when it is one of the definitions.
+///
+/// # Errors
+/// The error, when it is another.
+fn of_definitions(error: Error) -> Result<Error> {
+    match error {
+        Error::Meter { .. }
+        | Error::Connector(ConnectorError::OtherTable { .. })
+        | Error::Sql(_) => Ok(error),
+        other => Err(other),
+    }
+}

@@ -1,0 +1,233 @@
+//! Why a price cannot be planned, or a function of it has no answer: at the fault, in words of SQL.
+
+use super::refused_at;
+use crate::{
+    datafusion_messages::{Said, function_in},
+    definitions::PriceDefinition,
+    error::{Error, Location},
+    functions::FunctionError,
+    meter::{each_expression, name_in},
+    parser::{
+        Sql,
+        suggest::{did_you_mean, nearest},
+    },
+};
+use datafusion::{
+    common::SchemaError,
+    error::DataFusionError,
+    execution::SessionState,
+    sql::sqlparser::{ast::Spanned, parser::Parser},
+};
+
+/// What DataFusion says of a price that it does not take; `relations` are those that a price may read.
+pub(super) fn unplanned(
+    state: &SessionState,
+    relations: impl IntoIterator<Item = String>,
+    price: &PriceDefinition,
+    source: DataFusionError,
+) -> Error {
+    let said = source.diagnostic();
+    let span = said.and_then(|said| said.span);
+    let place = span.map(|span| price.query_at.within(span.start.line, span.start.column));
+    let found = match source.find_root() {
+        DataFusionError::SchemaError(error, _) => of_schema(error),
+        DataFusionError::External(error) => of_function(price, error.as_ref()),
+        DataFusionError::Plan(message) | DataFusionError::NotImplemented(message) => {
+            let message = said.map_or(message.as_str(), |said| said.message.as_str());
+            of_names(state, relations, message).or_else(|| Some(of_message(price, message)))
+        }
+        _ => None,
+    };
+    match found {
+        Some(fault) => fault.error(price, place),
+        None => failed(price, source),
+    }
+}
+
+/// What evaluating a price says: that of its functions at the call, all else as it is.
+pub(super) fn failed(price: &PriceDefinition, source: DataFusionError) -> Error {
+    let found = match source.find_root() {
+        DataFusionError::External(error) => of_function(price, error.as_ref()),
+        _ => None,
+    };
+    match found {
+        Some(fault) => fault.error(price, None),
+        None => Error::Price {
+            price: price.name.clone(),
+            at: price.at.clone(),
+            source: Box::new(source),
+        },
+    }
+}
+
+/// What is wrong, the way out, and where it is when that can be found in the text.
+struct Fault {
+    problem: String,
+    hint: String,
+    at: Option<Location>,
+}
+
+impl Fault {
+    fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Fault {
+            problem: problem.into(),
+            hint: hint.into(),
+            at: None,
+        }
+    }
+
+    /// At the place that DataFusion told, else the one that was found, else where the query begins.
+    fn error(self, price: &PriceDefinition, told: Option<Location>) -> Error {
+        let at = told.or(self.at).unwrap_or_else(|| price.query_at.clone());
+        refused_at(price, at, self.problem, self.hint)
+    }
+}
+
+fn of_schema(error: &SchemaError) -> Option<Fault> {
+    match error {
+        SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } => {
+            let is_of_it =
+                |relation: &Option<_>| field.relation.is_none() || *relation == field.relation;
+            let of_it = valid_fields
+                .iter()
+                .filter(|known| is_of_it(&known.relation));
+            let mut columns: Vec<&str> = of_it.map(|known| known.name.as_str()).collect();
+            columns.sort_unstable();
+            columns.dedup();
+            let problem = match &field.relation {
+                Some(relation) => format!("`{}` has no column `{}`", relation.table(), field.name),
+                None => format!("there is no column `{}`", field.name),
+            };
+            let hint = match (columns.is_empty(), &field.relation) {
+                (true, Some(relation)) => {
+                    format!("no relation in FROM is called `{}`", relation.table())
+                }
+                _ => did_you_mean(&field.name, "columns", &columns),
+            };
+            Some(Fault::new(problem, hint))
+        }
+        SchemaError::AmbiguousReference { field } => Some(Fault::new(
+            format!("`{}` is a column of more than one relation", field.name),
+            format!("write the relation before it, as in t.{}", field.name),
+        )),
+        SchemaError::DuplicateUnqualifiedField { name } => Some(Fault::new(
+            format!("two columns are called `{name}`"),
+            "give one of them another name with AS",
+        )),
+        SchemaError::DuplicateQualifiedField { .. } => None,
+    }
+}
+
+/// A relation or a function that there is not.
+fn of_names(
+    state: &SessionState,
+    relations: impl IntoIterator<Item = String>,
+    message: &str,
+) -> Option<Fault> {
+    match Said::of(message) {
+        Said::NoSuchRelation(name) => {
+            let mut known: Vec<String> = relations.into_iter().collect();
+            known.sort();
+            let hint = did_you_mean(name, "relations", &known);
+            Some(Fault::new(format!("there is no relation `{name}`"), hint))
+        }
+        Said::NoSuchFunction(name) => {
+            let names = state.scalar_functions().keys();
+            let names = names.chain(state.aggregate_functions().keys());
+            let mut known: Vec<&str> = names
+                .chain(state.window_functions().keys())
+                .map(String::as_str)
+                .collect();
+            known.sort_unstable();
+            let guide = "docs/sql.md has the functions of a price";
+            let hint = match nearest(name, &known) {
+                Some(near) => format!("did you mean `{near}`? {guide}"),
+                None => guide.to_owned(),
+            };
+            Some(Fault::new(format!("there is no function `{name}`"), hint))
+        }
+        _ => None,
+    }
+}
+
+fn of_message(price: &PriceDefinition, message: &str) -> Fault {
+    let named = |name: Option<&str>| name.and_then(|name| place_of(price, name));
+    match Said::of(message) {
+        Said::NoSuchCall(name) => Fault {
+            at: place_of(price, name),
+            ..Fault::new(
+                format!("`{name}` does not take what it is given"),
+                "check how many values it takes, and their types; docs/sql.md has the functions of a price",
+            )
+        },
+        Said::NotGrouped => Fault::new(
+            format!(
+                "`{}` is neither in GROUP BY nor aggregated",
+                message.split('\'').nth(1).unwrap_or_default()
+            ),
+            "put it into GROUP BY, or aggregate it",
+        ),
+        Said::AggregateInWhere => {
+            Fault::new("WHERE has an aggregate", "put that condition into HAVING")
+        }
+        Said::NoCondition => Fault::new(
+            "the condition of WHERE is neither true nor false",
+            "compare it with something",
+        ),
+        Said::NoOrdinal(ordinal) => Fault::new(
+            format!("there is no column {ordinal} in SELECT"),
+            "group by a name",
+        ),
+        Said::TooFine => Fault {
+            at: place_of(price, "*"),
+            ..Fault::new(
+                "a product has more than 38 digits after the point",
+                "declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value",
+            )
+        },
+        Said::NoSuchRelation(_) | Said::NoSuchFunction(_) | Said::Other => {
+            // Ours: what is refused in backticks, and the way out.
+            let ours = message
+                .split_once(": ")
+                .filter(|(problem, _)| problem.starts_with('`'));
+            let (problem, hint) =
+                ours.unwrap_or((message, "check the names and types in the query"));
+            let operator = problem
+                .strip_prefix('`')
+                .and_then(|rest| rest.split('`').next());
+            Fault {
+                at: named(operator).or_else(|| named(function_in(message))),
+                ..Fault::new(problem, hint)
+            }
+        }
+    }
+}
+
+/// What a price function says of a call: where the first call of that function is.
+fn of_function(
+    price: &PriceDefinition,
+    error: &(dyn std::error::Error + Send + Sync + 'static),
+) -> Option<Fault> {
+    let problem = error.downcast_ref::<FunctionError>()?.to_string();
+    let name = problem.split('`').nth(1);
+    Some(Fault {
+        at: name.and_then(|name| place_of(price, name)),
+        ..Fault::new(problem.as_str(), "docs/sql.md says what the function takes")
+    })
+}
+
+/// Where a function is called, or an operator used, for the first time.
+fn place_of(price: &PriceDefinition, name: &str) -> Option<Location> {
+    let statements = Parser::parse_sql(&Sql, &price.query).ok()?;
+    let mut place = None;
+    each_expression(&statements, |expr| {
+        let start = expr.span().start;
+        if place.is_none() && start.line > 0 && name_in(expr).as_deref() == Some(name) {
+            place = Some(price.query_at.within(start.line, start.column));
+        }
+    });
+    place
+}

@@ -64,6 +64,19 @@ pub(crate) fn function_in(message: &str) -> Option<&str> {
     Some(rest.split_once('\'')?.0)
 }
 
+/// What a function itself says of what it is given, where a message has that.
+pub(crate) fn refusal_in(message: &str) -> Option<&str> {
+    let (_, said) = message.split_once("user-defined coercion failed with: ")?;
+    let said = said.split(" No function matches").next().unwrap_or(said);
+    let kinds = [
+        "Error during planning: ",
+        "Execution error: ",
+        "External error: ",
+    ];
+    let kind = kinds.iter().find_map(|kind| said.strip_prefix(kind));
+    Some(kind.unwrap_or(said).trim_end_matches(['\n', ' ', '.']))
+}
+
 /// A message without the names under which expressions are selected, as DataFusion prints them.
 pub(crate) fn without_alias(message: &str) -> String {
     let quoted = message.split('`').enumerate();
@@ -114,6 +127,15 @@ mod tests {
             let message = said_of(select).await;
             assert_eq!(Said::of(&message), said, "{select}: {message}");
         }
+    }
+
+    #[tokio::test]
+    async fn datafusion_shows_what_a_function_itself_says() {
+        let message = said_of("SELECT greatest() FROM t").await;
+        assert_eq!(Said::of(&message), Said::NoSuchCall("greatest"));
+        let refusal = "greatest was called without any arguments. It requires at least 1";
+        assert_eq!(refusal_in(&message), Some(refusal), "{message}");
+        assert_eq!(refusal_in(&said_of("SELECT AVG(a) FROM t").await), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::functions::{
     FunctionError,
-    tiers::{self, TIER, TierRows},
+    tier_rows::{self, TIER, TierRows},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, StringArray, StructArray, UInt64Array},
@@ -41,8 +41,8 @@ impl Kind for TierList {
 
     fn name(&self) -> &'static str {
         match self {
-            TierList::Checked => tiers::LIST,
-            TierList::Fault => tiers::LIST_FAULT,
+            TierList::Checked => tier_rows::LIST,
+            TierList::Fault => tier_rows::LIST_FAULT,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Makes a SQL function of a pricing rule: names and types of arguments, NULLs, scales, columns.
 
-use super::{error::FunctionError, tiers::sample};
+use super::{error::FunctionError, keys::sample};
 use crate::money::{DIGITS_MAX, Exact};
 use arrow::{
     array::{Array, ArrayRef, AsArray, Decimal128Array, Decimal128Builder},

@@ -167,7 +167,7 @@ fn key_text(key: &Expr) -> Option<String> {
 fn read_number(value: &Expr) -> Option<Option<Exact>> {
     match value {
         Expr::Literal(ScalarValue::Null, _) => Some(None),
-        Expr::Literal(number, _) if super::tiers::is_exact(&number.data_type()) => {
+        Expr::Literal(number, _) if super::keys::is_exact(&number.data_type()) => {
             Exact::from_array(&number.to_array().ok()?, 0).ok()
         }
         Expr::Negative(inner) => {

@@ -48,6 +48,7 @@ pub mod percentage;
 pub mod prorate;
 pub mod round_money;
 pub mod round_to;
+pub mod tier_rows;
 pub mod tiers;
 pub mod volume;
 

@@ -6,7 +6,7 @@
 //! [{up_to: 1000, unit_amount: 0}, {up_to: NULL, unit_amount: 0.002, flat_amount: 1.50}]
 //! ```
 //!
-//! A list is written in the query, or is made of the rows of a table by the aggregate [`LIST`].
+//! A list is written in the query, or is made of the rows of a table by the aggregate [`LIST`](super::tier_rows::LIST).
 //!
 //! * `up_to` is inclusive: unit 1000 belongs to the first tier, and so does 999.5; 1000.5 has half a unit
 //!   in the second. A tier begins where the one before ends, so no fraction of a unit is lost. NULL, or
@@ -21,13 +21,9 @@ use super::{
     error::{FunctionError, TierError},
     keys::KEYS,
 };
-use crate::money::{DIGITS_MAX, Exact, MoneyError};
-use arrow::{
-    array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array, StructArray},
-    datatypes::{DataType, Field, Fields},
-};
-use datafusion::common::{ScalarValue, utils::SingleRowListArrayBuilder};
-use std::sync::Arc;
+use crate::money::{Exact, MoneyError};
+use arrow::array::{Array, AsArray, StructArray};
+use datafusion::common::ScalarValue;
 
 /// What a tier's price is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +35,7 @@ pub(crate) enum TierPrice {
 }
 
 impl TierPrice {
-    fn key(self) -> &'static str {
+    pub(super) fn key(self) -> &'static str {
         match self {
             Self::Unit => "unit_amount",
             Self::Rate => "rate_percent",
@@ -170,183 +166,12 @@ impl Tiers {
     }
 
     /// Reads and checks tiers in their order.
-    fn of_rows(bands: &StructArray, price: TierPrice) -> Result<Self, TierError> {
+    pub(super) fn of_rows(bands: &StructArray, price: TierPrice) -> Result<Self, TierError> {
         (0..bands.len())
             .map(|row| read_row(bands, row, price))
             .collect::<Result<_, _>>()
             .and_then(Self::new)
     }
-}
-
-/// The aggregate that makes a list of rows, and the one that says what is wrong with such a list.
-pub(crate) const LIST: &str = "tiers";
-/// See [`LIST`].
-pub(crate) const LIST_FAULT: &str = "tiers_fault";
-
-/// The key that says the place of a row among the tiers.
-pub(crate) const TIER: &str = "tier";
-
-/// What the rows of a table are, each of which is a tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TierRows {
-    /// Tiers of a quantity or an amount.
-    Bands(TierPrice, Place),
-    /// Tiers of blocks.
-    Blocks,
-}
-
-/// By what rows follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// `up_to`, NULL last.
-    End,
-    /// `tier`.
-    Number,
-}
-
-impl TierRows {
-    /// # Errors
-    /// A key that no tier has, one that is no exact number, or blocks without a place.
-    pub(crate) fn of(fields: &Fields) -> Result<Self, FunctionError> {
-        let refused = |source| FunctionError::Tiers {
-            function: LIST,
-            source,
-        };
-        for field in fields {
-            let name = field.name().as_str();
-            if name != TIER && !KEYS.contains(&name) {
-                return Err(refused(TierError::Key {
-                    tier: 1,
-                    key: name.to_owned(),
-                }));
-            }
-            if !is_exact(field.data_type()) {
-                return Err(FunctionError::Type {
-                    function: LIST,
-                    argument: KEYS.iter().find(|key| **key == name).unwrap_or(&TIER),
-                    given: field.data_type().clone(),
-                    wanted: Kind::Number.wanted(),
-                });
-            }
-        }
-        let has = |name: &str| fields.iter().any(|field| field.name() == name);
-        let place = match has(TIER) {
-            true => Place::Number,
-            false => Place::End,
-        };
-        match (has("block_size"), has("rate_percent")) {
-            (true, _) if place == Place::End => {
-                Err(refused(TierError::Missing { tier: 1, key: TIER }))
-            }
-            (true, _) => Ok(TierRows::Blocks),
-            (false, true) => Ok(TierRows::Bands(TierPrice::Rate, place)),
-            (false, false) => Ok(TierRows::Bands(TierPrice::Unit, place)),
-        }
-    }
-
-    /// The rows in their order.
-    ///
-    /// # Errors
-    /// Two rows have one place, or one has none.
-    pub(crate) fn order(self, rows: &StructArray) -> Result<Vec<u64>, FunctionError> {
-        let refused = |source| FunctionError::Tiers {
-            function: LIST,
-            source,
-        };
-        let key = match self {
-            TierRows::Bands(_, Place::End) => "up_to",
-            TierRows::Bands(_, Place::Number) | TierRows::Blocks => TIER,
-        };
-        let mut places = Vec::with_capacity(rows.len());
-        for (row, place) in (0..rows.len()).zip(0_u64..) {
-            places.push((read_number(rows, row, key).map_err(refused)?, place));
-        }
-        // No end is beyond every end.
-        places.sort_by_key(|(number, _)| (number.is_none(), *number));
-        if key == TIER {
-            for (tier, (number, _)) in (1..).zip(&places) {
-                let value = number.ok_or_else(|| refused(TierError::Missing { tier, key }))?;
-                if places
-                    .get(tier)
-                    .is_some_and(|(next, _)| *next == Some(value))
-                {
-                    return Err(refused(TierError::Outside {
-                        tier,
-                        key,
-                        value,
-                        wanted: "a number that no other tier has",
-                    }));
-                }
-            }
-        }
-        Ok(places.into_iter().map(|(_, place)| place).collect())
-    }
-
-    /// Checks rows in their order as a literal list is checked.
-    ///
-    /// # Errors
-    /// The first tier that does not fit.
-    pub(crate) fn check(self, rows: &StructArray) -> Result<(), FunctionError> {
-        let checked = match self {
-            TierRows::Bands(price, _) => {
-                check_prices(rows, price).and_then(|()| Tiers::of_rows(rows, price).map(drop))
-            }
-            TierRows::Blocks => super::blocks::check(rows),
-        };
-        checked.map_err(|source| FunctionError::Tiers {
-            function: LIST,
-            source,
-        })
-    }
-}
-
-/// Refuses a row without a price: beside a flat amount of zero a NULL would be a free tier.
-fn check_prices(rows: &StructArray, price: TierPrice) -> Result<(), TierError> {
-    let key = price.key();
-    for row in (0..rows.len()).filter(|_| rows.column_by_name(key).is_some()) {
-        let flat = read_number(rows, row, "flat_amount")?;
-        if read_number(rows, row, key)?.is_none() && flat.is_none_or(Exact::is_zero) {
-            let tier = row + 1;
-            return Err(TierError::NoPrice { tier, price: key });
-        }
-    }
-    Ok(())
-}
-
-/// Numbers that are counted exactly, or nothing at all.
-pub(super) fn is_exact(data_type: &DataType) -> bool {
-    data_type.is_integer() || matches!(data_type, DataType::Decimal128(..) | DataType::Null)
-}
-
-/// A list of one tier whose numbers all are 1, in the types of a list that is known row by row: from it a call knows its
-/// keys and digits when it is planned. `None` when it is no list of tiers.
-pub(super) fn sample(list: &DataType) -> Option<ScalarValue> {
-    let DataType::List(element) = list else {
-        return None;
-    };
-    let DataType::Struct(fields) = element.data_type() else {
-        return None;
-    };
-    let one = |data_type: &DataType| -> Option<ArrayRef> {
-        match data_type {
-            DataType::Decimal128(_, scale) => {
-                let digits = 10_i128.checked_pow(u32::try_from(*scale).ok()?)?;
-                let one = Decimal128Array::from(vec![digits]);
-                let one = one.with_precision_and_scale(DIGITS_MAX, *scale).ok()?;
-                Some(Arc::new(one))
-            }
-            other if is_exact(other) => Some(Arc::new(Int64Array::from(vec![1]))),
-            _ => None,
-        }
-    };
-    let columns = fields.iter().map(|field| {
-        let column = one(field.data_type())?;
-        let field = Field::new(field.name(), column.data_type().clone(), true);
-        Some((Arc::new(field), column))
-    });
-    let columns: Vec<_> = columns.collect::<Option<_>>()?;
-    let row = StructArray::from(columns);
-    Some(SingleRowListArrayBuilder::new(Arc::new(row)).build_list_scalar())
 }
 
 /// The structs in a constant list, if it is one.

@@ -5,7 +5,7 @@ use super::{apart, execute, refused};
 use crate::{
     definitions::PriceDefinition,
     error::{Error, Result},
-    functions::tiers::{LIST, LIST_FAULT},
+    functions::tier_rows::{LIST, LIST_FAULT},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},

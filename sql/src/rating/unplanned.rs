@@ -2,7 +2,7 @@
 
 use super::refused_at;
 use crate::{
-    datafusion_messages::{Said, function_in},
+    datafusion_messages::{Said, function_in, refusal_in},
     definitions::PriceDefinition,
     error::{Error, Location},
     functions::FunctionError,
@@ -158,10 +158,13 @@ fn of_message(price: &PriceDefinition, message: &str) -> Fault {
     match Said::of(message) {
         Said::NoSuchCall(name) => Fault {
             at: place_of(price, name),
-            ..Fault::new(
-                format!("`{name}` does not take what it is given"),
-                "check how many values it takes, and their types; docs/sql.md has the functions of a price",
-            )
+            ..match refusal_in(message) {
+                Some(refusal) => Fault::new(refusal, "docs/sql.md says what the function takes"),
+                None => Fault::new(
+                    format!("`{name}` does not take what it is given"),
+                    "check how many values it takes, and their types; docs/sql.md has the functions of a price",
+                ),
+            }
         },
         Said::NotGrouped => Fault::new(
             format!(

@@ -266,8 +266,8 @@ async fn usage_without_tiers_is_never_free() {
     assert_eq!(
         in_error,
         [
-            "the amount is NULL for customer `acme`",
-            "the amount is NULL for customer `globex`"
+            "the amount is NULL for customer `acme` in the row of model `small`, quantity 101",
+            "the amount is NULL for customer `globex` in the row of model `small`, quantity 7"
         ]
     );
     // Above the last tier there is no answer for those who are there.

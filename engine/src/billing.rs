@@ -423,9 +423,8 @@ pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
         let session = view
             .period_session(&period, &price.query, &totals, no_rows)
             .await?;
-        rate(&session.context, price, &session.left_out)
-            .await?
-            .whole()?;
+        // A rate that a rate table lacks is its customer's fault: it stops that invoice, and no other command.
+        rate(&session.context, price, &session.left_out).await?;
     }
     Ok(())
 }

@@ -39,8 +39,8 @@ async fn another_lateness_over_the_same_panes_is_refused() {
         &["query", "SELECT SUM(n) FROM tasks"],
     ] {
         let ran = cli.run(command).await;
-        assert_eq!(ran.code, Some(1), "{ran:#?}");
-        assert!(ran.stderr.contains("lateness_us"), "{ran:#?}");
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        assert!(ran.stderr.contains("its lateness was changed"), "{ran:#?}");
     }
 }
 

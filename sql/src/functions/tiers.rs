@@ -6,7 +6,7 @@
 //! [{up_to: 1000, unit_amount: 0}, {up_to: NULL, unit_amount: 0.002, flat_amount: 1.50}]
 //! ```
 //!
-//! A list is written in the query, or is made of the rows of a table by the aggregate [`LIST`](super::tier_rows::LIST).
+//! A list is written in the query, or is made of the rows of a table by the aggregate `tiers`.
 //!
 //! * `up_to` is inclusive: unit 1000 belongs to the first tier, and so does 999.5; 1000.5 has half a unit
 //!   in the second. A tier begins where the one before ends, so no fraction of a unit is lost. NULL, or

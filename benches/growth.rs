@@ -30,10 +30,11 @@ mod ids;
 mod types;
 
 use std::{
-    env,
+    env, fs,
     path::Path,
     time::{Duration, Instant},
 };
+use tollgate::config::Settings;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -77,6 +78,29 @@ const ROWS: &[Row] = &[
         columns: "days      panes   read ms   maintain ms   again ms   start ms   open ms   month's usage ms   month's draft ms",
     },
 ];
+
+/// One event type, its meter, and what it costs.
+const TASKS: &str = "
+CREATE EVENT TYPE task (n BIGINT NOT NULL) WITH (type = 'task');
+CREATE METER tasks WITH (window = '1 hour', lateness = '10 minutes') AS
+SELECT subject, SUM(n) AS n, COUNT(*) AS calls FROM task GROUP BY subject;
+CREATE PRICE per_task WITH (currency = 'USD') AS
+SELECT customer, SUM(n) AS quantity, 0.01 * SUM(n) AS amount FROM tasks GROUP BY customer;
+CREATE PLAN payg WITH (currency = 'USD') AS (per_task);
+";
+const STREAM: &str = "BENCH";
+/// The settings of a source that is a file.
+const EVENTS_FILE: &str = "kind = \"files\"\npath = \"events.ndjson\"\n";
+
+/// Writes definitions and a configuration with a lake beside them; `source` is what its source has besides the stream.
+fn settings(folder: &Path, definitions: &str, source: &str) -> Result<Settings> {
+    fs::create_dir_all(folder.join("definitions"))?;
+    fs::write(folder.join("definitions/all.sql"), definitions)?;
+    let file = folder.join("tollgate.toml");
+    let source = format!("[source]\nstream = \"{STREAM}\"\n{source}");
+    fs::write(&file, source + "[lake]\nurl = \"file://./lake\"\n")?;
+    Ok(Settings::load(&file, std::iter::empty())?)
+}
 
 /// How often each question is asked; the quickest counts.
 const TIMES: usize = 5;

@@ -1,10 +1,9 @@
 //! A lake of more and more days: what its last month takes.
 
-use super::{Result, check, ms, quickest};
+use super::{EVENTS_FILE, Result, STREAM, TASKS, check, ms, quickest, settings};
 use arrow::{array::AsArray, datatypes::Int64Type};
 use std::{
     fmt::Write,
-    fs,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -38,15 +37,6 @@ const HOURS: u64 = 4;
 /// Days of December.
 const MONTH: u64 = 31;
 
-const DEFINITIONS: &str = "
-CREATE EVENT TYPE task (n BIGINT NOT NULL) WITH (type = 'task');
-CREATE METER tasks WITH (window = '1 hour', lateness = '10 minutes') AS
-SELECT subject, SUM(n) AS n, COUNT(*) AS calls FROM task GROUP BY subject;
-CREATE PRICE per_task WITH (currency = 'USD') AS
-SELECT customer, SUM(n) AS quantity, 0.01 * SUM(n) AS amount FROM tasks GROUP BY customer;
-CREATE PLAN payg WITH (currency = 'USD') AS (per_task);
-";
-const SHARD: &str = "BENCH";
 /// Bytes of decoded events that make a commit due: several commits a day.
 const FLUSH_BYTES: usize = 100_000;
 const MONTH_S_USAGE: &str = "SELECT CAST(SUM(calls) AS BIGINT) AS calls FROM tasks \
@@ -55,7 +45,7 @@ const MONTH_S_USAGE: &str = "SELECT CAST(SUM(calls) AS BIGINT) AS calls FROM tas
 /// Reads events that were stored on so many days, maintains the lake, and asks for what the last month says.
 pub(super) fn age(folder: &Path, days: u64) -> Result<()> {
     cli::runtime()?.block_on(async {
-        let settings = settings(folder)?;
+        let settings = settings(folder, TASKS, EVENTS_FILE)?;
         let stream = stored(days)?;
         let catalog = Arc::new(Catalog::load(&settings).await?);
         let (read, ()) = timed(async || start(&settings, &catalog, &stream).await).await?;
@@ -110,9 +100,9 @@ pub(super) fn age(folder: &Path, days: u64) -> Result<()> {
 /// Reads the stream to its end.
 async fn start(settings: &Settings, catalog: &Catalog, stream: &MemoryStream) -> Result<()> {
     let lake = Lake::open(&settings.lake.url, &settings.base).await?;
-    let decoder = Decoder::new(catalog.events_schema(), SHARD, DecodeOptions::default())?;
+    let decoder = Decoder::new(catalog.events_schema(), STREAM, DecodeOptions::default())?;
     let parts = Parts {
-        source: Box::new(stream.source(SHARD)),
+        source: Box::new(stream.source(STREAM)),
         decoder,
         definitions: catalog.definitions.clone(),
         checks: catalog.checks.clone(),
@@ -184,12 +174,4 @@ fn stored(days: u64) -> Result<MemoryStream> {
         });
     }
     Ok(stream)
-}
-
-fn settings(folder: &Path) -> Result<Settings> {
-    fs::create_dir_all(folder.join("definitions"))?;
-    fs::write(folder.join("definitions/all.sql"), DEFINITIONS)?;
-    let file = folder.join("tollgate.toml");
-    fs::write(&file, "[lake]\nurl = \"file://./lake\"\n")?;
-    Ok(Settings::load(&file, std::iter::empty())?)
 }

@@ -1,6 +1,6 @@
 //! A lake of more and more customers: what one of them costs.
 
-use super::{Result, check, ms, part, quickest};
+use super::{EVENTS_FILE, Result, STREAM, TASKS, check, ms, part, quickest, settings};
 use arrow::{array::AsArray, datatypes::Int64Type};
 use bytes::Bytes;
 use std::{
@@ -15,7 +15,6 @@ use tollgate::{
     billing,
     catalog::Catalog,
     cli::{self, run::supervise},
-    config::Settings,
     live,
     shard::Questions,
     view::View,
@@ -29,22 +28,12 @@ use tollgate_connectors::{
 const START_S: i64 = 1_767_571_200;
 /// Hours in which each customer has an event.
 const HOURS: u64 = 10;
-const STREAM: &str = "BENCH";
 const PER_MESSAGE: usize = 100;
-
-const DEFINITIONS: &str = "
-CREATE EVENT TYPE task (n BIGINT NOT NULL) WITH (type = 'task');
-CREATE METER tasks WITH (window = '1 hour', lateness = '10 minutes') AS
-SELECT subject, SUM(n) AS n, COUNT(*) AS calls FROM task GROUP BY subject;
-CREATE PRICE per_task WITH (currency = 'USD') AS
-SELECT customer, SUM(n) AS quantity, 0.01 * SUM(n) AS amount FROM tasks GROUP BY customer;
-CREATE PLAN payg WITH (currency = 'USD') AS (per_task);
-";
 
 /// A lake of so many customers, each with an event in every hour: what one of them costs.
 pub(super) fn customers(folder: &Path, count: u64) -> Result<()> {
     cli::runtime()?.block_on(async {
-        let settings = settings(folder)?;
+        let settings = settings(folder, TASKS, EVENTS_FILE)?;
         write_events(&folder.join("events.ndjson"), count)?;
         let catalog = Arc::new(Catalog::load(&settings).await?);
         let (_stop, stopped) = watch::channel(false);
@@ -95,7 +84,7 @@ async fn live(folder: &Path, count: u64, of_one: &str) -> Result<String> {
     let server = NatsServer::start(&binary, &folder.join("nats"), None).await?;
     let home = folder.join("live");
     let url = server.url();
-    let settings = settings_of(&home, &format!("url = \"{url}\"\n"))?;
+    let settings = settings(&home, TASKS, &format!("url = \"{url}\"\n"))?;
     let messages = publish(&folder.join("events.ndjson"), url).await?;
     let catalog = Arc::new(Catalog::load(&settings).await?);
     let (live, questions) = live::live(Arc::clone(&catalog));
@@ -170,17 +159,4 @@ fn write_events(path: &Path, customers: u64) -> Result<()> {
     }
     file.flush()?;
     Ok(())
-}
-
-fn settings(folder: &Path) -> Result<Settings> {
-    settings_of(folder, "kind = \"files\"\npath = \"events.ndjson\"\n")
-}
-
-fn settings_of(folder: &Path, source: &str) -> Result<Settings> {
-    fs::create_dir_all(folder.join("definitions"))?;
-    fs::write(folder.join("definitions/all.sql"), DEFINITIONS)?;
-    let file = folder.join("tollgate.toml");
-    let source = format!("[source]\nstream = \"{STREAM}\"\n{source}");
-    fs::write(&file, source + "[lake]\nurl = \"file://./lake\"\n")?;
-    Ok(Settings::load(&file, std::iter::empty())?)
 }

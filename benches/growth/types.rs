@@ -2,7 +2,7 @@
 //!
 //! `TOLLGATE_BENCH_EVENTS` is how many events there are, of all types together; 1,000,000 by default.
 
-use super::{Failure, Result, check, ms, quickest};
+use super::{EVENTS_FILE, Failure, Result, check, ms, quickest, settings};
 use arrow::{array::AsArray, datatypes::Int64Type};
 use std::{
     env, fs,
@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use tollgate::{
     catalog::Catalog,
     cli::{self, run::supervise},
-    config::Settings,
     shard::Questions,
     view::View,
 };
@@ -31,7 +30,7 @@ pub(super) fn types(folder: &Path, count: u64) -> Result<()> {
         Err(_) => 1_000_000,
     };
     cli::runtime()?.block_on(async {
-        let settings = settings_of(folder, &definitions_of(count))?;
+        let settings = settings(folder, &definitions_of(count), EVENTS_FILE)?;
         write_typed_events(&folder.join("events.ndjson"), count, events)?;
         let catalog = Arc::new(Catalog::load(&settings).await?);
         let run = async || {
@@ -153,20 +152,4 @@ async fn number(view: &View, sql: &str) -> Result<u64> {
     let rows = view.session(sql).await?.sql(sql).await?.collect().await?;
     let calls = rows[0]["calls"].as_primitive::<Int64Type>().value(0);
     Ok(u64::try_from(calls)?)
-}
-
-fn settings_of(folder: &Path, definitions: &str) -> Result<Settings> {
-    fs::create_dir_all(folder.join("definitions"))?;
-    fs::write(folder.join("definitions/all.sql"), definitions)?;
-    let file = folder.join("tollgate.toml");
-    let settings = r#"
-        [source]
-        kind = "files"
-        stream = "BENCH"
-        path = "events.ndjson"
-        [lake]
-        url = "file://./lake"
-    "#;
-    fs::write(&file, settings)?;
-    Ok(Settings::load(&file, std::iter::empty())?)
 }

@@ -424,7 +424,8 @@ impl Dedupe {
         let empty = HashTable::with_capacity(self.recent.len());
         let keys = Arc::new(std::mem::replace(&mut self.recent, empty));
         let (table, directory) = (Arc::clone(&keys), self.directory.clone());
-        let written = std::thread::spawn(move || Run::of_table(&table, &directory));
+        let written =
+            std::thread::spawn(move || Run::of_keys(table.iter().copied().collect(), &directory));
         self.sealing = Some(Sealing {
             keys,
             written,
@@ -441,7 +442,7 @@ impl Dedupe {
             Err(error) if sealing.is_early => {
                 self.give_up(&error);
                 // They were not written because memory was full, so they may go back.
-                sealing.keys.iter().for_each(|seen| self.put_back(*seen));
+                sealing.keys.iter().for_each(|seen| self.put(*seen));
                 return Ok(());
             }
             written => written?,
@@ -459,15 +460,21 @@ impl Dedupe {
         self.trim_filters();
     }
 
-    /// Puts an older entry back among the recent ones; a younger one of its key says that it is expired.
-    fn put_back(&mut self, older: Seen) {
+    /// Puts an entry among the recent ones, unless a younger one of its key is there: of two, one at most is within the horizon.
+    fn put(&mut self, seen: Seen) {
         let entry = self.recent.entry(
-            bucket(older.key),
-            |seen| seen.key == older.key,
-            |seen| bucket(seen.key),
+            bucket(seen.key),
+            |other| other.key == seen.key,
+            |other| bucket(other.key),
         );
-        if let Entry::Vacant(vacant) = entry {
-            vacant.insert(older);
+        match entry {
+            Entry::Vacant(vacant) => {
+                vacant.insert(seen);
+            }
+            Entry::Occupied(mut other) => {
+                let younger = (*other.get()).max(seen);
+                *other.get_mut() = younger;
+            }
         }
     }
 

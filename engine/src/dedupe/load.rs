@@ -4,9 +4,8 @@
 //! written by a thread, without a look at the runs before. A key that was counted twice, more than a horizon apart, has
 //! two entries then, and the index takes the one that is within the horizon.
 
-use super::{Dedupe, bucket, run::Run, run::Seen};
+use super::{Dedupe, run::Run, run::Seen};
 use crate::error::Result;
-use hashbrown::hash_table::Entry;
 use std::{io, thread::JoinHandle};
 use tollgate_sql::window::EventTime;
 
@@ -74,25 +73,5 @@ impl<'a> Load<'a> {
         let run = self.dedupe.join(writing)?;
         self.dedupe.add(run);
         Ok(())
-    }
-}
-
-impl Dedupe {
-    /// Puts an entry among the recent ones, unless a younger one of its key is there.
-    fn put(&mut self, seen: Seen) {
-        let entry = self.recent.entry(
-            bucket(seen.key),
-            |other| other.key == seen.key,
-            |other| bucket(other.key),
-        );
-        match entry {
-            Entry::Vacant(vacant) => {
-                vacant.insert(seen);
-            }
-            Entry::Occupied(mut other) => {
-                let younger = (*other.get()).max(seen);
-                *other.get_mut() = younger;
-            }
-        }
     }
 }

@@ -9,7 +9,6 @@
 //! opened: so opening a file costs what stays of it in memory, and no damaged byte decides anything.
 
 use super::steps;
-use hashbrown::HashTable;
 use parquet::bloom_filter::Sbbf;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -174,11 +173,6 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Sorts and writes a table of keys.
-    pub(super) fn of_table(table: &HashTable<Seen>, directory: &Path) -> io::Result<Self> {
-        Run::of_keys(table.iter().copied().collect(), directory)
-    }
-
     /// Sorts and writes keys.
     pub(super) fn of_keys(mut keys: Vec<Seen>, directory: &Path) -> io::Result<Self> {
         keys.sort_unstable();

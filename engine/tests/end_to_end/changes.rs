@@ -109,7 +109,7 @@ async fn an_edited_rate_or_price_is_not_called_usage() {
 
 /// A customer without a rate cannot be told to be billed less: it may not stand in the way of another who is asked for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_that_is_missing_stops_its_own_customer_alone_whoever_is_asked_for() {
+async fn a_rate_that_is_missing_stops_its_own_customer_alone_whichever_is_asked_for() {
     let fees = UNITS
         .replace("rate DECIMAL(9, 4) NOT NULL", "customer VARCHAR NOT NULL, amount DECIMAL(9, 4)")
         .replace(

@@ -21,7 +21,7 @@ pub(super) const KEYS: [&str; 8] = [
 ];
 
 /// Numbers that are counted exactly, or nothing at all.
-pub(super) fn is_exact(data_type: &DataType) -> bool {
+pub(crate) fn is_exact(data_type: &DataType) -> bool {
     data_type.is_integer() || matches!(data_type, DataType::Decimal128(..) | DataType::Null)
 }
 

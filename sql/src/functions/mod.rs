@@ -34,6 +34,7 @@ mod keys;
 mod literal;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tier_rows;
 
 pub mod arm;
 pub mod blocks;
@@ -48,12 +49,12 @@ pub mod percentage;
 pub mod prorate;
 pub mod round_money;
 pub mod round_to;
-pub mod tier_rows;
 pub mod tiers;
 pub mod volume;
 
 pub use call::SCALE_MAX;
 pub use error::FunctionError;
+pub(crate) use keys::is_exact;
 
 use datafusion::{execution::SessionStateBuilder, prelude::SessionContext};
 use std::sync::Arc;

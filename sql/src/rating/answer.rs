@@ -4,6 +4,7 @@ use super::{Charge, Rated, refused};
 use crate::{
     definitions::PriceDefinition,
     error::Result,
+    functions::is_exact,
     money::{Exact, MoneyError},
 };
 use arrow::{
@@ -168,12 +169,8 @@ fn is_text(data_type: &DataType) -> bool {
     )
 }
 
-fn is_exact(data_type: &DataType) -> bool {
-    // The type of a NULL: the row is refused when it is met, naming its customer.
-    data_type.is_integer() || matches!(data_type, DataType::Decimal128(..) | DataType::Null)
-}
-
 fn check_exact(price: &PriceDefinition, name: &str, data_type: &DataType) -> Result<()> {
+    // With a NULL, a row is refused when it is met, naming its customer.
     if is_exact(data_type) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Tiers that are made of the rows of rate tables are checked as a literal list is: all of them, whoever uses what, and the
+//! Tiers that are made of the rows of rate tables are checked as a literal list is: all of them, used or not, and the
 //! error names the group.
 
 use super::{apart, execute, refused};

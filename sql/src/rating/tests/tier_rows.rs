@@ -3,6 +3,12 @@
 use super::*;
 use std::sync::Arc;
 
+/// What is wrong for each customer in error.
+fn problems(rated: &Rated) -> Vec<&str> {
+    let in_error = rated.in_error.iter();
+    in_error.map(|known| known.problem.as_str()).collect()
+}
+
 const USAGE: &str = "SELECT customer, customer AS subject, model, CAST(n AS BIGINT) AS n FROM (VALUES
     ('acme', 'large', 100), ('acme', 'small', 101), ('globex', 'large', 250), ('globex', 'small', 7)) AS t(customer, model, n)";
 
@@ -148,13 +154,8 @@ async fn a_list_may_name_columns() {
     let rated = rate(&session(&wrong).await, &price(query), &[])
         .await
         .unwrap();
-    let in_error: Vec<&str> = rated
-        .in_error
-        .iter()
-        .map(|known| known.problem.as_str())
-        .collect();
     assert_eq!(
-        in_error,
+        problems(&rated),
         [
             "it fails for customer `acme`: `graduated`: tier 1 ends at 0, not above 0",
             "it fails for customer `globex`: `graduated`: tier 1 ends at 0, not above 0",
@@ -258,13 +259,8 @@ async fn usage_without_tiers_is_never_free() {
     let rated = rate(&session(&[]).await, &price(&query), &[])
         .await
         .unwrap();
-    let in_error: Vec<&str> = rated
-        .in_error
-        .iter()
-        .map(|known| known.problem.as_str())
-        .collect();
     assert_eq!(
-        in_error,
+        problems(&rated),
         [
             "the amount is NULL for customer `acme` in the row of model `small`, quantity 101",
             "the amount is NULL for customer `globex` in the row of model `small`, quantity 7"
@@ -278,13 +274,8 @@ async fn usage_without_tiers_is_never_free() {
     let rated = rate(&session(&[]).await, &price(&limited), &[])
         .await
         .unwrap();
-    let in_error: Vec<&str> = rated
-        .in_error
-        .iter()
-        .map(|known| known.problem.as_str())
-        .collect();
     assert_eq!(
-        in_error,
+        problems(&rated),
         [
             "it fails for customer `acme`: `graduated`: quantity 101 is above 100, where the last tier ends (tier 1)",
             "it fails for customer `globex`: `graduated`: quantity 250 is above 200, where the last tier ends (tier 2)",

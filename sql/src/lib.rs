@@ -12,6 +12,7 @@
 //! follow one fact: [`meter::Meter`] turns events into quantities, [`rating`] quantities into charges,
 //! [`invoice`] charges into line items, and [`money`] owns the only function that rounds.
 
+pub mod accounts;
 pub mod aggregates;
 mod datafusion_messages;
 pub mod definitions;

@@ -14,9 +14,10 @@ mod tests;
 pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
 pub use json_path::Step;
 pub use model::{
-    BillingPeriod, CURRENCY_DIGITS_MAX, Check, Column, CurrencyDefinition, Definitions, EventType,
-    Frame, LatePolicy, MeterDefinition, OnChange, PlanDefinition, PriceDefinition, RateTable,
-    SourceFile, UnclearPath, Validity, Worth,
+    Anchor, BillingPeriod, CURRENCY_DIGITS_MAX, Check, Column, CurrencyDefinition, Definitions,
+    DiscountOrder, EventType, Frame, LatePolicy, MeterDefinition, MinimumProration, OnChange,
+    PlanDefinition, PlanTerms, PriceDefinition, RateTable, SourceFile, TaxMode, TrialUsage,
+    UnclearPath, Validity, Worth,
 };
 pub use time::parse_instant;
 

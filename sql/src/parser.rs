@@ -16,6 +16,7 @@ pub(crate) mod limits;
 mod literal;
 mod meter_query;
 mod options;
+mod plan;
 mod query;
 pub(crate) mod suggest;
 mod types;
@@ -30,8 +31,8 @@ pub(crate) use suggest::list;
 
 use crate::{
     definitions::model::{
-        BillingPeriod, CurrencyDefinition, EventType, MeterDefinition, PlanDefinition,
-        PriceDefinition, RateTable, SourceFile,
+        CurrencyDefinition, EventType, MeterDefinition, PlanDefinition, PriceDefinition, RateTable,
+        SourceFile,
     },
     error::{Error, Location, Result},
     schema,
@@ -130,7 +131,7 @@ fn statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
         Kind::Meter => Defines::Meter(meter(cursor, name)?),
         Kind::RateTable => Defines::RateTable(rate_table(cursor, name)?),
         Kind::Price => Defines::Price(price(cursor, name)?),
-        Kind::Plan => Defines::Plan(plan(cursor, name)?),
+        Kind::Plan => Defines::Plan(plan::plan(cursor, name)?),
         Kind::Currency => Defines::Currency(currency(cursor, name)?),
     };
     Ok(Statement {
@@ -299,26 +300,6 @@ fn place_of(options: &Options, key: &str, name: &Name) -> Location {
     options.get(key).unwrap_or(name).at.clone()
 }
 
-fn plan(cursor: &mut Cursor<'_>, name: Name) -> Result<ParsedPlan> {
-    let options = Options::parse(cursor, &["currency", "worth", "billing_period"])?;
-    let currency = options.currency(cursor)?;
-    let worth = options.worth(cursor, &currency)?;
-    let billing_period = options.billing_period(cursor)?;
-    cursor.expect_keyword("AS", PLAN_SHAPE)?;
-    let prices = price_names(cursor)?;
-    Ok(ParsedPlan {
-        definition: PlanDefinition {
-            name: name.text,
-            currency,
-            worth,
-            billing_period,
-            prices: prices.iter().map(|price| price.text.clone()).collect(),
-            at: name.at,
-        },
-        prices,
-    })
-}
-
 fn currency(cursor: &mut Cursor<'_>, name: Name) -> Result<CurrencyDefinition> {
     let options = Options::parse(cursor, &["digits"])?;
     let digits = options.digits(cursor)?;
@@ -328,30 +309,6 @@ fn currency(cursor: &mut Cursor<'_>, name: Name) -> Result<CurrencyDefinition> {
         digits,
         at: name.at,
     })
-}
-
-const PLAN_SHAPE: &str = "a plan lists its prices: `AS (price_one, price_two)`";
-
-/// The prices of a plan: none is allowed, the same twice is not.
-fn price_names(cursor: &mut Cursor<'_>) -> Result<Vec<Name>> {
-    cursor.expect(&Token::LParen, PLAN_SHAPE)?;
-    let mut prices: Vec<Name> = Vec::new();
-    if cursor.accept(&Token::RParen) {
-        return Ok(prices);
-    }
-    loop {
-        let price = cursor.name("the name of a price")?;
-        if prices.iter().any(|known| known.text == price.text) {
-            let problem = format!("price `{}` is listed twice", price.text);
-            return Err(cursor.error(price.at, problem, "list each price once"));
-        }
-        prices.push(price);
-        if !cursor.accept(&Token::Comma) {
-            break;
-        }
-    }
-    cursor.expect(&Token::RParen, PLAN_SHAPE)?;
-    Ok(prices)
 }
 
 /// Column names that an event has before any is declared, and those a meter adds to its windows.
@@ -369,6 +326,3 @@ fn reserved_columns() -> Vec<String> {
     own.chain(["window_start".to_owned(), "window_end".to_owned()])
         .collect()
 }
-
-/// The billing periods that can be written, with their meaning.
-const BILLING_PERIODS: &[(&str, BillingPeriod)] = &[("month", BillingPeriod::Month)];

@@ -293,11 +293,96 @@ pub struct PriceDefinition {
     pub at: Location,
 }
 
-/// How long a billing period is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How long a billing period is, by the calendar of the customer's zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BillingPeriod {
-    /// A calendar month.
-    Month,
+    /// So many days, at least one: a week is 7.
+    Days(i32),
+    /// So many months, at least one: a quarter is 3, a year 12.
+    Months(i32),
+}
+
+impl Default for BillingPeriod {
+    fn default() -> Self {
+        BillingPeriod::Months(1)
+    }
+}
+
+/// What billing periods are counted from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Anchor {
+    /// The calendar: months begin on their 1st, weeks on Monday.
+    #[default]
+    Calendar,
+    /// The anchor of the subscription, which is its start unless said otherwise.
+    Subscription,
+}
+
+/// In which order discounts are taken off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DiscountOrder {
+    /// By their position.
+    #[default]
+    Listed,
+    /// Those in per cent before the fixed ones, each by position.
+    PercentFirst,
+}
+
+/// What a minimum is prorated on when a subscription is not active all the time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MinimumProration {
+    /// The minimum itself.
+    #[default]
+    Minimum,
+    /// The minimum less the whole fixed fee, against usage alone.
+    MinimumLessFees,
+}
+
+/// Whether prices have the tax in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TaxMode {
+    /// Tax comes on top.
+    #[default]
+    Excluded,
+    /// Tax is a part of each amount.
+    Included,
+}
+
+/// What usage in a trial costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TrialUsage {
+    /// Nothing: tiers begin at the end of the trial.
+    #[default]
+    Free,
+    /// What it costs without a trial.
+    Billed,
+}
+
+/// When and how what a plan's prices come to is billed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanTerms {
+    /// How long a billing period is.
+    pub billing_period: BillingPeriod,
+    /// What it is counted from.
+    pub anchor: Anchor,
+    /// Names of the prices that are billed when the period that they are for begins.
+    pub in_advance: Vec<String>,
+    /// What a whole period costs at least, not below zero, in the plan's currency and its minor unit.
+    pub minimum: Option<Exact>,
+    /// What a whole period costs at most, not below zero nor the minimum, in the same.
+    pub maximum: Option<Exact>,
+    /// In which order discounts are taken off.
+    pub discount_order: DiscountOrder,
+    /// Whether the minimum tops up what lines come to before discounts.
+    pub minimum_before_discounts: bool,
+    /// What the minimum is prorated on.
+    pub minimum_proration: MinimumProration,
+    /// Whether prices have the tax in them.
+    pub tax: TaxMode,
+    /// What usage in a trial costs.
+    pub trial_usage: TrialUsage,
+    /// How long after the end of its period an invoice is issued, in microseconds.
+    pub issue_after_us: i64,
 }
 
 /// `CREATE PLAN`: prices that are billed together.
@@ -309,10 +394,10 @@ pub struct PlanDefinition {
     pub currency: String,
     /// What currencies of one's own are worth in it.
     pub worth: Vec<Worth>,
-    /// How long a billing period is.
-    pub billing_period: BillingPeriod,
     /// Names of prices, in the order their lines are printed.
     pub prices: Vec<String>,
+    /// When and how they are billed.
+    pub terms: PlanTerms,
     /// Where it is defined.
     pub at: Location,
 }

@@ -179,8 +179,8 @@ fn the_design_is_read_as_it_is_written() {
         panic!("one plan")
     };
     assert_eq!(
-        (pro.currency.as_str(), pro.billing_period),
-        ("USD", BillingPeriod::Month)
+        (pro.currency.as_str(), pro.terms.billing_period),
+        ("USD", BillingPeriod::Months(1))
     );
     assert_eq!(
         names(&pro.prices),

@@ -181,7 +181,7 @@ fn unnamed_cause(before: &[IssuedLine], now: &[IssuedLine]) -> Cause {
 mod tests {
     use super::*;
     use crate::{
-        definitions::{BillingPeriod, PlanDefinition},
+        definitions::{PlanDefinition, PlanTerms},
         error::Location,
         invoice::{
             Period, Terms, assemble,
@@ -199,7 +199,7 @@ mod tests {
             name: "pro".into(),
             currency: "USD".into(),
             worth: Vec::new(),
-            billing_period: BillingPeriod::Month,
+            terms: PlanTerms::default(),
             prices: vec!["p".into()],
             at: Location::default(),
         };

@@ -1,7 +1,7 @@
 use super::{tables::*, *};
 use crate::schema::invoices::{line_items_schema, money_type};
 use crate::{
-    definitions::BillingPeriod,
+    definitions::PlanTerms,
     error::{ErrorKind, Location},
 };
 use arrow::{array::Array, util::display::array_value_to_string};
@@ -16,7 +16,7 @@ fn plan(currency: &str) -> PlanDefinition {
         name: "pro".into(),
         currency: currency.into(),
         worth: Vec::new(),
-        billing_period: BillingPeriod::Month,
+        terms: PlanTerms::default(),
         prices: vec!["base".into(), "tokens".into()],
         at: Location::default(),
     }

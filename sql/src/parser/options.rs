@@ -1,13 +1,12 @@
 //! `WITH (key = 'value', …)`, and what the values mean.
 
 use super::{
-    BILLING_PERIODS,
     cursor::{Cursor, Name, fold},
-    suggest::{did_you_mean, list},
+    suggest::did_you_mean,
 };
 use crate::{
     definitions::{
-        model::{BillingPeriod, CURRENCY_DIGITS_MAX, Frame, LatePolicy, OnChange, Worth},
+        model::{CURRENCY_DIGITS_MAX, Frame, LatePolicy, OnChange, Worth},
         time::{parse_date, parse_instant},
     },
     error::{Error, Location, Result},
@@ -80,7 +79,7 @@ impl Options {
         let expected = cursor.expected(&format!("the value of `{key}`"), OPTIONS_SHAPE);
         // A number is one with and without quotes.
         let number = match key.as_str() {
-            "digits" => cursor.accept_number(),
+            "digits" | "minimum" | "maximum" => cursor.accept_number(),
             _ => None,
         };
         let value = number.or_else(|| cursor.accept_string());
@@ -180,20 +179,33 @@ impl Options {
         let Some(value) = self.get("on_change") else {
             return Ok(OnChange::default());
         };
-        let mut all = OnChange::ALL.iter();
-        let Some((_, found)) = all.find(|(name, _)| *name == value.text) else {
-            let known = OnChange::ALL.map(|(name, _)| name);
-            let problem = format!("option `on_change`: `{}` is not known", value.text);
-            let hint = did_you_mean(&value.text, "values", &known);
-            return Err(cursor.error(value.at.clone(), problem, &hint));
-        };
-        if *found == OnChange::Split && self.get("effective_from").is_none() {
+        let found = self.choice(cursor, "on_change", &OnChange::ALL)?;
+        if found == Some(OnChange::Split) && self.get("effective_from").is_none() {
             let problem =
                 "option `on_change`: there is no day at which a period is split".to_owned();
             let hint = "add effective_from = '2026-10-15', the first day of this version";
             return Err(cursor.error(value.at.clone(), problem, hint));
         }
-        Ok(*found)
+        Ok(found.unwrap_or_default())
+    }
+
+    /// One of a few words, if given.
+    pub(super) fn choice<T: Copy>(
+        &self,
+        cursor: &Cursor<'_>,
+        key: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        let found = choices.iter().find(|(word, _)| *word == value.text);
+        found.map(|(_, choice)| Some(*choice)).ok_or_else(|| {
+            let known: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            let problem = format!("option `{key}`: `{}` is not known", value.text);
+            let hint = did_you_mean(&value.text, "values", &known);
+            cursor.error(value.at.clone(), problem, &hint)
+        })
     }
 
     /// `'true'` or `'false'`; false unless given.
@@ -339,20 +351,6 @@ impl Options {
         }
         Ok(Some(start_us))
     }
-
-    /// How long a billing period is; a month unless given.
-    pub(super) fn billing_period(&self, cursor: &Cursor<'_>) -> Result<BillingPeriod> {
-        let Some(value) = self.get("billing_period") else {
-            return Ok(BillingPeriod::Month);
-        };
-        let found = BILLING_PERIODS.iter().find(|(name, _)| *name == value.text);
-        found.map(|(_, period)| *period).ok_or_else(|| {
-            let names: Vec<_> = BILLING_PERIODS.iter().map(|(name, _)| name).collect();
-            let problem = format!("billing period `{}` is not known", value.text);
-            let hint = format!("known billing periods: {}", list(&names));
-            cursor.error(value.at.clone(), problem, &hint)
-        })
-    }
 }
 
 fn not_a_currency(cursor: &Cursor<'_>, code: &Name, hint: &str) -> Error {
@@ -379,7 +377,7 @@ fn session_base_us(gap_us: i64) -> Option<i64> {
     divisors.find(|base_us| DAY_US % base_us == 0)
 }
 
-fn duration_us(cursor: &Cursor<'_>, key: &str, value: &Name) -> Result<i64> {
+pub(super) fn duration_us(cursor: &Cursor<'_>, key: &str, value: &Name) -> Result<i64> {
     parse_duration_us(&value.text).ok_or_else(|| {
         let problem = format!("option `{key}`: `{}` is not a duration", value.text);
         let hint = "write a whole number and a unit: '30 seconds', '10 minutes', '1 hour', '1 day'";

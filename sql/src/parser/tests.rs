@@ -325,9 +325,9 @@ fn dates_and_billing_periods_are_as_written() {
         "write '2026-10-01'",
     );
     refused(
-        "CREATE PLAN p WITH (currency = 'USD', billing_period = 'week') AS ()",
-        "1:56: plan `p`: billing period `week` is not known",
-        "known billing periods: `month`",
+        "CREATE PLAN p WITH (currency = 'USD', billing_period = 'hour') AS ()",
+        "1:56: plan `p`: billing period `hour` is not known",
+        "write 'day', 'week', 'month', 'quarter' or 'year', or up to 100 of them: '2 weeks'",
     );
 }
 

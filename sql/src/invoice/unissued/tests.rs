@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    definitions::{BillingPeriod, PlanDefinition},
+    definitions::{PlanDefinition, PlanTerms},
     error::Location,
     invoice::{
         Terms, assemble,
@@ -84,7 +84,7 @@ fn draft(usage: &Usage, customer: usize, period: Period, plan: &str) -> Option<I
         name: plan.into(),
         currency: "USD".into(),
         worth: Vec::new(),
-        billing_period: BillingPeriod::Month,
+        terms: PlanTerms::default(),
         prices: vec!["units".into()],
         at: Location::default(),
     };

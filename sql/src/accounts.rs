@@ -1,7 +1,15 @@
 //! Who pays, for whom, on which plan, since when: rows that each say what holds from a time on, and are never changed.
 //!
 //! Of two rows with one key and time, the one that was written later stands: rows of each list are in the order in which they
-//! were written.
+//! were written. A grant, a one-off and a discount have no time in their key: the last row of each stands.
+//!
+//! [`Accounts::indexed`] makes the [`Index`] that says what the newest row says at an instant: [`Index::customer_at`],
+//! [`Index::payer_at`] and [`Index::payers_of`], [`Index::subscription`] and [`Index::subscriptions_of`],
+//! [`Index::grants_of`], [`Index::one_offs_of`], [`Index::discounts_of`].
+
+mod index;
+
+pub use index::{Index, Payer};
 
 use crate::money::Exact;
 

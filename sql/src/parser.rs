@@ -26,8 +26,9 @@ mod tests;
 
 pub(crate) use cursor::Name;
 pub(crate) use dialect::Sql;
+pub(crate) use plan::parse_billing_period;
 pub use suggest::did_you_mean;
-pub(crate) use suggest::list;
+pub(crate) use suggest::{list, nearest};
 
 use crate::{
     definitions::model::{

@@ -20,6 +20,7 @@ const BUILT_IN_RELATIONS: &[&str] = &[
     "invoices",
     "line_items",
     "meters",
+    "one_offs",
     SUBSCRIPTION,
     "subjects",
     "subscriptions",

@@ -13,7 +13,10 @@ mod key;
 
 pub(crate) use key::Bound;
 
-use super::model::{Column, RateTable};
+use super::{
+    csv_file::is_separated_otherwise,
+    model::{Column, RateTable},
+};
 use crate::{
     error::{Error, Result},
     parser::did_you_mean,
@@ -109,15 +112,12 @@ impl RateTable {
                 (Some((place, _)), None) => return Ok(place),
                 (None, _) => (
                     format!("not in {}", self.header_of(at)),
-                    match header {
-                        [one] if one.contains([';', '\t', '|']) => format!(
-                            "the cells of `{one}` are not separated by commas: save the file as comma-separated values"
-                        ),
-                        _ => format!(
+                    is_separated_otherwise(header).unwrap_or_else(|| {
+                        format!(
                             "name it there as it is declared, in lower case; {}",
                             did_you_mean(&column.name, "columns of the file", header)
-                        ),
-                    },
+                        )
+                    }),
                 ),
                 (Some(_), Some(_)) => (
                     format!("twice in {}", self.header_of(at)),

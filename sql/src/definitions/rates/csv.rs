@@ -3,14 +3,14 @@
 use super::{Place, not_a_batch};
 use crate::{
     definitions::{
+        csv_file::{self, BadLine, Row, Unread},
         decimal::{DecimalError, parse_decimal},
         model::{Column, RateTable},
         time::{instant_us, parse_date},
     },
-    error::Result,
+    error::{Error, Result},
     schema,
 };
-use csv::{ByteRecord, Reader, ReaderBuilder};
 use datafusion::arrow::{
     array::{
         ArrayRef, BooleanArray, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringArray,
@@ -20,9 +20,6 @@ use datafusion::arrow::{
 };
 use jiff::civil::date;
 use std::sync::Arc;
-
-/// Longest cell, in bytes: much longer than any name, much shorter than a file that lost a quote.
-const CELL_BYTES_MAX: usize = 4_096;
 
 impl RateTable {
     /// Reads the table's file: CSV in UTF-8 with a header, columns found by name, in any order;
@@ -38,19 +35,14 @@ impl RateTable {
     /// a NOT NULL column, or has a line break (the mark of a quote that was never closed); two rows with one key, or with
     /// one key and periods that overlap.
     pub fn read_csv(&self, file: &str, bytes: &[u8]) -> Result<RecordBatch> {
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let reader = ReaderBuilder::new()
-            .flexible(true)
-            .has_headers(true)
-            .from_reader(bytes);
-        let mut csv = Csv {
+        let bad = |bad: BadLine| self.bad_line(file, &bad);
+        let (header, rows) = csv_file::read(bytes).map_err(bad)?;
+        let csv = Csv {
             table: self,
             file,
-            header: Vec::new(),
-            rows: Vec::new(),
+            rows: rows.collect::<Result<_, _>>().map_err(bad)?,
         };
-        csv.read(reader, bytes)?;
-        let places = self.places(file, &Place::Line(1), &csv.header)?;
+        let places = self.places(file, &Place::Line(1), &header)?;
         let columns = self.columns.iter().zip(&places);
         let arrays = columns.map(|(column, place)| {
             Cells {
@@ -65,81 +57,18 @@ impl RateTable {
         self.check_key(file, &table, |row| Place::Line(csv.rows[row].line))?;
         Ok(table)
     }
+
+    fn bad_line(&self, file: &str, bad: &BadLine) -> Error {
+        let place = Place::Line(bad.line);
+        self.error(file, &place, bad.column.as_deref(), &bad.problem, &bad.hint)
+    }
 }
 
 /// The cells of a file.
 struct Csv<'a> {
     table: &'a RateTable,
     file: &'a str,
-    header: Vec<String>,
-    /// Each as long as the header.
     rows: Vec<Row>,
-}
-
-/// One row of the file.
-struct Row {
-    /// Its line, from 1, which is the header's.
-    line: u64,
-    cells: ByteRecord,
-}
-
-impl Csv<'_> {
-    fn read(&mut self, mut reader: Reader<&[u8]>, bytes: &[u8]) -> Result<()> {
-        let unreadable = |error: csv::Error| {
-            let hint = "write a CSV file in UTF-8 whose first line names the columns";
-            self.table
-                .error(self.file, &Place::Line(1), None, &error.to_string(), hint)
-        };
-        let header = reader.byte_headers().map_err(unreadable)?;
-        let names = header.iter().map(String::from_utf8_lossy);
-        self.header = names.map(|name| name.into_owned()).collect();
-        for cells in reader.byte_records() {
-            let cells = cells.map_err(unreadable)?;
-            let line = line(&cells, bytes);
-            let row = Row { line, cells };
-            self.check_row(&row)?;
-            self.rows.push(row);
-        }
-        Ok(())
-    }
-
-    fn check_row(&self, row: &Row) -> Result<()> {
-        let refused = |column: Option<&str>, problem: &str, hint: &str| {
-            let place = Place::Line(row.line);
-            Err(self.table.error(self.file, &place, column, problem, hint))
-        };
-        for (name, cell) in self.header.iter().zip(&row.cells) {
-            if cell.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-                let hint =
-                    "close the quote in this cell; a quote within a quoted cell is written twice";
-                return refused(
-                    Some(name),
-                    "a line break in the cell: is a closing quote missing?",
-                    hint,
-                );
-            }
-            if cell.len() > CELL_BYTES_MAX {
-                let problem = format!("longer than {CELL_BYTES_MAX} bytes");
-                return refused(
-                    Some(name),
-                    &problem,
-                    "shorten it; a quote that is not closed also makes a cell long",
-                );
-            }
-        }
-        let cells = row.cells.len();
-        if cells != self.header.len() {
-            // In a row that is too short this is the first column without a cell.
-            let column = self.header.get(cells).or(self.header.last());
-            let problem = format!(
-                "the row has {cells} cells, the header {}",
-                self.header.len()
-            );
-            let hint = "write one cell for each name of the header; a cell with a comma stands in double quotes";
-            return refused(column.map(String::as_str), &problem, hint);
-        }
-        Ok(())
-    }
 }
 
 /// One column of the file.
@@ -149,9 +78,6 @@ struct Cells<'a> {
     /// Which cell of each row.
     place: usize,
 }
-
-/// What is wrong with a cell, and what to write instead.
-type Unread = (String, String);
 
 impl Cells<'_> {
     fn read(&self) -> Result<ArrayRef> {
@@ -189,9 +115,8 @@ impl Cells<'_> {
                     hint,
                 )
             };
-            let cell = std::str::from_utf8(row.cells.get(self.place).unwrap_or_default())
-                .map_err(|_| refused("not UTF-8", "save the file as UTF-8"))?;
-            match cell {
+            let refused_cell = |(problem, hint): Unread| refused(&problem, &hint);
+            match row.cell(self.place).map_err(refused_cell)? {
                 "" if self.column.nullable => Ok(None),
                 "" => {
                     let (problem, hint) = table.missing(self.column, "empty");
@@ -265,23 +190,4 @@ fn instant(cell: &str) -> Result<i64, Unread> {
         let hint = "write it with its offset and at most microseconds, or declare the column DATE";
         (problem, hint.to_owned())
     })
-}
-
-/// The line a row is on. The reader says where the row before it ended: what is left of that line's
-/// end, and blank lines, come between.
-fn line(cells: &ByteRecord, bytes: &[u8]) -> u64 {
-    let Some(position) = cells.position() else {
-        return 0;
-    };
-    let before = usize::try_from(position.byte())
-        .ok()
-        .and_then(|byte| bytes.get(byte..));
-    let breaks = before
-        .unwrap_or_default()
-        .iter()
-        .take_while(|byte| matches!(byte, b'\n' | b'\r'));
-    (position.line()..)
-        .zip(breaks.filter(|byte| **byte == b'\n'))
-        .last()
-        .map_or(position.line(), |(line, _)| line + 1)
 }

@@ -5,6 +5,7 @@
 //! is the point of no return. `line_items` is derived from those documents, so a crash between the two
 //! is mended by deriving what is missing, before anything else is issued.
 
+pub mod accounts;
 mod documents;
 mod rated;
 mod rehearsal;

@@ -12,6 +12,7 @@ use std::{env, path::PathBuf, sync::Arc, time::Duration};
 use tokio::runtime::{Builder, Runtime};
 use tollgate_connectors::lake::Lake;
 
+pub mod accounts;
 pub mod audit;
 pub mod backfill;
 pub mod check;
@@ -70,6 +71,8 @@ pub enum Command {
     Watch(watch::Arguments),
     /// Drafts invoices for a billing period, or issues them.
     Invoice(invoice::Arguments),
+    /// Imports, lists and exports who pays, on which plan, since when.
+    Accounts(accounts::Arguments),
     /// Shows what some usage would cost, tier by tier, without a lake.
     Price(price::Arguments),
     /// Recomputes every meter from events and compares.
@@ -125,6 +128,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Query(arguments) => query::run(&settings()?, &arguments).await,
         Command::Watch(arguments) => watch::run(&settings()?, &arguments).await,
         Command::Invoice(arguments) => invoice::run(&settings()?, &arguments).await,
+        Command::Accounts(arguments) => accounts::run(&settings()?, &arguments).await,
         Command::Price(arguments) => price::run(&settings()?, &arguments).await,
         Command::Audit => audit::run(&settings()?).await,
         Command::Backfill(arguments) => backfill::run(&settings()?, &arguments).await,

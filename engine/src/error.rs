@@ -314,7 +314,8 @@ impl Error {
                 | Sql::Price { .. }
                 | Sql::PriceResult { .. }
                 | Sql::Month { .. }
-                | Sql::Zone { .. },
+                | Sql::Zone { .. }
+                | Sql::Accounts(_),
             ) => 2,
             _ => 1,
         }

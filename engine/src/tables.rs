@@ -23,8 +23,16 @@ pub const INVOICES: &str = "invoices";
 /// Their lines.
 pub const LINE_ITEMS: &str = "line_items";
 
+/// Which imports of accounts count: an import is there when its row is.
+pub const IMPORTS: &str = "accounts/imports";
+
 /// What no invoice has billed: no table, but a relation.
 pub const UNISSUED: &str = "unissued";
+
+/// A table of accounts.
+pub fn accounts_table(name: &str) -> String {
+    format!("accounts/{name}")
+}
 
 /// The table of a meter.
 pub fn meter_table(name: &str) -> String {

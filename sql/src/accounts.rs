@@ -7,9 +7,42 @@
 //! [`Index::payer_at`] and [`Index::payers_of`], [`Index::subscription`] and [`Index::subscriptions_of`],
 //! [`Index::grants_of`], [`Index::one_offs_of`], [`Index::discounts_of`].
 
+mod check;
+pub(crate) mod files;
+mod import;
 mod index;
+mod problem;
+mod stored;
+pub(crate) mod table;
 
+pub use check::problems;
+pub use files::{AccountsFile, TABLES, csv_of, instant_in};
+pub use import::{Import, import};
 pub use index::{Index, Payer};
+pub use problem::{Problem, Problems};
+pub use stored::{rows_of, stored_rows_of};
+
+/// Does something with the type `$R` of a table's rows, by the table's name; `None` when there is no such table.
+macro_rules! with_table {
+    ($name:expr, $R:ident => $body:expr) => {{
+        macro_rules! of {
+            ($row:ident) => {{
+                type $R = $crate::accounts::$row;
+                Some($body)
+            }};
+        }
+        match $name {
+            "customers" => of!(Customer),
+            "subjects" => of!(Subject),
+            "subscriptions" => of!(Subscription),
+            "grants" => of!(Grant),
+            "one_offs" => of!(OneOff),
+            "discounts" => of!(Discount),
+            _ => None,
+        }
+    }};
+}
+pub(crate) use with_table;
 
 use crate::money::Exact;
 

@@ -1,6 +1,7 @@
 //! Everything a definitions folder says, parsed and checked as a whole.
 
 mod check;
+pub(crate) mod csv_file;
 pub(crate) mod decimal;
 pub(crate) mod json_path;
 pub(crate) mod model;

@@ -128,6 +128,9 @@ pub enum Error {
         /// What was given.
         zone: String,
     },
+    /// Rows of accounts that cannot be imported.
+    #[error("{0}")]
+    Accounts(crate::accounts::Problems),
     /// An amount or quantity that does not fit.
     #[error("{0}")]
     Money(#[from] crate::money::MoneyError),
@@ -173,6 +176,7 @@ impl Error {
             Error::Invoice { .. } => "charge_misplaced",
             Error::Month { .. } => "month_invalid",
             Error::Zone { .. } => "time_zone_unknown",
+            Error::Accounts(_) => "accounts_invalid",
             Error::Money(_) => "amount_invalid",
             Error::Engine { .. } => "evaluation_failed",
         }
@@ -191,6 +195,7 @@ impl Error {
             | Error::Invoice { .. }
             | Error::Month { .. }
             | Error::Zone { .. }
+            | Error::Accounts(_)
             | Error::Money(_) => ErrorKind::Invalid,
         }
     }

@@ -3,6 +3,7 @@
 //! Field metadata carries what a decoder needs to know, so that a connector can work from the schema
 //! alone: [`TYPE_KEY`] on an event type's struct field, the other keys on its children.
 
+pub mod accounts;
 pub mod invoices;
 pub mod panes;
 

@@ -4,6 +4,7 @@ use crate::{
     billing,
     catalog::Catalog,
     cli::{load, output, print_error},
+    clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
     jobs::fit,
@@ -45,7 +46,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
 
 async fn check_lake(settings: &Settings, catalog: &Catalog) -> Result<()> {
     let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
-    let problems = fit::problems(catalog, &settings.billing, &lake).await?;
+    let problems = fit::problems(catalog, &settings.billing, &lake, SystemClock.now_us()).await?;
     problems.iter().for_each(|problem| print_error(problem));
     match problems.len() {
         0 => Ok(()),

@@ -13,7 +13,7 @@ use crate::{
 use clap::Args;
 use std::sync::Arc;
 use tollgate_connectors::lake::Lake;
-use tollgate_sql::session;
+use tollgate_sql::{accounts::TABLES, session};
 
 /// Arguments of `tollgate query`.
 #[derive(Debug, Args)]
@@ -31,7 +31,8 @@ pub struct Arguments {
 /// The SQL is not a query, or names something that does not exist.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let (catalog, lake) = open_to_read(settings).await?;
-    let is_of_all = referenced(&session::context(), &arguments.sql)?.contains(tables::UNISSUED);
+    let wanted = referenced(&session::context(), &arguments.sql)?;
+    let is_of_all = wanted.contains(tables::UNISSUED);
     let view = match View::open(Arc::clone(&catalog), &lake).await {
         Err(Error::Meter { .. }) if !is_of_all => of_others(catalog, &lake, &arguments.sql).await?,
         opened => opened?,
@@ -41,6 +42,10 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         let now_us = SystemClock.now_us();
         let rows = billing::unissued(&view, &lake, &settings.billing, now_us).await?;
         register_rows(&context, tables::UNISSUED, rows)?;
+    }
+    for table in TABLES.into_iter().filter(|table| wanted.contains(*table)) {
+        let rows = billing::accounts::relation(&lake, table).await?;
+        register_rows(&context, table, rows)?;
     }
     let doing = "the query";
     let frame = session::query(&context, &arguments.sql)

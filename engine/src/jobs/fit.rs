@@ -1,6 +1,7 @@
 //! Whether a lake goes on with these definitions: all that `run`, a query or an invoice would refuse, before any of them does.
 
 use crate::{
+    billing::accounts,
     catalog::Catalog,
     commit::{Marks, Position},
     config::BillingSettings,
@@ -12,7 +13,8 @@ use std::sync::Arc;
 use tollgate_connectors::{Error as ConnectorError, Table, lake::Lake};
 use tollgate_sql::meter::Meter;
 
-/// Everything in which the definitions and the settings do not go with a lake, in order of definition. Changes nothing.
+/// Everything in which the definitions and the settings do not go with a lake, in order of definition. Changes nothing. What is
+/// over at `now_us` in accounts may be of plans and prices that are not defined any more.
 ///
 /// # Errors
 /// The lake cannot be read.
@@ -20,9 +22,11 @@ pub async fn problems(
     catalog: &Catalog,
     billing: &BillingSettings,
     lake: &Lake,
+    now_us: i64,
 ) -> Result<Vec<Error>> {
     let mut found = Vec::new();
     found.extend(default_plan(catalog, billing));
+    found.extend(of_accounts(catalog, lake, now_us).await?);
     let events = match catalog.existing_events(lake).await {
         Ok(events) => events,
         Err(error) => {
@@ -41,6 +45,23 @@ pub async fn problems(
         }
     }
     Ok(found)
+}
+
+/// What accounts name that is not defined any more, and what came to contradict them.
+async fn of_accounts(
+    catalog: &Catalog,
+    lake: &Lake,
+    now_us: i64,
+) -> Result<impl Iterator<Item = Error>> {
+    let accounts = accounts::load(lake).await?.indexed();
+    let problems = tollgate_sql::accounts::problems(&accounts, &catalog.definitions, now_us)?;
+    Ok(problems.into_iter().map(|problem| Error::Billing {
+        problem: match problem.column {
+            Some(column) => format!("{}: column `{column}`: {}", problem.at, problem.problem),
+            None => format!("{}: {}", problem.at, problem.problem),
+        },
+        hint: problem.hint,
+    }))
 }
 
 /// Where there are plans, `billing.default_plan` is one of them.

@@ -86,6 +86,46 @@ impl Index {
         }
     }
 
+    /// What holds at an instant: the newest row of each customer and subject, the subscriptions, grants and discounts that are in
+    /// force, and the one-offs up to then.
+    pub fn at(&self, at_us: i64) -> Accounts {
+        let is_in = |from_us: Option<i64>, to_us: Option<i64>| {
+            from_us <= Some(at_us) && to_us.is_none_or(|to| at_us < to)
+        };
+        let customers = self.customers.groups();
+        let subjects = self.subjects.groups();
+        let subscriptions = self.subscriptions.groups();
+        let subscriptions = subscriptions.filter_map(|rows| newest_at(rows, at_us));
+        let grants = self.grants.rows.iter().filter(|row| {
+            is_in(Some(row.effective_at_us), row.expires_at_us) && is_in(None, row.voided_at_us)
+        });
+        let one_offs = self.one_offs.rows.iter();
+        let discounts = self.discounts.rows.iter();
+        Accounts {
+            customers: customers
+                .filter_map(|rows| newest_at(rows, at_us))
+                .cloned()
+                .collect(),
+            subjects: subjects
+                .filter_map(|rows| newest_at(rows, at_us))
+                .cloned()
+                .collect(),
+            subscriptions: subscriptions
+                .filter(|row| is_in(None, row.ends_at_us))
+                .cloned()
+                .collect(),
+            grants: grants.cloned().collect(),
+            one_offs: one_offs
+                .filter(|row| row.date_us <= at_us)
+                .cloned()
+                .collect(),
+            discounts: discounts
+                .filter(|row| is_in(row.starts_at_us, row.ends_at_us))
+                .cloned()
+                .collect(),
+        }
+    }
+
     /// Every customer that has a row in `customers`, by name.
     pub fn customers(&self) -> impl Iterator<Item = &str> {
         self.customers

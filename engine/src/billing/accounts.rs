@@ -1,0 +1,303 @@
+//! The tables of accounts in the lake: how an import lands whole or not at all, and which rows count.
+//!
+//! ```text
+//!  files + rows that count ──import (pure)──▶ new rows
+//!      each table      stage, commit        rows of an import that is not there yet: no reader counts them
+//!      `imports`       commit its row       the import is there; compare-and-swap on its number
+//! ```
+//!
+//! A crash before the last commit leaves rows that never count, and the same import made again has another id. Two imports at
+//! once were both checked against the same rows, so the second is refused.
+
+use crate::{
+    clock::Clock,
+    error::{Error, Result, query_error},
+    tables::{IMPORTS, accounts_table},
+};
+use arrow::{
+    array::{
+        AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    },
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{SchemaRef, TimestampMicrosecondType},
+};
+use datafusion::prelude::{Expr, SessionContext, col, lit};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tollgate_connectors::{
+    Attempt, CommitId, Error as ConnectorError, Table,
+    lake::{DeltaTable, Lake},
+};
+use tollgate_sql::{
+    accounts::{self, Accounts, AccountsFile, Import, TABLES, stored_rows_of},
+    definitions::Definitions,
+    schema::{
+        self,
+        accounts::{accounts_schema, imports_schema, stored_accounts_schema},
+    },
+};
+
+/// The `txn` app id, in `accounts/imports`, of the number of the last import.
+const SERIAL_MARK: &str = "accounts/serial";
+
+/// The column by which the rows of files stand together: what one customer has is read without the others'.
+const TOGETHER: &str = "customer";
+
+/// What an import did.
+#[derive(Debug)]
+pub struct Imported {
+    /// How many rows were written, by table.
+    pub written: BTreeMap<&'static str, usize>,
+    /// How many rows the files have.
+    pub read: usize,
+}
+
+/// All rows that count, in the order in which they were written.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn load(lake: &Lake) -> Result<Accounts> {
+    let (accounts, _) = load_where(lake, &Counted::of(lake).await?, |_| lit(true)).await?;
+    Ok(accounts)
+}
+
+/// The rows of one customer that count, and all rows of the subjects that it pays for at some time: with whom they are before and
+/// after. Others' rows are not read.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn load_of(lake: &Lake, customer: &str) -> Result<Accounts> {
+    let counted = Counted::of(lake).await?;
+    let of_customer = || col("customer").eq(lit(customer));
+    let (mut accounts, files) = load_where(lake, &counted, |_| of_customer()).await?;
+    let subjects = accounts.subjects.iter().map(|row| row.subject.as_str());
+    let subjects: BTreeSet<&str> = subjects.collect();
+    if let Some(table) = files.get("subjects")
+        && !subjects.is_empty()
+    {
+        let of_subjects = col("subject").in_list(subjects.into_iter().map(lit).collect(), false);
+        let rows = counted.rows(table, of_subjects).await?;
+        accounts.subjects.clear();
+        accounts.take_in("subjects", &rows)?;
+    }
+    Ok(accounts)
+}
+
+/// The rows of a table that count, with `written_at`.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn relation(lake: &Lake, table: &str) -> Result<RecordBatch> {
+    let schema = accounts_schema(table).ok_or(NO_TABLE)?;
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    let written_at = arrow::datatypes::Field::new("written_at", schema::timestamp(), false);
+    fields.push(Arc::new(written_at));
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    let counted = Counted::of(lake).await?;
+    let rows = match existing(lake, table).await? {
+        Some(files) => counted.rows(&files, lit(true)).await?,
+        None => Vec::new(),
+    };
+    let doing = "reading accounts";
+    let columns = schema.fields().iter();
+    let columns: Vec<&str> = columns.map(|field| field.name().as_str()).collect();
+    let rows = rows.iter().map(|rows| {
+        let places = columns.iter().map(|name| rows.schema().index_of(name));
+        let rows = rows.project(&places.collect::<Result<Vec<_>, _>>()?)?;
+        let cast = rows.columns().iter().zip(schema.fields());
+        let cast = cast.map(|(column, field)| arrow::compute::cast(column, field.data_type()));
+        RecordBatch::try_new(SchemaRef::clone(&schema), cast.collect::<Result<_, _>>()?)
+    });
+    let rows: Vec<RecordBatch> = rows.collect::<Result<_, _>>().map_err(query_error(doing))?;
+    concat_batches(&schema, &rows).map_err(query_error(doing))
+}
+
+const NO_TABLE: Error = Error::Contradiction {
+    what: "every table of accounts has a schema",
+};
+
+/// Checks files as a whole and writes the rows that say something new: all of them, or none.
+///
+/// # Errors
+/// [`tollgate_sql::Error::Accounts`] with everything that is wrong, before anything is written; another import landed at the same
+/// time; the lake cannot be read or written. Importing the files again is safe after any of them.
+pub async fn import(
+    lake: &Lake,
+    files: &[AccountsFile],
+    definitions: &Definitions,
+    zone: &str,
+    clock: &dyn Clock,
+) -> Result<Imported> {
+    let counted = Counted::of(lake).await?;
+    let (before, _) = load_where(lake, &counted, |_| lit(true)).await?;
+    let Import { rows, read } = accounts::import(&before, files, definitions, zone)?;
+    let mut imported = Imported {
+        written: BTreeMap::new(),
+        read,
+    };
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    // Later for each import, so that it says which of two rows was written later.
+    let written_at_us = clock
+        .now_us()
+        .max(counted.last_written_us.saturating_add(1));
+    for table in TABLES {
+        let batch = stored_rows_of(&rows, table, &id, written_at_us).ok_or(NO_TABLE)??;
+        if batch.num_rows() > 0 {
+            imported.written.insert(table, batch.num_rows());
+            write(lake, table, batch, &id).await?;
+        }
+    }
+    if !imported.written.is_empty() {
+        let rows = imported.written.values().sum();
+        count_in(lake, &counted, &id, written_at_us, rows).await?;
+    }
+    Ok(imported)
+}
+
+/// Writes the rows of an import that is not there yet.
+async fn write(lake: &Lake, table: &str, rows: RecordBatch, id: &str) -> Result<()> {
+    let schema = stored_accounts_schema(table).ok_or(NO_TABLE)?;
+    let name = accounts_table(table);
+    let files = lake.table(&name, &schema, &[], &BTreeMap::new()).await?;
+    let mut files = files.keeping_together(TOGETHER);
+    let attempt = attempt(id, BTreeMap::new());
+    let staged = files.stage(&attempt.commit_id, &[rows]).await?;
+    files.commit(&attempt, &staged).await?;
+    Ok(())
+}
+
+/// Makes an import count, unless another one came to count since its rows were checked.
+async fn count_in(
+    lake: &Lake,
+    checked_against: &Counted,
+    id: &str,
+    written_at_us: i64,
+    rows: usize,
+) -> Result<()> {
+    let another = || {
+        Error::Billing {
+        problem: "another import of accounts landed at the same time".into(),
+        hint: "run it again: it is checked against the rows of the other, and what is there is not written twice".into(),
+    }
+    };
+    let mut imports = lake
+        .table(IMPORTS, &imports_schema(), &[], &BTreeMap::new())
+        .await?;
+    let last = imports.mark(SERIAL_MARK).unwrap_or(0);
+    if last != checked_against.serial {
+        return Err(another());
+    }
+    let serial = last + 1;
+    let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+    let written_at = TimestampMicrosecondArray::from(vec![written_at_us]);
+    let row = RecordBatch::try_new(
+        imports_schema(),
+        vec![
+            Arc::new(Int64Array::from(vec![serial])),
+            Arc::new(StringArray::from(vec![id])),
+            Arc::new(written_at.with_data_type(schema::timestamp())),
+            Arc::new(Int64Array::from(vec![rows])),
+        ],
+    );
+    let row = row.map_err(query_error("writing accounts"))?;
+    let marks = BTreeMap::from([(SERIAL_MARK.to_owned(), serial)]);
+    let attempt = attempt(id, marks);
+    let staged = imports.stage(&attempt.commit_id, &[row]).await?;
+    match imports.commit(&attempt, &staged).await {
+        Ok(_) => Ok(()),
+        Err(ConnectorError::Fenced { .. }) => Err(another()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn attempt(id: &str, marks: BTreeMap<String, i64>) -> Attempt {
+    Attempt {
+        commit_id: CommitId(format!("accounts-{id}")),
+        marks,
+        info: BTreeMap::new(),
+    }
+}
+
+/// The imports that count.
+#[derive(Debug)]
+struct Counted {
+    serial: i64,
+    imports: BTreeSet<String>,
+    last_written_us: i64,
+}
+
+impl Counted {
+    /// Read before any table: the rows of an import that is there were committed before.
+    async fn of(lake: &Lake) -> Result<Self> {
+        let mut counted = Counted {
+            serial: 0,
+            imports: BTreeSet::new(),
+            last_written_us: i64::MIN,
+        };
+        let (schema, none) = (imports_schema(), BTreeMap::new());
+        let table = lake.existing_as(IMPORTS, &schema, &[], &none);
+        let Some(table) = table.await? else {
+            return Ok(counted);
+        };
+        counted.serial = table.mark(SERIAL_MARK).unwrap_or(0);
+        for batch in rows_where(&table, lit(true)).await? {
+            let ids = batch["import"].as_string::<i32>().iter().flatten();
+            counted.imports.extend(ids.map(str::to_owned));
+            let times = batch["written_at"].as_primitive::<TimestampMicrosecondType>();
+            let last = times.values().iter().max().copied();
+            counted.last_written_us = counted.last_written_us.max(last.unwrap_or(i64::MIN));
+        }
+        Ok(counted)
+    }
+
+    /// The rows of a table that count, of those for which something holds.
+    async fn rows(&self, table: &dyn Table, condition: Expr) -> Result<Vec<RecordBatch>> {
+        let batches = rows_where(table, condition).await?;
+        let counted = batches.iter().map(|batch| {
+            let ids = batch["import"].as_string::<i32>().iter();
+            let is_counted = ids.map(|id| id.map(|id| self.imports.contains(id)));
+            filter_record_batch(batch, &is_counted.collect::<BooleanArray>())
+        });
+        let counted = counted.collect::<Result<Vec<_>, _>>();
+        counted.map_err(query_error("reading accounts"))
+    }
+}
+
+/// The rows of each table that count, of those for which its condition holds, and the tables.
+async fn load_where(
+    lake: &Lake,
+    counted: &Counted,
+    condition: impl Fn(&str) -> Expr,
+) -> Result<(Accounts, BTreeMap<&'static str, DeltaTable>)> {
+    let (mut accounts, mut tables) = (Accounts::default(), BTreeMap::new());
+    // Rows of imports that do not count are not worth reading, nor tables without any other.
+    if counted.imports.is_empty() {
+        return Ok((accounts, tables));
+    }
+    for table in TABLES {
+        if let Some(files) = existing(lake, table).await? {
+            let rows = counted.rows(&files, condition(table)).await?;
+            accounts.take_in(table, &rows)?;
+            tables.insert(table, files);
+        }
+    }
+    Ok((accounts, tables))
+}
+
+async fn existing(lake: &Lake, table: &str) -> Result<Option<DeltaTable>> {
+    let schema = stored_accounts_schema(table).ok_or(NO_TABLE)?;
+    let name = accounts_table(table);
+    let none = BTreeMap::new();
+    Ok(lake.existing_as(&name, &schema, &[], &none).await?)
+}
+
+async fn rows_where(table: &dyn Table, condition: Expr) -> Result<Vec<RecordBatch>> {
+    let doing = "reading accounts";
+    let frame = SessionContext::new()
+        .read_table(table.provider()?)
+        .and_then(|frame| frame.filter(condition))
+        .map_err(query_error(doing))?;
+    frame.collect().await.map_err(query_error(doing))
+}

@@ -301,3 +301,79 @@ async fn rows_where(table: &dyn Table, condition: Expr) -> Result<Vec<RecordBatc
         .map_err(query_error(doing))?;
     frame.collect().await.map_err(query_error(doing))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    async fn lake(folder: &tempfile::TempDir) -> Lake {
+        let url = format!("file://{}", folder.path().display());
+        Lake::open(&url, folder.path()).await.unwrap()
+    }
+
+    async fn import_texts(lake: &Lake, texts: &[(&str, &str)], clock: &dyn Clock) {
+        let file = |(table, text): &(&str, &str)| AccountsFile {
+            name: format!("{table}.csv"),
+            bytes: text.as_bytes().to_vec(),
+        };
+        let files: Vec<AccountsFile> = texts.iter().map(file).collect();
+        let definitions = Definitions::default();
+        import(lake, &files, &definitions, "UTC", clock)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn of_one_customer_is_loaded_what_all_rows_say_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(&folder).await;
+        assert_eq!(load_of(&lake, "a").await.unwrap(), Accounts::default());
+        // A clock that stands still, and then goes back: of two imports the second was written later all the same.
+        let clock = ManualClock::at(1_000);
+        let subjects = "subject,customer,valid_from\ns1,a,\ns1,b,2026-02-01\ns2,b,\ns3,c,\ns4,c,\ns4,a,2026-01-01\n";
+        let customers = "customer,name\na,A\nb,B\nc,C\n";
+        import_texts(
+            &lake,
+            &[("customers", customers), ("subjects", subjects)],
+            &clock,
+        )
+        .await;
+        import_texts(&lake, &[("customers", "customer,name\na,A2\n")], &clock).await;
+        clock.advance(-500);
+        let grants = "grant,customer,amount,currency,effective_at\ng1,a,1,USD,2026-01-01\ng2,b,2,USD,2026-01-01\n";
+        import_texts(&lake, &[("grants", grants)], &clock).await;
+        let grants = "grant,customer,amount,currency,effective_at,voided_at\ng1,a,1,USD,2026-01-01,2026-03-01\n";
+        import_texts(&lake, &[("grants", grants)], &clock).await;
+        import_texts(&lake, &[("customers", "customer,name\na,A3\n")], &clock).await;
+        let all = load(&lake).await.unwrap();
+        let names = all.customers.iter().filter(|row| row.customer == "a");
+        let names: Vec<&str> = names.filter_map(|row| row.name.as_deref()).collect();
+        assert_eq!(names, ["A", "A2", "A3"]);
+        let whole = all.indexed();
+        for (customer, subjects) in [
+            ("a", &["s1", "s4"][..]),
+            ("b", &["s1", "s2"]),
+            ("c", &["s3", "s4"]),
+            ("d", &[]),
+        ] {
+            let own = load_of(&lake, customer).await.unwrap();
+            let is_own = |name: &String| name == customer;
+            assert!(own.customers.iter().all(|row| is_own(&row.customer)));
+            assert!(own.grants.iter().all(|row| is_own(&row.customer)));
+            let own = own.indexed();
+            assert_eq!(own.customer(customer), whole.customer(customer));
+            assert_eq!(own.subjects().collect::<Vec<_>>(), subjects);
+            for subject in subjects {
+                assert_eq!(own.payers_of(subject), whole.payers_of(subject));
+            }
+            let grants = own.grants_of(customer).collect::<Vec<_>>();
+            assert_eq!(grants, whole.grants_of(customer).collect::<Vec<_>>());
+        }
+        let relation = relation(&lake, "customers").await.unwrap();
+        let times = relation["written_at"].as_primitive::<TimestampMicrosecondType>();
+        let mut times = times.values().to_vec();
+        times.sort_unstable();
+        assert_eq!(times, [1_000, 1_000, 1_000, 1_001, 1_004]);
+    }
+}

@@ -10,6 +10,7 @@
     reason = "helpers of tests may fail like the tests themselves, and say what they leave out"
 )]
 
+mod accounts;
 mod aggregates;
 mod backfill;
 mod bad_input;

@@ -240,6 +240,58 @@ fn rows_are_found_by_customer_whatever_their_names() {
     assert!(Accounts::default().indexed().is_empty());
 }
 
+/// Ends are the first instants that do not count, beginnings count.
+#[test]
+fn what_holds_at_an_instant_begins_at_its_start_and_not_at_its_end() {
+    let mut ending = subscription("s", "c", "big", 10);
+    ending.ends_at_us = Some(20);
+    let mut expiring = grant("g", "c", 10, None);
+    expiring.expires_at_us = Some(20);
+    let mut discounted = discount("d", "c", 5);
+    (discounted.starts_at_us, discounted.ends_at_us) = (Some(10), Some(20));
+    let one_off = OneOff {
+        one_off: "o".into(),
+        customer: "c".into(),
+        amount: Exact::from(1_i64),
+        currency: "USD".into(),
+        text: "o".into(),
+        date_us: 10,
+    };
+    let accounts = Accounts {
+        customers: vec![customer("c", "old", None), customer("c", "new", Some(10))],
+        subjects: vec![subject("x", "c", Some(10))],
+        subscriptions: vec![ending],
+        grants: vec![expiring, grant("void", "c", 0, Some(20))],
+        one_offs: vec![one_off],
+        discounts: vec![discounted],
+    };
+    let index = accounts.indexed();
+    let at = |us: i64| {
+        let accounts = index.at(us);
+        let names = accounts
+            .customers
+            .iter()
+            .filter_map(|row| row.name.as_deref());
+        let grants = accounts.grants.iter().map(|row| row.grant.as_str());
+        (
+            names.collect::<Vec<_>>().join(","),
+            grants.collect::<Vec<_>>().join(","),
+            [
+                accounts.subjects.len(),
+                accounts.subscriptions.len(),
+                accounts.one_offs.len(),
+                accounts.discounts.len(),
+            ],
+        )
+    };
+    let texts = |names: &str, grants: &str, counts| (names.to_owned(), grants.to_owned(), counts);
+    assert_eq!(at(-1), texts("old", "", [0, 0, 0, 0]));
+    assert_eq!(at(9), texts("old", "void", [0, 0, 0, 0]));
+    assert_eq!(at(10), texts("new", "g,void", [1, 1, 1, 1]));
+    assert_eq!(at(19), texts("new", "g,void", [1, 1, 1, 1]));
+    assert_eq!(at(20), texts("new", "", [1, 0, 1, 0]));
+}
+
 proptest! {
     /// The index says what reading all rows says: the last written of those with the latest time that is not after.
     #[test]

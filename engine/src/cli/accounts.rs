@@ -96,11 +96,13 @@ fn summary(imported: &Imported) -> String {
         let _ = writeln!(text, "{table}: {rows} written");
     }
     let written: usize = imported.written.values().sum();
-    let _ = writeln!(
-        text,
-        "{} rows read, {written} written; what the others say was there already",
-        imported.read
-    );
+    let _ = write!(text, "{} rows read, {written} written", imported.read);
+    match imported.read.saturating_sub(written) {
+        0 => text.push('\n'),
+        others => {
+            let _ = writeln!(text, "; {others} say what was there already");
+        }
+    }
     text
 }
 

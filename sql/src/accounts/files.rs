@@ -362,9 +362,13 @@ fn read(kind: Kind, cell: &str, zone: &impl Fn(Date) -> TimeZone) -> Result<Valu
         Kind::Text => Value::Text(cell.to_owned()),
         Kind::Name => Value::Text(name(cell)?.to_owned()),
         Kind::Currency => Value::Text(currency(cell)?),
-        Kind::Zone => match zone_of(cell) {
-            Ok(_) => Value::Text(cell.to_owned()),
-            Err(_) => {
+        // As the database spells it: a zone is found whatever its capitals, and SQL is not so kind.
+        Kind::Zone => match zone_of(cell)
+            .ok()
+            .and_then(|zone| zone.iana_name().map(str::to_owned))
+        {
+            Some(name) => Value::Text(name),
+            None => {
                 let hint = "write a name of the IANA database such as Europe/Berlin, or nothing for billing.time_zone";
                 return Err(unread("not a time zone", hint));
             }

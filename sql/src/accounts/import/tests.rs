@@ -96,7 +96,7 @@ fn columns_come_in_any_order_and_empty_cells_have_defaults() {
 #[test]
 fn a_day_begins_in_the_zone_that_the_customer_has_then() {
     let customers = "customer,time_zone,valid_from\n\
-                     acme,America/New_York,\n\
+                     acme,america/new_york,\n\
                      acme,Asia/Kolkata,2026-07-01\n\
                      globex,,2026-01-01\n";
     let subjects = "subject,customer,valid_from\n\
@@ -119,6 +119,8 @@ fn a_day_begins_in_the_zone_that_the_customer_has_then() {
     assert_eq!(from("berlin"), Some(us("2026-01-14T23:00:00Z")));
     assert_eq!(from("instant"), Some(us("2026-01-15T00:00:00Z")));
     assert_eq!(from("ever"), None);
+    let zone = index.customer("acme")[0].time_zone.as_deref();
+    assert_eq!(zone, Some("America/New_York"));
     // The row's own zone: Kolkata is five and a half hours ahead.
     let rows = index.customer("acme");
     assert_eq!(rows[1].valid_from_us, Some(us("2026-06-30T18:30:00Z")));

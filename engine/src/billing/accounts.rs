@@ -22,6 +22,7 @@ use arrow::{
     datatypes::{SchemaRef, TimestampMicrosecondType},
 };
 use datafusion::prelude::{Expr, SessionContext, col, lit};
+use futures::future::try_join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -221,11 +222,12 @@ fn attempt(id: &str, marks: BTreeMap<String, i64>) -> Attempt {
 }
 
 /// The imports that count.
-#[derive(Debug)]
 struct Counted {
     serial: i64,
     imports: BTreeSet<String>,
     last_written_us: i64,
+    /// What every table is read in: making one takes longer than reading a small table.
+    context: SessionContext,
 }
 
 impl Counted {
@@ -235,6 +237,7 @@ impl Counted {
             serial: 0,
             imports: BTreeSet::new(),
             last_written_us: i64::MIN,
+            context: SessionContext::new(),
         };
         let (schema, none) = (imports_schema(), BTreeMap::new());
         let table = lake.existing_as(IMPORTS, &schema, &[], &none);
@@ -242,7 +245,7 @@ impl Counted {
             return Ok(counted);
         };
         counted.serial = table.mark(SERIAL_MARK).unwrap_or(0);
-        for batch in rows_where(&table, lit(true)).await? {
+        for batch in rows_where(&counted.context, &table, lit(true)).await? {
             let ids = batch["import"].as_string::<i32>().iter().flatten();
             counted.imports.extend(ids.map(str::to_owned));
             let times = batch["written_at"].as_primitive::<TimestampMicrosecondType>();
@@ -254,7 +257,7 @@ impl Counted {
 
     /// The rows of a table that count, of those for which something holds.
     async fn rows(&self, table: &dyn Table, condition: Expr) -> Result<Vec<RecordBatch>> {
-        let batches = rows_where(table, condition).await?;
+        let batches = rows_where(&self.context, table, condition).await?;
         let counted = batches.iter().map(|batch| {
             let ids = batch["import"].as_string::<i32>().iter();
             let is_counted = ids.map(|id| id.map(|id| self.imports.contains(id)));
@@ -276,12 +279,17 @@ async fn load_where(
     if counted.imports.is_empty() {
         return Ok((accounts, tables));
     }
-    for table in TABLES {
-        if let Some(files) = existing(lake, table).await? {
-            let rows = counted.rows(&files, condition(table)).await?;
-            accounts.take_in(table, &rows)?;
-            tables.insert(table, files);
-        }
+    // Beside one another: a question about one customer waits for the store more than for anything else.
+    let read = TABLES.map(async |table| {
+        let Some(files) = existing(lake, table).await? else {
+            return Ok(None);
+        };
+        let rows = counted.rows(&files, condition(table)).await?;
+        Ok::<_, Error>(Some((table, files, rows)))
+    });
+    for (table, files, rows) in try_join_all(read).await?.into_iter().flatten() {
+        accounts.take_in(table, &rows)?;
+        tables.insert(table, files);
     }
     Ok((accounts, tables))
 }
@@ -293,9 +301,13 @@ async fn existing(lake: &Lake, table: &str) -> Result<Option<DeltaTable>> {
     Ok(lake.existing_as(&name, &schema, &[], &none).await?)
 }
 
-async fn rows_where(table: &dyn Table, condition: Expr) -> Result<Vec<RecordBatch>> {
+async fn rows_where(
+    context: &SessionContext,
+    table: &dyn Table,
+    condition: Expr,
+) -> Result<Vec<RecordBatch>> {
     let doing = "reading accounts";
-    let frame = SessionContext::new()
+    let frame = context
         .read_table(table.provider()?)
         .and_then(|frame| frame.filter(condition))
         .map_err(query_error(doing))?;

@@ -125,6 +125,16 @@ async fn accounts_are_imported_listed_queried_and_exported() {
     ])
     .await;
     assert!(then.contains("\nacme,Acme,,,America/New_York,"), "{then}");
+    // The page says the same in SQL.
+    let page = include_str!("../../../docs/accounts.md");
+    let (_, sql) = page.split_once("```sql\n").unwrap();
+    let (sql, _) = sql.split_once("```").unwrap();
+    let sql = sql
+        .replace("2026-10-01T00:00:00Z", "2026-03-01T05:00:00Z")
+        .replace("SELECT customer, currency", "SELECT customer, name");
+    let mut held = cli.query(&sql).await;
+    held.sort();
+    assert_eq!(held, [["acme", "Acme"], ["globex", ""]]);
     // 1 June in New York, where the customer is then, is four hours behind UTC.
     let subscribed =
         "subscription,customer,plan,seats,starts_at,ends_at,trial_ends_at,anchor,minimum,maximum\n";

@@ -299,8 +299,10 @@ impl<R: Row> List<R> {
 
     fn rows_of(&self, key: &str) -> &[R] {
         let from = self.rows.partition_point(|row| row.key() < key);
-        let of_key = self.rows[from..].partition_point(|row| row.key() == key);
-        &self.rows[from..from + of_key]
+        let rest = &self.rows[from..];
+        // A key has few rows: counting them is quicker than searching for their end.
+        let of_key = rest.iter().take_while(|row| row.key() == key).count();
+        &rest[..of_key]
     }
 
     /// The rows of each key.

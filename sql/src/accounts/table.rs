@@ -591,3 +591,44 @@ fn ends_too_early(
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::TABLES;
+
+    /// The rows of the page's table below a heading: its first cell's names, and its last cell.
+    fn told(page: &str, table: &str) -> Vec<(String, String)> {
+        let (_, section) = page.split_once(&format!("\n### {table}\n")).unwrap();
+        let section = section.split("\n#").next().unwrap();
+        let rows = section.lines().filter(|line| line.starts_with("| `"));
+        let mut told = Vec::new();
+        for row in rows {
+            let cells: Vec<&str> = row.split(" | ").collect();
+            let names = cells[0].split('`').skip(1).step_by(2);
+            let empty = cells.last().unwrap().trim_end_matches(" |");
+            told.extend(names.map(|name| (name.to_owned(), empty.to_owned())));
+        }
+        told
+    }
+
+    #[test]
+    fn the_page_tells_every_column_in_order_and_what_an_empty_cell_means() {
+        let page = include_str!("../../../docs/accounts.md");
+        for table in TABLES {
+            let columns = crate::accounts::with_table!(table, R => R::COLUMNS).unwrap();
+            let told = told(page, table);
+            let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+            let expected: Vec<&str> = columns.iter().map(|column| column.name).collect();
+            assert_eq!(names, expected, "{table}");
+            for ((name, empty), column) in told.iter().zip(columns) {
+                let plain = empty.trim_matches('`');
+                match column.empty {
+                    Empty::Refused => assert_eq!(plain, "refused", "{table}.{name}"),
+                    Empty::Says(default) => assert_eq!(plain, default, "{table}.{name}"),
+                    Empty::Null => assert_ne!(plain, "refused", "{table}.{name}"),
+                }
+            }
+        }
+    }
+}

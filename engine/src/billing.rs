@@ -7,9 +7,12 @@
 
 pub mod accounts;
 mod documents;
+mod due;
+mod job;
 mod rated;
 mod rehearsal;
 mod review;
+mod subscribed;
 pub mod trial;
 mod unissued;
 mod versions;
@@ -22,12 +25,7 @@ use crate::{
     tables,
     view::{Totals, Unfinished, View, one_batch, referenced},
 };
-use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-    },
-    datatypes::{DataType, Field, Schema},
-};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use datafusion::prelude::{col, lit};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,10 +45,11 @@ use tollgate_sql::{
         self,
         invoices::{invoices_schema, issued_invoices_schema, line_items_schema},
     },
-    session,
+    session, subscriptions,
 };
 
 use documents::{RatedAs, document_of, lines_in, rows_where, within};
+pub use job::{Documents, Which, documents_of, issue_documents};
 use rated::Rating;
 pub use rehearsal::warnings;
 use review::review;
@@ -304,8 +303,9 @@ async fn draft_from(
     }
     let mut customers = totals.customers();
     customers.extend(usage.keys().cloned());
-    let mut rating = Rating::new(view, plan, period, totals, &customers);
-    if !rating.rate().await? {
+    let subscribed = on_default(customers, &plan.name, period);
+    let mut rating = Rating::new(view, plan, period, totals, &subscribed);
+    if !rating.rate(&plan.prices).await? {
         return Ok(None);
     }
     let Rating {
@@ -420,7 +420,7 @@ pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
     let period = Period::month("2026-01", "UTC")?;
     let totals = view.all_totals(&period).await?;
     for price in &catalog.definitions.prices {
-        let no_rows = subscription(BTreeSet::new(), "", &period, period.days())?;
+        let no_rows = subscription(&[], &period)?;
         let session = view
             .period_session(&period, &price.query, &totals, no_rows)
             .await?;
@@ -457,37 +457,16 @@ async fn cut(view: &View) -> Result<String> {
 }
 
 /// One row for each customer with usage: without accounts, all are on one plan all the time. Usage that is in error is
-/// usage: a price may count customers. A price that is split sees so many days of the period.
-fn subscription(
-    customers: BTreeSet<String>,
-    plan: &str,
-    period: &Period,
-    active_days: i64,
-) -> Result<RecordBatch> {
-    let count = customers.len();
-    let instants = |us| {
-        Arc::new(TimestampMicrosecondArray::from(vec![us; count]).with_timezone("UTC")) as ArrayRef
-    };
-    let days = |days| Arc::new(Int64Array::from(vec![days; count])) as ArrayRef;
-    let schema = Schema::new(vec![
-        Field::new("customer", DataType::Utf8, false),
-        Field::new("plan", DataType::Utf8, false),
-        Field::new("seats", DataType::Int64, false),
-        Field::new("period_start", schema::timestamp(), false),
-        Field::new("period_end", schema::timestamp(), false),
-        Field::new("active_days", DataType::Int64, false),
-        Field::new("period_days", DataType::Int64, false),
-    ]);
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(customers.into_iter().map(Some).collect::<StringArray>()),
-        Arc::new(StringArray::from(vec![plan; count])),
-        Arc::new(Int64Array::from(vec![1; count])),
-        instants(period.start_us),
-        instants(period.end_us),
-        days(active_days),
-        days(period.days()),
-    ];
-    RecordBatch::try_new(Arc::new(schema), columns).map_err(query_error("listing subscriptions"))
+/// usage: a price may count customers.
+fn on_default(customers: BTreeSet<String>, plan: &str, period: &Period) -> Vec<subscriptions::Row> {
+    let rows = customers.into_iter();
+    rows.map(|customer| subscriptions::Row::of_default(customer, plan, period))
+        .collect()
+}
+
+/// The relation `subscription`.
+fn subscription(rows: &[subscriptions::Row], period: &Period) -> Result<RecordBatch> {
+    subscriptions::relation(rows, period).map_err(query_error("listing subscriptions"))
 }
 
 /// Issues drafts: numbers them without a gap and commits them, once for each customer and period.

@@ -13,12 +13,14 @@ mod guarded;
 mod inside;
 mod keys;
 mod one_shard;
+mod paid;
 mod priced;
 mod relations;
 mod states;
 mod stored;
 mod wanted;
 
+pub(crate) use paid::Paid;
 pub(crate) use relations::{referenced, register_rows};
 pub(crate) use stored::Remembered;
 
@@ -50,6 +52,7 @@ use guarded::Guarded;
 use inside::Inside;
 use keys::Keys;
 use one_shard::Live;
+use paid::Payers;
 use relations::{existing, memory, pinned, provider_or, register};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::OnceCell;
@@ -363,7 +366,7 @@ impl View {
         for (index, relation) in relations {
             let schema = self.catalog.meters[*index].pane_schema();
             let nothing = RecordBatch::new_empty(Arc::clone(schema));
-            let nothing = self.finished(*index, &[nothing]).await?;
+            let nothing = self.finished(*index, &[nothing], None).await?;
             register(context, relation, memory(nothing)?)?;
         }
         let planned = session::query(context, sql).await.and_then(|frame| {
@@ -432,7 +435,7 @@ impl View {
         let wanted = referenced(&context, sql)?;
         // A name that a price may not read is not there, whatever hides it in the text.
         self.register_rate_tables(&context, &wanted)?;
-        self.register_priced_events(&context, &wanted, period, totals.keys.as_ref())?;
+        self.register_priced_events(&context, &wanted, period, totals)?;
         register_rows(&context, "subscription", subscription)?;
         for (index, meter) in self.catalog.meters.iter().enumerate() {
             let name = &meter.definition().name;
@@ -445,8 +448,7 @@ impl View {
             }
             let windows = format!("{name}_windows");
             if wanted.contains(&windows) {
-                let keys = totals.keys.as_ref();
-                let rows = self.window_rows(index, Some(period), keys).await?;
+                let rows = self.windows_of_same(index, period, totals).await?;
                 let mut in_error = Vec::new();
                 let rows = rows.iter().map(|rows| apart(meter, rows, &mut in_error));
                 register(&context, &windows, memory(rows.collect::<Result<_>>()?)?)?;
@@ -591,14 +593,51 @@ impl View {
         self.rows_of(index, Wanted { inside, keys }).await
     }
 
+    /// The windows of those that totals are of, each window cut to the time that its customer pays for.
+    async fn windows_of_same(
+        &self,
+        index: usize,
+        period: &Period,
+        totals: &Totals,
+    ) -> Result<Vec<RecordBatch>> {
+        let Some(paid) = &totals.paid else {
+            return self
+                .window_rows(index, Some(period), totals.keys.as_ref())
+                .await;
+        };
+        let paid = paid.within(period.start_us, period.end_us);
+        let nothing = RecordBatch::new_empty(Arc::clone(self.catalog.meters[index].pane_schema()));
+        let mut rows = self.finished(index, &[nothing], None).await?;
+        for (times, payers) in paid.groups() {
+            let keys = payers.keys();
+            for (from_us, until_us) in times {
+                let width_us = self.catalog.meters[index].definition().window_us;
+                let inside = Inside::of(*from_us, *until_us, width_us);
+                self.check_begun(index, Some(&inside)).await?;
+                let wanted = Wanted {
+                    inside: Some(&inside),
+                    keys: keys.as_ref(),
+                };
+                let measured = self.measured_rows(index, wanted).await?;
+                rows.extend(self.finished(index, &measured, Some(payers)).await?);
+            }
+        }
+        Ok(rows)
+    }
+
     /// Some windows and groups of a meter, as [`View::windows`] has them.
     async fn rows_of(&self, index: usize, wanted: Wanted<'_>) -> Result<Vec<RecordBatch>> {
+        let rows = self.measured_rows(index, wanted).await?;
+        self.finished(index, &rows, None).await
+    }
+
+    /// The same without customers.
+    async fn measured_rows(&self, index: usize, wanted: Wanted<'_>) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
-        let rows = match &self.live {
-            Some(live) => self.live_rows(live, index, wanted).await?,
-            None => vec![meter.rows(&self.states(index, wanted).await?).await?],
-        };
-        self.finished(index, &rows).await
+        match &self.live {
+            Some(live) => self.live_rows(live, index, wanted).await,
+            None => Ok(vec![meter.rows(&self.states(index, wanted).await?).await?]),
+        }
     }
 
     /// A meter's windows with everything that was measured in them, whether or when it counts; columns
@@ -606,19 +645,30 @@ impl View {
     pub async fn measured_windows(&self, index: usize) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
         let states = self.measured_states(index).await?;
-        let rows = self.finished(index, &[meter.rows(&states).await?]).await?;
+        let rows = self
+            .finished(index, &[meter.rows(&states).await?], None)
+            .await?;
         one_batch(&rows[0].schema(), &rows)
     }
 
-    /// Rows as people see them, with the customer, and whether they are final.
-    async fn finished(&self, index: usize, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
+    /// Rows as people see them, with the customer, and whether they are final. Those for which no one pays are left out.
+    async fn finished(
+        &self,
+        index: usize,
+        rows: &[RecordBatch],
+        payers: Option<&Payers>,
+    ) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
         // Nothing more comes from a shard that is over, however early its last window is.
         let live = self.shards().await?.iter().filter(|cut| !cut.is_over);
         let closed_ends = live.map(|cut| cut.metering.lanes()[index].closed_end());
         let closed_end = closed_ends.min().unwrap_or(EventTime(i64::MAX));
         let finished = rows.iter().map(|rows| {
-            let ends = micros(rows, "window_end").iter();
+            let rows = match payers {
+                Some(payers) => payers.select(rows)?,
+                None => rows.clone(),
+            };
+            let ends = micros(&rows, "window_end").iter();
             let is_final: BooleanArray = ends
                 .map(|end| Some(EventTime(*end) <= closed_end))
                 .collect();
@@ -626,33 +676,49 @@ impl View {
                 Field::new("is_final", DataType::Boolean, false),
                 Arc::new(is_final) as ArrayRef,
             );
-            with_customer(meter, rows, &["window_start", "window_end"], Some(is_final))
+            let first = ["window_start", "window_end"];
+            with_customer(meter, &rows, payers, &first, Some(is_final))
         });
         finished.collect()
     }
 
     /// The totals of every meter for a period, in order of definition, and whose are in error.
     pub async fn all_totals(&self, period: &Period) -> Result<Totals> {
-        self.totals_of(period, None).await
+        self.totals_of_same(&Totals::default(), period).await
     }
 
     /// The same of one customer, without reading the others'.
     pub async fn customer_totals(&self, period: &Period, customer: &str) -> Result<Totals> {
-        self.totals_of(period, Some(Keys::subject(customer))).await
+        let of_one = Totals {
+            keys: Some(Keys::subject(customer)),
+            ..Totals::default()
+        };
+        self.totals_of_same(&of_one, period).await
+    }
+
+    /// The same of what is paid for, each subject by who pays for it.
+    pub(crate) async fn paid_totals(&self, period: &Period, paid: Paid) -> Result<Totals> {
+        let of_paid = Totals {
+            paid: Some(paid),
+            ..Totals::default()
+        };
+        self.totals_of_same(&of_paid, period).await
     }
 
     /// The same of those customers that other totals are of.
-    pub(crate) async fn totals_of_same(&self, totals: &Totals, period: &Period) -> Result<Totals> {
-        self.totals_of(period, totals.keys.clone()).await
-    }
-
-    async fn totals_of(&self, period: &Period, keys: Option<Keys>) -> Result<Totals> {
+    pub(crate) async fn totals_of_same(&self, same: &Totals, period: &Period) -> Result<Totals> {
         let mut totals = Totals {
-            keys,
+            keys: same.keys.clone(),
+            paid: same.paid.clone(),
             ..Totals::default()
         };
+        let paid = same.paid.as_ref();
+        let paid = paid.map(|paid| paid.within(period.start_us, period.end_us));
         for (index, meter) in self.catalog.meters.iter().enumerate() {
-            let rows = self.totals(index, period, totals.keys.as_ref()).await?;
+            let rows = match &paid {
+                Some(paid) => self.totals_by_payer(index, period, paid).await?,
+                None => self.totals(index, period, totals.keys.as_ref()).await?,
+            };
             let rows = apart(meter, &rows, &mut totals.in_error)?;
             totals.meters.push(rows);
         }
@@ -667,24 +733,81 @@ impl View {
         keys: Option<&Keys>,
     ) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
-        let width_us = meter.definition().window_us;
-        let within = Inside::of(period.start_us, period.end_us, width_us);
-        let of = |inside| Wanted {
-            inside: Some(inside),
+        let times = [(period.start_us, period.end_us)];
+        let within = self.states_in(index, &times, keys).await?;
+        let before = self.states_carried(index, period.start_us, keys).await?;
+        let totals = meter.totals_over(&within, &before, &period.span()).await?;
+        with_customer(meter, &totals, None, &[], None)
+    }
+
+    /// The same of what is paid for in the period.
+    async fn totals_by_payer(
+        &self,
+        index: usize,
+        period: &Period,
+        paid: &Paid,
+    ) -> Result<RecordBatch> {
+        let meter = &self.catalog.meters[index];
+        let nothing = meter.totals_over(&[], &[], &period.span()).await?;
+        let nothing = with_customer(meter, &nothing, None, &[], None)?;
+        let schema = nothing.schema();
+        let mut rows = vec![nothing];
+        for (times, payers) in paid.groups() {
+            let (Some((from_us, _)), Some((_, until_us))) = (times.first(), times.last()) else {
+                continue;
+            };
+            let keys = payers.keys();
+            let mine = |states: Vec<RecordBatch>| -> Result<Vec<RecordBatch>> {
+                states.iter().map(|states| payers.select(states)).collect()
+            };
+            let within = mine(self.states_in(index, times, keys.as_ref()).await?)?;
+            let before = mine(self.states_carried(index, *from_us, keys.as_ref()).await?)?;
+            let span = period.span().part(*from_us, *until_us);
+            let totals = meter.totals_over(&within, &before, &span).await?;
+            rows.push(with_customer(meter, &totals, Some(payers), &[], None)?);
+        }
+        one_batch(&schema, &rows)
+    }
+
+    /// The states of some times.
+    async fn states_in(
+        &self,
+        index: usize,
+        times: &[(i64, i64)],
+        keys: Option<&Keys>,
+    ) -> Result<Vec<RecordBatch>> {
+        let width_us = self.catalog.meters[index].definition().window_us;
+        let mut states = Vec::new();
+        for (from_us, until_us) in times {
+            let inside = Inside::of(*from_us, *until_us, width_us);
+            self.check_begun(index, Some(&inside)).await?;
+            let wanted = Wanted {
+                inside: Some(&inside),
+                keys,
+            };
+            states.extend(self.states(index, wanted).await?);
+        }
+        Ok(states)
+    }
+
+    /// The states of all time before an instant, of a meter that carries usage over.
+    async fn states_carried(
+        &self,
+        index: usize,
+        until_us: i64,
+        keys: Option<&Keys>,
+    ) -> Result<Vec<RecordBatch>> {
+        let meter = &self.catalog.meters[index];
+        if !meter.carries() {
+            return Ok(Vec::new());
+        }
+        let before = Inside::before(until_us, meter.definition().window_us);
+        self.check_begun(index, Some(&before)).await?;
+        let wanted = Wanted {
+            inside: Some(&before),
             keys,
         };
-        self.check_begun(index, Some(&within)).await?;
-        let within = self.states(index, of(&within)).await?;
-        let before = match meter.carries() {
-            true => {
-                let before = Inside::before(period.start_us, width_us);
-                self.check_begun(index, Some(&before)).await?;
-                self.states(index, of(&before)).await?
-            }
-            false => Vec::new(),
-        };
-        let totals = meter.totals_over(&within, &before, &period.span()).await?;
-        with_customer(meter, &totals, &[], None)
+        self.states(index, wanted).await
     }
 }
 
@@ -697,6 +820,8 @@ pub struct Totals {
     pub in_error: Vec<InError>,
     /// Whose they are; `None` when they are all customers'.
     keys: Option<Keys>,
+    /// Who pays for what; `None` when every subject is its own customer.
+    paid: Option<Paid>,
 }
 
 impl Totals {
@@ -749,14 +874,20 @@ fn apart(meter: &Meter, rows: &RecordBatch, in_error: &mut Vec<InError>) -> Resu
     Ok(rows)
 }
 
-/// Adds `customer`, who pays for the subject, and leaves out state columns. Without accounts every
-/// subject is its own customer.
+/// Adds `customer`, who pays for the subject, and leaves out state columns. Without payers every subject is its own
+/// customer; with them, rows are of their subjects.
 fn with_customer(
     meter: &Meter,
     rows: &RecordBatch,
+    payers: Option<&Payers>,
     first: &[&str],
     extra: Option<(Field, ArrayRef)>,
 ) -> Result<RecordBatch> {
+    let subjects = &rows["subject"];
+    let customers = match payers {
+        None => Arc::clone(subjects),
+        Some(payers) => payers.customers(subjects),
+    };
     let mut fields = Vec::new();
     let mut columns = Vec::new();
     let mut add = |field: Field, column: ArrayRef| {
@@ -774,10 +905,7 @@ fn with_customer(
         add(field, column);
     }
     let subject = field("subject").map_err(query_error("reading a meter"))?;
-    add(
-        subject.clone().with_name("customer"),
-        Arc::clone(&rows["subject"]),
-    );
+    add(subject.clone().with_name("customer"), customers);
     add(subject, Arc::clone(&rows["subject"]));
     for column in meter.dimensions().iter().chain(meter.measures()) {
         add(

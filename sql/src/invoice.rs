@@ -7,6 +7,7 @@
 
 pub mod basis;
 pub mod changes;
+pub mod document;
 pub mod tables;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,16 @@ impl InvoiceId {
         Self(format!("{:032x}", hash.digest128()))
     }
 
+    /// The id of what a customer's subscriptions owe at an instant.
+    pub fn of_document(customer: &str, at_us: i64) -> Self {
+        // No plan is called so.
+        let at = Period {
+            start_us: at_us,
+            end_us: at_us,
+        };
+        Self::new(customer, "", at)
+    }
+
     /// The 32 hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -84,8 +95,12 @@ impl Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LineKind {
-    /// One charge of one price.
+    /// One charge of one price, of a customer without a subscription.
     Charge,
+    /// A charge of a price that reads no usage.
+    Base,
+    /// A charge of a price of usage.
+    Usage,
 }
 
 impl LineKind {
@@ -93,6 +108,8 @@ impl LineKind {
     pub fn as_str(self) -> &'static str {
         match self {
             LineKind::Charge => "charge",
+            LineKind::Base => "base",
+            LineKind::Usage => "usage",
         }
     }
 }

@@ -28,6 +28,7 @@ mod purity;
 pub mod rating;
 pub mod schema;
 pub mod session;
+pub mod subscriptions;
 pub mod window;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,11 +1,18 @@
 //! Time by the calendar of a zone: billing periods, and windows of local time, as instants. Pure.
 
-use crate::error::{Error, Result};
-use crate::meter::Span;
-use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use crate::{
+    definitions::BillingPeriod,
+    error::{Error, Result},
+    meter::Span,
+};
+use jiff::{
+    Timestamp, ToSpan,
+    civil::{Date, DateTime, date},
+    tz::TimeZone,
+};
 use std::fmt;
 
-/// A calendar month in some time zone, `[start, end)`.
+/// Some time by the calendar of a zone, `[start, end)`: a month, or the billing period of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Period {
     first_day: Date,
@@ -80,6 +87,11 @@ impl Period {
         Ok(Self::within(&zone_of(zone)?, time.start_us, time.end_us))
     }
 
+    /// The same in a zone that is known.
+    pub fn in_zone(zone: &TimeZone, start_us: i64, end_us: i64) -> Self {
+        Self::within(zone, start_us, end_us)
+    }
+
     /// Any time from one instant to a later one in this period's zone, such as the time before it that no period has.
     pub fn between(&self, start_us: i64, end_us: i64) -> Self {
         Self::within(&self.zone, start_us, end_us)
@@ -128,54 +140,92 @@ impl Period {
         self.span().whole_days
     }
 
+    /// How many days end in some time or with it, by its zone: a day that is cut belongs to the time in which it ends.
+    pub fn days_ended_in(&self, from_us: i64, until_us: i64) -> i64 {
+        days_ended(from_us, until_us, &self.zone)
+    }
+
     /// The time that a meter's totals are over.
     pub fn span(&self) -> Span {
         Span::new(self.start_us, self.end_us, self.zone.clone())
     }
 }
 
-/// Billing periods that recur from a day, `interval_months` long.
+/// Billing periods that recur, by the local clock.
 ///
-/// Occurrence `k` begins `k` intervals after the anchor, on the anchor's day or, where the month has
-/// no such day, on its last. It is counted from the anchor each time, so the day never drifts: monthly
-/// from 31 January, periods begin on 28 February and on 31 March.
+/// Occurrence `k` begins `k` steps after the anchor, on the anchor's day or, where the month has no such day, on its last,
+/// at the anchor's time of day. It is counted from the anchor each time, so the day never drifts: monthly from 31 January,
+/// periods begin on 28 February and on 31 March. Occurrences below 0 are before the anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recurrence {
-    anchor: Date,
-    interval_months: i32,
+    anchor: DateTime,
+    step: BillingPeriod,
 }
 
 impl Recurrence {
-    /// Periods from `anchor` on; `None` when the interval is not at least a month.
-    pub fn new(anchor: Date, interval_months: i32) -> Option<Self> {
-        (interval_months > 0).then_some(Self {
-            anchor,
-            interval_months,
-        })
+    /// Periods counted from an anchor.
+    pub fn new(anchor: DateTime, step: BillingPeriod) -> Self {
+        Self { anchor, step }
     }
 
-    /// The first day of occurrence `k`, from 0; `None` before the anchor or beyond the calendar.
-    pub fn start(&self, k: i32) -> Option<Date> {
-        let months = k.checked_mul(self.interval_months).filter(|_| k >= 0)?;
-        self.anchor
-            .checked_add(jiff::Span::new().try_months(months).ok()?)
-            .ok()
+    /// Periods of the calendar: months begin on their 1st, quarters and years in January, weeks on Monday. Several of one are
+    /// counted from 1970: every second year begins in an even one.
+    pub fn by_calendar(step: BillingPeriod) -> Self {
+        let anchor = match step {
+            // A Monday.
+            BillingPeriod::Days(_) => date(1970, 1, 5),
+            BillingPeriod::Months(_) => date(1970, 1, 1),
+        };
+        Self::new(anchor.at(0, 0, 0, 0), step)
     }
 
-    /// The occurrence that a day lies in; `None` before the anchor.
-    pub fn occurrence(&self, day: Date) -> Option<i32> {
-        let months_of = |day: Date| i32::from(day.year()) * 12 + i32::from(day.month());
-        let months = months_of(day) - months_of(self.anchor);
-        let k = months.div_euclid(self.interval_months);
-        let begun = self.start(k)? <= day;
-        Some(if begun { k } else { k - 1 }).filter(|k| *k >= 0)
+    /// When occurrence `k` begins; `None` beyond the calendar.
+    pub fn start(&self, k: i32) -> Option<DateTime> {
+        let span = match self.step {
+            BillingPeriod::Days(days) => jiff::Span::new().try_days(k.checked_mul(days)?),
+            BillingPeriod::Months(months) => jiff::Span::new().try_months(k.checked_mul(months)?),
+        };
+        self.anchor.checked_add(span.ok()?).ok()
     }
 
-    /// Whether a period begins on this day.
-    pub fn is_start(&self, day: Date) -> bool {
-        let start = self.occurrence(day).and_then(|k| self.start(k));
-        start == Some(day)
+    /// The occurrence that a time lies in; `None` beyond the calendar.
+    pub fn occurrence(&self, at: DateTime) -> Option<i32> {
+        let k = match self.step {
+            BillingPeriod::Days(days) => days_between(self.anchor.date(), at.date())
+                .div_euclid(i64::from(days))
+                .try_into()
+                .ok()?,
+            BillingPeriod::Months(months) => {
+                let months_of = |at: DateTime| i32::from(at.year()) * 12 + i32::from(at.month());
+                (months_of(at) - months_of(self.anchor)).div_euclid(months)
+            }
+        };
+        let begun = self.start(k)? <= at;
+        Some(if begun { k } else { k - 1 })
     }
+
+    /// When occurrence `k` begins by the clock of a zone, in microseconds. A time that the clock skips is the first one after
+    /// it; of two that it shows, the earlier. `None` beyond the calendar.
+    pub fn start_us(&self, k: i32, zone: &TimeZone) -> Option<i64> {
+        let at = zone.to_timestamp(self.start(k)?).ok()?;
+        Some(at.as_microsecond())
+    }
+}
+
+/// How many days the second is after the first.
+fn days_between(from: Date, until: Date) -> i64 {
+    let seconds = until.duration_since(from).as_secs();
+    seconds.div_euclid(86_400)
+}
+
+/// The day and time of day of an instant in a zone; those of 1970 beyond the calendar.
+pub(crate) fn local(time_us: i64, zone: &TimeZone) -> DateTime {
+    zone.to_datetime(Timestamp::from_microsecond(time_us).unwrap_or_default())
+}
+
+/// How many days of a zone end in `[from, until)` or with it: a day that is cut belongs to the time in which it ends.
+pub fn days_ended(from_us: i64, until_us: i64, zone: &TimeZone) -> i64 {
+    days_between(local(from_us, zone).date(), local(until_us, zone).date())
 }
 
 /// A unit of the local clock.
@@ -210,7 +260,11 @@ pub fn local_window(time_us: i64, unit: LocalUnit, zone: &TimeZone) -> Option<(i
     Some((start_us, start_us + width_us))
 }
 
-fn zone_of(name: &str) -> Result<TimeZone> {
+/// The zone with an IANA name.
+///
+/// # Errors
+/// There is none.
+pub fn zone_of(name: &str) -> Result<TimeZone> {
     TimeZone::get(name).map_err(|_| Error::Zone {
         zone: name.to_owned(),
     })
@@ -226,13 +280,14 @@ impl From<&Period> for crate::invoice::Period {
 }
 
 impl fmt::Display for Period {
+    /// `2026-10` of a month of the calendar, of anything else its first day and the day on which it ends.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:04}-{:02}",
-            self.first_day.year(),
-            self.first_day.month()
-        )
+        let first = self.first_day;
+        let end = local(self.end_us, &self.zone).date();
+        match first.day() == 1 && first.checked_add(1.month()).is_ok_and(|next| next == end) {
+            true => write!(f, "{:04}-{:02}", first.year(), first.month()),
+            false => write!(f, "{first} to {end}"),
+        }
     }
 }
 
@@ -308,29 +363,117 @@ mod tests {
 
     #[test]
     fn recurring_periods_are_clamped_to_the_month_and_do_not_drift() {
-        let monthly = Recurrence::new(day("2026-01-31"), 1).unwrap();
-        let starts: Vec<String> = (0..4)
-            .map(|k| monthly.start(k).unwrap().to_string())
-            .collect();
+        let every = |months, anchor| {
+            Recurrence::new(day(anchor).at(0, 0, 0, 0), BillingPeriod::Months(months))
+        };
+        let at = |text| day(text).at(0, 0, 0, 0);
+        let starts = |periods: Recurrence| -> Vec<String> {
+            let starts = (-1..4).map(|k| periods.start(k).unwrap().date().to_string());
+            starts.collect()
+        };
+        let monthly = every(1, "2026-01-31");
         assert_eq!(
-            starts,
-            ["2026-01-31", "2026-02-28", "2026-03-31", "2026-04-30"]
+            starts(monthly),
+            [
+                "2025-12-31",
+                "2026-01-31",
+                "2026-02-28",
+                "2026-03-31",
+                "2026-04-30"
+            ]
         );
-        assert_eq!(monthly.occurrence(day("2026-02-27")), Some(0));
-        assert_eq!(monthly.occurrence(day("2026-02-28")), Some(1));
-        assert_eq!(monthly.occurrence(day("2026-03-30")), Some(1));
-        assert_eq!(monthly.occurrence(day("2026-01-30")), None);
-        assert_eq!(monthly.start(-1), None);
-        assert!(monthly.is_start(day("2026-04-30")));
-        assert!(!monthly.is_start(day("2026-04-29")));
-        let leap = Recurrence::new(day("2020-02-29"), 12).unwrap();
-        assert!(leap.is_start(day("2021-02-28")));
-        assert!(leap.is_start(day("2024-02-29")));
-        assert!(!leap.is_start(day("2024-02-28")));
-        let quarterly = Recurrence::new(day("2021-11-30"), 3).unwrap();
-        assert!(quarterly.is_start(day("2022-02-28")));
-        assert!(!quarterly.is_start(day("2022-03-30")));
-        assert!(Recurrence::new(day("2021-11-30"), 0).is_none());
+        for (text, k) in [
+            ("2026-02-27", 0),
+            ("2026-02-28", 1),
+            ("2026-03-30", 1),
+            ("2026-03-31", 2),
+            ("2026-01-30", -1),
+        ] {
+            assert_eq!(monthly.occurrence(at(text)), Some(k), "{text}");
+        }
+        assert_eq!(
+            starts(every(12, "2020-02-29")),
+            [
+                "2019-02-28",
+                "2020-02-29",
+                "2021-02-28",
+                "2022-02-28",
+                "2023-02-28"
+            ]
+        );
+        assert_eq!(every(12, "2020-02-29").start(4), Some(at("2024-02-29")));
+        assert_eq!(every(3, "2021-11-30").start(1), Some(at("2022-02-28")));
+    }
+
+    #[test]
+    fn an_occurrence_begins_at_the_time_of_day_of_its_anchor() {
+        let anchor: DateTime = "2026-03-29T02:30:00".parse().unwrap();
+        let daily = Recurrence::new(anchor, BillingPeriod::Days(1));
+        assert_eq!(
+            daily.occurrence("2026-03-31T02:29:59".parse().unwrap()),
+            Some(1)
+        );
+        assert_eq!(
+            daily.occurrence("2026-03-31T02:30:00".parse().unwrap()),
+            Some(2)
+        );
+        // Berlin skips from 2:00 to 3:00 on that day: half past two is half past three.
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let first = Timestamp::from_microsecond(daily.start_us(0, &berlin).unwrap()).unwrap();
+        assert_eq!(first.to_string(), "2026-03-29T01:30:00Z");
+    }
+
+    #[test]
+    fn the_calendar_says_where_periods_begin() {
+        use BillingPeriod::{Days, Months};
+        for (step, start) in [
+            (Days(1), "2026-11-29"),
+            // A Sunday.
+            (Days(7), "2026-11-23"),
+            (Months(1), "2026-11-01"),
+            (Months(3), "2026-10-01"),
+            (Months(12), "2026-01-01"),
+            (Months(2), "2026-11-01"),
+            (Months(24), "2026-01-01"),
+        ] {
+            let periods = Recurrence::by_calendar(step);
+            let k = periods
+                .occurrence(day("2026-11-29").at(13, 0, 0, 0))
+                .unwrap();
+            assert_eq!(
+                periods.start(k),
+                Some(day(start).at(0, 0, 0, 0)),
+                "{step:?}"
+            );
+        }
+        let weeks = Recurrence::by_calendar(Days(7));
+        let before = weeks.occurrence(day("1969-12-31").at(0, 0, 0, 0)).unwrap();
+        assert_eq!(weeks.start(before), Some(day("1969-12-29").at(0, 0, 0, 0)));
+    }
+
+    #[test]
+    fn a_day_that_is_cut_belongs_to_the_time_in_which_it_ends() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap().as_microsecond();
+        for (from, until, days) in [
+            ("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", 30),
+            ("2026-04-01T12:00:00Z", "2026-04-16T00:00:00Z", 15),
+            ("2026-04-01T00:00:00Z", "2026-04-15T23:59:59Z", 14),
+            ("2026-04-15T01:00:00Z", "2026-04-15T02:00:00Z", 0),
+        ] {
+            assert_eq!(
+                days_ended(at(from), at(until), &TimeZone::UTC),
+                days,
+                "{from}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_period_is_called_by_its_month_or_its_days() {
+        let october = Period::month("2026-10", "Europe/Berlin").unwrap();
+        assert_eq!(october.to_string(), "2026-10");
+        let anchored = october.between(october.start_us + 14 * 86_400_000_000, october.end_us);
+        assert_eq!(anchored.to_string(), "2026-10-15 to 2026-11-01");
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub struct Charge {
     pub currency: String,
     /// The part of the billing period that it is for; `None` is all of it.
     pub service: Option<crate::invoice::Period>,
+    /// The subscription that it is for; `None` without accounts.
+    pub subscription: Option<String>,
+    /// Whether its price reads no usage: nothing but `subscription` and rate tables.
+    pub is_fixed: bool,
 }
 
 /// What a price makes of all customers' usage.

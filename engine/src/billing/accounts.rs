@@ -55,6 +55,14 @@ pub struct Imported {
     pub read: usize,
 }
 
+/// Whether anything was imported: then usage is billed by subscription, and not on the default plan.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn are_there(lake: &Lake) -> Result<bool> {
+    Ok(Counted::of(lake).await?.serial > 0)
+}
+
 /// All rows that count, in the order in which they were written.
 ///
 /// # Errors

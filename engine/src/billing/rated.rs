@@ -7,7 +7,7 @@ use super::{
 use crate::{
     catalog::Catalog,
     error::{Faulty, InError, Result, chain, query_error},
-    view::{Totals, View},
+    view::{Totals, View, referenced},
 };
 use datafusion::prelude::SessionContext;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,7 @@ use tollgate_sql::{
     },
     period::Period,
     rating::{Charge, is_by_customer, progress, rate},
+    session, subscriptions,
 };
 
 /// What is rated, and what has come of it so far.
@@ -30,7 +31,8 @@ pub(super) struct Rating<'a> {
     totals: &'a Totals,
     /// From the start of the period to where a version takes over, by when that is.
     until: BTreeMap<i64, Totals>,
-    customers: &'a BTreeSet<String>,
+    /// The rows of `subscription`.
+    subscribed: &'a [subscriptions::Row],
     pub(super) charges: BTreeMap<String, Vec<Charge>>,
     pub(super) in_error: BTreeSet<InError>,
     pub(super) rated_by: RatedBy,
@@ -42,7 +44,7 @@ impl<'a> Rating<'a> {
         plan: &'a PlanDefinition,
         period: &'a Period,
         totals: &'a Totals,
-        customers: &'a BTreeSet<String>,
+        subscribed: &'a [subscriptions::Row],
     ) -> Self {
         Rating {
             view,
@@ -50,20 +52,21 @@ impl<'a> Rating<'a> {
             period,
             totals,
             until: BTreeMap::new(),
-            customers,
+            subscribed,
             charges: BTreeMap::new(),
             in_error: totals.in_error.iter().cloned().collect(),
             rated_by: RatedBy::default(),
         }
     }
 
-    /// Rates every price. False when one cannot be answered from one customer's usage.
-    pub(super) async fn rate(&mut self) -> Result<bool> {
-        for name in &self.plan.prices {
+    /// Rates some prices of the plan. False when one cannot be answered from one customer's usage.
+    pub(super) async fn rate(&mut self, prices: &[String]) -> Result<bool> {
+        let fixed = fixed_prices(self.view.catalog(), prices)?;
+        for name in prices {
             let parts = parts_of(self.view.catalog(), name, self.period)?;
             self.note_price(name, &parts);
             for part in &parts {
-                if !self.rate_part(part).await? {
+                if !self.rate_part(part, fixed.contains(name)).await? {
                     return Ok(false);
                 }
             }
@@ -76,7 +79,7 @@ impl<'a> Rating<'a> {
 
     /// Rates a part of the period by its version: what the period comes to at the end of the part, less what it came to
     /// at its start.
-    async fn rate_part(&mut self, part: &Part<'_>) -> Result<bool> {
+    async fn rate_part(&mut self, part: &Part<'_>, is_fixed: bool) -> Result<bool> {
         let Some(after) = self.rate_until(part, part.until_us).await? else {
             return Ok(false);
         };
@@ -106,9 +109,11 @@ impl<'a> Rating<'a> {
             };
             match charges {
                 Ok(charges) => {
-                    let of_part = charges
-                        .into_iter()
-                        .map(|charge| Charge { service, ..charge });
+                    let of_part = charges.into_iter().map(|charge| Charge {
+                        service,
+                        is_fixed,
+                        ..charge
+                    });
                     self.charges.entry(customer).or_default().extend(of_part);
                 }
                 Err(error) => {
@@ -145,8 +150,10 @@ impl<'a> Rating<'a> {
             self.until.insert(until_us, totals);
         }
         let totals = self.until.get(&until_us).unwrap_or(self.totals);
-        let customers = self.customers.clone();
-        let subscription = subscription(customers, &self.plan.name, self.period, time.days())?;
+        let subscribed = self.subscribed.iter();
+        let subscribed = subscribed.filter_map(|row| row.until(until_us, self.period));
+        let subscribed: Vec<subscriptions::Row> = subscribed.collect();
+        let subscription = subscription(&subscribed, self.period)?;
         let session = self
             .view
             .period_session(&time, &price.query, totals, subscription)
@@ -220,4 +227,31 @@ fn note_tables(
         }
     }
     Ok(())
+}
+
+/// Those of some prices that read no usage: nothing but `subscription` and rate tables.
+pub(super) fn fixed_prices(catalog: &Catalog, prices: &[String]) -> Result<BTreeSet<String>> {
+    let context = session::context();
+    let definitions = &catalog.definitions;
+    let mut fixed = BTreeSet::new();
+    for name in prices {
+        let mut read = BTreeSet::new();
+        for version in definitions
+            .prices
+            .iter()
+            .filter(|price| price.name == *name)
+        {
+            read.extend(referenced(&context, &version.query)?);
+        }
+        let is_usage = |relation: &String| {
+            let meter = relation.strip_suffix("_windows").unwrap_or(relation);
+            let mut meters = definitions.meters.iter();
+            meters.any(|known| known.name == *relation || known.name == meter)
+                || definitions.event_type(relation).is_some()
+        };
+        if !read.iter().any(is_usage) {
+            fixed.insert(name.clone());
+        }
+    }
+    Ok(fixed)
 }

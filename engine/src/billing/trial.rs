@@ -1,7 +1,7 @@
 //! Prices over usage that is made up: what `tollgate price` is asked for, and what `tollgate check` looks for surprises
 //! with. No lake, no events: rows are put where the totals of a period would be.
 
-use super::subscription;
+use super::{on_default, subscription};
 use crate::{
     catalog::Catalog,
     error::{Error, Result, query_error},
@@ -136,7 +136,8 @@ impl<'a> Trial<'a> {
     /// A value does not fit its column, a column that has one in every row has none, or two rows are the same group of a total.
     pub async fn session(&self, price: &PriceDefinition, rows: &[Row]) -> Result<TrialSession> {
         let customers = rows.iter().map(|row| row.customer.clone()).collect();
-        let default = subscription(customers, &self.plan, &self.period, self.period.days())?;
+        let default = on_default(customers, &self.plan, &self.period);
+        let default = subscription(&default, &self.period)?;
         let session = self
             .view
             .period_session(&self.period, &price.query, &self.totals, default);

@@ -1,12 +1,12 @@
 //! `tollgate invoice`: drafts invoices for a billing period, or issues them.
 
 use crate::{
-    billing::{self, Issued, Review, causes_text},
+    billing::{self, Documents, Issued, Review, Which, causes_text},
     cli::{
         load,
         output::{self, Format},
     },
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result, printable},
     view::View,
@@ -29,9 +29,13 @@ use tollgate_sql::invoice::{
 /// Flags of `tollgate invoice`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The billing period: a month such as 2026-10, in the time zone of `billing.time_zone`.
-    #[arg(long, value_name = "YYYY-MM")]
-    pub period: String,
+    /// The billing period: a month such as 2026-10, in the time zone of `billing.time_zone`. Of subscriptions, what closes in
+    /// that month, in the customer's time zone.
+    #[arg(long, value_name = "YYYY-MM", required_unless_present = "due")]
+    pub period: Option<String>,
+    /// Everything of subscriptions that was due by now and is not issued.
+    #[arg(long, conflicts_with = "period")]
+    pub due: bool,
     /// Issue the invoices: number them and write them to the lake, once and for ever.
     #[arg(long)]
     pub finalize: bool,
@@ -69,13 +73,23 @@ pub enum Export {
 /// # Errors
 /// See [`billing::draft`] and [`billing::issue`]; and [`Error::InError`], when all is done, if customers got no invoice.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
-    let period = settings.billing.month(&arguments.period)?;
+    let period = arguments.period.as_deref();
+    let period = period
+        .map(|month| settings.billing.month(month))
+        .transpose()?;
     let catalog = load(settings).await?;
     let lake = match arguments.finalize {
         true => Lake::open(&settings.lake.url, &settings.base).await?,
         false => Lake::open_to_read(&settings.lake.url, &settings.base).await?,
     };
     let view = View::open(catalog, &lake).await?;
+    if billing::accounts::are_there(&lake).await? {
+        return of_subscriptions(settings, arguments, (&view, &lake)).await;
+    }
+    let Some(period) = period else {
+        let problem = "`--due` is for subscriptions, and there are no accounts: import them, or name a month with --period";
+        return Err(Error::Usage(problem.into()));
+    };
     let drafts = match &arguments.customer {
         Some(customer) => billing::draft_of(&view, &settings.billing, &period, customer).await?,
         None => billing::draft(&view, &settings.billing, &period).await?,
@@ -109,6 +123,64 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         return Err(Error::InError { in_error });
     }
     check_refused(&review)
+}
+
+/// The documents of subscriptions, printed, and issued if they are to be.
+async fn of_subscriptions(
+    settings: &Settings,
+    arguments: &Arguments,
+    (view, lake): (&View, &Lake),
+) -> Result<()> {
+    let accounts = match &arguments.customer {
+        Some(customer) => billing::accounts::load_of(lake, customer).await?,
+        None => billing::accounts::load(lake).await?,
+    };
+    let which = match &arguments.period {
+        Some(month) => Which::Month(month.clone()),
+        None => Which::Due,
+    };
+    let asked = (&which, arguments.customer.as_deref());
+    let clock = SystemClock;
+    let accounts = accounts.indexed();
+    let now_us = clock.now_us();
+    let documents = billing::documents_of(view, lake, &settings.billing, &accounts, asked, now_us);
+    let documents = documents.await?;
+    let in_error = documents.in_error.clone();
+    let waiting = waiting_text(&documents);
+    let invoices = match arguments.finalize {
+        false => {
+            output::print(&listing(&documents.invoices))?;
+            documents.invoices
+        }
+        true => {
+            let issued = billing::issue_documents(lake, documents, &clock).await?;
+            output::print(&summary(&issued))?;
+            output::print(&listing(&issued.issued))?;
+            issued.issued
+        }
+    };
+    output::print(&waiting)?;
+    if let Some(folder) = &arguments.out {
+        let tables = (invoices_batch(&invoices)?, line_items_batch(&invoices)?);
+        export(folder, &tables, &arguments.format)?;
+    }
+    match in_error.is_empty() {
+        true => Ok(()),
+        false => Err(Error::InError { in_error }),
+    }
+}
+
+/// A line for each time whose documents wait.
+fn waiting_text(documents: &Documents) -> String {
+    let mut text = String::new();
+    for at_us in &documents.waiting {
+        let _ = writeln!(
+            text,
+            "waiting      what is due at {}: usage before it may still be on its way",
+            instant(*at_us)
+        );
+    }
+    text
 }
 
 /// What issuing did, for people: how many invoices, and of those issued before which would be others now, by cause.

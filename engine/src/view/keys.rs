@@ -69,6 +69,13 @@ impl Keys {
         ])
     }
 
+    /// Those of some subjects; of none, when there are none.
+    pub(super) fn subjects(names: &[&str]) -> Self {
+        let names = names.iter().map(|name| lit(*name)).collect();
+        let subject = Expr::Column(Column::new_unqualified(SUBJECT));
+        Keys(vec![subject.in_list(names, false)])
+    }
+
     /// What passes both.
     pub(super) fn both(mut self, other: Self) -> Self {
         self.0.extend(other.0);

@@ -1,9 +1,16 @@
 //! The events of a billing period, as prices see them and as invoices keep how many there were.
 //!
 //! A price by the event reads each counted event of the period in which it happened, however late it came: the policy
-//! of a meter is that meter's. Without accounts every subject is its own customer.
+//! of a meter is that meter's. Without accounts every subject is its own customer; with them an event is its payer's at the
+//! time when it happened.
 
-use super::{Totals, View, keys::Keys, relation_column, relations::register_rows};
+use super::{
+    Totals, View,
+    keys::Keys,
+    paid::{self, Paid},
+    relation_column,
+    relations::register_rows,
+};
 use crate::error::{Error, Result, query_error};
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -12,10 +19,10 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider, view::ViewTable},
-    common::TableReference,
-    error::Result as Planned,
+    common::{JoinType, TableReference},
+    error::{DataFusionError, Result as Planned},
     functions_aggregate::expr_fn::{count, max},
-    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType, ident},
     physical_plan::ExecutionPlan,
     prelude::{DataFrame, SessionContext, col, lit},
 };
@@ -27,7 +34,7 @@ use tollgate_sql::{
     definitions::EventType,
     invoice::basis::{self, Usage},
     period::Period,
-    schema,
+    schema, session,
 };
 
 const DOING: &str = "selecting the events of a billing period";
@@ -39,11 +46,11 @@ impl View {
         context: &SessionContext,
         wanted: &BTreeSet<String>,
         period: &Period,
-        keys: Option<&Keys>,
+        totals: &Totals,
     ) -> Result<()> {
         let types = self.catalog.definitions.event_types.iter();
         for event_type in types.filter(|event_type| wanted.contains(&event_type.name)) {
-            let Some(events) = self.counted_in(event_type, period, keys)? else {
+            let Some(events) = self.counted_in(event_type, period, totals)? else {
                 let empty = RecordBatch::new_empty(schema::priced_events(event_type));
                 register_rows(context, &event_type.name, empty)?;
                 continue;
@@ -56,7 +63,7 @@ impl View {
             let columns = relation.fields().iter();
             let columns = columns.map(|field| relation_column(event_type, &stored, field));
             let mut columns: Vec<Expr> = columns.collect::<Result<_>>()?;
-            columns.insert(0, col("subject").alias(schema::CUSTOMER));
+            columns.insert(0, ident(PAYER).alias(schema::CUSTOMER));
             let events = events.select(columns).map_err(query_error(DOING))?;
             let (_, plan) = events.into_parts();
             let name = TableReference::bare(event_type.name.as_str());
@@ -74,28 +81,28 @@ impl View {
         period: &Period,
         totals: &Totals,
     ) -> Result<BTreeMap<String, Vec<Usage>>> {
-        let keys = totals.keys.as_ref();
         let mut used: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
         for name in types {
             let event_type = self.catalog.definitions.event_type(name);
             let event_type = event_type.ok_or(Error::Contradiction {
                 what: "an event type that a price reads is defined",
             })?;
-            if let Some(events) = self.counted_in(event_type, period, keys)? {
-                for (subject, usage) in counts(name, events).await? {
-                    used.entry(subject).or_default().push(usage);
+            if let Some(events) = self.counted_in(event_type, period, totals)? {
+                for (customer, usage) in counts(name, events).await? {
+                    used.entry(customer).or_default().push(usage);
                 }
             }
         }
         Ok(used)
     }
 
-    /// The counted events of a type that happened in a period; `None` when there is no table yet.
+    /// The counted events of a type that happened in a period, of those that totals are of, each with who pays for it in
+    /// [`PAYER`]; `None` when there is no table yet.
     fn counted_in(
         &self,
         event_type: &EventType,
         period: &Period,
-        keys: Option<&Keys>,
+        totals: &Totals,
     ) -> Result<Option<DataFrame>> {
         let Some(events) = self.counted(event_type)? else {
             return Ok(None);
@@ -105,18 +112,46 @@ impl View {
             .clone()
             .gt_eq(schema::instant(period.start_us))
             .and(time.lt(schema::instant(period.end_us)));
-        let within = match keys.and_then(Keys::on_events) {
+        let keys = match &totals.paid {
+            Some(paid) => paid.keys(),
+            None => totals.keys.clone(),
+        };
+        let within = match keys.as_ref().and_then(Keys::on_events) {
             Some(of_subjects) => within.and(of_subjects),
             None => within,
         };
-        events.filter(within).map(Some).map_err(query_error(DOING))
+        let events = events.filter(within).map_err(query_error(DOING))?;
+        let events = match &totals.paid {
+            None => events.with_column(PAYER, col("subject")),
+            Some(paid) => with_payer(events, paid),
+        };
+        events.map(Some).map_err(query_error(DOING))
     }
 }
 
-/// How many events each subject has in each shard, and the last of them. Events are never taken away, so other usage is
-/// another count.
-async fn counts(event_type: &str, events: DataFrame) -> Result<BTreeMap<String, Usage>> {
-    let groups = vec![col("subject"), col("shard")];
+/// Who pays for an event.
+const PAYER: &str = "$payer";
+
+/// The events that are paid for, and by whom.
+fn with_payer(events: DataFrame, paid: &Paid) -> Planned<DataFrame> {
+    let rows = paid
+        .rows()
+        .map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let paid = session::context().read_batch(rows)?;
+    let is_paid = vec![
+        ident("subject").eq(ident(paid::SUBJECT)),
+        ident("event_time").gt_eq(ident(paid::FROM)),
+        ident("event_time").lt(ident(paid::UNTIL)),
+    ];
+    let joined = events.join_on(paid, JoinType::Inner, is_paid)?;
+    let joined = joined.with_column(PAYER, ident(paid::CUSTOMER))?;
+    joined.drop_columns(&[paid::SUBJECT, paid::CUSTOMER, paid::FROM, paid::UNTIL])
+}
+
+/// How many events each customer's subjects have in each shard, and the last of them, by customer and subject. Events are
+/// never taken away, so other usage is another count.
+async fn counts(event_type: &str, events: DataFrame) -> Result<Vec<(String, Usage)>> {
+    let groups = vec![ident(PAYER), col("subject"), col("shard")];
     let counts = vec![
         count(lit(1)).alias("events"),
         max(col("sequence")).alias("last"),
@@ -125,19 +160,21 @@ async fn counts(event_type: &str, events: DataFrame) -> Result<BTreeMap<String, 
         .aggregate(groups, counts)
         .map_err(query_error(DOING))?;
     let order = vec![
+        ident(PAYER).sort(true, true),
         col("subject").sort(true, true),
         col("shard").sort(true, true),
     ];
     let rows = rows.sort(order).map_err(query_error(DOING))?;
     let rows = rows.collect().await.map_err(query_error(DOING))?;
-    let mut of_subjects: BTreeMap<String, (i64, Vec<String>)> = BTreeMap::new();
+    let mut of_subjects: BTreeMap<(String, String), (i64, Vec<String>)> = BTreeMap::new();
     for rows in &rows {
         let text = |name: &str| rows[name].as_string::<i32>();
         let number = |name: &str| rows[name].as_primitive::<Int64Type>();
-        let (subjects, shards) = (text("subject"), text("shard"));
+        let (payers, subjects, shards) = (text(PAYER), text("subject"), text("shard"));
         let (counts, last) = (number("events"), number("last"));
         for row in 0..rows.num_rows() {
-            let of_subject = of_subjects.entry(subjects.value(row).to_owned());
+            let key = (payers.value(row).to_owned(), subjects.value(row).to_owned());
+            let of_subject = of_subjects.entry(key);
             let (total, parts) = of_subject.or_default();
             *total = total.saturating_add(counts.value(row));
             parts.push(shards.value(row).to_owned());
@@ -145,15 +182,17 @@ async fn counts(event_type: &str, events: DataFrame) -> Result<BTreeMap<String, 
             parts.push(last.value(row).to_string());
         }
     }
-    let usage = of_subjects.into_iter().map(|(subject, (total, parts))| {
-        let usage = Usage {
-            meter: event_type.to_owned(),
-            subject: subject.clone(),
-            quantities: BTreeMap::from([("events".to_owned(), total.to_string())]),
-            hash: basis::hash(parts.iter().map(String::as_str)),
-        };
-        (subject, usage)
-    });
+    let usage = of_subjects
+        .into_iter()
+        .map(|((payer, subject), (total, parts))| {
+            let usage = Usage {
+                meter: event_type.to_owned(),
+                subject,
+                quantities: BTreeMap::from([("events".to_owned(), total.to_string())]),
+                hash: basis::hash(parts.iter().map(String::as_str)),
+            };
+            (payer, usage)
+        });
     Ok(usage.collect())
 }
 

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_sql::{
+    definitions::BillingPeriod,
     meter::Span,
     money::Exact,
     period::{LocalUnit, Recurrence, local_window},
@@ -184,35 +185,37 @@ fn billing_period(case: &Case) -> Outcome<Value> {
     let params: PeriodParams = read(&case.params)?;
     let zone = TimeZone::get(&params.time_zone)?;
     let anchor = params.anchor(&zone)?;
-    let Some(periods) = Recurrence::new(anchor.date(), params.interval_months) else {
+    if params.interval_months < 1 {
         return unread("an interval of less than a month");
-    };
-    let start = |k: i32| periods.start(k).map(|day| day.to_datetime(anchor.time()));
+    }
+    let step = BillingPeriod::Months(params.interval_months);
+    let periods = |anchor| Recurrence::new(anchor, step);
     match read(&case.input)? {
         Day {
             date: Some(date),
             at: None,
         } => {
-            let k = periods.occurrence(date);
-            let day = |k: Option<i32>| k.and_then(|k| periods.start(k)).map(|day| day.to_string());
-            let (from, to) = (day(k), day(k.map(|k| k + 1)));
-            Ok(json!({"is_period_start": periods.is_start(date), "from": from, "to": to}))
+            let (periods, at) = (periods(anchor.date().into()), date.into());
+            let k = periods.occurrence(at).ok_or("a time beyond the calendar")?;
+            let start = |k| periods.start(k).map(|start| start.date().to_string());
+            let is_start = periods.start(k) == Some(at);
+            match at < anchor.date().into() {
+                true => Ok(json!({"is_period_start": false, "from": null, "to": null})),
+                false => {
+                    Ok(json!({"is_period_start": is_start, "from": start(k), "to": start(k + 1)}))
+                }
+            }
         }
         Day {
             date: None,
             at: Some(at),
         } => {
+            let periods = periods(anchor);
+            let start = |k| periods.start(k).ok_or("a time beyond the calendar");
             let instant = |local: DateTime| zone.to_timestamp(local);
-            let mut k = periods
-                .occurrence(zone.to_datetime(at).date())
-                .ok_or("before the anchor")?;
-            let mut from = instant(start(k).ok_or("a time beyond the calendar")?)?;
-            // The day's period begins later on that day.
-            if from > at {
-                k -= 1;
-                from = instant(start(k).ok_or("before the anchor")?)?;
-            }
-            let to = instant(start(k + 1).ok_or("a time beyond the calendar")?)?;
+            let k = periods.occurrence(zone.to_datetime(at));
+            let k = k.ok_or("a time beyond the calendar")?;
+            let (from, to) = (instant(start(k)?)?, instant(start(k + 1)?)?);
             let (is_start, from, to) = (from == at, from.to_string(), to.to_string());
             Ok(json!({"is_period_start": is_start, "from": from, "to": to}))
         }

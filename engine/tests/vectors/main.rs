@@ -1,7 +1,7 @@
 //! Cases of other billing systems, run through the whole path: definitions from SQL text, events from
 //! CloudEvents through a shard in memory to panes, totals, and prices.
 //!
-//! Each case is a line of `aggregation.jsonl` or `pricing.jsonl`. `TOLLGATE_VECTORS` names another
+//! Each case is a line of `aggregation.jsonl` or `pricing.jsonl`, each whole story one of `billing.jsonl`. `TOLLGATE_VECTORS` names another
 //! folder than [`CASES`]. A case that has no translation fails as `not built yet`: nothing is skipped.
 //! The last line is `N passed, N failed`, and the exit code is 1 when any failed.
 
@@ -15,12 +15,16 @@ mod case;
 mod price;
 mod pricing;
 mod run;
+mod stories;
 
 use case::{Case, Failure, check};
 use std::{env, fs, path::Path, process::ExitCode};
 
 /// The cases that run when no other folder is named.
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/cases");
+
+/// The file of whole stories.
+const STORIES: &str = "billing.jsonl";
 
 fn main() -> ExitCode {
     if is_left_out() {
@@ -47,22 +51,28 @@ fn is_left_out() -> bool {
 
 /// Runs both files, or the one that the folder has; returns how many cases failed.
 fn run_folder(folder: &Path) -> Result<usize, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let (mut passed, mut failed) = (0, 0);
-    let names = ["aggregation.jsonl", "pricing.jsonl"];
+    let names = ["aggregation.jsonl", "pricing.jsonl", STORIES];
     let paths = names.map(|name| (name, folder.join(name)));
     if !paths.iter().any(|(_, path)| path.exists()) {
         let folder = folder.display();
         return Err(format!(
-            "{folder} has neither aggregation.jsonl nor pricing.jsonl"
+            "{folder} has none of aggregation.jsonl, pricing.jsonl and {STORIES}"
         ));
     }
     for (name, path) in paths.iter().filter(|(_, path)| path.exists()) {
         let text = fs::read_to_string(path)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            match runtime.block_on(run_line(name, line)) {
+            let told = match *name {
+                STORIES => runtime.block_on(stories::run_story(line)),
+                _ => runtime.block_on(run_line(name, line)),
+            };
+            match told {
                 Ok(()) => passed += 1,
                 Err(problem) => {
                     println!("{problem}");

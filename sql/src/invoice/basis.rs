@@ -59,6 +59,18 @@ pub struct RatedBy {
     pub reads: BTreeMap<String, BTreeSet<String>>,
 }
 
+impl RatedBy {
+    /// Adds what another part of the same invoice was rated by.
+    pub fn extend(&mut self, other: &RatedBy) {
+        self.prices.extend(other.prices.clone());
+        self.rate_tables.extend(other.rate_tables.clone());
+        for (price, tables) in &other.reads {
+            let known = self.reads.entry(price.clone()).or_default();
+            known.extend(tables.iter().cloned());
+        }
+    }
+}
+
 /// The usage of every customer in the totals of one meter: columns `customer`, `subject`, dimensions and
 /// `measures`.
 ///

@@ -221,6 +221,8 @@ mod tests {
             amount: exact(amount),
             currency: "USD".into(),
             service: None,
+            subscription: None,
+            is_fixed: false,
         };
         assemble(&terms, &[charge]).unwrap()
     }

@@ -32,6 +32,8 @@ fn charge(price: &str, model: Option<&str>, amount: &str) -> Charge {
         amount: Exact::parse(amount).unwrap(),
         currency: "USD".into(),
         service: None,
+        subscription: None,
+        is_fixed: false,
     }
 }
 

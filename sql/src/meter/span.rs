@@ -59,6 +59,15 @@ impl Span {
         span
     }
 
+    /// A part of it, prorated over the same whole.
+    pub fn part(self, from_us: i64, until_us: i64) -> Self {
+        Self {
+            from_us,
+            until_us,
+            ..self
+        }
+    }
+
     /// The days from the one that holds the first instant to the one that holds the last, counted
     /// from 1970-01-01.
     fn days(&self) -> Range<i64> {

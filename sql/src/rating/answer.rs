@@ -100,6 +100,8 @@ impl Columns {
                 customer,
                 currency: price.currency.clone(),
                 service: None,
+                subscription: None,
+                is_fixed: false,
             });
         }
         Ok(())

@@ -215,6 +215,8 @@ mod tests {
                 amount: exact(parts[2]),
                 currency: "USD".into(),
                 service: None,
+                subscription: None,
+                is_fixed: false,
             }
         };
         lines.iter().map(charge).collect()

@@ -97,6 +97,8 @@ fn draft(usage: &Usage, customer: usize, period: Period, plan: &str) -> Option<I
         amount: (units * i64::try_from(cost).unwrap()).into(),
         currency: "USD".into(),
         service: None,
+        subscription: None,
+        is_fixed: false,
     };
     let terms = Terms {
         customer: CUSTOMERS[customer],

@@ -1,0 +1,126 @@
+//! Which documents are due when: what closes and what opens at one instant, of one customer (pure).
+//!
+//! A billing period is billed when it closes. Prices in advance are billed when the period that they are for opens, and
+//! what closes and opens at one instant is on one document.
+
+use crate::error::Result;
+use std::collections::BTreeMap;
+use tollgate_sql::{
+    accounts::Index,
+    definitions::Definitions,
+    invoice,
+    period::Period,
+    subscriptions::{Cycle, Zones, cycles},
+};
+
+/// A document that is due at an instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Who pays.
+    pub(super) customer: String,
+    /// When, in microseconds.
+    pub(super) at_us: i64,
+    /// The billing periods that are over then, by subscription.
+    pub(super) closing: Vec<Cycle>,
+    /// Those that begin then and have prices in advance, by subscription.
+    pub(super) opening: Vec<Cycle>,
+}
+
+impl Due {
+    /// The time that the document is for: of what closes from its first start, else of what opens.
+    pub(super) fn period(&self) -> invoice::Period {
+        let of = |cycles: &[Cycle]| {
+            let starts = cycles.iter().map(|cycle| cycle.period.start_us);
+            let ends = cycles.iter().map(|cycle| cycle.period.end_us);
+            let (start_us, end_us) = (starts.min()?, ends.max()?);
+            Some(invoice::Period { start_us, end_us })
+        };
+        let nothing = invoice::Period {
+            start_us: self.at_us,
+            end_us: self.at_us,
+        };
+        let closed = of(&self.closing).map(|closed| invoice::Period {
+            end_us: self.at_us,
+            ..closed
+        });
+        closed.or_else(|| of(&self.opening)).unwrap_or(nothing)
+    }
+
+    /// When it is issued: after the longest delay of a plan that closes.
+    pub(super) fn issued_from_us(&self, definitions: &Definitions) -> i64 {
+        let plans = self.closing.iter().flat_map(|cycle| &cycle.parts);
+        let plans = plans.filter_map(|part| definitions.plan(&part.plan));
+        let delay = plans.map(|plan| plan.terms.issue_after_us).max();
+        self.at_us.saturating_add(delay.unwrap_or(0))
+    }
+}
+
+/// The documents of a customer that are due after `from_us` and by `until_us`, in order of time.
+///
+/// # Errors
+/// A plan of a subscription is not defined, or a zone is not one.
+pub(super) fn due_of(
+    accounts: &Index,
+    definitions: &Definitions,
+    default_zone: &str,
+    customer: &str,
+    (from_us, until_us): (i64, i64),
+) -> Result<Vec<Due>> {
+    let zones = zones_of(accounts, default_zone, customer)?;
+    let mut due: BTreeMap<i64, Due> = BTreeMap::new();
+    let is_due = |at_us: i64| from_us < at_us && at_us <= until_us;
+    let nothing = |at_us: &i64| Due {
+        customer: customer.to_owned(),
+        at_us: *at_us,
+        closing: Vec::new(),
+        opening: Vec::new(),
+    };
+    for rows in accounts.subscriptions_of(customer) {
+        let rows: Vec<_> = rows.iter().collect();
+        let plan = |name: &str| definitions.plan(name);
+        for cycle in cycles(&rows, plan, &zones, (from_us, until_us))? {
+            if is_due(cycle.opens_us) && has_prices_in_advance(&cycle, definitions) {
+                due.entry(cycle.opens_us)
+                    .or_insert_with_key(nothing)
+                    .opening
+                    .push(cycle.clone());
+            }
+            if is_due(cycle.closes_us) {
+                due.entry(cycle.closes_us)
+                    .or_insert_with_key(nothing)
+                    .closing
+                    .push(cycle);
+            }
+        }
+    }
+    Ok(due.into_values().collect())
+}
+
+/// Whether a plan that is in force when the period opens, or later in it, is billed in advance.
+fn has_prices_in_advance(cycle: &Cycle, definitions: &Definitions) -> bool {
+    let plans = cycle.parts.iter();
+    let mut plans = plans.filter_map(|part| definitions.plan(&part.plan));
+    plans.any(|plan| !plan.terms.in_advance.is_empty())
+}
+
+/// The zones of a customer: a row without one has the default.
+pub(super) fn zones_of(accounts: &Index, default_zone: &str, customer: &str) -> Result<Zones> {
+    let zone = |name: &Option<String>| name.as_deref().unwrap_or(default_zone).to_owned();
+    let rows = accounts.customer(customer);
+    let zones: Vec<(i64, String)> = rows
+        .iter()
+        .map(|row| (row.valid_from_us.unwrap_or(i64::MIN), zone(&row.time_zone)))
+        .collect();
+    let first = zones.first().map_or(default_zone, |(_, zone)| zone);
+    let later = zones.iter().skip(1);
+    let later = later.map(|(from_us, zone)| (*from_us, zone.as_str()));
+    Ok(Zones::new(first, later)?)
+}
+
+/// Whether a document belongs to a month: the last instant before it is due lies in it, by the customer's zone.
+pub(super) fn is_of_month(due: &Due, month: &str, default_zone: &str) -> Result<bool> {
+    let cycles = due.closing.iter().chain(&due.opening);
+    let zone = cycles.map(|cycle| cycle.period.zone()).next();
+    let month = Period::month(month, zone.unwrap_or(default_zone))?;
+    Ok(month.start_us < due.at_us && due.at_us <= month.end_us)
+}

@@ -1,0 +1,466 @@
+//! What the prices of subscriptions' plans make of the billing periods that documents are due for.
+//!
+//! A usage price is rated once for each subscription, plan and billing period, over the time in which the plan is in force.
+//! A fixed price, which reads nothing but `subscription` and rate tables, is rated once for each segment. All subscriptions
+//! on a plan with one billing period are rated at once, in rounds in which each customer has one subscription.
+
+use super::{
+    due::Due,
+    events_of_plan,
+    rated::{Rating, fixed_prices},
+    usage_of_all,
+};
+use crate::{
+    error::{Error, Faulty, InError, Result},
+    view::{Paid, View},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tollgate_sql::{
+    accounts::Index,
+    definitions::PlanDefinition,
+    invoice::{
+        self,
+        basis::{RatedBy, Usage},
+    },
+    period::Period,
+    rating::Charge,
+    subscriptions::{Cycle, Part, Row, Segment},
+};
+
+/// The dimension by which a price says for which subscription a row is.
+const SUBSCRIPTION: &str = "subscription";
+
+/// A document that is due, with what it bills and what that was made from.
+#[derive(Debug)]
+pub(super) struct Rated {
+    pub(super) due: Due,
+    /// What each plan charges, in the order of the cycles: what closes before what opens.
+    pub(super) charged: Vec<Charged>,
+    pub(super) usage: Vec<Usage>,
+    pub(super) rated_by: RatedBy,
+}
+
+/// What a plan charges for a billing period of a subscription.
+#[derive(Debug)]
+pub(super) struct Charged {
+    /// Whether the period opens, so that these are its charges in advance.
+    pub(super) is_opening: bool,
+    /// Its place among the cycles that open or close.
+    pub(super) cycle: usize,
+    pub(super) plan: String,
+    /// Charges in arrears when it closes, in advance when it opens.
+    pub(super) charges: Vec<Charge>,
+    /// What the prices in advance come to by what is known when it closes: the rest of it was billed when it opened.
+    pub(super) in_advance: Vec<Charge>,
+}
+
+impl Charged {
+    /// The billing period.
+    pub(super) fn cycle_of<'a>(&self, due: &'a Due) -> &'a Cycle {
+        match self.is_opening {
+            true => &due.opening[self.cycle],
+            false => &due.closing[self.cycle],
+        }
+    }
+}
+
+/// One subscription on one plan in one billing period.
+#[derive(Debug, Clone, Copy)]
+struct Unit<'a> {
+    /// The place of its document.
+    document: usize,
+    is_opening: bool,
+    cycle: (usize, &'a Cycle),
+    part: &'a Part,
+}
+
+/// By what units are rated at once.
+type Alike<'a> = (invoice::Period, &'a str, &'a str, bool);
+
+/// Rates the documents that are due. Customers of whom something cannot be rated are in error, with the reason; their
+/// documents are among the others all the same.
+///
+/// # Errors
+/// The lake cannot be read, or a price fails and it cannot be told for which customer.
+pub(super) async fn rate_due(
+    view: &View,
+    accounts: &Index,
+    due: Vec<Due>,
+) -> Result<(Vec<Rated>, BTreeSet<InError>)> {
+    let mut in_error = BTreeSet::new();
+    let mut made: Vec<Made> = due.iter().map(|_| Made::default()).collect();
+    let mut alike: BTreeMap<Alike<'_>, Vec<Unit<'_>>> = BTreeMap::new();
+    for (document, due) in due.iter().enumerate() {
+        for unit in units(document, due) {
+            let period = &unit.cycle.1.period;
+            let key = (
+                period.into(),
+                period.zone(),
+                unit.part.plan.as_str(),
+                unit.is_opening,
+            );
+            alike.entry(key).or_default().push(unit);
+        }
+    }
+    for ((_, _, plan, _), units) in &alike {
+        let plan = view.catalog().definitions.plan(plan);
+        let plan = plan.ok_or(Error::Contradiction {
+            what: "a plan with billing periods is defined",
+        })?;
+        for round in rounds(units) {
+            let round = Round::of(view, accounts, plan, &round);
+            round.rate(&mut made, &mut in_error).await?;
+        }
+    }
+    for (due, made) in due.iter().zip(&mut made) {
+        made.charged.sort_by_key(|charged| {
+            let cycle = &charged.cycle_of(due).parts;
+            let place = cycle.iter().position(|part| part.plan == charged.plan);
+            (charged.is_opening, charged.cycle, place)
+        });
+    }
+    in_error.extend(billed_twice(&due, &made));
+    let rated = due.into_iter().zip(made).map(|(due, made)| Rated {
+        due,
+        charged: made.charged,
+        usage: made.usage,
+        rated_by: made.rated_by,
+    });
+    Ok((rated.collect(), in_error))
+}
+
+/// What has come of a document so far.
+#[derive(Debug, Default)]
+struct Made {
+    charged: Vec<Charged>,
+    usage: Vec<Usage>,
+    rated_by: RatedBy,
+    /// Prices that say for which subscription a row is.
+    says_which: BTreeSet<String>,
+}
+
+fn units(document: usize, due: &Due) -> impl Iterator<Item = Unit<'_>> {
+    let closing = due.closing.iter().enumerate().map(|cycle| (false, cycle));
+    let opening = due.opening.iter().enumerate().map(|cycle| (true, cycle));
+    closing.chain(opening).flat_map(move |(is_opening, cycle)| {
+        cycle.1.parts.iter().map(move |part| Unit {
+            document,
+            is_opening,
+            cycle,
+            part,
+        })
+    })
+}
+
+/// Units in rounds in which each customer has one at most.
+fn rounds<'a>(units: &[Unit<'a>]) -> Vec<Vec<Unit<'a>>> {
+    let mut rounds: Vec<Vec<Unit<'a>>> = Vec::new();
+    let mut of_customer: BTreeMap<&str, usize> = BTreeMap::new();
+    for unit in units {
+        let round = of_customer.entry(&unit.cycle.1.customer).or_default();
+        if *round == rounds.len() {
+            rounds.push(Vec::new());
+        }
+        rounds[*round].push(*unit);
+        *round += 1;
+    }
+    rounds
+}
+
+/// What is rated at once: a plan, a billing period, and one unit of each customer.
+struct Round<'a> {
+    view: &'a View,
+    accounts: &'a Index,
+    plan: &'a PlanDefinition,
+    units: BTreeMap<&'a str, Unit<'a>>,
+}
+
+impl<'a> Round<'a> {
+    fn of(
+        view: &'a View,
+        accounts: &'a Index,
+        plan: &'a PlanDefinition,
+        units: &[Unit<'a>],
+    ) -> Self {
+        let units = units.iter();
+        Round {
+            view,
+            accounts,
+            plan,
+            units: units
+                .map(|unit| (unit.cycle.1.customer.as_str(), *unit))
+                .collect(),
+        }
+    }
+
+    async fn rate(&self, made: &mut [Made], in_error: &mut BTreeSet<InError>) -> Result<()> {
+        let Some(first) = self.units.values().next() else {
+            return Ok(());
+        };
+        let period = &first.cycle.1.period;
+        let fixed = fixed_prices(self.view.catalog(), &self.plan.prices)?;
+        let is_in_advance = |name: &&String| self.plan.terms.in_advance.contains(name);
+        let (in_advance, in_arrears): (Vec<&String>, Vec<&String>) =
+            self.plan.prices.iter().partition(is_in_advance);
+        let mut charges: BTreeMap<&str, (Vec<Charge>, Vec<Charge>)> = BTreeMap::new();
+        if !first.is_opening {
+            let (fixed, usage) = in_arrears
+                .into_iter()
+                .partition(|name| fixed.contains(*name));
+            self.rate_usage(period, usage, made, in_error, &mut charges)
+                .await?;
+            let all = self.rate_fixed(period, fixed, made, in_error).await?;
+            for (customer, all) in all {
+                charges.entry(customer).or_default().0.extend(all);
+            }
+        }
+        let all = self.rate_fixed(period, in_advance, made, in_error).await?;
+        for (customer, all) in all {
+            let (in_arrears, in_advance) = charges.entry(customer).or_default();
+            match first.is_opening {
+                true => in_arrears.extend(all),
+                false => in_advance.extend(all),
+            }
+        }
+        for (customer, unit) in &self.units {
+            let (charges, in_advance) = charges.remove(customer).unwrap_or_default();
+            made[unit.document].charged.push(Charged {
+                is_opening: unit.is_opening,
+                cycle: unit.cycle.0,
+                plan: self.plan.name.clone(),
+                charges,
+                in_advance,
+            });
+        }
+        Ok(())
+    }
+
+    /// Rates prices of usage over the time of each unit.
+    async fn rate_usage(
+        &self,
+        period: &Period,
+        prices: Vec<&String>,
+        made: &mut [Made],
+        in_error: &mut BTreeSet<InError>,
+        charges: &mut BTreeMap<&'a str, (Vec<Charge>, Vec<Charge>)>,
+    ) -> Result<()> {
+        if prices.is_empty() {
+            return Ok(());
+        }
+        let prices: Vec<String> = prices.into_iter().cloned().collect();
+        let totals = self.view.paid_totals(period, self.paid()).await?;
+        let mut usage = usage_of_all(self.view.catalog(), &totals.meters)?;
+        let events = events_of_plan(self.view, self.plan, period, &totals).await?;
+        for (customer, events) in events {
+            usage.entry(customer).or_default().extend(events);
+        }
+        let rows: Vec<Row> = self.rows(|_| true);
+        let mut rating = Rating::new(self.view, self.plan, period, &totals, &rows);
+        rating.rate(&prices).await?;
+        for (customer, unit) in &self.units {
+            let made = &mut made[unit.document];
+            made.usage
+                .extend(usage.remove(*customer).unwrap_or_default());
+            made.rated_by.extend(&rating.rated_by);
+            let of_customer = rating.charges.remove(*customer).unwrap_or_default();
+            let whole = invoice::Period::from(period);
+            let used = hull(&unit.part.usage).filter(|used| *used != whole);
+            let of_customer = of_customer.into_iter().map(|charge| Charge {
+                service: charge.service.or(used),
+                ..charge
+            });
+            match of_unit(self.accounts, unit, of_customer, made) {
+                Ok(of_unit) => charges.entry(customer).or_default().0.extend(of_unit),
+                Err(error) => {
+                    in_error.insert(error);
+                }
+            }
+        }
+        in_error.extend(rating.in_error);
+        Ok(())
+    }
+
+    /// Rates fixed prices, segment by segment: what each customer is charged.
+    async fn rate_fixed(
+        &self,
+        period: &Period,
+        prices: Vec<&String>,
+        made: &mut [Made],
+        in_error: &mut BTreeSet<InError>,
+    ) -> Result<BTreeMap<&'a str, Vec<Charge>>> {
+        let mut all: BTreeMap<&str, Vec<Charge>> = BTreeMap::new();
+        let prices: Vec<String> = prices.into_iter().cloned().collect();
+        let segments = self.units.values().map(|unit| unit.part.segments.len());
+        let segments = match prices.is_empty() {
+            true => 0,
+            false => segments.max().unwrap_or(0),
+        };
+        let totals = self.view.paid_totals(period, Paid::default()).await?;
+        for place in 0..segments {
+            let rows = self.rows(|segment| segment == place);
+            let mut rating = Rating::new(self.view, self.plan, period, &totals, &rows);
+            rating.rate(&prices).await?;
+            for (customer, unit) in &self.units {
+                made[unit.document].rated_by.extend(&rating.rated_by);
+                let of_customer = rating.charges.remove(*customer).unwrap_or_default();
+                let Some(segment) = unit.part.segments.get(place) else {
+                    continue;
+                };
+                let of_customer = of_customer.into_iter().map(|charge| Charge {
+                    service: charge.service.or(Some(invoice::Period {
+                        start_us: segment.from_us,
+                        end_us: segment.until_us,
+                    })),
+                    ..charge
+                });
+                let of_unit = of_unit(self.accounts, unit, of_customer, &mut made[unit.document]);
+                match of_unit {
+                    Ok(of_unit) => all.entry(customer).or_default().extend(of_unit),
+                    Err(error) => {
+                        in_error.insert(error);
+                    }
+                }
+            }
+            in_error.extend(rating.in_error);
+        }
+        Ok(all)
+    }
+
+    /// The rows of `subscription`, of those segments for whose place something holds.
+    fn rows(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<Row> {
+        let row = |unit: &Unit<'_>, segment: &Segment| Row {
+            customer: unit.cycle.1.customer.clone(),
+            subscription: Some(unit.cycle.1.subscription.clone()),
+            plan: unit.part.plan.clone(),
+            segment: segment.clone(),
+        };
+        let mut rows = Vec::new();
+        for unit in self.units.values() {
+            let segments = unit.part.segments.iter().enumerate();
+            let segments = segments.filter(|(place, _)| is_wanted(*place));
+            rows.extend(segments.map(|(_, segment)| row(unit, segment)));
+        }
+        rows
+    }
+
+    /// Who pays for which usage: each customer for its subjects, in the time in which its plan is in force.
+    fn paid(&self) -> Paid {
+        let mut paid = Paid::default();
+        for (customer, unit) in &self.units {
+            for subject in self.accounts.subjects_of(customer) {
+                let mut times = Vec::new();
+                for payer in self.accounts.payers_of(subject) {
+                    if payer.customer != *customer {
+                        continue;
+                    }
+                    let (from_us, to_us) = (
+                        payer.from_us.unwrap_or(i64::MIN),
+                        payer.to_us.unwrap_or(i64::MAX),
+                    );
+                    let used = unit.part.usage.iter();
+                    let used =
+                        used.map(|(from, until)| ((*from).max(from_us), (*until).min(to_us)));
+                    times.extend(used.filter(|(from, until)| from < until));
+                }
+                times.sort_unstable();
+                paid.add(subject, customer, times);
+            }
+        }
+        paid
+    }
+}
+
+/// The time from the first to the last of some times.
+fn hull(times: &[(i64, i64)]) -> Option<invoice::Period> {
+    Some(invoice::Period {
+        start_us: times.first()?.0,
+        end_us: times.last()?.1,
+    })
+}
+
+/// The charges of a unit, each with its subscription. A price may say for which subscription a row is: rows of another of
+/// the customer's are its own.
+fn of_unit(
+    accounts: &Index,
+    unit: &Unit<'_>,
+    charges: impl Iterator<Item = Charge>,
+    made: &mut Made,
+) -> std::result::Result<Vec<Charge>, InError> {
+    let (customer, own) = (&unit.cycle.1.customer, &unit.cycle.1.subscription);
+    let mut all = Vec::new();
+    for mut charge in charges {
+        let named = charge.dimensions.iter();
+        let named = named.filter(|(name, _)| name == SUBSCRIPTION);
+        let named = named.filter_map(|(_, value)| value.clone()).next();
+        if charge
+            .dimensions
+            .iter()
+            .any(|(name, _)| name == SUBSCRIPTION)
+        {
+            made.says_which.insert(charge.price.clone());
+        }
+        charge.dimensions.retain(|(name, _)| name != SUBSCRIPTION);
+        match named {
+            Some(named) if named == *own => {}
+            None => {}
+            Some(named) => {
+                let mut others = accounts.subscriptions_of(customer);
+                if others.any(|rows| rows.iter().any(|row| row.subscription == named)) {
+                    continue;
+                }
+                return Err(InError {
+                    customer: customer.clone(),
+                    what: Faulty::Price,
+                    reason: format!(
+                        "price `{}` bills subscription `{named}`, which the customer does not have",
+                        charge.price
+                    ),
+                });
+            }
+        }
+        charge.subscription = Some(own.clone());
+        all.push(charge);
+    }
+    Ok(all)
+}
+
+/// Customers with two subscriptions that one price bills for the same time, without saying which of them a row is for.
+fn billed_twice(due: &[Due], made: &[Made]) -> BTreeSet<InError> {
+    type Billed<'a> = (&'a str, i64, i64);
+    let mut billed: BTreeMap<(&str, &str), Vec<Billed<'_>>> = BTreeMap::new();
+    let mut in_error = BTreeSet::new();
+    for (due, made) in due.iter().zip(made) {
+        for charged in made.charged.iter().filter(|charged| !charged.is_opening) {
+            let cycle = charged.cycle_of(due);
+            let part = cycle.parts.iter().find(|part| part.plan == charged.plan);
+            let used = part.and_then(|part| hull(&part.usage));
+            let prices = charged.charges.iter().filter(|charge| !charge.is_fixed);
+            let prices = prices.map(|charge| &charge.price);
+            let prices = prices.filter(|price| !made.says_which.contains(*price));
+            for price in prices.collect::<BTreeSet<_>>() {
+                let Some(used) = used else {
+                    continue;
+                };
+                let of_price = billed.entry((&cycle.customer, price)).or_default();
+                let clash = of_price.iter().find(|(other, from_us, until_us)| {
+                    *other != cycle.subscription
+                        && *from_us < used.end_us
+                        && used.start_us < *until_us
+                });
+                if let Some((other, ..)) = clash {
+                    in_error.insert(InError {
+                        customer: cycle.customer.clone(),
+                        what: Faulty::Price,
+                        reason: format!(
+                            "price `{}` bills the same usage for subscription `{other}` and for `{}`: let it return a column \
+                             `subscription` that says which of them each row is for, or take it out of one plan",
+                            price, cycle.subscription
+                        ),
+                    });
+                }
+                of_price.push((&cycle.subscription, used.start_us, used.end_us));
+            }
+        }
+    }
+    in_error
+}

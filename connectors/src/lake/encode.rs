@@ -35,6 +35,8 @@ use std::{
 const ROW_GROUP_ROWS: usize = 256 * 1024;
 /// Rows that are sorted at once take at most about this much memory, whatever a row holds.
 const SORTED_BYTES: usize = 64 << 20;
+/// Rows that are written at once: as many NULLs are made for a column that they lack.
+const WRITTEN_ROWS: usize = 64 * 1024;
 /// Rows of a page where rows are kept together: what is read for one value, of each column.
 const PAGE_ROWS: usize = 4 * 1024;
 /// A dictionary is read whole for any page of it.
@@ -65,6 +67,8 @@ pub(crate) struct Place {
 pub(crate) enum EncodeError {
     #[error("column `{0}` is not in the table")]
     UnknownColumn(String),
+    #[error("column `{0}` is not in the file that is written")]
+    NotInFile(String),
     #[error("column `{0}` is missing or NULL, but may not be")]
     Missing(String),
     #[error("column `{column}` is {found}, not {wanted}")]
@@ -161,9 +165,11 @@ impl Encoder {
         let structs = columns.filter_map(|field| self.structs.get(field.name()));
         let mut file = self.begin(day, structs.map(|of| of.index).collect())?;
         for rows in batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
-            match rows {
-                [rows] => file.write(rows)?,
-                rows => file.write(&concat_batches(rows[0].schema_ref(), rows)?)?,
+            for rows in small_together(rows)? {
+                match rows {
+                    [rows] => file.write(rows)?,
+                    rows => file.write(&concat_batches(rows[0].schema_ref(), rows)?)?,
+                }
             }
         }
         file.finish()
@@ -282,6 +288,35 @@ impl Encoder {
     }
 }
 
+/// Batches that are written as one: each write costs something for every column of the file. Texts of one write are
+/// addressed by 32 bits, so that there is a bound in bytes too.
+fn small_together(mut batches: &[RecordBatch]) -> Result<Vec<&[RecordBatch]>, EncodeError> {
+    let mut together = Vec::new();
+    while !batches.is_empty() {
+        let (mut rows, mut bytes, mut count) = (0, 0, 0);
+        for batch in batches {
+            rows += batch.num_rows();
+            bytes += held_bytes(batch)?;
+            if count > 0 && (rows > WRITTEN_ROWS || bytes > SORTED_BYTES) {
+                break;
+            }
+            count += 1;
+        }
+        let (first, rest) = batches.split_at(count);
+        together.push(first);
+        batches = rest;
+    }
+    Ok(together)
+}
+
+/// What the rows hold, not what was allocated for them: the same rows always make the same file.
+fn held_bytes(batch: &RecordBatch) -> Result<usize, ArrowError> {
+    let columns = batch.columns().iter();
+    columns
+        .map(|column| column.to_data().get_slice_memory_size())
+        .sum()
+}
+
 /// Rows without a struct go to the last file of their day.
 fn join_rest<T>(mut files: BTreeMap<Place, Vec<T>>) -> BTreeMap<Place, Vec<T>> {
     let rest: Vec<Place> = files
@@ -318,6 +353,14 @@ impl FileEncoder {
     /// Appends rows that have columns of the file, in its order. CPU-bound: keep it off the async threads.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), EncodeError> {
         self.rows += batch.num_rows() as u64;
+        for from in (0..batch.num_rows()).step_by(WRITTEN_ROWS) {
+            let rows = WRITTEN_ROWS.min(batch.num_rows() - from);
+            self.write_some(&batch.slice(from, rows))?;
+        }
+        Ok(())
+    }
+
+    fn write_some(&mut self, batch: &RecordBatch) -> Result<(), EncodeError> {
         let batch = self.filled(batch)?;
         let Some(unsorted) = &mut self.unsorted else {
             return Ok(self.writer.write(&batch)?);
@@ -337,9 +380,6 @@ impl FileEncoder {
     /// The rows with NULL in the columns that they lack. Parquet's writer takes an array of NULLs as one run, so that it
     /// costs the same however long it is.
     fn filled(&mut self, batch: &RecordBatch) -> Result<RecordBatch, EncodeError> {
-        if batch.num_columns() == self.schema.fields().len() {
-            return Ok(batch.clone());
-        }
         let rows = batch.num_rows();
         let mut found = batch
             .schema_ref()
@@ -363,6 +403,9 @@ impl FileEncoder {
             }
         });
         let columns = columns.collect();
+        if let Some((unknown, _)) = found.next() {
+            return Err(EncodeError::NotInFile(unknown.name().clone()));
+        }
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
@@ -393,10 +436,7 @@ struct Unsorted {
 impl Unsorted {
     fn push(&mut self, batch: RecordBatch) -> Result<(), EncodeError> {
         self.rows += batch.num_rows();
-        // What the rows hold, not what was allocated for them: the same rows always make the same file.
-        for column in batch.columns() {
-            self.bytes += column.to_data().get_slice_memory_size()?;
-        }
+        self.bytes += held_bytes(&batch)?;
         self.batches.push(batch);
         Ok(())
     }

@@ -52,4 +52,5 @@ mod trying;
 mod twenty_meters;
 mod until_end;
 mod versions;
+mod wide;
 mod world;

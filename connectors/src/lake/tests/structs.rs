@@ -1,6 +1,7 @@
 //! Tables with many nullable structs: a file has those of its rows alone, and readers miss nothing.
 
 use super::{maintenance::maintain, *};
+use crate::lake::encode::Encoder;
 
 /// 400 structs of three columns: three groups, the first of 171 and the second of 171 structs.
 fn names() -> Vec<String> {
@@ -162,4 +163,38 @@ async fn a_file_of_which_nothing_is_known_may_have_every_struct() {
         .map(|part| part.schema().fields().len())
         .collect();
     assert_eq!(columns, [12 + 400, 12 + 1]);
+}
+
+#[test]
+fn a_column_that_a_file_does_not_have_is_refused() {
+    let encoder = Encoder::new(&schema(&["s000", "s001"]), Some("ingest_day"));
+    let of = |name: &str| encoder.in_file(&row(name, 2, DAY_1)).unwrap();
+    let mut file = encoder.begin_as(Some(DAY_1), &of("s000").schema()).unwrap();
+    file.write(&of("s000")).unwrap();
+    // It has as many columns, and of the same types.
+    let refused = file.write(&of("s001")).unwrap_err().to_string();
+    assert_eq!(refused, "column `s001` is not in the file that is written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_rows_than_are_written_at_once_are_all_there() {
+    let place = place().await;
+    let mut table = wide(&place.lake).await;
+    let sequences = |from: i64, until: i64| -> Vec<i64> { (from..until).collect() };
+    let batch = |name: &str, sequences: &[i64]| {
+        let days = vec![DAY_1; sequences.len()];
+        rows(&schema(&[name]), sequences, &days)
+    };
+    // Of one type in a batch of more than 64 Ki rows, of another in many small ones.
+    let mut batches = vec![batch("s000", &sequences(0, 150_000))];
+    for from in (150_000..250_000).step_by(1_000) {
+        batches.push(batch("s001", &sequences(from, from + 1_000)));
+    }
+    commit(&mut table, "c1", &batches).await;
+    assert_eq!(number(&table, "SELECT count(*) FROM t").await, 250_000);
+    let even = |from: i64, until: i64| (from..until).filter(|n| n % 2 == 0).sum::<i64>();
+    let sum = "SELECT sum(s000['n']) FROM t";
+    assert_eq!(number(&table, sum).await, even(0, 150_000));
+    let sum = "SELECT sum(s001['n']) FROM t";
+    assert_eq!(number(&table, sum).await, even(150_000, 250_000));
 }

@@ -37,14 +37,44 @@ for query in queries:
         print("duckdb", *row)
 "#;
 
-/// The rows of each query, as both tools find them in the lake `lake`, each begun by the tool's name.
+/// The same as Polars reads the tables. In its SQL a field of a struct is written with a point.
+const POLARS: &str = r#"
+import os
+import re
+import sys
+import polars
+from deltalake import DeltaTable
+
+lake, *queries = sys.argv[1:]
+tables = {"events": lake + "/events"}
+for name in os.listdir(lake + "/meters"):
+    tables[name] = lake + "/meters/" + name
+frames = polars.SQLContext()
+for name, place in tables.items():
+    frames.register(name, polars.scan_delta(DeltaTable(place)))
+for query in queries:
+    query = re.sub(r"(\w+)\['(\w+)'\]", r"\1.\2", query)
+    for row in frames.execute(query, eager=True).rows():
+        print("polars", *row)
+"#;
+
+/// The rows of each query, as delta-rs and DuckDB find them in the lake `lake`, each begun by the tool's name.
 /// `None`, and a line that says so, where these tools are missing.
 pub(crate) async fn outside(world: &World, lake: &str, queries: &[&str]) -> Option<Vec<String>> {
+    read(world, SCRIPT, lake, queries).await
+}
+
+/// The same as Polars finds them.
+async fn in_polars(world: &World, lake: &str, queries: &[&str]) -> Option<Vec<String>> {
+    read(world, POLARS, lake, queries).await
+}
+
+async fn read(world: &World, script: &str, lake: &str, queries: &[&str]) -> Option<Vec<String>> {
     let Some(python) = env::var_os("TOLLGATE_READERS").filter(|python| !python.is_empty()) else {
-        println!("skipped: TOLLGATE_READERS names no python with duckdb and deltalake");
+        println!("skipped: TOLLGATE_READERS names no python with duckdb, deltalake and polars");
         return None;
     };
-    world.write("read.py", SCRIPT);
+    world.write("read.py", script);
     let ran = Command::new(python)
         .arg(world.path("read.py"))
         .arg(world.path(lake))
@@ -59,7 +89,7 @@ pub(crate) async fn outside(world: &World, lake: &str, queries: &[&str]) -> Opti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn duckdb_and_delta_rs_read_the_same_sums() {
+async fn duckdb_delta_rs_and_polars_read_the_same_sums() {
     let world = World::new(&format!("{TOKENS}{MODELS}")).await;
     let mut workload = Workload::new(Load {
         seed: 3,
@@ -108,11 +138,16 @@ async fn duckdb_and_delta_rs_read_the_same_sums() {
         .flat_map(|tool| [&sums, &sums, &pairs].map(|row| format!("{tool} {row}")))
         .collect();
     assert_eq!(rows, expected);
+    let of_polars = [&sums, &sums].map(|row| format!("polars {row}"));
+    let polars = in_polars(&world, "lake", &queries[..2]).await;
+    assert_eq!(polars.unwrap_or_default(), of_polars);
     // They find the same in merged files.
     let said = world.cli().succeed(&["maintain"]).await;
     assert!(!said.starts_with("events: 0 files"), "{said}");
     let merged = outside(&world, "lake", &queries).await;
     assert_eq!(merged.unwrap_or_default(), expected);
+    let polars = in_polars(&world, "lake", &queries[..2]).await;
+    assert_eq!(polars.unwrap_or_default(), of_polars);
 }
 
 /// 30 event types of 18 columns each, which is more than one file has, and a meter.
@@ -179,6 +214,9 @@ async fn thirty_event_types_are_one_table_for_every_reader() {
             return;
         };
         assert_eq!(found, expected);
+        let of_polars = rows.iter().map(|row| format!("polars {row}"));
+        let polars = in_polars(&world, "lake", &queries).await;
+        assert_eq!(polars.unwrap_or_default(), of_polars.collect::<Vec<_>>());
         // Ours, from the table and from the meter.
         let sum = "SELECT CAST(SUM(n0) AS BIGINT) AS n FROM type_29";
         let of_29 = of_type(29);

@@ -10,13 +10,14 @@
 //! | `customers` | customers of one meter | usage and draft of one of them and of all: from a lake in which all windows are closed, which is open, and from a running shard in which the last hour of each customer is open. `one of` divides what one takes by what all take: that can be compared between machines and profiles |
 //! | `ids` | event ids within the dedupe horizon | the part of a start that finds them: from `events`, from the local index, and from an index that lacks the last percent |
 //! | `types` | event types with eight columns and a meter each, of the same number of events | events a second, peak memory, the size of `events`, opening the lake, counting all events, one type's sum, and a start that finds nothing new |
+//! | `meters` | meters of one event type with the same keys, each with a filter and a sum of its own, and 30,000 groups a window | events a second, nanoseconds an event, peak memory, and a start that finds nothing new |
 //! | `age` | days, with the same number of events each | reading them, maintaining the lake, maintaining it when there is nothing to do, a start with nothing to read, opening the lake, usage and draft of the last month |
 //!
 //! | variable | default | |
 //! |---|---|---|
 //! | `TOLLGATE_BENCH_ROW` | all | the one row to measure |
 //! | `TOLLGATE_BENCH_SIZES` | each row's own | the sizes of the row, in rising order |
-//! | `TOLLGATE_BENCH_EVENTS` | 1000000 | events of all types of the row `types` |
+//! | `TOLLGATE_BENCH_EVENTS` | 1000000 | events of the rows `types` and `meters` |
 //! | `TOLLGATE_NATS_SERVER` | on `PATH` | the nats-server to start; without one no running shard is asked |
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -26,6 +27,8 @@ mod age;
 mod customers;
 #[path = "growth/ids.rs"]
 mod ids;
+#[path = "growth/meters.rs"]
+mod meters;
 #[path = "growth/types.rs"]
 mod types;
 
@@ -70,6 +73,12 @@ const ROWS: &[Row] = &[
         sizes: &[1, 20, 100, 300],
         measure: types::types,
         columns: "    types  events/s   peak MB   lake MB   files   open ms   count(*) ms   one type ms   start again ms",
+    },
+    Row {
+        name: "meters",
+        sizes: &[1, 10, 50],
+        measure: meters::meters,
+        columns: "   meters  events/s   ns an event   peak MB   start again ms",
     },
     Row {
         name: "age",

@@ -21,14 +21,11 @@ use tollgate::{
 use tollgate_connectors::lake::Lake;
 
 /// 2026-01-05: long ago, so that every window is due.
-const START_S: i64 = 1_767_571_200;
+pub(super) const START_S: i64 = 1_767_571_200;
 
 /// A lake of events of so many types, each with eight columns and a meter: what an event costs.
 pub(super) fn types(folder: &Path, count: u64) -> Result<()> {
-    let events = match env::var("TOLLGATE_BENCH_EVENTS") {
-        Ok(events) => events.parse()?,
-        Err(_) => 1_000_000,
-    };
+    let events = events_asked_for()?;
     cli::runtime()?.block_on(async {
         let settings = settings(folder, &definitions_of(count), EVENTS_FILE)?;
         write_typed_events(&folder.join("events.ndjson"), count, events)?;
@@ -79,6 +76,14 @@ pub(super) fn types(folder: &Path, count: u64) -> Result<()> {
     })
 }
 
+/// How many events the lake has.
+pub(super) fn events_asked_for() -> Result<u64> {
+    match env::var("TOLLGATE_BENCH_EVENTS") {
+        Ok(events) => Ok(events.parse()?),
+        Err(_) => Ok(1_000_000),
+    }
+}
+
 /// The sizes of all data files below a folder.
 fn files_of(folder: &Path) -> Result<Vec<u64>> {
     let mut sizes = Vec::new();
@@ -96,12 +101,12 @@ fn files_of(folder: &Path) -> Result<Vec<u64>> {
 }
 
 /// Begins to measure the peak of resident memory anew, where the system can.
-fn forget_peak() -> Result<()> {
+pub(super) fn forget_peak() -> Result<()> {
     Ok(fs::write("/proc/self/clear_refs", "5")?)
 }
 
 /// The most memory that was resident since, in MB.
-fn peak_mb() -> Result<u64> {
+pub(super) fn peak_mb() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = peak.ok_or("/proc/self/status has no VmHWM")?;

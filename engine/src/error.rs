@@ -136,19 +136,6 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
-    /// A meter's open windows do not fit into memory.
-    #[error(
-        "meter `{meter}`: its open windows take {bytes} bytes, all may take {bytes_max}\n  hint: group by \
-         fewer dimensions, shorten window or lateness, or raise windows.max_bytes"
-    )]
-    OpenWindows {
-        /// The meter.
-        meter: String,
-        /// What its windows take.
-        bytes: usize,
-        /// `windows.max_bytes`.
-        bytes_max: usize,
-    },
     /// A meter was given up while the others went on; why.
     #[error(transparent)]
     Stopped(Arc<Error>),
@@ -258,7 +245,6 @@ impl Error {
             Error::File { .. } => "file_failed",
             Error::DamagedIds { .. } => "ids_damaged",
             Error::Meter { .. } => "meter_contradicts_table",
-            Error::OpenWindows { .. } => "open_windows_too_large",
             Error::NotRunning => "no_shard_running",
             Error::System { .. } => "system_refused",
             Error::TaskEnded { .. } => "task_ended",
@@ -293,7 +279,6 @@ impl Error {
             | Error::InError { .. }
             | Error::File { .. }
             | Error::Meter { .. }
-            | Error::OpenWindows { .. }
             | Error::System { .. }
             | Error::Query { .. } => ErrorKind::Invalid,
         }

@@ -32,6 +32,7 @@ pub mod live;
 pub mod metering;
 pub mod over;
 pub mod recovery;
+mod several;
 pub mod shard;
 pub mod source;
 pub mod standing;

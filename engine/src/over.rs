@@ -84,6 +84,7 @@ async fn close_one(
         meters: over.meters.to_vec(),
         tables,
         clock: Arc::clone(&over.clock),
+        again_bytes: over.bytes,
         rows: 0,
         in_error: 0,
     };
@@ -127,12 +128,12 @@ async fn write(over: &Over<'_>, position: &Position, panes: &mut PaneWriter) -> 
         panes,
         bytes: over.bytes,
     };
-    let metering = Metering::new(lanes, usize::MAX);
+    let metering = Metering::new(lanes, usize::MAX)?;
     let mut metering =
         recovery::open_windows(metering, over.events, &shard, position, Some(sink)).await?;
     metering.close_due(EventTime(i64::MAX), position.cut());
     let pending = metering.take_pending(position.cut())?;
-    for (lane, error) in panes.take(&pending, position.cut()).await? {
+    for (lane, error) in panes.take(&pending, position.cut(), over.events).await? {
         metering.stop(lane, error);
     }
     Ok(())

@@ -11,23 +11,24 @@ pub use lanes::{For, lane, lanes};
 use crate::{
     commit::{Cut, Position},
     error::{Error, Result, query_error},
-    metering::{Lane, Metering, is_counted, micros, pane_writer::PaneSink},
+    metering::{
+        Lane, Metering,
+        committed::{Committed, execute, session},
+        micros,
+        pane_writer::PaneSink,
+    },
 };
 use arrow::{
     array::{AsArray, RecordBatch},
     compute::concat_batches,
-    datatypes::{DataType, FieldRef, Int64Type, SchemaRef},
+    datatypes::{Int64Type, SchemaRef},
 };
 use datafusion::{
-    catalog::{TableProvider, streaming::StreamingTable},
+    catalog::streaming::StreamingTable,
     error::Result as Planned,
-    execution::{
-        SendableRecordBatchStream, TaskContext, memory_pool::FairSpillPool,
-        runtime_env::RuntimeEnvBuilder,
-    },
-    logical_expr::ident,
+    execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
-    prelude::{DataFrame, Expr, SessionConfig, SessionContext, col, lit},
+    prelude::{DataFrame, col, lit},
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use std::{collections::BTreeSet, sync::Arc};
@@ -134,7 +135,7 @@ pub(crate) async fn open_windows(
             && let Some(cut) = cut_at(&batch, metering.watermark())
         {
             let pending = metering.take_pending(cut)?;
-            for (lane, error) in sink.panes.take(&pending, cut).await? {
+            for (lane, error) in sink.panes.take(&pending, cut, events).await? {
                 metering.stop(lane, error);
             }
             kept = metering.bytes();
@@ -160,7 +161,8 @@ pub(crate) async fn restore(
         col("event_time").gt_eq(schema::instant(oldest))
     });
     let up_to_cut = col("sequence").lt_eq(lit(cut.signed()));
-    for part in counted_parts(events, shard, &event_types(metering.lanes()))? {
+    let committed = Committed { events, shard };
+    for part in committed.parts(&event_types(metering.lanes()))? {
         let before = part.filter(up_to_cut.clone().and(open.clone()));
         let mut before = execute(before, doing).await?;
         while let Some(batch) = before.try_next().await.map_err(query_error(doing))? {
@@ -189,7 +191,7 @@ pub(crate) async fn messages_after(
     let doing = "reading committed events back";
     let packer = Packer::new(events.provider()?.schema()).map_err(query_error(doing))?;
     let packer = Arc::new(packer);
-    let parts = counted_parts(events, shard, types)?.into_iter();
+    let parts = Committed { events, shard }.parts(types)?.into_iter();
     let parts = parts.map(|part| {
         let rows = part.filter(col("sequence").gt(lit(cut.signed())))?;
         let packer = Arc::clone(&packer);
@@ -274,68 +276,6 @@ pub(crate) fn cut_at(events: &EventBatch, watermark: EventTime) -> Option<Cut> {
         ingest_time_us: *micros(head, "ingest_time").last()?,
         watermark,
     })
-}
-
-/// The counted events of a shard.
-fn counted(events: &dyn Table, shard: &str) -> Result<DataFrame> {
-    let snapshot = events.provider()?;
-    let counted = session().and_then(|session| counted_of(&session, snapshot, shard));
-    counted.map_err(query_error("reading committed events back"))
-}
-
-/// The same in parts that have some of `types` alone, so that each costs what its rows have.
-fn counted_parts(
-    events: &dyn Table,
-    shard: &str,
-    types: &BTreeSet<String>,
-) -> Result<Vec<DataFrame>> {
-    let doing = "reading committed events back";
-    let session = session().map_err(query_error(doing))?;
-    let parts = events.provider()?.parts().into_iter();
-    let parts = parts.map(|part| {
-        let is_read = |field: &&FieldRef| {
-            types.contains(field.name()) || !matches!(field.data_type(), DataType::Struct(_))
-        };
-        let schema = part.schema();
-        let read = schema.fields().iter().filter(is_read);
-        let read: Vec<Expr> = read.map(|field| ident(field.name())).collect();
-        counted_of(&session, part, shard)?.select(read)
-    });
-    parts.collect::<Planned<_>>().map_err(query_error(doing))
-}
-
-fn counted_of(
-    session: &SessionContext,
-    events: Arc<dyn TableProvider>,
-    shard: &str,
-) -> Planned<DataFrame> {
-    let of_shard = col("shard").eq(lit(shard)).and(is_counted());
-    session.read_table(events)?.filter(of_shard)
-}
-
-/// What sorting committed events may take in memory; the rest goes to disk.
-const SORT_BYTES: usize = 256 << 20;
-
-fn session() -> Planned<SessionContext> {
-    let pool = Arc::new(FairSpillPool::new(SORT_BYTES));
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(pool)
-        .build_arc()?;
-    Ok(SessionContext::new_with_config_rt(
-        SessionConfig::new(),
-        runtime,
-    ))
-}
-
-async fn execute(
-    frame: Planned<DataFrame>,
-    doing: &'static str,
-) -> Result<SendableRecordBatchStream> {
-    frame
-        .map_err(query_error(doing))?
-        .execute_stream()
-        .await
-        .map_err(query_error(doing))
 }
 
 #[cfg(test)]

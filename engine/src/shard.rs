@@ -36,10 +36,12 @@ use crate::{
     },
     over::{self, Over},
     recovery::{self, Seen, Sink},
+    several::several,
     standing::{self, Beginning},
     telemetry::{Counts, Progress, Report},
 };
 use arrow::array::RecordBatch;
+use futures::FutureExt;
 use nulls::NullColumns;
 use questions::Moment;
 use reader::{Batch, Input, Reader};
@@ -281,9 +283,10 @@ impl Shard {
         let Acquired {
             owner, position, ..
         } = acquired;
-        for table in &mut tables {
-            take_over_panes(table.as_mut(), &owner, clock.as_ref()).await?;
-        }
+        let owned = tables
+            .iter_mut()
+            .map(|table| take_over_panes(table.as_mut(), &owner, clock.as_ref()).boxed());
+        several(owned.collect::<Vec<_>>()).await?;
         let over = Over {
             events: events.as_ref(),
             definitions: &definitions,
@@ -308,6 +311,7 @@ impl Shard {
             meters,
             tables,
             clock: Arc::clone(&clock),
+            again_bytes: options.windows_bytes / 4,
             rows: 0,
             in_error: 0,
         };
@@ -317,7 +321,7 @@ impl Shard {
             bytes: options.flush_bytes,
         };
         let metering = recovery::open_windows(
-            Metering::new(lanes, options.windows_bytes),
+            Metering::new(lanes, options.windows_bytes)?,
             events.as_ref(),
             &shard,
             &position,
@@ -509,15 +513,17 @@ impl Shard {
     /// How many groups of windows that are still open are in error now.
     async fn open_in_error(&self) -> Result<u64> {
         let mut in_error = 0;
-        for lane in self.metering.lanes() {
+        for (place, lane) in self.metering.lanes().iter().enumerate() {
             // Of a meter that was stopped there is nothing to see.
-            let Ok(states) = lane.unwritten() else {
+            let Ok(states) = self.metering.unwritten(place) else {
                 continue;
             };
-            let states: Vec<RecordBatch> = states.map(|part| part.states.clone()).collect();
+            let states: Vec<RecordBatch> = states.into_iter().map(|part| part.states).collect();
             if !states.is_empty() {
                 in_error += count_in_error(&[lane.meter().finish(&states).await?]);
             }
+            let again = self.metering.again(place);
+            in_error += self.writer.in_error(lane.meter(), &again).await?;
         }
         Ok(in_error)
     }

@@ -11,11 +11,13 @@ use crate::{
     dedupe,
     epoch::Epoch,
     error::{Error, Result, chain},
+    several::several,
     shard::{self, Options, Parts, Questions},
     source, tables,
     telemetry::{Counts, Progress, Report},
 };
 use arrow::datatypes::{DataType, Field, Schema};
+use futures::FutureExt;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tollgate_connectors::{
@@ -182,10 +184,9 @@ async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) ->
     let lake = Lake::open(&settings.lake.url, &settings.base).await?;
     check_paths(catalog, &lake).await?;
     let events = catalog.create_events(&lake).await?;
-    let mut tables = Vec::with_capacity(catalog.meters.len());
-    for meter in &catalog.meters {
-        tables.push(catalog.create_meter(&lake, meter).await?);
-    }
+    let meters = catalog.meters.iter();
+    let tables = meters.map(|meter| catalog.create_meter(&lake, meter).boxed());
+    let tables = several(tables.collect::<Vec<_>>()).await?;
     // From the definitions, not from the table: the fields' metadata tells where each value is.
     let schema = catalog.events_schema();
     let decoder = Decoder::new(schema, source.shard(), decode_options(settings))?;

@@ -28,8 +28,9 @@ use crate::{
     catalog::Catalog,
     commit::{Marks, Position},
     error::{Error, Faulty, InError, Result, query_error},
-    metering::{Lane, Metering, is_counted, micros},
+    metering::{Metering, is_counted, micros},
     recovery,
+    several::several,
     standing::{Standing, Standings},
     tables,
 };
@@ -48,6 +49,7 @@ use datafusion::{
     prelude::{DataFrame, Expr, SessionContext, col, lit, not},
     scalar::ScalarValue,
 };
+use futures::FutureExt;
 use guarded::Guarded;
 use inside::Inside;
 use keys::Keys;
@@ -130,10 +132,9 @@ impl View {
     pub async fn open(catalog: Arc<Catalog>, lake: &Lake) -> Result<Self> {
         let invoices = existing(lake, tables::INVOICES).await?;
         let line_items = existing(lake, tables::LINE_ITEMS).await?;
-        let mut tables = Vec::with_capacity(catalog.meters.len());
-        for meter in &catalog.meters {
-            tables.push(catalog.existing_meter(lake, meter).await?);
-        }
+        let meters = catalog.meters.iter();
+        let tables = meters.map(|meter| catalog.existing_meter(lake, meter).boxed());
+        let tables = several(tables.collect::<Vec<_>>()).await?;
         let events = catalog.existing_events(lake).await?;
         let view = View::of(catalog, events, tables)?;
         Ok(View {
@@ -255,7 +256,7 @@ impl View {
             )
             .await?;
             let mut metering = recovery::open_windows(
-                Metering::new(lanes, usize::MAX),
+                Metering::new(lanes, usize::MAX)?,
                 events.as_ref(),
                 shard,
                 &position,
@@ -301,8 +302,9 @@ impl View {
                 caught_up,
                 wanted: EventTime(period.end_us.saturating_add(lateness_us.unwrap_or(0))),
             };
-            let open = |lane: &Lane| lane.has_open_windows(period.start_us, period.end_us);
-            if caught_up < Some(unfinished.wanted) || lanes.iter().any(open) {
+            let (start_us, end_us) = (period.start_us, period.end_us);
+            let open = |lane| cut.metering.has_open_windows(lane, start_us, end_us);
+            if caught_up < Some(unfinished.wanted) || (0..lanes.len()).any(open) {
                 return Ok(Some(unfinished));
             }
         }

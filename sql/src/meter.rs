@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 mod batch;
 mod blame;
+mod bundle;
 mod calls;
 mod canonical;
 mod columns;
@@ -47,6 +48,7 @@ mod fingerprint;
 mod frame;
 mod layout;
 mod leaf;
+mod part;
 mod pipeline;
 mod planning;
 mod refused_call;
@@ -56,8 +58,10 @@ pub(crate) mod syntax;
 mod version;
 mod window;
 
+pub use bundle::{Alike, Bundle};
 pub(crate) use calls::{each_expression, name_in};
 pub use fingerprint::Fingerprint;
+pub use part::{Part, SubjectsInError};
 pub use shape::ERROR;
 pub use span::Span;
 pub use version::Version;

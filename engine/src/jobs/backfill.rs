@@ -236,7 +236,7 @@ impl Fill<'_> {
         let doing = "reading committed events back";
         let shard = self.marks.shard();
         let to = self.span.to_us.map(EventTime);
-        let mut metering = Metering::new(vec![lane], usize::MAX);
+        let mut metering = Metering::new(vec![lane], usize::MAX)?;
         recovery::restore(&mut metering, self.events, shard).await?;
         let lowest = metering.lowest_cut();
         let types = recovery::event_types(metering.lanes());

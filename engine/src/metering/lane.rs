@@ -2,6 +2,7 @@
 
 use super::{
     Pending, States, Unwritten, Written,
+    again::Again,
     late_states::{Late, LatePart},
     micros,
     relation::relation,
@@ -25,7 +26,7 @@ use tollgate_connectors::{Sequence, event::EventBatch};
 use tollgate_sql::{
     definitions::{EventType, LatePolicy},
     meter::Meter,
-    window::{EventTime, Windowing},
+    window::{EventTime, Windowing, window_start},
 };
 
 /// One meter's windows.
@@ -36,7 +37,14 @@ pub struct Lane {
     pub(super) windowing: Windowing,
     pub(super) written: Written,
     pub(super) closings: Closings,
+    /// What is measured of this meter alone; what is measured together with others is not here.
     pub(super) open: States,
+    /// Windows that start earlier were taken out.
+    pub(super) open_from: EventTime,
+    /// The starts of windows that are not kept for want of memory: they are metered again from `events`.
+    again: BTreeSet<i64>,
+    /// Whether the log says so since the last flush.
+    is_again_told: bool,
     /// When the last row ends that is made of several base windows, in microseconds.
     last_end_us: Option<i64>,
     /// Windows that this watermark closes were closed before every event still to come: by the clock of a
@@ -71,6 +79,13 @@ pub(super) struct Measured {
     late: Vec<(i64, LatePart)>,
     /// The places of events that were late for this meter.
     pub(super) late_rows: Vec<u32>,
+}
+
+/// Which events of one micro-batch a lane takes, of those of its type.
+pub(super) struct Sifted {
+    /// Those whose window is open and kept; `None` for all.
+    pub(super) open: Option<BooleanBuffer>,
+    late: Option<BooleanBuffer>,
 }
 
 /// One micro-batch of counted events, with what is the same for every meter worked out once.
@@ -108,6 +123,9 @@ impl Lane {
             written,
             closings: Closings::new(windowing, written.closed),
             open: States::default(),
+            open_from: EventTime::MIN,
+            again: BTreeSet::new(),
+            is_again_told: false,
             last_end_us: None,
             closed_at_cut: written.closed,
             late: BTreeMap::new(),
@@ -165,12 +183,16 @@ impl Lane {
     }
 
     /// The least watermark that closes every open window that holds events and is due at `now`: its end plus
-    /// lateness is not after it. `None` when no window is.
+    /// lateness is not after it. `None` when no window is. `starts` are those of the windows that hold events.
     ///
     /// A window without events is not closed for its own sake: its first event may still come in time.
-    pub(super) fn due(&self, now: EventTime) -> Option<EventTime> {
+    pub(super) fn due(
+        &self,
+        now: EventTime,
+        starts: impl Iterator<Item = EventTime>,
+    ) -> Option<EventTime> {
         let closed_end = self.windowing.closed_end(now);
-        let open = self.open.starts().map(|start| self.windowing.end(start));
+        let open = starts.map(|start| self.windowing.end(start));
         // A row that is made of several base windows ends behind the last one that holds events.
         let rows = self.last_end().map(|end| end.min(closed_end));
         open.filter(|end| *end <= closed_end)
@@ -178,13 +200,6 @@ impl Lane {
             .max(rows)
             .filter(|end| *end > self.closed_end())
             .map(|end| self.windowing.closing_watermark(end))
-    }
-
-    /// Closes the windows that are due at `now`, with the message `cut` as their last.
-    pub(super) fn close_due(&mut self, now: EventTime, cut: Sequence, closed_at_us: i64) {
-        if let Some(closing) = self.due(now) {
-            self.reach(closing, cut, closed_at_us);
-        }
     }
 
     /// Closes what `watermark` closes before every event still to come.
@@ -200,39 +215,88 @@ impl Lane {
         self.last_end_us.map(last)
     }
 
-    /// True when a window that overlaps `[start, end)`, in microseconds, has usage and is not closed.
-    pub fn has_open_windows(&self, start_us: i64, end_us: i64) -> bool {
+    /// True when one of these windows overlaps `[start, end)`, in microseconds, and is not closed.
+    pub(super) fn has_open(
+        &self,
+        mut starts: impl Iterator<Item = EventTime>,
+        start_us: i64,
+        end_us: i64,
+    ) -> bool {
         // A session that ends in this time may begin, and still grow, before it.
         let start_us = match self.meter.has_sessions() {
             true => i64::MIN,
             false => start_us,
         };
-        self.open.starts().any(|start| {
+        starts.any(|start| {
             let end = self.windowing.end(start);
             start.0 < end_us && end.0 > start_us && end > self.closed_end()
         })
     }
 
-    /// All state that is not in the table yet.
+    /// Its own state that is not in the table yet.
     ///
     /// # Errors
     /// [`Error::Stopped`] when the meter could not measure some of it.
-    pub fn unwritten(&self) -> Result<impl Iterator<Item = Unwritten<'_>>> {
+    pub(super) fn unwritten(&self) -> Result<impl Iterator<Item = Unwritten>> {
         if let Some(error) = &self.stopped {
             return Err(Error::Stopped(Arc::clone(error)));
         }
         let open = self.open.batches().iter().map(|states| Unwritten {
-            states,
+            states: states.clone(),
             late_stored_us: None,
         });
         let late = self.late.values().flat_map(|late| {
             late.states.batches().iter().map(|states| Unwritten {
-                states,
+                states: states.clone(),
                 late_stored_us: Some(late.stored_us),
             })
         });
         let taken = self.taken.iter().flat_map(Pending::unwritten);
         Ok(open.chain(late).chain(taken))
+    }
+
+    /// The starts of the windows whose events it takes or took, but for those that are measured together with other
+    /// meters; some of them many times.
+    pub(super) fn starts(&self) -> impl Iterator<Item = EventTime> {
+        let again = self.again.iter().copied().map(EventTime);
+        self.open.starts().chain(again)
+    }
+
+    /// The windows that are in no table yet and not kept either.
+    pub(super) fn again(&self) -> Again {
+        let taken = self.taken.iter().flat_map(|taken| taken.again.windows());
+        let own = self.again.iter().map(|start| (*start, self.until(*start)));
+        Again::new(self.windowing.width_us, taken.chain(own).collect())
+    }
+
+    /// The last message whose events are in the pane of a window's close.
+    fn until(&self, start: i64) -> Sequence {
+        let closing = self.closings.of(self.windowing.end(EventTime(start)));
+        closing.map_or(Sequence(u64::MAX), |closing| closing.cut)
+    }
+
+    /// Keeps the state of these windows no more, nor any of its own: they are metered again from `events`.
+    pub(super) fn leave_to_events(
+        &mut self,
+        starts: BTreeSet<i64>,
+        bytes: usize,
+        bytes_max: usize,
+    ) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let own = self.open.starts().map(|start| start.0);
+        self.again.extend(own.chain(starts));
+        self.open = States::default();
+        if !std::mem::replace(&mut self.is_again_told, true) {
+            tracing::warn!(
+                meter = self.meter.definition().name,
+                bytes,
+                bytes_max,
+                windows = self.again.len(),
+                "open windows took too much memory, they are metered again from `events` when they close"
+            );
+        }
     }
 
     /// Gives this meter up, so that the others and `events` go on. It starts again where its table
@@ -247,18 +311,20 @@ impl Lane {
             "meter stopped, the others go on"
         );
         self.open = States::default();
+        self.again = BTreeSet::new();
         self.late = BTreeMap::new();
         self.last_end_us = None;
         self.stopped = Some(Arc::new(error));
     }
 
+    /// What its own state takes in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let late = self.late.values().map(|late| late.states.bytes);
         self.open.bytes + late.sum::<usize>()
     }
 
-    /// Measures one micro-batch; moves nothing but the closings.
-    pub(super) async fn measure(&mut self, counted: &Counted<'_>) -> Result<Measured> {
+    /// Sifts one micro-batch; moves nothing but the closings. `None` when it has no event of the type.
+    pub(super) fn sift(&mut self, counted: &Counted<'_>) -> Option<Sifted> {
         // Watermarks rise: what comes before the first that closes something closes nothing.
         let next = self.closings.next();
         let from = counted.moves.partition_point(|(now, ..)| *now < next);
@@ -267,35 +333,53 @@ impl Lane {
                 self.closings.reach(*watermark, *sequence, *ingest_us);
             }
         }
-        let Some(typed) = counted.events.of_type(&self.event_type.name) else {
+        let places = counted.events.of_type(&self.event_type.name)?.places();
+        let covered = self.left_out(counted, places);
+        let late = self.late_rows(counted, places);
+        let late = match (late, &covered) {
+            (Some(late), Some(covered)) => Some(&late & &!covered),
+            (late, _) => late,
+        };
+        let not_kept = self.not_kept(counted, places);
+        let left = [covered.as_ref(), late.as_ref(), not_kept.as_ref()];
+        let left = left.into_iter().flatten().cloned();
+        let open = left.reduce(|some, more| &some | &more).map(|left| !&left);
+        Some(Sifted { open, late })
+    }
+
+    /// Measures what was sifted; moves nothing.
+    pub(super) async fn measure(
+        &self,
+        counted: &Counted<'_>,
+        sifted: Option<Sifted>,
+    ) -> Result<Measured> {
+        let typed = counted.events.of_type(&self.event_type.name);
+        let Some((sifted, typed)) = sifted.zip(typed) else {
             return Ok(Measured::default());
         };
+        let none_open = matches!(&sifted.open, Some(open) if open.count_set_bits() == 0);
+        if none_open && sifted.late.is_none() {
+            return Ok(Measured::default());
+        }
         let rows = relation(counted.events.head(), typed, self.meter.input_schema())
             .map_err(query_error("selecting a meter's columns"))?;
         let places = typed.places();
-        let covered = self.left_out(counted, places);
-        let late = self.late_rows(counted, places);
-        if covered.is_none() && late.is_none() {
-            let open = Some(self.meter.partial(rows).await?);
-            return Ok(Measured {
-                open,
-                ..Measured::default()
-            });
+        let mut measured = Measured::default();
+        if let Some(late) = sifted.late {
+            for (arrival, (mask, stored_us)) in self.arrivals(counted, places, &late) {
+                let states = self.meter.partial(select(&rows, mask)?).await?;
+                measured
+                    .late
+                    .push((arrival, LatePart { states, stored_us }));
+            }
+            measured.late_rows = late.set_indices().map(|row| places[row]).collect();
         }
-        let none = BooleanBuffer::new_unset(places.len());
-        let covered = covered.unwrap_or_else(|| none.clone());
-        let late = &late.unwrap_or(none) & &!&covered;
-        let open = &!&covered & &!&late;
-        let mut parts = Vec::new();
-        for (arrival, (mask, stored_us)) in self.arrivals(counted, places, &late) {
-            let states = self.meter.partial(select(&rows, mask)?).await?;
-            parts.push((arrival, LatePart { states, stored_us }));
-        }
-        Ok(Measured {
-            open: Some(self.meter.partial(select(&rows, open)?).await?),
-            late_rows: late.set_indices().map(|row| places[row]).collect(),
-            late: parts,
-        })
+        measured.open = match sifted.open {
+            _ if none_open => None,
+            None => Some(self.meter.partial(rows).await?),
+            Some(open) => Some(self.meter.partial(select(&rows, open)?).await?),
+        };
+        Ok(measured)
     }
 
     /// Late ones of the events in these places by the time for which it matters when they were stored, and when the last
@@ -343,12 +427,28 @@ impl Lane {
 
     async fn push(&mut self, measured: Measured) -> Result<()> {
         if let Some(open) = measured.open {
-            self.last_end_us = self.last_end_us.max(self.meter.last_end_us(&open));
-            self.open.push(&self.meter, open).await?;
+            self.push_open(open).await?;
         }
         for (arrival, part) in measured.late {
             let late = self.late.entry(arrival).or_default();
             late.push(&self.meter, part).await?;
+        }
+        Ok(())
+    }
+
+    async fn push_open(&mut self, states: RecordBatch) -> Result<()> {
+        self.last_end_us = self.last_end_us.max(self.meter.last_end_us(&states));
+        self.open.push(&self.meter, states).await
+    }
+
+    /// Takes states as its own that were measured together with other meters.
+    pub(super) async fn take_over(&mut self, states: Vec<RecordBatch>) -> Result<()> {
+        for states in states {
+            match self.push_open(states).await {
+                _ if self.stopped.is_some() => return Ok(()),
+                Err(error) if error.is_of_meter() => self.stop(error),
+                pushed => pushed?,
+            }
         }
         Ok(())
     }
@@ -369,6 +469,20 @@ impl Lane {
         }))
     }
 
+    /// Events in these places whose windows are metered again later.
+    fn not_kept(&self, counted: &Counted<'_>, places: &[u32]) -> Option<BooleanBuffer> {
+        if self.again.is_empty() {
+            return None;
+        }
+        let start = |row: usize| {
+            let time = EventTime(counted.event_times[places[row] as usize]);
+            window_start(time, self.windowing.width_us).0
+        };
+        let is_again = |row| self.again.contains(&start(row));
+        let rows = BooleanBuffer::collect_bool(places.len(), is_again);
+        (rows.count_set_bits() > 0).then_some(rows)
+    }
+
     /// Events in these places whose window had closed before their message.
     fn late_rows(&self, counted: &Counted<'_>, places: &[u32]) -> Option<BooleanBuffer> {
         let closed = self.closings.closed_end().0;
@@ -382,15 +496,27 @@ impl Lane {
     }
 
     /// Takes out what is closed or late, to be written after the commit up to `cut`; `None` when
-    /// there is nothing to write.
-    pub(super) fn take_pending(&mut self, lane: usize, cut: Cut) -> Result<Option<Pending>> {
+    /// there is nothing to write. `closed` is what was measured together with other meters.
+    pub(super) fn take_pending(
+        &mut self,
+        lane: usize,
+        cut: Cut,
+        mut closed: Vec<RecordBatch>,
+    ) -> Result<Option<Pending>> {
         if self.stopped.is_some() {
             return Ok(None);
         }
-        let closed = self.open.split_off_before(self.closings.closed_end())?;
+        let closed_end = self.closings.closed_end();
+        self.open_from = closed_end;
+        self.is_again_told = false;
+        closed.extend(self.open.split_off_before(closed_end)?);
+        let open = self.again.split_off(&closed_end.0);
+        let again = std::mem::replace(&mut self.again, open).into_iter();
+        let again = again.map(|start| (start, self.until(start))).collect();
+        let again = Again::new(self.windowing.width_us, again);
         let late = std::mem::take(&mut self.late);
         let behind = cut.sequence.0.saturating_sub(self.written.cut.0);
-        if closed.is_empty() && late.is_empty() && behind < Self::BEHIND_MAX {
+        if closed.is_empty() && again.is_empty() && late.is_empty() && behind < Self::BEHIND_MAX {
             return Ok(None);
         }
         let late = late.into_values().map(|late| {
@@ -411,6 +537,7 @@ impl Lane {
             lane,
             written: self.written,
             closed,
+            again,
             late,
             closings,
         }))
@@ -431,7 +558,7 @@ impl Lane {
     }
 }
 
-fn select(rows: &RecordBatch, mask: BooleanBuffer) -> Result<RecordBatch> {
+pub(super) fn select(rows: &RecordBatch, mask: BooleanBuffer) -> Result<RecordBatch> {
     filter_record_batch(rows, &BooleanArray::from(mask))
         .map_err(query_error("selecting a meter's events"))
 }

@@ -5,19 +5,27 @@ use crate::{
     commit::{self, Cut, Marks, Owner},
     epoch::Epoch,
     error::{Error, Result},
-    metering::{Pending, Written},
+    metering::{Pending, Written, committed},
+    several::several,
 };
 use arrow::array::{Array, RecordBatch};
 use async_trait::async_trait;
+use futures::FutureExt;
 use std::{collections::BTreeMap, sync::Arc};
-use tollgate_connectors::{Attempt, Sequence, Staged, Table};
+use tollgate_connectors::{Attempt, CommitId, Sequence, Staged, Table};
 use tollgate_sql::meter::{ERROR, Fingerprint, Meter};
 
 /// Takes panes that are ready.
 #[async_trait]
 pub(crate) trait PaneSink: Send {
-    /// Takes the panes of everything up to a cut; returns the lanes whose panes cannot be finished.
-    async fn take(&mut self, pending: &[Pending], cut: Cut) -> Result<Vec<(usize, Error)>>;
+    /// Takes the panes of everything up to a cut, of which all is in `events`; returns the lanes whose panes cannot be
+    /// finished.
+    async fn take(
+        &mut self,
+        pending: &[Pending],
+        cut: Cut,
+        events: &dyn Table,
+    ) -> Result<Vec<(usize, Error)>>;
 }
 
 /// Commits panes to the tables of all meters, as the shard's owner.
@@ -27,6 +35,8 @@ pub(crate) struct PaneWriter {
     pub(crate) meters: Vec<Arc<Meter>>,
     pub(crate) tables: Vec<Box<dyn Table>>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What the states of windows may take that are metered again.
+    pub(crate) again_bytes: usize,
     /// How many rows were written so far.
     pub(crate) rows: u64,
     /// How many of them are in error.
@@ -35,16 +45,27 @@ pub(crate) struct PaneWriter {
 
 #[async_trait]
 impl PaneSink for PaneWriter {
-    async fn take(&mut self, pending: &[Pending], cut: Cut) -> Result<Vec<(usize, Error)>> {
-        let mut failed = Vec::new();
-        for pending in pending {
-            match self.commit(pending, cut).await {
-                Err(error) if error.is_of_meter() => failed.push((pending.lane, error)),
-                committed => self.rows += committed?,
-            }
+    async fn take(
+        &mut self,
+        pending: &[Pending],
+        cut: Cut,
+        events: &dyn Table,
+    ) -> Result<Vec<(usize, Error)>> {
+        let (small, large): (Vec<&Pending>, Vec<&Pending>) =
+            pending.iter().partition(|pending| pending.is_small());
+        let mut failed = self.commit(small, cut, events).await?;
+        // One at a time, for what it takes in memory.
+        for pending in large {
+            failed.extend(self.commit(vec![pending], cut, events).await?);
         }
         Ok(failed)
     }
+}
+
+/// What one commit of panes wrote.
+struct Committed {
+    rows: u64,
+    in_error: u64,
 }
 
 impl PaneWriter {
@@ -71,24 +92,97 @@ impl PaneWriter {
         Ok(())
     }
 
-    async fn commit(&mut self, pending: &Pending, cut: Cut) -> Result<u64> {
-        let meter = &self.meters[pending.lane];
-        let table = self.tables[pending.lane].as_mut();
-        let panes = pending.panes(meter, &self.owner.shard, cut).await?;
-        let in_error = count_in_error(&panes);
+    /// Commits panes of several meters at once; returns the lanes whose panes cannot be finished.
+    async fn commit(
+        &mut self,
+        pending: Vec<&Pending>,
+        cut: Cut,
+        events: &dyn Table,
+    ) -> Result<Vec<(usize, Error)>> {
+        let (owner, clock) = (&self.owner, self.clock.as_ref());
+        let mut tables: BTreeMap<usize, &mut Box<dyn Table>> =
+            self.tables.iter_mut().enumerate().collect();
+        let mut work = Vec::with_capacity(pending.len());
+        for pending in pending {
+            let table = tables.remove(&pending.lane).ok_or(Error::Contradiction {
+                what: "a meter's panes are committed once at each cut",
+            })?;
+            let panes = Panes {
+                pending,
+                meter: &self.meters[pending.lane],
+                cut,
+                events: committed::Committed {
+                    events,
+                    shard: &owner.shard,
+                },
+                again_bytes: self.again_bytes,
+            };
+            let commit = async move {
+                match panes.commit(table.as_mut(), owner, clock).await {
+                    Err(error) if error.is_of_meter() => Ok(Err((pending.lane, error))),
+                    committed => committed.map(Ok),
+                }
+            };
+            work.push(commit.boxed());
+        }
+        let mut failed = Vec::new();
+        for committed in several(work).await? {
+            match committed {
+                Ok(Committed { rows, in_error }) => {
+                    self.rows += rows;
+                    self.in_error += in_error;
+                }
+                Err(of_meter) => failed.push(of_meter),
+            }
+        }
+        Ok(failed)
+    }
+}
+
+/// The panes of one meter up to a cut.
+struct Panes<'a> {
+    pending: &'a Pending,
+    meter: &'a Meter,
+    cut: Cut,
+    events: committed::Committed<'a>,
+    again_bytes: usize,
+}
+
+impl Panes<'_> {
+    async fn commit(
+        self,
+        table: &mut dyn Table,
+        owner: &Owner,
+        clock: &dyn Clock,
+    ) -> Result<Committed> {
+        let (pending, meter, cut) = (self.pending, self.meter, self.cut);
+        let panes = pending.panes(meter, &owner.shard, cut).await?;
+        let mut in_error = count_in_error(&panes);
+        let commit_id = owner.commit_id(cut.sequence, table.version().unsigned_abs());
+        let mut staged = table.stage(&commit_id, &panes).await?;
+        let mut again = pending.again.parts(meter, self.events, self.again_bytes);
+        let mut parts = 0_u32;
+        while let Some(states) = again.next().await? {
+            let panes = [pending
+                .closed_panes(meter, &[states], &owner.shard, cut)
+                .await?];
+            in_error += count_in_error(&panes);
+            // Files of one commit are named by it, and by their number in what is staged together.
+            parts += 1;
+            let part = CommitId(format!("{}-{parts}", commit_id.0));
+            staged.extend(table.stage(&part, &panes).await?);
+        }
         warn_of_faults(meter, in_error);
-        let commit_id = self
-            .owner
-            .commit_id(cut.sequence, table.version().unsigned_abs());
-        let staged = table.stage(&commit_id, &panes).await?;
         let attempt = Attempt {
             commit_id,
-            marks: marks(meter, &self.owner.marks, pending.written, self.owner.epoch),
+            marks: marks(meter, &owner.marks, pending.written, owner.epoch),
             info: BTreeMap::new(),
         };
-        commit::commit_once(table, &attempt, &staged, &self.owner, self.clock.as_ref()).await?;
-        self.in_error += in_error;
-        Ok(staged.rows)
+        commit::commit_once(table, &attempt, &staged, owner, clock).await?;
+        Ok(Committed {
+            rows: staged.rows,
+            in_error,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Panes: the rows of a meter's table.
 
-use super::{late_states::PendingLate, micros};
+use super::{again::Again, late_states::PendingLate, micros};
 use crate::{
     commit::Cut,
     error::{Result, query_error},
@@ -42,10 +42,10 @@ impl Written {
 }
 
 /// State that is in no table yet.
-#[derive(Debug, Clone, Copy)]
-pub struct Unwritten<'a> {
+#[derive(Debug, Clone)]
+pub struct Unwritten {
     /// States of windows that are open, or about to be written.
-    pub states: &'a RecordBatch,
+    pub states: RecordBatch,
     /// When the last event of these states was stored, in microseconds, if they came when their windows
     /// were closed.
     pub late_stored_us: Option<i64>,
@@ -60,20 +60,31 @@ pub struct Pending {
     /// What the table holds when these are in it.
     pub written: Written,
     pub(super) closed: Vec<RecordBatch>,
+    /// Windows that closed and are not among the states: they are metered again from `events`.
+    pub(super) again: Again,
     pub(super) late: Vec<PendingLate>,
     pub(super) closings: Closings,
 }
 
 impl Pending {
+    /// Whether its panes may be made and written beside those of other meters: they take little memory.
+    pub(super) fn is_small(&self) -> bool {
+        let late = self.late.iter().flat_map(|late| &late.states);
+        let rows = self.closed.iter().chain(late).map(RecordBatch::num_rows);
+        self.again.is_empty() && rows.sum::<usize>() <= Self::SMALL_ROWS
+    }
+
+    const SMALL_ROWS: usize = 131_072;
+
     /// The states, as long as they are in no table.
-    pub(super) fn unwritten(&self) -> impl Iterator<Item = Unwritten<'_>> {
+    pub(super) fn unwritten(&self) -> impl Iterator<Item = Unwritten> {
         let closed = self.closed.iter().map(|states| Unwritten {
-            states,
+            states: states.clone(),
             late_stored_us: None,
         });
         let late = self.late.iter().flat_map(|late| {
             late.states.iter().map(|states| Unwritten {
-                states,
+                states: states.clone(),
                 late_stored_us: Some(late.stored_us),
             })
         });
@@ -81,34 +92,48 @@ impl Pending {
     }
 
     /// Finishes the states: pane 0 of each window that closed, then the late panes, as rows of the
-    /// meter's table.
+    /// meter's table; without the windows that are metered again.
     pub async fn panes(&self, meter: &Meter, shard: &str, at: Cut) -> Result<Vec<RecordBatch>> {
-        let closing = |closed_at_us| Closing {
-            closed_end: EventTime::MIN,
-            cut: at.sequence,
-            closed_at_us,
-        };
         let mut panes = Vec::new();
         if !self.closed.is_empty() {
-            let rows = meter.finish(&self.closed).await?;
-            let unknown = closing(at.ingest_time_us);
-            let of_row = |end: i64, _start: i64| Origin {
-                pane: 0,
-                closing: self.closings.of(EventTime(end)).unwrap_or(unknown),
-                late: None,
-            };
-            panes.push(with_origin(meter, rows, shard, of_row)?);
+            panes.push(self.closed_panes(meter, &self.closed, shard, at).await?);
         }
         for late in &self.late {
             let rows = meter.finish(&late.states).await?;
             let of_row = |_end: i64, start: i64| Origin {
                 pane: late.numbers.get(&start).copied().unwrap_or(1),
-                closing: closing(late.stored_us),
+                closing: closing(at, late.stored_us),
                 late: Some(meter.definition().late.as_str()),
             };
             panes.push(with_origin(meter, rows, shard, of_row)?);
         }
         Ok(panes)
+    }
+
+    /// Pane 0 of windows that closed.
+    pub(super) async fn closed_panes(
+        &self,
+        meter: &Meter,
+        states: &[RecordBatch],
+        shard: &str,
+        at: Cut,
+    ) -> Result<RecordBatch> {
+        let rows = meter.finish(states).await?;
+        let unknown = closing(at, at.ingest_time_us);
+        let of_row = |end: i64, _start: i64| Origin {
+            pane: 0,
+            closing: self.closings.of(EventTime(end)).unwrap_or(unknown),
+            late: None,
+        };
+        with_origin(meter, rows, shard, of_row)
+    }
+}
+
+fn closing(at: Cut, closed_at_us: i64) -> Closing {
+    Closing {
+        closed_end: EventTime::MIN,
+        cut: at.sequence,
+        closed_at_us,
     }
 }
 

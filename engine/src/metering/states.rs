@@ -1,4 +1,4 @@
-//! State batches of one meter that wait to be merged.
+//! State batches of one meter, or of meters that are measured together, that wait to be merged.
 
 use super::micros;
 use crate::error::{Result, query_error};
@@ -37,11 +37,19 @@ impl States {
         self.sooner = Self::ASKED_BATCHES;
     }
 
-    /// Adds a state batch, and merges all of them when they have grown fourfold since last time, or twofold
-    /// while a caller asks for them.
+    /// Adds a state batch, and merges all of them when that is due.
     pub async fn push(&mut self, meter: &Meter, batch: RecordBatch) -> Result<()> {
+        if self.add(batch)? {
+            self.become_merged(meter.reduce(&self.batches).await?);
+        }
+        Ok(())
+    }
+
+    /// Adds a state batch. True when all are to be merged: they have grown fourfold since last time, or twofold while a
+    /// caller asks for them.
+    pub(super) fn add(&mut self, batch: RecordBatch) -> Result<bool> {
         if batch.num_rows() == 0 {
-            return Ok(());
+            return Ok(false);
         }
         self.rows += batch.num_rows();
         self.bytes += batch.get_array_memory_size();
@@ -53,15 +61,21 @@ impl States {
         };
         self.sooner = self.sooner.saturating_sub(1);
         if self.rows >= due {
-            self.become_one(meter.reduce(&self.batches).await?, 0);
-            self.rows_merged = self.rows;
-        } else if self.small == Self::SMALL_MAX {
+            return Ok(true);
+        }
+        if self.small == Self::SMALL_MAX {
             let from = self.batches.len() - self.small;
             let small = &self.batches[from..];
             let together = concat_batches(&small[0].schema(), small);
             self.become_one(together.map_err(query_error("collecting states"))?, from);
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Takes what all batches were merged into in their place.
+    pub(super) fn become_merged(&mut self, batch: RecordBatch) {
+        self.become_one(batch, 0);
+        self.rows_merged = self.rows;
     }
 
     /// Puts `batch` in the place of all batches from `from` on.
@@ -120,11 +134,6 @@ impl States {
         self.count();
         self.rows_merged = self.rows_merged.min(self.rows);
         Ok(taken)
-    }
-
-    /// The start of the first window that has state, or `None`.
-    pub(super) fn first_start(&self) -> Option<EventTime> {
-        self.starts().min()
     }
 
     pub(super) fn starts(&self) -> impl Iterator<Item = EventTime> {

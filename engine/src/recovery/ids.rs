@@ -1,10 +1,10 @@
 //! The dedupe index at a start: from what was kept on local disk, and from `events`.
 
-use super::{counted, execute};
 use crate::{
     commit::{Marks, Position},
     dedupe::{self, Dedupe, Proof, Whose, kept::Manifest, load::Load},
     error::{Result, query_error},
+    metering::committed::{Committed, execute},
     standing::{self, Standings},
 };
 use arrow::{
@@ -189,7 +189,9 @@ async fn read_back(
 ) -> Result<()> {
     let doing = "rebuilding the dedupe index";
     let since = col("ingest_time").gt_eq(schema::instant(known.since_us));
-    let frame = counted(events, known.shard)?
+    let shard = known.shard;
+    let frame = Committed { events, shard }
+        .all()?
         .filter(since.and(which))
         .and_then(|frame| {
             frame.select_columns(&["source", "event_id", "content_hash", "ingest_time"])

@@ -4,11 +4,13 @@ use crate::{
     commit::{Marks, Position},
     error::{Error, Result, query_error},
     metering::{Lane, Written, last_panes},
+    several::several,
 };
 use datafusion::{
     functions_aggregate::expr_fn::max,
     prelude::{DataFrame, SessionContext, col, lit},
 };
+use futures::FutureExt;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::{Sequence, Table};
@@ -36,11 +38,10 @@ pub async fn lanes(
     position: &Position,
     purpose: For,
 ) -> Result<Vec<Lane>> {
-    let mut lanes = Vec::with_capacity(meters.len());
-    for (meter, table) in meters.iter().zip(tables) {
-        lanes.push(lane(definitions, meter, *table, marks, position, purpose).await?);
-    }
-    Ok(lanes)
+    let lanes = meters.iter().zip(tables);
+    let lanes = lanes
+        .map(|(meter, table)| lane(definitions, meter, *table, marks, position, purpose).boxed());
+    several(lanes.collect::<Vec<_>>()).await
 }
 
 /// Builds the lane of one meter from its table, if it has one, as of a position of its shard.

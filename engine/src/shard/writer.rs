@@ -6,8 +6,9 @@ use crate::{
     dedupe::Proof,
     error::{Error, Result, query_error},
     metering::{
-        Pending,
-        pane_writer::{PaneSink, PaneWriter},
+        Again, Pending,
+        committed::Committed,
+        pane_writer::{PaneSink, PaneWriter, count_in_error},
     },
     telemetry::{Flushed, Report},
 };
@@ -15,6 +16,7 @@ use arrow::{array::RecordBatch, error::ArrowError};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinHandle;
 use tollgate_connectors::{Attempt, Staged, Table, event::EventBatch};
+use tollgate_sql::meter::Meter;
 
 /// Everything one commit of `events`, and the panes it closes, is made from.
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl Writer {
         let before = (self.panes.rows, self.panes.in_error);
         let failed = self
             .panes
-            .take(&flush.pending, flush.position.cut())
+            .take(&flush.pending, flush.position.cut(), self.events.as_ref())
             .await?;
         let panes = self.panes.rows - before.0;
         let elapsed_us = clock.now_us() - started_us;
@@ -86,6 +88,20 @@ impl Writer {
             },
             failed,
         })
+    }
+
+    /// How many groups of windows are in error that are not kept, by what is committed.
+    async fn in_error(&self, meter: &Meter, again: &Again) -> Result<u64> {
+        let events = Committed {
+            events: self.events.as_ref(),
+            shard: &self.panes.owner.shard,
+        };
+        let mut parts = again.parts(meter, events, self.panes.again_bytes);
+        let mut in_error = 0;
+        while let Some(states) = parts.next().await? {
+            in_error += count_in_error(&[meter.finish(&[states]).await?]);
+        }
+        Ok(in_error)
     }
 
     async fn commit_events(&mut self, flush: &Arc<Flush>) -> Result<(Staged, Proof)> {
@@ -178,6 +194,14 @@ impl WriterSlot {
             State::Free(_) | State::Lost => None,
         };
         (&self.pinned, flush)
+    }
+
+    /// How many groups of windows are in error that are not kept, by what is committed. The writer must be free.
+    pub(super) async fn in_error(&self, meter: &Meter, again: &Again) -> Result<u64> {
+        match &self.state {
+            State::Free(writer) => writer.in_error(meter, again).await,
+            State::Busy { .. } | State::Lost => Ok(0),
+        }
     }
 
     /// Takes the result of a finished flush without waiting.

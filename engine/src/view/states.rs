@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, query_error},
-    metering::{Unwritten, micros, relation},
+    metering::{States, Unwritten, micros, relation},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray},
@@ -19,6 +19,7 @@ use datafusion::{
     functions_aggregate::expr_fn::max,
     prelude::{DataFrame, Expr, col, lit},
 };
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::event::EventBatch;
@@ -139,17 +140,13 @@ impl View {
         let definition = self.catalog.meters[index].definition();
         let mut states = Vec::new();
         for cut in self.shards().await? {
-            for unwritten in cut.metering.lanes()[index].unwritten()? {
-                let of_groups = match wanted.keys {
-                    Some(keys) => keys.select(unwritten.states)?,
-                    None => unwritten.states.clone(),
-                };
-                let unwritten = Unwritten {
-                    states: &of_groups,
-                    ..unwritten
-                };
+            let again = self.metered_again(index, cut, wanted.keys).await?;
+            for mut unwritten in cut.metering.unwritten(index)?.into_iter().chain(again) {
+                if let Some(keys) = wanted.keys {
+                    unwritten.states = keys.select(&unwritten.states)?;
+                }
                 states.extend(counted(
-                    unwritten,
+                    &unwritten,
                     definition.late,
                     definition.window_us,
                     wanted.inside,
@@ -157,6 +154,44 @@ impl View {
             }
         }
         Ok(states)
+    }
+
+    /// The states of windows that a running shard does not keep, from its events.
+    async fn metered_again(
+        &self,
+        index: usize,
+        cut: &ShardCut,
+        keys: Option<&Keys>,
+    ) -> Result<Vec<Unwritten>> {
+        let doing = "metering events again";
+        let meter = &self.catalog.meters[index];
+        let again = cut.metering.again(index);
+        if again.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(events) = self.counted(self.event_type_of(index)?)? else {
+            return Ok(Vec::new());
+        };
+        let of_shard = col("shard").eq(lit(cut.shard.as_str()));
+        let wanted = again.filter().and(of_shard);
+        let wanted = match keys.and_then(Keys::on_events) {
+            Some(of_subjects) => wanted.and(of_subjects),
+            None => wanted,
+        };
+        let events = events.filter(wanted).map_err(query_error(doing))?;
+        let mut events = events.execute_stream().await.map_err(query_error(doing))?;
+        let mut states = States::default();
+        while let Some(batch) = events.try_next().await.map_err(query_error(doing))? {
+            let batch = EventBatch::split(&batch).map_err(query_error(doing))?;
+            if let Some(measured) = again.measure(meter, &batch).await? {
+                states.push(meter, measured).await?;
+            }
+        }
+        let states = states.batches().iter().map(|states| Unwritten {
+            states: states.clone(),
+            late_stored_us: None,
+        });
+        Ok(states.collect())
     }
 
     /// Refuses some time of which a part is left out of the meter for good.
@@ -195,8 +230,9 @@ impl View {
             }
         }
         for cut in self.shards().await? {
-            let unwritten = cut.metering.lanes()[index].unwritten()?;
-            states.extend(unwritten.map(|unwritten| unwritten.states.clone()));
+            let again = self.metered_again(index, cut, None).await?;
+            let unwritten = cut.metering.unwritten(index)?.into_iter().chain(again);
+            states.extend(unwritten.map(|unwritten| unwritten.states));
         }
         Ok(states)
     }
@@ -356,12 +392,12 @@ fn placed(panes: &RecordBatch, width_us: i64) -> Result<RecordBatch> {
 
 /// Unwritten states as they count in some time, or ever; `None` when they do not.
 fn counted(
-    unwritten: Unwritten<'_>,
+    unwritten: &Unwritten,
     policy: LatePolicy,
     width_us: i64,
     inside: Option<&Inside>,
 ) -> Result<Option<RecordBatch>> {
-    let states = unwritten.states;
+    let states = &unwritten.states;
     match (unwritten.late_stored_us, policy) {
         (Some(_), LatePolicy::Quarantine) => Ok(None),
         (Some(stored_us), LatePolicy::NextPeriod) => {

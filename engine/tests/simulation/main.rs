@@ -535,7 +535,8 @@ fn options(random: &mut Random, log: &Log, lake: &Lake) -> Options {
         batch_bytes: 1 + random.size(4_000),
         flush_interval_us: i64::MAX,
         flush_bytes: 1 + random.size(100_000),
-        windows_bytes: usize::MAX,
+        // From none, where every window is metered again when it closes, to more than is needed.
+        windows_bytes: random.size(200_000),
         dedupe: dedupe::Options {
             horizon_us: HORIZON_US,
             // From the least there is, where most ids are found on disk, to more than is needed.

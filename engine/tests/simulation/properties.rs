@@ -28,20 +28,29 @@ struct Reading {
     batch_bytes: usize,
     flush_bytes: usize,
     memory_bytes: usize,
+    windows_bytes: usize,
     /// Where processes end before the last one goes to the end; true: in good order.
     ends: Vec<(u64, bool)>,
 }
 
 fn reading() -> impl Strategy<Value = Reading> {
     let ends = prop::collection::vec((0_u64..100, any::<bool>()), 0..4);
-    (1_usize..4_000, 1_usize..100_000, 0_usize..20_000, ends).prop_map(
-        |(batch_bytes, flush_bytes, memory_bytes, ends)| Reading {
+    let sizes = (
+        1_usize..4_000,
+        1_usize..100_000,
+        0_usize..20_000,
+        0_usize..200_000,
+    );
+    (sizes, ends).prop_map(|(sizes, ends)| {
+        let (batch_bytes, flush_bytes, memory_bytes, windows_bytes) = sizes;
+        Reading {
             batch_bytes,
             flush_bytes,
             memory_bytes,
+            windows_bytes,
             ends,
-        },
-    )
+        }
+    })
 }
 
 /// A message each, stored 90 seconds after its minute began, so that no event is late. The first of
@@ -96,7 +105,7 @@ async fn run(setup: &Setup, lake: &Lake, reading: &Reading, end: Option<(u64, bo
         batch_bytes: reading.batch_bytes,
         flush_interval_us: i64::MAX,
         flush_bytes: reading.flush_bytes,
-        windows_bytes: usize::MAX,
+        windows_bytes: reading.windows_bytes,
         dedupe: dedupe::Options {
             horizon_us: i64::MAX,
             memory_bytes: reading.memory_bytes,

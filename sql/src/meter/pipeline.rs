@@ -13,11 +13,13 @@ use arrow::{
 use datafusion::{
     common::{Result, internal_err},
     execution::TaskContext,
+    physical_expr::{PhysicalExpr, aggregate::AggregateFunctionExpr},
     physical_plan::{
         ExecutionPlan,
-        aggregates::{AggregateExec, AggregateMode},
+        aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
         common, displayable,
         execution_plan::replace_children_if_necessary,
+        filter::FilterExec,
     },
 };
 use std::sync::Arc;
@@ -172,6 +174,60 @@ fn mode_of(node: &Arc<dyn ExecutionPlan>) -> Option<AggregateMode> {
 }
 
 impl Stage {
+    /// The aggregate that is its top, and what is below it, from the leaf upwards; `None` when the top is another.
+    pub(super) fn apart(&self) -> Option<(&AggregateExec, &[Arc<dyn ExecutionPlan>])> {
+        let (top, below) = self.nodes.split_last()?;
+        Some((top.downcast_ref::<AggregateExec>()?, below))
+    }
+
+    /// Two stages that are planned as this one is: from rows that pass a filter to states by these keys, and from states
+    /// to fewer.
+    pub(super) fn aggregates(
+        &self,
+        input: &SchemaRef,
+        filter: Option<Arc<dyn PhysicalExpr>>,
+        keys: Vec<(Arc<dyn PhysicalExpr>, String)>,
+        aggregates: Vec<(Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>)>,
+    ) -> Result<(Self, Self)> {
+        let keys = PhysicalGroupBy::new_single(keys);
+        let merged = keys.as_final();
+        let (aggregates, filters): (Vec<_>, Vec<_>) = aggregates.into_iter().unzip();
+        let leaf = Leaf::new(Arc::clone(input));
+        let mut nodes: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        let mut below: Arc<dyn ExecutionPlan> = Arc::new(leaf.clone());
+        if let Some(filter) = filter {
+            below = Arc::new(FilterExec::try_new(filter, below)?);
+            nodes.push(Arc::clone(&below));
+        }
+        let partial = AggregateExec::try_new(
+            AggregateMode::Partial,
+            keys,
+            aggregates.clone(),
+            filters,
+            below,
+            Arc::clone(input),
+        )?;
+        let states = partial.schema();
+        nodes.push(Arc::new(partial));
+        let of_states = Leaf::new(Arc::clone(&states));
+        let reduce = AggregateExec::try_new(
+            AggregateMode::PartialReduce,
+            merged,
+            aggregates.clone(),
+            vec![None; aggregates.len()],
+            Arc::new(of_states.clone()),
+            Arc::clone(input),
+        )?;
+        let stage = |leaf, nodes| Self {
+            leaf,
+            nodes,
+            context: Arc::clone(&self.context),
+            schema: Arc::clone(&states),
+        };
+        let reduce: Vec<Arc<dyn ExecutionPlan>> = vec![Arc::new(reduce)];
+        Ok((stage(leaf, nodes), stage(of_states, reduce)))
+    }
+
     /// What a run returns.
     pub(super) fn schema(&self) -> &Schema {
         &self.schema

@@ -13,6 +13,7 @@ use arrow::{
 };
 
 mod accumulators;
+mod bundles;
 mod exact;
 mod faults;
 mod frames;

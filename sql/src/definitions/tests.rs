@@ -410,7 +410,7 @@ fn relations_share_one_name_space() {
         refusal("CREATE RATE TABLE invoices (a DATE) WITH (location = 'x')"),
         "a.sql:1:19: rate table `invoices`: the name is built in\n  \
          hint: choose another name; built in are `accounts`, `customers`, `discounts`, `events`, `grants`, \
-         `information_schema`, `invoices`, `line_items`, `meters`, `subscription`, `subjects`, `subscriptions`, `unissued`"
+         `information_schema`, `invoices`, `line_items`, `meters`, `one_offs`, `subscription`, `subjects`, `subscriptions`, `unissued`"
     );
     for name in ["events", "line_items", "accounts", "subscription"] {
         let meter = METER.replace("METER calls", &format!("METER {name}"));

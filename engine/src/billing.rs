@@ -6,6 +6,7 @@
 //! is mended by deriving what is missing, before anything else is issued.
 
 pub mod accounts;
+mod billed;
 mod documents;
 mod due;
 mod job;
@@ -563,14 +564,19 @@ pub async fn issued(
     customer: Option<&str>,
 ) -> Result<(RecordBatch, RecordBatch)> {
     let mut rows = Vec::new();
-    if let Some(invoices) = lake.existing(tables::INVOICES).await? {
+    let (wanted, none) = (issued_invoices_schema(), BTreeMap::new());
+    let invoices = lake.existing_as(tables::INVOICES, &wanted, &[], &none);
+    if let Some(invoices) = invoices.await? {
         let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
         rows = rows_where(&invoices, within(period).and(of)).await?;
     }
     let lines = lines_in(&rows)?;
     let schema = invoices_schema();
-    let printed: Vec<usize> = (0..schema.fields().len()).collect();
-    let printed = rows.iter().map(|rows| rows.project(&printed));
+    let printed = rows.iter().map(|rows| {
+        let columns = schema.fields().iter();
+        let columns = columns.map(|field| rows.schema().index_of(field.name()));
+        rows.project(&columns.collect::<Result<Vec<_>, _>>()?)
+    });
     let invoices = printed.collect::<Result<Vec<_>, _>>();
     let invoices = invoices.map_err(query_error("reading issued invoices"))?;
     Ok((one_batch(&schema, &invoices)?, lines))

@@ -173,6 +173,8 @@ pub struct BillingSettings {
     pub default_plan: String,
     /// IANA name of the zone in which billing periods begin. Default `UTC`.
     pub time_zone: String,
+    /// The rate table that has the tax rates of regions: columns `region` and `rate_percent`. Default `tax_rates`.
+    pub tax_rates: String,
 }
 
 impl BillingSettings {
@@ -308,6 +310,7 @@ impl Default for BillingSettings {
         BillingSettings {
             default_plan: "payg".into(),
             time_zone: "UTC".into(),
+            tax_rates: "tax_rates".into(),
         }
     }
 }
@@ -438,7 +441,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
 }
 
 /// Every setting that a variable can override.
-fn keys() -> [&'static str; 40] {
+fn keys() -> [&'static str; 41] {
     [
         "definitions",
         "source.kind",
@@ -475,6 +478,7 @@ fn keys() -> [&'static str; 40] {
         "dedupe.directory",
         "billing.default_plan",
         "billing.time_zone",
+        "billing.tax_rates",
         "maintenance.enabled",
         "maintenance.interval",
         "maintenance.file_bytes",

@@ -130,8 +130,8 @@ pub(crate) struct ShardCut {
 impl View {
     /// Pins the newest committed state of the lake. A lake without tables is an empty view.
     pub async fn open(catalog: Arc<Catalog>, lake: &Lake) -> Result<Self> {
-        let invoices = existing(lake, tables::INVOICES).await?;
-        let line_items = existing(lake, tables::LINE_ITEMS).await?;
+        let invoices = existing(lake, tables::INVOICES, &issued_invoices_schema()).await?;
+        let line_items = existing(lake, tables::LINE_ITEMS, &line_items_schema()).await?;
         let meters = catalog.meters.iter();
         let tables = meters.map(|meter| catalog.existing_meter(lake, meter).boxed());
         let tables = several(tables.collect::<Vec<_>>()).await?;

@@ -1,14 +1,24 @@
 //! Charges to line items to totals.
 //!
-//! An [`Invoice`] is what one customer owes on one plan for one billing period. Each charge becomes one
-//! line item, rounded once, half away from zero, to the currency's minor unit; the total is the sum of
-//! the rounded lines, so it always equals what is printed above it. Minimums, discounts, credits, taxes
-//! and adjustments are further [`LineKind`]s of the same list.
+//! An [`Invoice`] is what one customer owes at one time: without accounts on one plan for one billing period, with them for all
+//! subscriptions whose periods end together. Its parts are made in this order, each a module of its own:
+//!
+//! ```text
+//!  charges ─▶ lines, each rounded once          fixed prices cumulatively by segment
+//!          ─▶ discounts                         shares of the lines they apply to
+//!          ─▶ maximum, then minimum of a plan   lines of their own
+//!          ─▶ taxes by region and rate          each rounded once
+//!          ─▶ total                             lines − discounts + taxes on top; checked
+//! ```
 
 pub mod basis;
+pub mod bounds;
 pub mod changes;
+pub mod discounts;
 pub mod document;
+pub mod shares;
 pub mod tables;
+pub mod taxes;
 #[cfg(test)]
 mod tests;
 pub mod unissued;
@@ -19,6 +29,8 @@ use crate::{
     money::{Currency, Exact, Money},
     rating::Charge,
 };
+use bounds::Bounds;
+use document::{Document, OfPlan};
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -34,6 +46,13 @@ pub struct Period {
 /// Names an invoice for ever: the same customer, plan and period have the same id in every run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InvoiceId(String);
+
+impl Period {
+    /// The last instant in it.
+    pub fn last_us(&self) -> i64 {
+        self.end_us.saturating_sub(1).max(self.start_us)
+    }
+}
 
 impl InvoiceId {
     /// The id: XXH3-128 in 32 hex digits over customer, plan and the period's start and end.
@@ -101,6 +120,18 @@ pub enum LineKind {
     Base,
     /// A charge of a price of usage.
     Usage,
+    /// What is billed once.
+    OneOff,
+    /// What was billed in advance and not used.
+    Credit,
+    /// What a plan's maximum takes off.
+    Maximum,
+    /// What a plan's minimum adds.
+    Minimum,
+    /// A tax on top of the other lines.
+    Tax,
+    /// A tax that the other lines have in them: it adds nothing.
+    TaxIncluded,
 }
 
 impl LineKind {
@@ -110,6 +141,12 @@ impl LineKind {
             LineKind::Charge => "charge",
             LineKind::Base => "base",
             LineKind::Usage => "usage",
+            LineKind::OneOff => "one_off",
+            LineKind::Credit => "credit",
+            LineKind::Maximum => "maximum",
+            LineKind::Minimum => "minimum",
+            LineKind::Tax => "tax",
+            LineKind::TaxIncluded => "tax_included",
         }
     }
 }
@@ -129,10 +166,16 @@ pub struct LineItem {
     pub quantity: Option<Exact>,
     /// The amount before rounding.
     pub amount_exact: Exact,
-    /// The amount that is owed.
+    /// The amount that is owed, before discounts.
     pub amount: Money,
+    /// What discounts take off it.
+    pub discount: Money,
     /// When the usage happened; a later correction keeps the period it corrects.
     pub period: Period,
+    /// The subscription that it is for; `None` without accounts, and for lines of the whole document.
+    pub subscription: Option<String>,
+    /// What it is, in words, where no price says so.
+    pub text: Option<String>,
 }
 
 /// What one customer owes on one plan for one billing period.
@@ -156,7 +199,11 @@ pub struct Invoice {
     pub cut: String,
     /// The lines, in the order they are printed.
     pub lines: Vec<LineItem>,
-    /// The sum of the lines.
+    /// What discounts take off the lines.
+    pub discount: Money,
+    /// The taxes, on top or in the lines.
+    pub tax: Money,
+    /// The sum of the lines less their discounts, with taxes.
     pub total: Money,
 }
 
@@ -183,36 +230,28 @@ pub struct Terms<'a> {
 /// [`Error::Invoice`] for a charge of another customer, currency or plan; [`Error::Money`] for an amount
 /// or total that does not fit 38 digits, or a currency without a minor unit.
 pub fn assemble(terms: &Terms<'_>, charges: &[Charge]) -> Result<Invoice> {
-    let currency = Currency::parse(&terms.plan.currency)?;
-    let mut placed = charges
-        .iter()
-        .map(|charge| Ok((place(terms, charge)?, charge)))
-        .collect::<Result<Vec<_>>>()?;
-    placed.sort_by_key(|(place, charge)| {
-        (
-            *place,
-            &charge.dimensions,
-            charge.price_version,
-            charge.quantity,
-            charge.amount,
-        )
-    });
-    let lines = placed
-        .into_iter()
-        .map(|(_, charge)| line_item(terms, charge, currency))
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Invoice {
-        id: InvoiceId::new(terms.customer, &terms.plan.name, terms.period),
-        number: None,
-        customer: terms.customer.to_owned(),
-        plan: terms.plan.name.clone(),
+    let plan = OfPlan {
+        plan: terms.plan,
+        subscription: None,
         period: terms.period,
-        status: Status::Draft,
-        issued_at_us: None,
-        cut: terms.cut.to_owned(),
-        total: total(&lines, currency)?,
-        lines,
-    })
+        charges,
+        bounds: Bounds {
+            minimum: terms.plan.terms.minimum,
+            maximum: terms.plan.terms.maximum,
+        },
+        counted: Exact::ZERO,
+    };
+    let document = Document {
+        id: InvoiceId::new(terms.customer, &terms.plan.name, terms.period),
+        customer: terms.customer,
+        period: terms.period,
+        cut: terms.cut,
+        currency: &terms.plan.currency,
+        one_offs: &[],
+        discounts: &[],
+        tax: None,
+    };
+    document::document(document, &[plan])
 }
 
 /// Where the charge's price stands in the plan, once it is certain that it belongs there.
@@ -256,24 +295,4 @@ pub fn amount_on(
         _ => charge.amount,
     };
     Ok((amount, Money::round(amount, currency)?))
-}
-
-fn line_item(terms: &Terms<'_>, charge: &Charge, currency: Currency) -> Result<LineItem> {
-    let (amount_exact, amount) = amount_on(terms.plan, charge, currency)?;
-    Ok(LineItem {
-        kind: LineKind::Charge,
-        price: Some(charge.price.clone()),
-        price_version: Some(charge.price_version),
-        dimensions: charge.dimensions.clone(),
-        quantity: charge.quantity,
-        amount_exact,
-        amount,
-        period: charge.service.unwrap_or(terms.period),
-    })
-}
-
-/// The sum of the rounded lines.
-fn total(lines: &[LineItem], currency: Currency) -> Result<Money> {
-    let sum = |total: Money, line: &LineItem| total.checked_add(line.amount);
-    Ok(lines.iter().try_fold(Money::zero(currency), sum)?)
 }

@@ -143,6 +143,11 @@ impl Money {
         })
     }
 
+    /// So many minor units.
+    pub fn of_minor(minor: i128, currency: Currency) -> Self {
+        Self { minor, currency }
+    }
+
     /// The amount in minor units: cents for `USD`.
     pub fn minor(self) -> i128 {
         self.minor
@@ -176,6 +181,17 @@ impl Money {
         Ok(Self {
             minor: sum.digits_at(self.currency.minor_digits)?,
             currency: self.currency,
+        })
+    }
+
+    /// The difference.
+    ///
+    /// # Errors
+    /// As for [`Money::checked_add`].
+    pub fn checked_sub(self, other: Self) -> Result<Self, MoneyError> {
+        self.checked_add(Self {
+            minor: -other.minor,
+            ..other
         })
     }
 

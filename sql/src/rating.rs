@@ -59,6 +59,8 @@ pub struct Charge {
     pub subscription: Option<String>,
     /// Whether its price reads no usage: nothing but `subscription` and rate tables.
     pub is_fixed: bool,
+    /// Whether it gives back what was billed in advance and not used.
+    pub is_unused: bool,
 }
 
 /// What a price makes of all customers' usage.

@@ -255,6 +255,10 @@ fn lines_of(document: &str, cut: &str) -> Result<RecordBatch> {
     let batches = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let lines = one_batch(&schema, &batches.map_err(query_error(doing))?)?;
     let mut columns = lines.columns().to_vec();
-    columns.push(Arc::new(StringArray::from(vec![cut; lines.num_rows()])));
+    let place = line_items_schema()
+        .index_of("cut")
+        .map_err(query_error(doing))?;
+    let cuts = StringArray::from(vec![cut; lines.num_rows()]);
+    columns.insert(place, Arc::new(cuts));
     RecordBatch::try_new(line_items_schema(), columns).map_err(query_error(doing))
 }

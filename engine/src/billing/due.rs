@@ -4,9 +4,9 @@
 //! what closes and opens at one instant is on one document.
 
 use crate::error::Result;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tollgate_sql::{
-    accounts::Index,
+    accounts::{Index, OneOff},
     definitions::Definitions,
     invoice,
     period::Period,
@@ -24,6 +24,8 @@ pub(super) struct Due {
     pub(super) closing: Vec<Cycle>,
     /// Those that begin then and have prices in advance, by subscription.
     pub(super) opening: Vec<Cycle>,
+    /// What is billed once, by time and name.
+    pub(super) one_offs: Vec<OneOff>,
 }
 
 impl Due {
@@ -74,6 +76,7 @@ pub(super) fn due_of(
         at_us: *at_us,
         closing: Vec::new(),
         opening: Vec::new(),
+        one_offs: Vec::new(),
     };
     for rows in accounts.subscriptions_of(customer) {
         let rows: Vec<_> = rows.iter().collect();
@@ -93,7 +96,41 @@ pub(super) fn due_of(
             }
         }
     }
+    let one_offs = one_offs_due(accounts, definitions, &zones, customer, until_us)?;
+    for (at_us, one_off) in one_offs.into_iter().filter(|(at_us, _)| is_due(*at_us)) {
+        let at = due.entry(at_us).or_insert_with_key(nothing);
+        at.one_offs.push(one_off.clone());
+    }
     Ok(due.into_values().collect())
+}
+
+/// When each one-off of a customer is due by `until_us`, in order: when the first billing period closes that is not over at its time, or
+/// at its time when no period is to come.
+fn one_offs_due<'a>(
+    accounts: &'a Index,
+    definitions: &Definitions,
+    zones: &Zones,
+    customer: &str,
+    until_us: i64,
+) -> Result<Vec<(i64, &'a OneOff)>> {
+    let mut one_offs: Vec<&OneOff> = accounts.one_offs_of(customer).collect();
+    one_offs.retain(|one_off| one_off.date_us <= until_us);
+    one_offs.sort_by_key(|one_off| (one_off.date_us, &one_off.one_off));
+    let Some(first_us) = one_offs.first().map(|one_off| one_off.date_us) else {
+        return Ok(Vec::new());
+    };
+    let mut closes = BTreeSet::new();
+    for rows in accounts.subscriptions_of(customer) {
+        let rows: Vec<_> = rows.iter().collect();
+        let plan = |name: &str| definitions.plan(name);
+        let all = cycles(&rows, plan, zones, (first_us, until_us))?;
+        closes.extend(all.into_iter().map(|cycle| cycle.closes_us));
+    }
+    let due = one_offs.into_iter().map(|one_off| {
+        let next = closes.range(one_off.date_us.saturating_add(1)..).next();
+        (next.copied().unwrap_or(one_off.date_us), one_off)
+    });
+    Ok(due.collect())
 }
 
 /// Whether a plan that is in force when the period opens, or later in it, is billed in advance.

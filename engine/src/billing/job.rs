@@ -1,10 +1,12 @@
 //! The invoice job over subscriptions: the documents that are due, rated, assembled and issued once.
 
 use super::{
-    Issued, commit_invoices, cut, derive_line_items,
+    Issued,
+    billed::Billed,
+    commit_invoices, cut, derive_line_items,
     documents::rows_where,
     due::{Due, due_of, is_of_month},
-    subscribed::{Rated, rate_due},
+    subscribed::{Charged, Rated, rate_due},
 };
 use crate::{
     clock::Clock,
@@ -18,14 +20,21 @@ use datafusion::prelude::lit;
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
-    accounts::Index,
+    accounts::{Discount, Index, OneOff},
+    definitions::{MinimumProration, PlanDefinition},
+    functions::prorate::SHARE_DIGITS,
     invoice::{
         self, Invoice,
         basis::Basis,
-        document::{Document, OfPlan, document},
+        bounds::{self, Bounds},
+        document::{Document, OfPlan, Tax, document},
+        taxes::{self, TaxRate},
     },
+    money::{Currency, Exact, Money, Rounding, share},
     period::Period,
+    rating::Charge,
     schema::invoices::{issued_invoices_schema, line_items_schema},
+    subscriptions::Cycle,
 };
 
 /// Which documents a job makes.
@@ -82,6 +91,8 @@ pub async fn documents_of(
     let (rated, in_error) = rate_due(view, accounts, due).await?;
     documents.in_error.extend(in_error);
     let cut = cut(view).await?;
+    let rates = tax_rates(view, settings)?;
+    let mut billed = Billed::of(lake, customer).await?;
     for rated in rated {
         let customer = &rated.due.customer;
         if documents
@@ -91,9 +102,10 @@ pub async fn documents_of(
         {
             continue;
         }
-        match assembled(view, &rated, &cut) {
+        match assembled((view, accounts), &rates, &billed, &rated, &cut) {
             Ok(None) => {}
             Ok(Some(invoice)) => {
+                billed.add(&invoice.lines);
                 documents.invoices.push(invoice);
                 let basis = basis_of(&rated).to_json();
                 documents.made.push((rated.due.at_us, basis));
@@ -172,30 +184,179 @@ fn asked_for(
 }
 
 /// The document; `None` when there is nothing to bill.
-fn assembled(view: &View, rated: &Rated, cut: &str) -> Result<Option<Invoice>> {
-    let mut plans = Vec::new();
+fn assembled(
+    (view, accounts): (&View, &Index),
+    rates: &[TaxRate],
+    billed: &Billed,
+    rated: &Rated,
+    cut: &str,
+) -> Result<Option<Invoice>> {
+    let due = &rated.due;
+    let mut all = Vec::new();
     for charged in &rated.charged {
         let plan = view.catalog().definitions.plan(&charged.plan);
         let plan = plan.ok_or(Error::Contradiction {
             what: "a plan with charges is defined",
         })?;
+        let cycle = charged.cycle_of(due);
+        let period = invoice::Period {
+            end_us: cycle.closes_us,
+            ..(&cycle.period).into()
+        };
+        let of = (cycle.subscription.as_str(), plan);
+        let charges = match charged.is_opening {
+            true => billed.left(of, period, &charged.charges)?,
+            false => {
+                let mut charges = charged.charges.clone();
+                charges.extend(billed.left(of, period, &charged.in_advance)?);
+                charges
+            }
+        };
+        all.push((plan, charged, cycle, charges));
+    }
+    let mut plans = Vec::with_capacity(all.len());
+    for (plan, charged, cycle, charges) in &all {
         plans.push(OfPlan {
             plan,
-            period: (&charged.cycle_of(&rated.due).period).into(),
-            charges: &charged.charges,
+            subscription: Some(&cycle.subscription),
+            period: (&cycle.period).into(),
+            charges,
+            bounds: match charged.is_opening {
+                true => Bounds::default(),
+                false => bounds_of(plan, cycle, charged)?,
+            },
+            counted: match charged.is_opening {
+                true => Exact::ZERO,
+                false => counted_in_advance(plan, charged, charges)?,
+            },
         });
     }
-    if plans.iter().all(|of_plan| of_plan.charges.is_empty()) {
+    let last_us = due.at_us.saturating_sub(1);
+    let customer = accounts.customer_at(&due.customer, last_us);
+    let first_currency = plans.first().map(|of_plan| of_plan.plan.currency.as_str());
+    let one_off = due
+        .one_offs
+        .first()
+        .map(|one_off| one_off.currency.as_str());
+    let Some(currency) = first_currency.or(one_off) else {
         return Ok(None);
-    }
-    let due = &rated.due;
+    };
+    let region = customer.and_then(|customer| customer.tax_region.as_deref());
+    let region = region.filter(|_| customer.is_some_and(|customer| !customer.tax_exempt));
+    let one_offs: Vec<&OneOff> = due.one_offs.iter().collect();
+    let discounts: Vec<&Discount> = accounts.discounts_of(&due.customer).collect();
     let of = Document {
+        id: invoice::InvoiceId::of_document(&due.customer, due.at_us),
         customer: &due.customer,
-        at_us: due.at_us,
         period: due.period(),
         cut,
+        currency,
+        one_offs: &one_offs,
+        discounts: &discounts,
+        tax: region.map(|region| Tax { region, rates }),
     };
-    Ok(Some(document(&of, &plans)?))
+    let invoice = document(of, &plans)?;
+    Ok((!invoice.lines.is_empty()).then_some(invoice))
+}
+
+/// What a plan costs at most and at least for the days that a subscription is on it.
+fn bounds_of(plan: &PlanDefinition, cycle: &Cycle, charged: &Charged) -> Result<Bounds> {
+    let part = cycle.parts.iter().find(|part| part.plan == plan.name);
+    let segments = part.map_or(&[][..], |part| part.segments.as_slice());
+    let days = cycle.period.days();
+    let whole_fee = match plan.terms.minimum_proration {
+        MinimumProration::Minimum => Exact::ZERO,
+        MinimumProration::MinimumLessFees => whole_fee(plan, cycle, charged)?,
+    };
+    let mut bounds = Bounds::default();
+    let add = |sum: &mut Option<Exact>, amount: Exact| -> Result<()> {
+        let before = sum.unwrap_or(Exact::ZERO);
+        let after = before
+            .checked_add(amount)
+            .map_err(tollgate_sql::Error::from)?;
+        *sum = Some(after);
+        Ok(())
+    };
+    for segment in segments {
+        if let Some(minimum) = segment.minimum.or(plan.terms.minimum) {
+            let minimum = bounds::less_fees(minimum, whole_fee, segment.active_days, days)?;
+            add(&mut bounds.minimum, minimum)?;
+        }
+        if let Some(maximum) = segment.maximum.or(plan.terms.maximum) {
+            let maximum = bounds::for_days(maximum, segment.active_days, days)?;
+            add(&mut bounds.maximum, maximum)?;
+        }
+    }
+    Ok(bounds)
+}
+
+/// What the fixed prices of a plan cost for a whole period, by what they cost in the last segment.
+fn whole_fee(plan: &PlanDefinition, cycle: &Cycle, charged: &Charged) -> Result<Exact> {
+    let segments = cycle.parts.iter().filter(|part| part.plan == plan.name);
+    let Some(last) = segments.flat_map(|part| &part.segments).next_back() else {
+        return Ok(Exact::ZERO);
+    };
+    let of_last = |charge: &&Charge| {
+        charge.is_fixed
+            && charge
+                .service
+                .is_some_and(|service| service.start_us == last.from_us)
+    };
+    let fixed = charged.charges.iter().chain(&charged.in_advance);
+    let currency = Currency::parse(&plan.currency).map_err(tollgate_sql::Error::from)?;
+    let mut sum = Exact::ZERO;
+    for charge in fixed.filter(of_last) {
+        let (exact, _) = invoice::amount_on(plan, charge, currency)?;
+        sum = sum.checked_add(exact).map_err(tollgate_sql::Error::from)?;
+    }
+    let (days, active) = (
+        Exact::from(cycle.period.days()),
+        Exact::from(last.active_days),
+    );
+    if active == Exact::ZERO {
+        return Ok(Exact::ZERO);
+    }
+    let whole = share(sum, days, active, SHARE_DIGITS, Rounding::HalfAway);
+    let whole = whole.and_then(|whole| Money::round(whole, currency));
+    Ok(whole.map_err(tollgate_sql::Error::from)?.to_exact())
+}
+
+/// What prices in advance come to beside what is billed of them now: it counts for the time that they are for.
+fn counted_in_advance(plan: &PlanDefinition, charged: &Charged, now: &[Charge]) -> Result<Exact> {
+    let currency = Currency::parse(&plan.currency).map_err(tollgate_sql::Error::from)?;
+    let sum = |charges: &mut dyn Iterator<Item = &Charge>| -> Result<Exact> {
+        let mut sum = Exact::ZERO;
+        for charge in charges {
+            let (exact, _) = invoice::amount_on(plan, charge, currency)?;
+            sum = sum.checked_add(exact).map_err(tollgate_sql::Error::from)?;
+        }
+        let sum = Money::round(sum, currency).map_err(tollgate_sql::Error::from)?;
+        Ok(sum.to_exact())
+    };
+    let is_in_advance = |charge: &&Charge| plan.terms.in_advance.contains(&charge.price);
+    let billed_now = sum(&mut now.iter().filter(is_in_advance))?;
+    let whole = sum(&mut charged.in_advance.iter())?;
+    Ok(whole
+        .checked_sub(billed_now)
+        .map_err(tollgate_sql::Error::from)?)
+}
+
+/// The rows of the rate table of taxes.
+///
+/// # Errors
+/// It has no columns `region` and `rate_percent`.
+fn tax_rates(view: &View, settings: &BillingSettings) -> Result<Vec<TaxRate>> {
+    let catalog = view.catalog();
+    let tables = catalog
+        .definitions
+        .rate_tables
+        .iter()
+        .zip(&catalog.rate_tables);
+    let mut named = tables.filter(|(table, _)| table.name == settings.tax_rates);
+    let Some((table, rows)) = named.next() else {
+        return Ok(Vec::new());
+    };
+    taxes::rates_of(table, rows).map_err(Error::from)
 }
 
 fn basis_of(rated: &Rated) -> Basis {

@@ -3,7 +3,10 @@
 use crate::error::{Result, query_error};
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{catalog::TableProvider, datasource::MemTable, prelude::SessionContext};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::session;
 
@@ -20,11 +23,16 @@ pub(crate) fn referenced(context: &SessionContext, sql: &str) -> Result<BTreeSet
         .collect())
 }
 
-pub(super) async fn existing(lake: &Lake, name: &str) -> Result<Option<Box<dyn Table>>> {
-    Ok(lake
-        .existing(name)
-        .await?
-        .map(|table| Box::new(table) as Box<dyn Table>))
+/// A table of documents; columns that it lacks are NULL.
+pub(super) async fn existing(
+    lake: &Lake,
+    name: &str,
+    schema: &SchemaRef,
+) -> Result<Option<Box<dyn Table>>> {
+    let table = lake
+        .existing_as(name, schema, &[], &BTreeMap::new())
+        .await?;
+    Ok(table.map(|table| Box::new(table) as Box<dyn Table>))
 }
 
 /// A table as it is now, to be read however it moves on.

@@ -135,7 +135,7 @@ struct Expected {
     #[serde(default)]
     counts: Vec<Map<String, Value>>,
     #[serde(default)]
-    balances: Vec<Map<String, Value>>,
+    balances: BTreeMap<String, String>,
     #[serde(default)]
     unbilled: Vec<Map<String, Value>>,
     #[serde(default)]
@@ -661,6 +661,7 @@ fn document(run: usize, invoice: &Invoice) -> Value {
             "kind": match line.kind.as_str() { "base" => "fixed", other => other },
             "price": line.price,
             "amount": line.amount.amount_text(),
+            "discount": line.discount.amount_text(),
             "quantity": line.quantity.map(|quantity| quantity.to_string()),
             "service_period": [instant(line.period.start_us), instant(line.period.end_us)],
         })
@@ -671,6 +672,10 @@ fn document(run: usize, invoice: &Invoice) -> Value {
         "kind": "invoice",
         "period": [instant(invoice.period.start_us), instant(invoice.period.end_us)],
         "lines": lines.collect::<Vec<_>>(),
+        "discount": invoice.discount.amount_text(),
+        "tax": invoice.tax.amount_text(),
+        "credits_applied": "0",
+        "amount_due": invoice.total.amount_text(),
         "total": invoice.total.amount_text(),
     })
 }

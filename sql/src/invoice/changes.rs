@@ -223,6 +223,7 @@ mod tests {
             service: None,
             subscription: None,
             is_fixed: false,
+            is_unused: false,
         };
         assemble(&terms, &[charge]).unwrap()
     }

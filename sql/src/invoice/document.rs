@@ -1,24 +1,48 @@
-//! One document of a customer: what several subscriptions are charged at one instant.
+//! One document of a customer: what its plans charge, in the order in which it becomes the total.
 
-use super::{Invoice, InvoiceId, LineItem, LineKind, Period, Status, total};
+use super::{
+    Invoice, InvoiceId, LineItem, LineKind, Period, Status, amount_on,
+    bounds::{Bounds, cap, top_up},
+    discounts, place,
+    taxes::{TaxRate, included, on_top, rate_at},
+};
 use crate::{
-    definitions::PlanDefinition,
+    accounts::{Discount, OneOff},
+    definitions::{DiscountOrder, MinimumProration, PlanDefinition, TaxMode},
     error::{Error, Result},
     money::{Currency, Exact, Money},
     rating::Charge,
 };
+use std::collections::BTreeMap;
 
 /// What a document is made for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Document<'a> {
+    /// Its name for ever.
+    pub id: InvoiceId,
     /// Who pays.
     pub customer: &'a str,
-    /// When it is due, in microseconds: with the customer it names the document for ever.
-    pub at_us: i64,
     /// The time that it is for.
     pub period: Period,
     /// Up to where usage is known, as [`super::Terms::cut`] says.
     pub cut: &'a str,
+    /// ISO 4217 code of all of it.
+    pub currency: &'a str,
+    /// What is billed once, in order.
+    pub one_offs: &'a [&'a OneOff],
+    /// The customer's discounts.
+    pub discounts: &'a [&'a Discount],
+    /// The taxes of the customer's region; `None` without one, and for an exempt customer.
+    pub tax: Option<Tax<'a>>,
+}
+
+/// Whose taxes are charged.
+#[derive(Debug, Clone, Copy)]
+pub struct Tax<'a> {
+    /// The region.
+    pub region: &'a str,
+    /// The rates of all regions.
+    pub rates: &'a [TaxRate],
 }
 
 /// What a plan charges for a billing period of one subscription.
@@ -26,50 +50,86 @@ pub struct Document<'a> {
 pub struct OfPlan<'a> {
     /// The plan whose prices gave the charges.
     pub plan: &'a PlanDefinition,
+    /// The subscription; `None` without accounts.
+    pub subscription: Option<&'a str>,
     /// The billing period.
     pub period: Period,
     /// The charges.
     pub charges: &'a [Charge],
+    /// What they cost at most and at least; none for a period that only begins.
+    pub bounds: Bounds,
+    /// What counts against the bounds beside these charges: what was billed in advance for the same time.
+    pub counted: Exact,
 }
 
 /// Makes the draft of one document.
 ///
-/// Lines follow the order of the plans, in each that of its prices, then dimensions and time. Charges of one price and
+/// Lines follow the order of the plans, in each that of its prices, then dimensions (NULL first), then time; a charge of zero
+/// keeps its line, because its quantity is part of what the customer is told. Fixed charges of one price and
 /// dimensions for times that follow one another are rounded cumulatively: what they come to up to the end of each, rounded,
-/// less what was rounded before, so that three thirds of 10.00 are 10.00.
+/// less what was rounded before, so that three thirds of 10.00 are 10.00. Then come one-offs, the maximum and the minimum of
+/// each plan, and taxes.
 ///
 /// # Errors
-/// [`Error::Invoice`] for a charge of another customer or plan, or plans in two currencies; [`Error::Money`] for an amount or
-/// total that does not fit 38 digits.
-pub fn document(document: &Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice> {
-    let refused = |plan: &PlanDefinition, problem: String| Error::Invoice {
-        customer: document.customer.to_owned(),
-        plan: plan.name.clone(),
-        problem,
-    };
-    let Some(first) = plans.first() else {
-        return Err(Error::Invoice {
-            customer: document.customer.to_owned(),
-            plan: String::new(),
-            problem: "a document has no plan".into(),
-        });
-    };
-    let currency = Currency::parse(&first.plan.currency)?;
+/// [`Error::Invoice`] for a charge of another customer, plan or currency, and for a region without a tax rate;
+/// [`Error::Money`] for an amount or total that does not fit 38 digits.
+pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice> {
+    let currency = Currency::parse(document.currency)?;
     let mut lines = Vec::new();
+    let mut of_plans = Vec::with_capacity(plans.len());
     for of_plan in plans {
-        if of_plan.plan.currency != first.plan.currency {
+        if of_plan.plan.currency != document.currency {
             let problem = format!(
-                "it is in {}, and plan `{}` of the same document in {}",
-                of_plan.plan.currency, first.plan.name, first.plan.currency
+                "it is in {}, and the rest of the document in {}",
+                of_plan.plan.currency, document.currency
             );
-            return Err(refused(of_plan.plan, problem));
+            return Err(refused(&document, &of_plan.plan.name, problem));
         }
-        lines.extend(lines_of(document, of_plan, currency)?);
+        let first = lines.len();
+        lines.extend(lines_of(&document, of_plan, currency)?);
+        of_plans.push(first..lines.len());
     }
+    for one_off in document.one_offs {
+        lines.push(one_off_line(&document, one_off, currency)?);
+    }
+    let order = plans
+        .first()
+        .map(|of_plan| of_plan.plan.terms.discount_order);
+    let order = order.unwrap_or(DiscountOrder::Listed);
+    discounts::apply(&mut lines, document.discounts, order, currency)?;
+    for (of_plan, places) in plans.iter().zip(of_plans) {
+        let bounded = bounded(of_plan, &lines[places], currency)?;
+        lines.extend(bounded);
+    }
+    let modes: BTreeMap<&str, TaxMode> = plans
+        .iter()
+        .flat_map(|of_plan| {
+            of_plan
+                .plan
+                .prices
+                .iter()
+                .map(|price| (price.as_str(), of_plan.plan.terms.tax))
+        })
+        .collect();
+    let mode = plans
+        .first()
+        .map_or(TaxMode::Excluded, |of_plan| of_plan.plan.terms.tax);
+    let mode_of = |line: &LineItem| {
+        let own = line.price.as_deref().and_then(|price| modes.get(price));
+        own.copied().unwrap_or(mode)
+    };
+    let taxes = tax_lines(&document, &lines, mode_of, currency)?;
+    let mut tax = Money::zero(currency);
+    for line in &taxes {
+        tax = tax.checked_add(line.amount)?;
+    }
+    lines.extend(taxes);
+    let discount = sum(lines.iter().map(|line| line.discount), currency)?;
     let mut names: Vec<&str> = plans.iter().map(|of| of.plan.name.as_str()).collect();
     names.dedup();
-    Ok(Invoice {
-        id: InvoiceId::of_document(document.customer, document.at_us),
+    let invoice = Invoice {
+        total: total(&lines, currency)?,
+        id: document.id,
         number: None,
         customer: document.customer.to_owned(),
         plan: names.join(", "),
@@ -77,9 +137,66 @@ pub fn document(document: &Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice
         status: Status::Draft,
         issued_at_us: None,
         cut: document.cut.to_owned(),
-        total: total(&lines, currency)?,
+        discount,
+        tax,
         lines,
-    })
+    };
+    check(&invoice)?;
+    Ok(invoice)
+}
+
+fn refused(document: &Document<'_>, plan: &str, problem: String) -> Error {
+    Error::Invoice {
+        customer: document.customer.to_owned(),
+        plan: plan.to_owned(),
+        problem,
+    }
+}
+
+fn sum(amounts: impl Iterator<Item = Money>, currency: Currency) -> Result<Money> {
+    let mut sum = Money::zero(currency);
+    for amount in amounts {
+        sum = sum.checked_add(amount)?;
+    }
+    Ok(sum)
+}
+
+/// The lines less their discounts; a tax that they have in them adds nothing.
+fn total(lines: &[LineItem], currency: Currency) -> Result<Money> {
+    let mut total = Money::zero(currency);
+    for line in lines
+        .iter()
+        .filter(|line| line.kind != LineKind::TaxIncluded)
+    {
+        total = total.checked_add(line.amount)?.checked_sub(line.discount)?;
+    }
+    Ok(total)
+}
+
+/// That the parts add up, each counted by itself: what is printed is what is owed.
+fn check(invoice: &Invoice) -> Result<()> {
+    let currency = invoice.total.currency();
+    let of = |is_wanted: fn(LineKind) -> bool| {
+        let lines = invoice
+            .lines
+            .iter()
+            .filter(move |line| is_wanted(line.kind));
+        sum(lines.map(|line| line.amount), currency)
+    };
+    let net = of(|kind| !matches!(kind, LineKind::Tax | LineKind::TaxIncluded))?;
+    let on_top = of(|kind| kind == LineKind::Tax)?;
+    let parts = net.checked_sub(invoice.discount)?.checked_add(on_top)?;
+    match parts == invoice.total {
+        true => Ok(()),
+        false => Err(Error::Invoice {
+            customer: invoice.customer.clone(),
+            plan: invoice.plan.clone(),
+            problem: format!(
+                "its parts add up to {parts}, and its total is {}",
+                invoice.total
+            ),
+        }),
+    }
 }
 
 fn lines_of(
@@ -96,13 +213,14 @@ fn lines_of(
     let mut placed = Vec::with_capacity(of_plan.charges.len());
     for charge in of_plan.charges {
         let service = charge.service.unwrap_or(of_plan.period);
-        placed.push((super::place(&terms, charge)?, service, charge));
+        placed.push((place(&terms, charge)?, service, charge));
     }
     placed.sort_by_key(|(place, service, charge)| {
+        let service = charge.is_fixed.then_some(*service);
         (
             *place,
             &charge.dimensions,
-            *service,
+            service,
             charge.price_version,
             charge.quantity,
             charge.amount,
@@ -112,7 +230,7 @@ fn lines_of(
     // What charges of one price and dimensions come to so far, exactly and rounded, and until when.
     let mut so_far: Option<(&Charge, Period, Exact, Money)> = None;
     for (_, service, charge) in placed {
-        let (exact, _) = super::amount_on(of_plan.plan, charge, currency)?;
+        let (exact, _) = amount_on(of_plan.plan, charge, currency)?;
         let goes_on = so_far.filter(|(before, until, ..)| {
             charge.is_fixed
                 && before.price == charge.price
@@ -125,21 +243,154 @@ fn lines_of(
         };
         let sum = before.checked_add(exact)?;
         let rounded = Money::round(sum, currency)?;
-        let amount = rounded.to_exact().checked_sub(rounded_before.to_exact())?;
         lines.push(LineItem {
-            kind: match charge.is_fixed {
-                true => LineKind::Base,
-                false => LineKind::Usage,
+            kind: match (&charge.subscription, charge.is_fixed) {
+                (None, _) => LineKind::Charge,
+                (Some(_), _) if charge.is_unused => LineKind::Credit,
+                (Some(_), true) => LineKind::Base,
+                (Some(_), false) => LineKind::Usage,
             },
             price: Some(charge.price.clone()),
             price_version: Some(charge.price_version),
             dimensions: charge.dimensions.clone(),
             quantity: charge.quantity,
             amount_exact: exact,
-            amount: Money::round(amount, currency)?,
+            amount: rounded.checked_sub(rounded_before)?,
+            discount: Money::zero(currency),
             period: service,
+            subscription: charge.subscription.clone(),
+            text: None,
         });
         so_far = Some((charge, service, sum, rounded));
     }
     Ok(lines)
+}
+
+/// A line of the whole document, or of a plan.
+fn line(kind: LineKind, amount: Money, period: Period) -> LineItem {
+    LineItem {
+        kind,
+        price: None,
+        price_version: None,
+        dimensions: Vec::new(),
+        quantity: None,
+        amount_exact: amount.to_exact(),
+        amount,
+        discount: Money::zero(amount.currency()),
+        period,
+        subscription: None,
+        text: None,
+    }
+}
+
+fn one_off_line(document: &Document<'_>, one_off: &OneOff, currency: Currency) -> Result<LineItem> {
+    if one_off.currency != document.currency {
+        let problem = format!(
+            "one-off `{}` is in {}, the document in {}",
+            one_off.one_off, one_off.currency, document.currency
+        );
+        return Err(refused(document, "", problem));
+    }
+    let period = Period {
+        start_us: one_off.date_us,
+        end_us: one_off.date_us,
+    };
+    Ok(LineItem {
+        amount_exact: one_off.amount,
+        text: Some(one_off.text.clone()),
+        ..line(
+            LineKind::OneOff,
+            Money::round(one_off.amount, currency)?,
+            period,
+        )
+    })
+}
+
+/// What the maximum and the minimum of a plan make of its lines.
+fn bounded(of_plan: &OfPlan<'_>, lines: &[LineItem], currency: Currency) -> Result<Vec<LineItem>> {
+    let terms = &of_plan.plan.terms;
+    let sum_of = |is_counted: &dyn Fn(&LineItem) -> bool, less_discount: bool| -> Result<Exact> {
+        let mut sum = Money::zero(currency);
+        for line in lines.iter().filter(|line| is_counted(line)) {
+            sum = sum.checked_add(line.amount)?;
+            if less_discount {
+                sum = sum.checked_sub(line.discount)?;
+            }
+        }
+        Ok(sum.to_exact())
+    };
+    let of_bounds = |kind, amount| LineItem {
+        subscription: of_plan.subscription.map(str::to_owned),
+        text: Some(of_plan.plan.name.clone()),
+        ..line(kind, amount, of_plan.period)
+    };
+    let mut made = Vec::new();
+    let mut capped = Exact::ZERO;
+    if let Some(maximum) = of_plan.bounds.maximum {
+        let sum = sum_of(&|_| true, true)?.checked_add(of_plan.counted)?;
+        let amount = cap(maximum, sum, currency)?;
+        capped = amount.to_exact();
+        if amount != Money::zero(currency) {
+            made.push(of_bounds(LineKind::Maximum, amount));
+        }
+    }
+    if let Some(minimum) = of_plan.bounds.minimum {
+        let sum = match terms.minimum_proration {
+            MinimumProration::Minimum => {
+                let sum = sum_of(&|_| true, !terms.minimum_before_discounts)?;
+                sum.checked_add(of_plan.counted)?
+            }
+            MinimumProration::MinimumLessFees => {
+                let is_usage = |line: &LineItem| line.kind == LineKind::Usage;
+                sum_of(&is_usage, !terms.minimum_before_discounts)?
+            }
+        };
+        let amount = top_up(minimum, sum.checked_add(capped)?, currency)?;
+        if amount != Money::zero(currency) {
+            made.push(of_bounds(LineKind::Minimum, amount));
+        }
+    }
+    Ok(made)
+}
+
+/// One line for each rate that some lines have.
+fn tax_lines(
+    document: &Document<'_>,
+    lines: &[LineItem],
+    mode_of: impl Fn(&LineItem) -> TaxMode,
+    currency: Currency,
+) -> Result<Vec<LineItem>> {
+    let Some(tax) = document.tax else {
+        return Ok(Vec::new());
+    };
+    let mut taxable: BTreeMap<(Exact, bool), Money> = BTreeMap::new();
+    for line in lines {
+        let rate = rate_at(tax.rates, tax.region, line.period.last_us()).ok_or_else(|| {
+            let at = jiff::Timestamp::from_microsecond(line.period.last_us()).unwrap_or_default();
+            let problem = format!("region `{}` has no tax rate at {at}", tax.region);
+            refused(document, "", problem)
+        })?;
+        let is_included = mode_of(line) == TaxMode::Included;
+        let of_rate = taxable.entry((rate.rate_percent, is_included));
+        let of_rate = of_rate.or_insert(Money::zero(currency));
+        *of_rate = of_rate
+            .checked_add(line.amount)?
+            .checked_sub(line.discount)?;
+    }
+    let mut made = Vec::new();
+    for ((percent, is_included), sum) in taxable {
+        let (kind, amount) = match is_included {
+            true => (LineKind::TaxIncluded, included(percent, sum)?),
+            false => (LineKind::Tax, on_top(percent, sum)?),
+        };
+        made.push(LineItem {
+            dimensions: vec![
+                ("region".to_owned(), Some(tax.region.to_owned())),
+                ("rate_percent".to_owned(), Some(percent.to_string())),
+            ],
+            quantity: Some(sum.to_exact()),
+            ..line(kind, amount, document.period)
+        });
+    }
+    Ok(made)
 }

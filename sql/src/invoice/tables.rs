@@ -33,6 +33,8 @@ pub fn invoices_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
         amounts(invoices.iter().map(|i| i.total))?,
         text(invoices.iter().map(|i| Some(i.cut.as_str()))),
         instants(invoices.iter().map(|i| i.issued_at_us)),
+        amounts(invoices.iter().map(|i| i.discount))?,
+        amounts(invoices.iter().map(|i| i.tax))?,
     ];
     RecordBatch::try_new(invoices_schema(), columns).map_err(engine)
 }
@@ -69,6 +71,9 @@ pub fn line_items_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
         instants(line().map(|l| Some(l.period.start_us))),
         instants(line().map(|l| Some(l.period.end_us))),
         text(invoice().map(|i| Some(i.cut.as_str()))),
+        amounts(line().map(|l| l.discount))?,
+        text(line().map(|l| l.subscription.as_deref())),
+        text(line().map(|l| l.text.as_deref())),
     ];
     RecordBatch::try_new(line_items_schema(), columns).map_err(engine)
 }

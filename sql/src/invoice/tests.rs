@@ -34,6 +34,7 @@ fn charge(price: &str, model: Option<&str>, amount: &str) -> Charge {
         service: None,
         subscription: None,
         is_fixed: false,
+        is_unused: false,
     }
 }
 

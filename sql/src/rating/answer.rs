@@ -102,6 +102,7 @@ impl Columns {
                 service: None,
                 subscription: None,
                 is_fixed: false,
+                is_unused: false,
             });
         }
         Ok(())

@@ -217,6 +217,7 @@ mod tests {
                 service: None,
                 subscription: None,
                 is_fixed: false,
+                is_unused: false,
             }
         };
         lines.iter().map(charge).collect()

@@ -7,6 +7,8 @@
 //!   `CAST(quantity AS DECIMAL(38, 9))`. They are printed without zeros at the end.
 //! * `dimensions` is a JSON object of text and null, its keys in the price's order; `cut` is a JSON object
 //!   from shard to sequence.
+//! * `amount` is before discounts, of which the line's share is `discount`. `discount`, `tax`, `subscription` and `text` are NULL
+//!   in rows that were written before they were kept.
 //! * `line` counts from 1 within an invoice.
 
 use super::timestamp;
@@ -38,6 +40,8 @@ pub fn invoices_schema() -> SchemaRef {
         Field::new("total", money_type(), false),
         Field::new("cut", DataType::Utf8, false),
         Field::new("issued_at", timestamp(), true),
+        Field::new("discount", money_type(), true),
+        Field::new("tax", money_type(), true),
     ]))
 }
 
@@ -58,6 +62,9 @@ pub fn line_items_schema() -> SchemaRef {
         Field::new("period_start", timestamp(), false),
         Field::new("period_end", timestamp(), false),
         Field::new("cut", DataType::Utf8, false),
+        Field::new("discount", money_type(), true),
+        Field::new("subscription", DataType::Utf8, true),
+        Field::new("text", DataType::Utf8, true),
     ]))
 }
 

@@ -99,6 +99,7 @@ fn draft(usage: &Usage, customer: usize, period: Period, plan: &str) -> Option<I
         service: None,
         subscription: None,
         is_fixed: false,
+        is_unused: false,
     };
     let terms = Terms {
         customer: CUSTOMERS[customer],

@@ -128,6 +128,14 @@ pub enum Error {
         /// What was given.
         zone: String,
     },
+    /// A grant whose rows do not add up, or that cannot be read.
+    #[error("grant `{grant}`: {problem}")]
+    Credits {
+        /// The grant.
+        grant: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Rows of accounts that cannot be imported.
     #[error("{0}")]
     Accounts(crate::accounts::Problems),
@@ -176,6 +184,7 @@ impl Error {
             Error::Invoice { .. } => "charge_misplaced",
             Error::Month { .. } => "month_invalid",
             Error::Zone { .. } => "time_zone_unknown",
+            Error::Credits { .. } => "credits_invalid",
             Error::Accounts(_) => "accounts_invalid",
             Error::Money(_) => "amount_invalid",
             Error::Engine { .. } => "evaluation_failed",
@@ -195,6 +204,7 @@ impl Error {
             | Error::Invoice { .. }
             | Error::Month { .. }
             | Error::Zone { .. }
+            | Error::Credits { .. }
             | Error::Accounts(_)
             | Error::Money(_) => ErrorKind::Invalid,
         }

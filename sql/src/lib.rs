@@ -14,6 +14,7 @@
 
 pub mod accounts;
 pub mod aggregates;
+pub mod credits;
 mod datafusion_messages;
 pub mod definitions;
 pub mod error;

@@ -387,10 +387,10 @@ impl Metering {
     }
 
     /// Takes out the panes to be written after the commit up to `cut`.
-    pub fn take_pending(&mut self, cut: Cut) -> Result<Vec<Pending>> {
+    pub async fn take_pending(&mut self, cut: Cut) -> Result<Vec<Pending>> {
         let mut closed: Vec<Vec<RecordBatch>> = vec![Vec::new(); self.lanes.len()];
         for shared in &mut self.shared {
-            for (lane, states) in shared.take_closed(&self.lanes)? {
+            for (lane, states) in shared.take_closed(&self.lanes).await? {
                 closed[lane] = states;
             }
         }

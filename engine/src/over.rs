@@ -132,7 +132,7 @@ async fn write(over: &Over<'_>, position: &Position, panes: &mut PaneWriter) -> 
     let mut metering =
         recovery::open_windows(metering, over.events, &shard, position, Some(sink)).await?;
     metering.close_due(EventTime(i64::MAX), position.cut());
-    let pending = metering.take_pending(position.cut())?;
+    let pending = metering.take_pending(position.cut()).await?;
     for (lane, error) in panes.take(&pending, position.cut(), over.events).await? {
         metering.stop(lane, error);
     }

@@ -134,7 +134,7 @@ pub(crate) async fn open_windows(
             && metering.bytes() > kept.saturating_add(sink.bytes)
             && let Some(cut) = cut_at(&batch, metering.watermark())
         {
-            let pending = metering.take_pending(cut)?;
+            let pending = metering.take_pending(cut).await?;
             for (lane, error) in sink.panes.take(&pending, cut, events).await? {
                 metering.stop(lane, error);
             }

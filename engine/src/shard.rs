@@ -573,7 +573,7 @@ impl Shard {
     async fn flush(&mut self, questions: &mut Questions) -> Result<()> {
         self.written(questions).await?;
         self.collect_written();
-        let pending = self.metering.take_pending(self.position.cut())?;
+        let pending = self.metering.take_pending(self.position.cut()).await?;
         let buffer = std::mem::take(&mut self.buffer);
         if buffer.since_us.is_none() && pending.is_empty() {
             return Ok(());

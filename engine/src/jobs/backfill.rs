@@ -290,7 +290,7 @@ impl Made<'_> {
         if let Some(stopped) = metering.stopped().next() {
             return Err(Error::Stopped(stopped));
         }
-        for pending in metering.take_pending(cut)? {
+        for pending in metering.take_pending(cut).await? {
             let rows = pending
                 .panes(self.fill.meter, &self.owner.shard, cut)
                 .await?;

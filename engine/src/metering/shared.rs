@@ -168,13 +168,22 @@ impl Shared {
     }
 
     /// Takes out the states of windows that are closed, of each member by itself.
-    pub(super) fn take_closed(&mut self, lanes: &[Lane]) -> Result<Vec<(usize, Vec<RecordBatch>)>> {
+    pub(super) async fn take_closed(
+        &mut self,
+        lanes: &[Lane],
+    ) -> Result<Vec<(usize, Vec<RecordBatch>)>> {
         let ends = self.members(lanes).map(|(_, lane)| lane.closed_end());
         let Some(least) = ends.min() else {
             self.open = States::default();
             return Ok(Vec::new());
         };
-        let closed = self.open.split_off_before(least)?;
+        let mut closed = self.open.split_off_before(least)?;
+        if !closed.is_empty()
+            && let Some(merged) = self.bundle.reduce_sorted(&closed).await
+        {
+            // Merged once for all: each meter would do it by itself.
+            closed = vec![merged];
+        }
         let mut taken = Vec::new();
         for (member, place) in self.lanes().iter().enumerate() {
             let lane = &lanes[*place];

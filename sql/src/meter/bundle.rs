@@ -8,7 +8,7 @@
 
 use super::{
     Meter,
-    columns::{columns_of, with_schema},
+    columns::{columns_of, sorted, with_schema},
     merging,
     pipeline::Stage,
     reading_events,
@@ -58,6 +58,8 @@ pub struct Bundle {
     members: Vec<Member>,
     input: SchemaRef,
     state: SchemaRef,
+    /// The window among them.
+    key_count: usize,
     partial: Stage,
     reduce: Stage,
 }
@@ -155,6 +157,7 @@ impl Bundle {
             members,
             input,
             state,
+            key_count: first.keys.len(),
             partial,
             reduce,
         })
@@ -188,6 +191,12 @@ impl Bundle {
     pub async fn reduce(&self, states: &[RecordBatch]) -> Option<RecordBatch> {
         let reduced = self.reduce.run(states.to_vec()).await.ok()?;
         with_schema(&reduced, &self.state).ok()
+    }
+
+    /// The same, sorted by window and keys: then each meter's own stages neither merge nor sort again.
+    pub async fn reduce_sorted(&self, states: &[RecordBatch]) -> Option<RecordBatch> {
+        let reduced = self.reduce(states).await?;
+        sorted(&reduced, self.key_count).ok()
     }
 
     /// The states of one of its meters that start in `[from, until)`, in microseconds, as [`Meter::partial`] makes them.

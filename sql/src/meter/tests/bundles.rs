@@ -95,10 +95,14 @@ proptest! {
                         true => Vec::new(),
                         false => vec![bundle.reduce(&together).await.unwrap()],
                     };
+                    let in_order: Vec<RecordBatch> = match together.is_empty() {
+                        true => Vec::new(),
+                        false => vec![bundle.reduce_sorted(&together).await.unwrap()],
+                    };
                     for (member, place) in bundle.meters().iter().enumerate() {
                         let whole = meters[*place].partial(batch(&events)).await.unwrap();
                         let expected = meters[*place].finish(&[whole]).await.unwrap();
-                        for together in [&together, &merged] {
+                        for together in [&together, &merged, &in_order] {
                             let mut states = apart[*place].clone();
                             for (from, until) in [(i64::MIN, HOUR), (HOUR, i64::MAX)] {
                                 for shared in together {

@@ -7,6 +7,7 @@
 
 pub mod accounts;
 mod billed;
+mod burnt;
 mod documents;
 mod due;
 mod job;
@@ -15,6 +16,7 @@ mod rehearsal;
 mod review;
 mod subscribed;
 pub mod trial;
+mod unbilled;
 mod unissued;
 mod versions;
 
@@ -49,13 +51,15 @@ use tollgate_sql::{
     session, subscriptions,
 };
 
+pub use burnt::Burnt;
 use documents::{RatedAs, document_of, lines_in, rows_where, within};
 pub use job::{Documents, Which, documents_of, issue_documents};
 use rated::Rating;
 pub use rehearsal::warnings;
 use review::review;
 pub use review::{Gap, Refused, Review, Untold, causes_text, review_of};
-pub use unissued::unissued;
+pub use unbilled::{Unbilled, unbilled, unbilled_batch};
+pub use unissued::{ever, unissued};
 use versions::parts_of;
 pub use versions::price_in_force;
 
@@ -650,6 +654,10 @@ async fn commit_invoices(
     columns.push(Arc::new(Int64Array::from(serials)));
     columns.push(Arc::new(StringArray::from(documents)));
     columns.push(Arc::new(StringArray::from(bases)));
+    let burns = invoices
+        .iter()
+        .map(|invoice| burnt::text_of(&invoice.burns));
+    columns.push(Arc::new(burns.collect::<StringArray>()));
     let rows = RecordBatch::try_new(issued_invoices_schema(), columns)
         .map_err(query_error("writing invoices"))?;
     commit(table, &[rows], number).await

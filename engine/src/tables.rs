@@ -29,6 +29,9 @@ pub const IMPORTS: &str = "accounts/imports";
 /// What no invoice has billed: no table, but a relation.
 pub const UNISSUED: &str = "unissued";
 
+/// The relation of usage that no subscription pays for.
+pub const UNBILLED: &str = "unbilled";
+
 /// A table of accounts.
 pub fn accounts_table(name: &str) -> String {
     format!("accounts/{name}")

@@ -7,8 +7,10 @@
 //!  charges ─▶ lines, each rounded once          fixed prices cumulatively by segment
 //!          ─▶ discounts                         shares of the lines they apply to
 //!          ─▶ maximum, then minimum of a plan   lines of their own
+//!          ─▶ promotional credits               shares of the lines they pay
 //!          ─▶ taxes by region and rate          each rounded once
-//!          ─▶ total                             lines − discounts + taxes on top; checked
+//!          ─▶ total                             lines − discounts − promotional credits + taxes on top; checked
+//!          ─▶ prepaid credits, amount due       what grants pay of the total
 //! ```
 
 pub mod basis;
@@ -24,6 +26,7 @@ mod tests;
 pub mod unissued;
 
 use crate::{
+    credits::Burn,
     definitions::PlanDefinition,
     error::{Error, Result},
     money::{Currency, Exact, Money},
@@ -170,6 +173,8 @@ pub struct LineItem {
     pub amount: Money,
     /// What discounts take off it.
     pub discount: Money,
+    /// What promotional credits take off it.
+    pub promotional: Money,
     /// When the usage happened; a later correction keeps the period it corrects.
     pub period: Period,
     /// The subscription that it is for; `None` without accounts, and for lines of the whole document.
@@ -201,10 +206,18 @@ pub struct Invoice {
     pub lines: Vec<LineItem>,
     /// What discounts take off the lines.
     pub discount: Money,
+    /// What promotional credits take off the lines.
+    pub promotional: Money,
     /// The taxes, on top or in the lines.
     pub tax: Money,
-    /// The sum of the lines less their discounts, with taxes.
+    /// The sum of the lines less their discounts and promotional credits, with taxes.
     pub total: Money,
+    /// What prepaid credits pay of the total.
+    pub credits: Money,
+    /// What is left to pay.
+    pub amount_due: Money,
+    /// What each grant pays, in order.
+    pub burns: Vec<Burn>,
 }
 
 /// What an invoice is made for.
@@ -250,6 +263,8 @@ pub fn assemble(terms: &Terms<'_>, charges: &[Charge]) -> Result<Invoice> {
         one_offs: &[],
         discounts: &[],
         tax: None,
+        grants: &[],
+        burnt: &[],
     };
     document::document(document, &[plan])
 }

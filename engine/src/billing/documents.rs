@@ -142,7 +142,8 @@ pub(super) async fn documents(invoices: &dyn Table, condition: Expr) -> Result<V
     Ok(documents)
 }
 
-fn document(batch: &RecordBatch, row: usize) -> Result<Document> {
+/// The document in a row of issued invoices.
+pub(super) fn document(batch: &RecordBatch, row: usize) -> Result<Document> {
     let text = |name: &str| batch[name].as_string::<i32>().value(row).to_owned();
     let instant = |name: &str| {
         let instants = batch[name].as_primitive::<TimestampMicrosecondType>();

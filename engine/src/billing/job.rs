@@ -3,8 +3,9 @@
 use super::{
     Issued,
     billed::Billed,
+    burnt::Burnt,
     commit_invoices, cut, derive_line_items,
-    documents::rows_where,
+    documents::{self, rows_where},
     due::{Due, due_of, is_of_month},
     subscribed::{Charged, Rated, rate_due},
 };
@@ -18,17 +19,20 @@ use crate::{
 use arrow::array::AsArray;
 use datafusion::prelude::lit;
 use std::collections::{BTreeMap, BTreeSet};
-use tollgate_connectors::lake::Lake;
+use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
-    accounts::{Discount, Index, OneOff},
+    accounts::{Discount, Grant, Index, OneOff},
+    credits::Burn,
     definitions::{MinimumProration, PlanDefinition},
     functions::prorate::SHARE_DIGITS,
     invoice::{
         self, Invoice,
         basis::Basis,
         bounds::{self, Bounds},
+        changes::{Cause, Change, change},
         document::{Document, OfPlan, Tax, document},
         taxes::{self, TaxRate},
+        unissued::Unissued,
     },
     money::{Currency, Exact, Money, Rounding, share},
     period::Period,
@@ -70,8 +74,31 @@ pub async fn documents_of(
     lake: &Lake,
     settings: &BillingSettings,
     accounts: &Index,
+    asked: (&Which, Option<&str>),
+    now_us: i64,
+) -> Result<Documents> {
+    let issued = issued_ids(lake).await?;
+    let billed = Billed::of(lake, asked.1).await?;
+    let burnt = Burnt::of(lake, asked.1).await?;
+    made_after(
+        view,
+        settings,
+        accounts,
+        asked,
+        now_us,
+        (&issued, billed, burnt),
+    )
+    .await
+}
+
+/// The documents that are asked for after those that are issued, with what these billed and burnt.
+async fn made_after(
+    view: &View,
+    settings: &BillingSettings,
+    accounts: &Index,
     (which, customer): (&Which, Option<&str>),
     now_us: i64,
+    (issued, mut billed, mut burnt): (&BTreeSet<String>, Billed, Burnt),
 ) -> Result<Documents> {
     let mut documents = Documents::default();
     let due = asked_for(
@@ -82,7 +109,6 @@ pub async fn documents_of(
         now_us,
         &mut documents,
     )?;
-    let issued = issued_ids(lake).await?;
     let is_issued = |due: &Due| {
         issued.contains(invoice::InvoiceId::of_document(&due.customer, due.at_us).as_str())
     };
@@ -92,7 +118,6 @@ pub async fn documents_of(
     documents.in_error.extend(in_error);
     let cut = cut(view).await?;
     let rates = tax_rates(view, settings)?;
-    let mut billed = Billed::of(lake, customer).await?;
     for rated in rated {
         let customer = &rated.due.customer;
         if documents
@@ -102,10 +127,12 @@ pub async fn documents_of(
         {
             continue;
         }
-        match assembled((view, accounts), &rates, &billed, &rated, &cut) {
+        let before = (&billed, burnt.of_customer(customer));
+        match assembled((view, accounts), &rates, before, &rated, &cut) {
             Ok(None) => {}
             Ok(Some(invoice)) => {
                 billed.add(&invoice.lines);
+                burnt.add(customer, &invoice.burns);
                 documents.invoices.push(invoice);
                 let basis = basis_of(&rated).to_json();
                 documents.made.push((rated.due.at_us, basis));
@@ -187,7 +214,7 @@ fn asked_for(
 fn assembled(
     (view, accounts): (&View, &Index),
     rates: &[TaxRate],
-    billed: &Billed,
+    (billed, burnt): (&Billed, &[Burn]),
     rated: &Rated,
     cut: &str,
 ) -> Result<Option<Invoice>> {
@@ -244,6 +271,7 @@ fn assembled(
     let region = customer.and_then(|customer| customer.tax_region.as_deref());
     let region = region.filter(|_| customer.is_some_and(|customer| !customer.tax_exempt));
     let one_offs: Vec<&OneOff> = due.one_offs.iter().collect();
+    let grants: Vec<&Grant> = accounts.grants_of(&due.customer).collect();
     let discounts: Vec<&Discount> = accounts.discounts_of(&due.customer).collect();
     let of = Document {
         id: invoice::InvoiceId::of_document(&due.customer, due.at_us),
@@ -254,6 +282,8 @@ fn assembled(
         one_offs: &one_offs,
         discounts: &discounts,
         tax: region.map(|region| Tax { region, rates }),
+        grants: &grants,
+        burnt,
     };
     let invoice = document(of, &plans)?;
     Ok((!invoice.lines.is_empty()).then_some(invoice))
@@ -390,6 +420,102 @@ async fn issued_ids(lake: &Lake) -> Result<BTreeSet<String>> {
         }
     }
     Ok(ids)
+}
+
+/// What no document has billed of what was due by now: documents that are not issued, and what issued ones lack or have too much.
+///
+/// All documents are made afresh in order of time, as if none had been issued, and compared one by one. So the rows of a customer
+/// add up to what all of it comes to now, less what was billed; a customer for whom that is zero has none.
+///
+/// # Errors
+/// The lake cannot be read; a price fails and it cannot be told for which customer.
+pub(super) async fn unissued_documents(
+    view: &View,
+    lake: &Lake,
+    settings: &BillingSettings,
+    accounts: &Index,
+    now_us: i64,
+) -> Result<Vec<Unissued>> {
+    let asked = (&Which::Due, None);
+    let nothing = (&BTreeSet::new(), Billed::default(), Burnt::default());
+    let now = made_after(view, settings, accounts, asked, now_us, nothing).await?;
+    let mut issued = BTreeMap::new();
+    if let Some(invoices) = lake.existing(tables::INVOICES).await? {
+        for (id, document) in identified(&invoices).await? {
+            issued.insert(id, document);
+        }
+    }
+    let mut rows: BTreeMap<String, Vec<Unissued>> = BTreeMap::new();
+    for (invoice, (_, basis)) in now.invoices.iter().zip(&now.made) {
+        let row = match issued.remove(invoice.id.as_str()) {
+            None => Some(Unissued::of_draft(invoice)),
+            Some(document) => {
+                let basis = Basis::from_json(basis).unwrap_or_default();
+                let change = change(&document.issued, Some(invoice), &basis);
+                let change = change.map_err(tollgate_sql::Error::from)?;
+                let change = change.map(|change| match change.causes.as_slice() {
+                    // Usage, prices and rate tables are as they were.
+                    [Cause::Rating] => Change {
+                        causes: vec![Cause::Accounts],
+                        ..change
+                    },
+                    _ => change,
+                });
+                change.map(|change| Unissued::of_change(&change, &document.plan, document.period))
+            }
+        };
+        if let Some(row) = row {
+            rows.entry(row.customer.clone()).or_default().push(row);
+        }
+    }
+    for known in &now.in_error {
+        let row = Unissued {
+            customer: known.customer.clone(),
+            plan: String::new(),
+            period: invoice::Period {
+                start_us: now_us,
+                end_us: now_us,
+            },
+            number: None,
+            currency: String::new(),
+            amount: None,
+            cause: format!("it cannot be told: {}", known.reason),
+        };
+        // What is known of other documents says nothing of all.
+        rows.insert(known.customer.clone(), vec![row]);
+    }
+    // A document that would not be made any more; invoices from before there were accounts count as issued.
+    for (id, document) in issued {
+        let customer = &document.issued.customer;
+        let before = invoice::InvoiceId::new(customer, &document.plan, document.period);
+        if before.as_str() == id || now.in_error.iter().any(|known| known.customer == *customer) {
+            continue;
+        }
+        let change = change(&document.issued, None, &Basis::default());
+        if let Some(change) = change.map_err(tollgate_sql::Error::from)? {
+            let row = Unissued::of_change(&change, &document.plan, document.period);
+            rows.entry(row.customer.clone()).or_default().push(row);
+        }
+    }
+    let is_zero = |rows: &Vec<Unissued>| {
+        let mut amounts = rows.iter().map(|row| row.amount);
+        let sum = amounts.try_fold(Exact::ZERO, |sum, amount| sum.checked_add(amount?).ok());
+        sum.is_some_and(Exact::is_zero)
+    };
+    rows.retain(|_, rows| !is_zero(rows));
+    Ok(rows.into_values().flatten().collect())
+}
+
+/// Issued documents by their ids.
+async fn identified(invoices: &dyn Table) -> Result<Vec<(String, documents::Document)>> {
+    let mut all = Vec::new();
+    for batch in rows_where(invoices, lit(true)).await? {
+        let ids = batch["invoice"].as_string::<i32>();
+        for row in 0..batch.num_rows() {
+            all.push((ids.value(row).to_owned(), documents::document(&batch, row)?));
+        }
+    }
+    Ok(all)
 }
 
 /// Issues documents that do not wait, in order.

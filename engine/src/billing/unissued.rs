@@ -3,7 +3,9 @@
 use super::{
     Drafts,
     documents::{Document, Now, RatedAs, customers_of, documents},
-    draft_or_causes, plan,
+    draft_or_causes,
+    job::unissued_documents,
+    plan,
 };
 use crate::{
     config::BillingSettings,
@@ -48,6 +50,11 @@ pub async fn unissued(
     settings: &BillingSettings,
     now_us: i64,
 ) -> Result<RecordBatch> {
+    if super::accounts::are_there(lake).await? {
+        let accounts = super::accounts::load(lake).await?.indexed();
+        let rows = unissued_documents(view, lake, settings, &accounts, now_us).await?;
+        return Ok(unissued_batch(&rows)?);
+    }
     let plan = plan(view, settings)?;
     let zone = &settings.time_zone;
     let calendar = match first_event(view).await? {
@@ -148,6 +155,18 @@ fn rows_of_rest(
 
 fn untold(reason: &str) -> String {
     format!("it cannot be told: {reason}")
+}
+
+/// The time from the first counted event to an instant.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn ever(view: &View, until_us: i64) -> Result<invoice::Period> {
+    let start_us = first_event(view).await?.unwrap_or(until_us).min(until_us);
+    Ok(invoice::Period {
+        start_us,
+        end_us: until_us,
+    })
 }
 
 /// When the first counted event happened.

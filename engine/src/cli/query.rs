@@ -43,6 +43,17 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         let rows = billing::unissued(&view, &lake, &settings.billing, now_us).await?;
         register_rows(&context, tables::UNISSUED, rows)?;
     }
+    if wanted.contains(tables::UNBILLED) {
+        let accounts = billing::accounts::load(&lake).await?.indexed();
+        let ever = billing::ever(&view, SystemClock.now_us()).await?;
+        let zone = &settings.billing.time_zone;
+        let rows = match billing::accounts::are_there(&lake).await? {
+            true => billing::unbilled(&view, &accounts, zone, ever).await?,
+            // Without accounts every subject is its own customer.
+            false => Vec::new(),
+        };
+        register_rows(&context, tables::UNBILLED, billing::unbilled_batch(&rows)?)?;
+    }
     for table in TABLES.into_iter().filter(|table| wanted.contains(*table)) {
         let rows = billing::accounts::relation(&lake, table).await?;
         register_rows(&context, table, rows)?;

@@ -48,6 +48,8 @@ pub enum Cause {
     RateTable(String),
     /// The invoice does not say what it was rated by: a price or a rate table.
     Rating,
+    /// A row of accounts, or another document.
+    Accounts,
 }
 
 impl fmt::Display for Cause {
@@ -57,6 +59,7 @@ impl fmt::Display for Cause {
             Cause::Price(name) => write!(f, "price `{name}`"),
             Cause::RateTable(name) => write!(f, "rate table `{name}`"),
             Cause::Rating => write!(f, "a price or rate table"),
+            Cause::Accounts => write!(f, "an account"),
         }
     }
 }
@@ -93,10 +96,11 @@ pub fn change(
     let lines = now.map_or_else(Vec::new, |now| lines_of(&now.lines));
     let mut before = issued.lines.clone();
     before.sort();
-    if before == lines {
+    let total = now.map_or(Exact::from(0_i64), |now| now.total.to_exact());
+    // A discount or a credit may be another over the same lines.
+    if before == lines && total == issued.total {
         return Ok(None);
     }
-    let total = now.map_or(Exact::from(0_i64), |now| now.total.to_exact());
     let causes = match &issued.basis {
         Some(issued) => causes(issued, basis),
         None => vec![unnamed_cause(&before, &lines)],

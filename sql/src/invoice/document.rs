@@ -4,10 +4,12 @@ use super::{
     Invoice, InvoiceId, LineItem, LineKind, Period, Status, amount_on,
     bounds::{Bounds, cap, top_up},
     discounts, place,
+    shares::shares,
     taxes::{TaxRate, included, on_top, rate_at},
 };
 use crate::{
-    accounts::{Discount, OneOff},
+    accounts::{Discount, Grant, GrantKind, OneOff},
+    credits::{self, Burn},
     definitions::{DiscountOrder, MinimumProration, PlanDefinition, TaxMode},
     error::{Error, Result},
     money::{Currency, Exact, Money},
@@ -34,6 +36,10 @@ pub struct Document<'a> {
     pub discounts: &'a [&'a Discount],
     /// The taxes of the customer's region; `None` without one, and for an exempt customer.
     pub tax: Option<Tax<'a>>,
+    /// The customer's grants; those in another currency pay nothing.
+    pub grants: &'a [&'a Grant],
+    /// What earlier documents burnt of them.
+    pub burnt: &'a [Burn],
 }
 
 /// Whose taxes are charged.
@@ -68,7 +74,7 @@ pub struct OfPlan<'a> {
 /// keeps its line, because its quantity is part of what the customer is told. Fixed charges of one price and
 /// dimensions for times that follow one another are rounded cumulatively: what they come to up to the end of each, rounded,
 /// less what was rounded before, so that three thirds of 10.00 are 10.00. Then come one-offs, the maximum and the minimum of
-/// each plan, and taxes.
+/// each plan, promotional credits, taxes, and prepaid credits.
 ///
 /// # Errors
 /// [`Error::Invoice`] for a charge of another customer, plan or currency, and for a region without a tax rate;
@@ -118,17 +124,42 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
         let own = line.price.as_deref().and_then(|price| modes.get(price));
         own.copied().unwrap_or(mode)
     };
-    let taxes = tax_lines(&document, &lines, mode_of, currency)?;
-    let mut tax = Money::zero(currency);
-    for line in &taxes {
-        tax = tax.checked_add(line.amount)?;
+    let mut burnt = document.burnt.to_vec();
+    let promotional = pay(
+        &document,
+        &mut burnt,
+        GrantKind::Promotional,
+        &lines,
+        &net_of(&lines, currency)?,
+    )?;
+    for (line, paid) in lines.iter_mut().zip(&promotional) {
+        line.promotional = *paid;
     }
-    lines.extend(taxes);
+    let taxes = tax_lines(&document, &lines, mode_of, currency)?;
+    let tax = sum(taxes.iter().map(|(line, _)| line.amount), currency)?;
+    let mut owed = net_of(&lines, currency)?;
+    for (line, of_lines) in &taxes {
+        if line.kind == LineKind::Tax {
+            let weights: Vec<i128> = of_lines.iter().map(|minor| (*minor).max(0)).collect();
+            for (owed, share) in owed.iter_mut().zip(shares(line.amount.minor(), &weights)) {
+                *owed += share;
+            }
+        }
+    }
+    let prepaid = pay(&document, &mut burnt, GrantKind::Prepaid, &lines, &owed)?;
+    let credits = sum(prepaid.into_iter(), currency)?;
+    lines.extend(taxes.into_iter().map(|(line, _)| line));
     let discount = sum(lines.iter().map(|line| line.discount), currency)?;
+    let promotional = sum(promotional.into_iter(), currency)?;
+    let total = total(&lines, currency)?;
     let mut names: Vec<&str> = plans.iter().map(|of| of.plan.name.as_str()).collect();
     names.dedup();
     let invoice = Invoice {
-        total: total(&lines, currency)?,
+        total,
+        credits,
+        amount_due: total.checked_sub(credits)?,
+        burns: burnt.split_off(document.burnt.len()),
+        promotional,
         id: document.id,
         number: None,
         customer: document.customer.to_owned(),
@@ -161,14 +192,92 @@ fn sum(amounts: impl Iterator<Item = Money>, currency: Currency) -> Result<Money
     Ok(sum)
 }
 
-/// The lines less their discounts; a tax that they have in them adds nothing.
+/// What each line comes to in minor units, without taxes. What lines below zero give back is taken off the others.
+fn net_of(lines: &[LineItem], currency: Currency) -> Result<Vec<i128>> {
+    let mut net = Vec::with_capacity(lines.len());
+    for line in lines {
+        let left = line
+            .amount
+            .checked_sub(line.discount)?
+            .checked_sub(line.promotional)?;
+        net.push(left.minor());
+    }
+    let back = sum(
+        net.iter()
+            .filter(|minor| **minor < 0)
+            .map(|minor| Money::of_minor(-*minor, currency)),
+        currency,
+    )?;
+    let weights: Vec<i128> = net.iter().map(|minor| (*minor).max(0)).collect();
+    let all = sum(
+        weights
+            .iter()
+            .map(|minor| Money::of_minor(*minor, currency)),
+        currency,
+    )?;
+    let back = back.minor().min(all.minor());
+    let given = shares(back, &weights);
+    Ok(weights
+        .iter()
+        .zip(given)
+        .map(|(owed, back)| owed - back)
+        .collect())
+}
+
+/// What grants of a kind pay of each line, by the last instant of its service period; each burn is added to those before.
+fn pay(
+    document: &Document<'_>,
+    burnt: &mut Vec<Burn>,
+    kind: GrantKind,
+    lines: &[LineItem],
+    owed: &[i128],
+) -> Result<Vec<Money>> {
+    let currency = Currency::parse(document.currency)?;
+    let mut paid = vec![Money::zero(currency); lines.len()];
+    let grants = document.grants.iter().copied();
+    let grants: Vec<&Grant> = grants
+        .filter(|grant| grant.currency == document.currency)
+        .collect();
+    if grants.is_empty() {
+        return Ok(paid);
+    }
+    let mut places: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+    for (place, line) in lines.iter().enumerate() {
+        places.entry(line.period.last_us()).or_default().push(place);
+    }
+    for (at_us, places) in places {
+        let amount = |place: &usize| {
+            let owed = Money::of_minor(owed[*place], currency).to_exact();
+            (lines[*place].price.as_deref(), owed)
+        };
+        let of_time: Vec<(Option<&str>, Exact)> = places.iter().map(amount).collect();
+        for payment in credits::pay(&grants, burnt, at_us, kind, &of_time)? {
+            let place = places[payment.line];
+            let money = Money::round(payment.burn.amount, currency)?;
+            paid[place] = paid[place].checked_add(money)?;
+            match burnt[document.burnt.len()..]
+                .iter_mut()
+                .find(|burn| burn.grant == payment.burn.grant && burn.at_us == payment.burn.at_us)
+            {
+                Some(burn) => burn.amount = burn.amount.checked_add(payment.burn.amount)?,
+                None => burnt.push(payment.burn),
+            }
+        }
+    }
+    Ok(paid)
+}
+
+/// The lines less their discounts and promotional credits; a tax that they have in them adds nothing.
 fn total(lines: &[LineItem], currency: Currency) -> Result<Money> {
     let mut total = Money::zero(currency);
     for line in lines
         .iter()
         .filter(|line| line.kind != LineKind::TaxIncluded)
     {
-        total = total.checked_add(line.amount)?.checked_sub(line.discount)?;
+        total = total
+            .checked_add(line.amount)?
+            .checked_sub(line.discount)?
+            .checked_sub(line.promotional)?;
     }
     Ok(total)
 }
@@ -185,8 +294,16 @@ fn check(invoice: &Invoice) -> Result<()> {
     };
     let net = of(|kind| !matches!(kind, LineKind::Tax | LineKind::TaxIncluded))?;
     let on_top = of(|kind| kind == LineKind::Tax)?;
-    let parts = net.checked_sub(invoice.discount)?.checked_add(on_top)?;
-    match parts == invoice.total {
+    let parts = net
+        .checked_sub(invoice.discount)?
+        .checked_sub(invoice.promotional)?
+        .checked_add(on_top)?;
+    let mut burnt = Exact::ZERO;
+    for burn in &invoice.burns {
+        burnt = burnt.checked_add(burn.amount)?;
+    }
+    let paid = invoice.promotional.checked_add(invoice.credits)?.to_exact();
+    match parts == invoice.total && burnt == paid {
         true => Ok(()),
         false => Err(Error::Invoice {
             customer: invoice.customer.clone(),
@@ -257,6 +374,7 @@ fn lines_of(
             amount_exact: exact,
             amount: rounded.checked_sub(rounded_before)?,
             discount: Money::zero(currency),
+            promotional: Money::zero(currency),
             period: service,
             subscription: charge.subscription.clone(),
             text: None,
@@ -277,6 +395,7 @@ fn line(kind: LineKind, amount: Money, period: Period) -> LineItem {
         amount_exact: amount.to_exact(),
         amount,
         discount: Money::zero(amount.currency()),
+        promotional: Money::zero(amount.currency()),
         period,
         subscription: None,
         text: None,
@@ -353,18 +472,18 @@ fn bounded(of_plan: &OfPlan<'_>, lines: &[LineItem], currency: Currency) -> Resu
     Ok(made)
 }
 
-/// One line for each rate that some lines have.
+/// One line for each rate that some lines have, with what each line is taxed on, in minor units.
 fn tax_lines(
     document: &Document<'_>,
     lines: &[LineItem],
     mode_of: impl Fn(&LineItem) -> TaxMode,
     currency: Currency,
-) -> Result<Vec<LineItem>> {
+) -> Result<Vec<(LineItem, Vec<i128>)>> {
     let Some(tax) = document.tax else {
         return Ok(Vec::new());
     };
-    let mut taxable: BTreeMap<(Exact, bool), Money> = BTreeMap::new();
-    for line in lines {
+    let mut taxable: BTreeMap<(Exact, bool), Vec<i128>> = BTreeMap::new();
+    for (place, line) in lines.iter().enumerate() {
         let rate = rate_at(tax.rates, tax.region, line.period.last_us()).ok_or_else(|| {
             let at = jiff::Timestamp::from_microsecond(line.period.last_us()).unwrap_or_default();
             let problem = format!("region `{}` has no tax rate at {at}", tax.region);
@@ -372,25 +491,29 @@ fn tax_lines(
         })?;
         let is_included = mode_of(line) == TaxMode::Included;
         let of_rate = taxable.entry((rate.rate_percent, is_included));
-        let of_rate = of_rate.or_insert(Money::zero(currency));
-        *of_rate = of_rate
-            .checked_add(line.amount)?
-            .checked_sub(line.discount)?;
+        let of_rate = of_rate.or_insert_with(|| vec![0; lines.len()]);
+        let net = line.amount.checked_sub(line.discount)?;
+        of_rate[place] = net.checked_sub(line.promotional)?.minor();
     }
     let mut made = Vec::new();
-    for ((percent, is_included), sum) in taxable {
+    for ((percent, is_included), of_lines) in taxable {
+        let amounts = of_lines
+            .iter()
+            .map(|minor| Money::of_minor(*minor, currency));
+        let sum = sum(amounts, currency)?;
         let (kind, amount) = match is_included {
             true => (LineKind::TaxIncluded, included(percent, sum)?),
             false => (LineKind::Tax, on_top(percent, sum)?),
         };
-        made.push(LineItem {
+        let line = LineItem {
             dimensions: vec![
                 ("region".to_owned(), Some(tax.region.to_owned())),
                 ("rate_percent".to_owned(), Some(percent.to_string())),
             ],
             quantity: Some(sum.to_exact()),
             ..line(kind, amount, document.period)
-        });
+        };
+        made.push((line, of_lines));
     }
     Ok(made)
 }

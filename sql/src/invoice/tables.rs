@@ -34,7 +34,10 @@ pub fn invoices_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
         text(invoices.iter().map(|i| Some(i.cut.as_str()))),
         instants(invoices.iter().map(|i| i.issued_at_us)),
         amounts(invoices.iter().map(|i| i.discount))?,
+        amounts(invoices.iter().map(|i| i.promotional))?,
         amounts(invoices.iter().map(|i| i.tax))?,
+        amounts(invoices.iter().map(|i| i.credits))?,
+        amounts(invoices.iter().map(|i| i.amount_due))?,
     ];
     RecordBatch::try_new(invoices_schema(), columns).map_err(engine)
 }
@@ -72,6 +75,7 @@ pub fn line_items_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
         instants(line().map(|l| Some(l.period.end_us))),
         text(invoice().map(|i| Some(i.cut.as_str()))),
         amounts(line().map(|l| l.discount))?,
+        amounts(line().map(|l| l.promotional))?,
         text(line().map(|l| l.subscription.as_deref())),
         text(line().map(|l| l.text.as_deref())),
     ];

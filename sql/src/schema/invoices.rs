@@ -7,8 +7,9 @@
 //!   `CAST(quantity AS DECIMAL(38, 9))`. They are printed without zeros at the end.
 //! * `dimensions` is a JSON object of text and null, its keys in the price's order; `cut` is a JSON object
 //!   from shard to sequence.
-//! * `amount` is before discounts, of which the line's share is `discount`. `discount`, `tax`, `subscription` and `text` are NULL
-//!   in rows that were written before they were kept.
+//! * `amount` is before discounts and promotional credits, of which the line's shares are `discount` and `promotional`. `total` is
+//!   after both and with taxes, `credits_applied` is what prepaid credits pay of it, `amount_due` what is left. These, `tax`,
+//!   `subscription` and `text` are NULL in rows that were written before they were kept.
 //! * `line` counts from 1 within an invoice.
 
 use super::timestamp;
@@ -41,7 +42,10 @@ pub fn invoices_schema() -> SchemaRef {
         Field::new("cut", DataType::Utf8, false),
         Field::new("issued_at", timestamp(), true),
         Field::new("discount", money_type(), true),
+        Field::new("promotional", money_type(), true),
         Field::new("tax", money_type(), true),
+        Field::new("credits_applied", money_type(), true),
+        Field::new("amount_due", money_type(), true),
     ]))
 }
 
@@ -63,19 +67,21 @@ pub fn line_items_schema() -> SchemaRef {
         Field::new("period_end", timestamp(), false),
         Field::new("cut", DataType::Utf8, false),
         Field::new("discount", money_type(), true),
+        Field::new("promotional", money_type(), true),
         Field::new("subscription", DataType::Utf8, true),
         Field::new("text", DataType::Utf8, true),
     ]))
 }
 
 /// The schema of the lake's table `invoices`: what an invoice says, its serial number, and its lines as it was issued
-/// (rows of `line_items`, one JSON object a line), and what it was made from ([`crate::invoice::basis::Basis`]; NULL in
-/// those that were issued before that was kept).
+/// (rows of `line_items`, one JSON object a line), what it was made from ([`crate::invoice::basis::Basis`]), and what it burnt
+/// of grants (JSON: grant, instant in microseconds, amount). The last two are NULL in those that were issued before they were kept.
 pub fn issued_invoices_schema() -> SchemaRef {
     let schema = invoices_schema();
     let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
     fields.push(Field::new("serial", DataType::Int64, false));
     fields.push(Field::new("document", DataType::Utf8, false));
     fields.push(Field::new("basis", DataType::Utf8, true));
+    fields.push(Field::new("burns", DataType::Utf8, true));
     Arc::new(Schema::new(fields))
 }

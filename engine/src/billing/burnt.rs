@@ -1,0 +1,101 @@
+//! What issued documents burnt of grants, as their rows keep it.
+
+use super::documents::rows_where;
+use crate::{
+    error::{Error, Result},
+    tables,
+};
+use arrow::array::AsArray;
+use datafusion::prelude::{col, lit};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use tollgate_connectors::lake::Lake;
+use tollgate_sql::{credits::Burn, money::Exact, schema::invoices::issued_invoices_schema};
+
+/// What was burnt, by customer, in the order in which it was issued.
+#[derive(Debug, Default)]
+pub struct Burnt(BTreeMap<String, Vec<Burn>>);
+
+impl Burnt {
+    /// What issued documents burnt, of one customer or of all.
+    ///
+    /// # Errors
+    /// The lake cannot be read, or a document does not say it as it was written.
+    pub async fn of(lake: &Lake, customer: Option<&str>) -> Result<Self> {
+        let mut burnt = Burnt::default();
+        let (schema, none) = (issued_invoices_schema(), BTreeMap::new());
+        let invoices = lake.existing_as(tables::INVOICES, &schema, &[], &none);
+        let Some(invoices) = invoices.await? else {
+            return Ok(burnt);
+        };
+        let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
+        let burns = col("burns").is_not_null();
+        for rows in rows_where(&invoices, burns.and(of)).await? {
+            let customers = rows["customer"].as_string::<i32>().iter().flatten();
+            let texts = rows["burns"].as_string::<i32>().iter().flatten();
+            for (customer, text) in customers.zip(texts) {
+                let burns = burns_in(text).ok_or(Error::Contradiction {
+                    what: "an issued invoice says what it burnt as it was written",
+                })?;
+                burnt.add(customer, &burns);
+            }
+        }
+        Ok(burnt)
+    }
+
+    /// What was burnt of a customer's grants.
+    pub fn of_customer(&self, customer: &str) -> &[Burn] {
+        self.0.get(customer).map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds what a document burns that is made now.
+    pub(super) fn add(&mut self, customer: &str, burns: &[Burn]) {
+        let of_customer = self.0.entry(customer.to_owned()).or_default();
+        of_customer.extend_from_slice(burns);
+    }
+}
+
+/// Burns as a document keeps them; `None` without any.
+pub(super) fn text_of(burns: &[Burn]) -> Option<String> {
+    let texts = burns
+        .iter()
+        .map(|burn| json!([burn.grant, burn.at_us, burn.amount.to_string()]));
+    let texts: Vec<Value> = texts.collect();
+    (!texts.is_empty()).then(|| Value::from(texts).to_string())
+}
+
+fn burns_in(text: &str) -> Option<Vec<Burn>> {
+    let rows: Vec<(String, i64, String)> = serde_json::from_str(text).ok()?;
+    let burns = rows.into_iter().map(|(grant, at_us, amount)| {
+        Some(Burn {
+            grant,
+            at_us,
+            amount: Exact::parse(&amount).ok()?,
+        })
+    });
+    burns.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burns_are_read_as_they_are_written() {
+        let burns = vec![
+            Burn {
+                grant: "g \"1\"".into(),
+                at_us: -1,
+                amount: Exact::parse("0.0100").unwrap(),
+            },
+            Burn {
+                grant: "g2".into(),
+                at_us: 1_769_903_999_999_999,
+                amount: Exact::parse("-12345678901234567890.5").unwrap(),
+            },
+        ];
+        assert_eq!(burns_in(&text_of(&burns).unwrap()), Some(burns));
+        assert_eq!(text_of(&[]), None);
+        assert_eq!(burns_in("[[1]]"), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! The relation `unbilled`: usage that no subscription pays for, because its subject has no customer then, or that customer no
+//! subscription.
+
+use super::due::zones_of;
+use crate::{
+    error::{Result, query_error},
+    view::{Paid, View},
+};
+use arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tollgate_sql::{
+    accounts::Index,
+    invoice::{self, basis::Usage},
+    period::Period,
+};
+
+/// Times, `[from, until)` in microseconds.
+type Times = Vec<(i64, i64)>;
+
+/// What one subject used of one measure while no one paid.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unbilled {
+    /// Who used it.
+    pub subject: String,
+    /// Who would pay; `None` where that is no one.
+    pub customer: Option<String>,
+    /// The meter.
+    pub meter: String,
+    /// The measure.
+    pub measure: String,
+    /// How much, as text: a sum over all dimensions.
+    pub quantity: String,
+}
+
+/// Usage in some time that no subscription pays for, by subject, meter and measure. Usage in a trial is paid for: it is free.
+///
+/// # Errors
+/// The lake cannot be read, or a meter does not know that time.
+pub async fn unbilled(
+    view: &View,
+    accounts: &Index,
+    default_zone: &str,
+    time: invoice::Period,
+) -> Result<Vec<Unbilled>> {
+    let period = Period::of(time, default_zone)?;
+    let mut rows = Vec::new();
+    // What no row of accounts names.
+    let known: BTreeSet<&str> = accounts.subjects().collect();
+    let totals = view.all_totals(&period).await?;
+    for (subject, usage) in super::usage_of_all(view.catalog(), &totals.meters)? {
+        if !known.contains(subject.as_str()) {
+            rows.extend(usage.into_iter().flat_map(|usage| rows_of(usage, None)));
+        }
+    }
+    // What they name, while no one pays. No customer is called so: names are not empty.
+    let mut paid: BTreeMap<&str, Paid> = BTreeMap::new();
+    for subject in &known {
+        for (customer, times) in unpaid(accounts, default_zone, subject, time)? {
+            let of_customer = paid.entry(customer.unwrap_or_default()).or_default();
+            of_customer.add(subject, customer.unwrap_or_default(), times);
+        }
+    }
+    for (customer, paid) in paid {
+        let totals = view.paid_totals(&period, paid).await?;
+        let customer = (!customer.is_empty()).then(|| customer.to_owned());
+        for (_, usage) in super::usage_of_all(view.catalog(), &totals.meters)? {
+            rows.extend(
+                usage
+                    .into_iter()
+                    .flat_map(|usage| rows_of(usage, customer.clone())),
+            );
+        }
+    }
+    rows.sort();
+    Ok(rows)
+}
+
+fn rows_of(usage: Usage, customer: Option<String>) -> impl Iterator<Item = Unbilled> {
+    let Usage {
+        meter,
+        subject,
+        quantities,
+        ..
+    } = usage;
+    quantities
+        .into_iter()
+        .map(move |(measure, quantity)| Unbilled {
+            subject: subject.clone(),
+            customer: customer.clone(),
+            meter: meter.clone(),
+            measure,
+            quantity,
+        })
+}
+
+/// When no subscription pays for a subject, by who would; `None` is no one.
+fn unpaid<'a>(
+    accounts: &'a Index,
+    default_zone: &str,
+    subject: &str,
+    time: invoice::Period,
+) -> Result<Vec<(Option<&'a str>, Times)>> {
+    let mut unpaid = Vec::new();
+    let mut from_us = time.start_us;
+    for payer in accounts.payers_of(subject) {
+        let start_us = payer.from_us.unwrap_or(i64::MIN).max(time.start_us);
+        let end_us = payer.to_us.unwrap_or(i64::MAX).min(time.end_us);
+        if start_us >= end_us {
+            continue;
+        }
+        if from_us < start_us {
+            unpaid.push((None, vec![(from_us, start_us)]));
+        }
+        // A zone that is not one is told by the job.
+        zones_of(accounts, default_zone, payer.customer)?;
+        let gaps = gaps(subscribed(accounts, payer.customer), (start_us, end_us));
+        if !gaps.is_empty() {
+            unpaid.push((Some(payer.customer), gaps));
+        }
+        from_us = end_us;
+    }
+    if from_us < time.end_us {
+        unpaid.push((None, vec![(from_us, time.end_us)]));
+    }
+    Ok(unpaid)
+}
+
+/// When a customer has a subscription, in order; times may overlap.
+fn subscribed(accounts: &Index, customer: &str) -> Times {
+    let mut times = Vec::new();
+    for rows in accounts.subscriptions_of(customer) {
+        let next = rows.iter().skip(1).map(|row| row.starts_at_us);
+        for (row, next_us) in rows.iter().zip(next.chain([i64::MAX])) {
+            let end_us = row.ends_at_us.unwrap_or(i64::MAX).min(next_us);
+            times.push((row.starts_at_us, end_us));
+        }
+    }
+    times.sort_unstable();
+    times
+}
+
+/// What of some time no other times cover.
+fn gaps(covered: Times, (from_us, until_us): (i64, i64)) -> Times {
+    let mut gaps = Vec::new();
+    let mut at_us = from_us;
+    for (start_us, end_us) in covered {
+        if at_us < start_us.min(until_us) {
+            gaps.push((at_us, start_us.min(until_us)));
+        }
+        at_us = at_us.max(end_us);
+    }
+    if at_us < until_us {
+        gaps.push((at_us, until_us));
+    }
+    gaps
+}
+
+/// Rows of the relation: `subject, customer, meter, measure, quantity`, the last as text.
+///
+/// # Errors
+/// The columns do not make a batch.
+pub fn unbilled_batch(rows: &[Unbilled]) -> Result<RecordBatch> {
+    let text = |of: fn(&Unbilled) -> Option<&str>| -> ArrayRef {
+        Arc::new(rows.iter().map(of).collect::<StringArray>())
+    };
+    let field = |name| Field::new(name, DataType::Utf8, name == "customer");
+    let names = ["subject", "customer", "meter", "measure", "quantity"];
+    let columns = vec![
+        text(|row| Some(&row.subject)),
+        text(|row| row.customer.as_deref()),
+        text(|row| Some(&row.meter)),
+        text(|row| Some(&row.measure)),
+        text(|row| Some(&row.quantity)),
+    ];
+    let schema = Schema::new(names.map(field).to_vec());
+    RecordBatch::try_new(Arc::new(schema), columns).map_err(query_error("listing what is unbilled"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_what_no_time_covers() {
+        for (covered, expected) in [
+            (vec![], vec![(10, 20)]),
+            (vec![(0, 30)], vec![]),
+            (vec![(0, 12), (15, 18)], vec![(12, 15), (18, 20)]),
+            (vec![(12, 14), (13, 30)], vec![(10, 12)]),
+            (vec![(25, 30)], vec![(10, 20)]),
+            (vec![(0, 10), (20, 30)], vec![(10, 20)]),
+        ] {
+            assert_eq!(gaps(covered.clone(), (10, 20)), expected, "{covered:?}");
+        }
+    }
+}

@@ -432,6 +432,21 @@ pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
         // A rate that a rate table lacks is its customer's fault: it stops that invoice, and no other command.
         rate(&session.context, price, &session.left_out).await?;
     }
+    for plan in &catalog.definitions.plans {
+        let fixed = rated::fixed_prices(catalog, &plan.terms.in_advance)?;
+        let mut in_advance = plan.terms.in_advance.iter();
+        if let Some(name) = in_advance.find(|name| !fixed.contains(*name)) {
+            return Err(tollgate_sql::Error::Definition {
+                at: plan.at.clone(),
+                problem: format!(
+                    "plan `{}`: price `{name}` reads usage, which is not known in advance",
+                    plan.name
+                ),
+                hint: "take it out of in_advance: usage is billed when its period closes".into(),
+            }
+            .into());
+        }
+    }
     Ok(())
 }
 

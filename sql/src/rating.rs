@@ -223,6 +223,23 @@ pub async fn is_by_customer(context: &SessionContext, price: &PriceDefinition) -
     Ok(!apart::compares_customers(&plan) && !apart::repeats_common_rows(&plan))
 }
 
+/// Whether each row that a price returns is made of one row of what it reads, and not of several.
+///
+/// # Errors
+/// [`Error::Price`] when the query cannot be planned; [`Error::PriceResult`] when it is not one pure SELECT.
+pub async fn is_by_row(context: &SessionContext, price: &PriceDefinition) -> Result<bool> {
+    let (written, _) = planned(context, price).await?;
+    let gathers = |node: &LogicalPlan| {
+        use LogicalPlan::{Aggregate, Distinct, Limit, Window};
+        Ok(matches!(
+            node,
+            Aggregate(_) | Distinct(_) | Limit(_) | Window(_)
+        ))
+    };
+    let gathers = written.exists(gathers);
+    Ok(!gathers.map_err(|source| unplanned::failed(price, source))?)
+}
+
 /// The plan of a price as it is written, and the same optimized.
 async fn planned(
     context: &SessionContext,

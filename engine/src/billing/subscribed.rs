@@ -3,16 +3,17 @@
 //! A usage price is rated once for each subscription, plan and billing period, over the time in which the plan is in force.
 //! A fixed price, which reads nothing but `subscription` and rate tables, is rated once for each segment. All subscriptions
 //! on a plan with one billing period are rated at once, in rounds in which each customer has one subscription.
+//! A fixed price that gathers rows, as by GROUP BY, is rated once over all segments.
 
 use super::{
     due::Due,
     events_of_plan,
     rated::{Rating, fixed_prices},
-    usage_of_all,
+    subscription, usage_of_all,
 };
 use crate::{
     error::{Error, Faulty, InError, Result},
-    view::{Paid, View},
+    view::{Paid, Totals, View},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_sql::{
@@ -23,7 +24,7 @@ use tollgate_sql::{
         basis::{RatedBy, Usage},
     },
     period::Period,
-    rating::Charge,
+    rating::{Charge, is_by_row},
     subscriptions::{Cycle, Part, Row, Segment},
 };
 
@@ -280,7 +281,8 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Rates fixed prices, segment by segment: what each customer is charged.
+    /// Rates fixed prices: what each customer is charged. A price of which each row is made of one segment is rated segment by
+    /// segment, one that gathers segments once for all of them.
     async fn rate_fixed(
         &self,
         period: &Period,
@@ -289,28 +291,40 @@ impl<'a> Round<'a> {
         in_error: &mut BTreeSet<InError>,
     ) -> Result<BTreeMap<&'a str, Vec<Charge>>> {
         let mut all: BTreeMap<&str, Vec<Charge>> = BTreeMap::new();
-        let prices: Vec<String> = prices.into_iter().cloned().collect();
-        let segments = self.units.values().map(|unit| unit.part.segments.len());
-        let segments = match prices.is_empty() {
-            true => 0,
-            false => segments.max().unwrap_or(0),
-        };
+        if prices.is_empty() {
+            return Ok(all);
+        }
         let totals = self.view.paid_totals(period, Paid::default()).await?;
-        for place in 0..segments {
-            let rows = self.rows(|segment| segment == place);
+        let (mut by_segment, mut gathering) = (Vec::new(), Vec::new());
+        for name in prices {
+            match is_by_segment(self.view, period, &totals, name).await? {
+                true => by_segment.push(name.clone()),
+                false => gathering.push(name.clone()),
+            }
+        }
+        let segments = self.units.values().map(|unit| unit.part.segments.len());
+        let segments = segments.max().unwrap_or(0);
+        let each = (0..segments).map(|place| (place..place + 1, &by_segment));
+        for (places, prices) in each.chain([(0..segments, &gathering)]) {
+            if prices.is_empty() {
+                continue;
+            }
+            let rows = self.rows(|segment| places.contains(&segment));
             let mut rating = Rating::new(self.view, self.plan, period, &totals, &rows);
-            rating.rate(&prices).await?;
+            rating.rate(prices).await?;
             for (customer, unit) in &self.units {
                 made[unit.document].rated_by.extend(&rating.rated_by);
                 let of_customer = rating.charges.remove(*customer).unwrap_or_default();
-                let Some(segment) = unit.part.segments.get(place) else {
+                let segments = unit.part.segments.iter().enumerate();
+                let segments = segments.filter(|(place, _)| places.contains(place));
+                let segments: Vec<(i64, i64)> = segments
+                    .map(|(_, segment)| (segment.from_us, segment.until_us))
+                    .collect();
+                let Some(service) = hull(&segments) else {
                     continue;
                 };
                 let of_customer = of_customer.into_iter().map(|charge| Charge {
-                    service: charge.service.or(Some(invoice::Period {
-                        start_us: segment.from_us,
-                        end_us: segment.until_us,
-                    })),
+                    service: charge.service.or(Some(service)),
                     ..charge
                 });
                 let of_unit = of_unit(self.accounts, unit, of_customer, &mut made[unit.document]);
@@ -368,6 +382,21 @@ impl<'a> Round<'a> {
         }
         paid
     }
+}
+
+/// Whether every version of a fixed price makes each of its rows of one segment.
+async fn is_by_segment(view: &View, period: &Period, totals: &Totals, name: &str) -> Result<bool> {
+    let prices = &view.catalog().definitions.prices;
+    for price in prices.iter().filter(|price| price.name == name) {
+        let nothing = subscription(&[], period)?;
+        let session = view
+            .period_session(period, &price.query, totals, nothing)
+            .await?;
+        if !is_by_row(&session.context, price).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The time from the first to the last of some times.

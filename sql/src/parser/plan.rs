@@ -325,7 +325,7 @@ mod tests {
             (
                 "in_advance = 'bases'",
                 "option `in_advance`: the plan has no price `bases`",
-                "did you mean `base`?",
+                "did you mean `base`? known prices of the plan: `base`, `seats`, `calls`",
             ),
             (
                 "in_advance = 'base, base'",
@@ -335,7 +335,7 @@ mod tests {
             (
                 "anchor = 'calender'",
                 "option `anchor`: `calender` is not known",
-                "did you mean `calendar`?",
+                "did you mean `calendar`? known values: `calendar`, `subscription`",
             ),
             (
                 "issue_after = '2 weeks'",

@@ -17,7 +17,7 @@ mod ledger;
 mod tests;
 mod turns;
 
-pub use ledger::{Entry, EntryKind, Issued, check, ledger};
+pub use ledger::{Entry, EntryKind, Issued, check, credit_ledger_batch, ledger};
 
 use crate::{
     accounts::{Grant, GrantKind},
@@ -54,7 +54,7 @@ pub fn balance(grant: &Grant, burnt: &[Burn], at_us: i64) -> Result<Exact> {
     Turns::of(grant, burnt, at_us)?.balance(at_us)
 }
 
-/// What grants pay of a line: see [`pay`]. The burns of one grant are added up.
+/// What grants pay of lines, see [`pay`], the burns of one grant added up.
 ///
 /// # Errors
 /// Those of [`pay`].

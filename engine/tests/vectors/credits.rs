@@ -78,12 +78,19 @@ async fn of_an_amount(case: &Case) -> Outcome<Value> {
     let terms: AmountTerms = read(&params)?;
     let input: AmountInput = read(&case.input)?;
     let amount = limits.apply(terms.price.amount("quantity")?)?;
-    let charges = Sale::of_sum(vec![input.quantity], &amount).charges().await?;
+    let charges = Sale::of_sum(vec![input.quantity], &amount)
+        .charges()
+        .await?;
     let charge = charges.first().ok_or("no charge")?;
     let balances = input.credit_balances.iter().enumerate();
     let grants = balances.map(|(place, left)| Ok(grant(format!("{place:04}"), left.exact()?)));
     let grants = grants.collect::<Outcome<Vec<Grant>>>()?;
-    let due = pay(&grants.iter().collect::<Vec<_>>(), &mut Vec::new(), 0, charge.amount)?;
+    let due = pay(
+        &grants.iter().collect::<Vec<_>>(),
+        &mut Vec::new(),
+        0,
+        charge.amount,
+    )?;
     Ok(json!({"amount_due": due.to_string()}))
 }
 
@@ -190,17 +197,23 @@ struct Clock {
 
 impl Clock {
     fn of(grants: &[Given]) -> Outcome<Self> {
-        let every = grants.iter().filter_map(|given| given.recurs_every.as_deref());
+        let every = grants
+            .iter()
+            .filter_map(|given| given.recurs_every.as_deref());
         let lengths = every.filter_map(length).chain([DAY_US]);
         let unit = lengths.fold(0, greatest_common_divisor);
         match unit > 0 && DAY_US % unit == 0 {
-            true => Ok(Clock { factor: DAY_US / unit }),
+            true => Ok(Clock {
+                factor: DAY_US / unit,
+            }),
             false => unread("lengths that have no unit"),
         }
     }
 
     fn stretched(self, us: i64) -> Outcome<i64> {
-        Ok(us.checked_mul(self.factor).ok_or("a time is too far away")?)
+        Ok(us
+            .checked_mul(self.factor)
+            .ok_or("a time is too far away")?)
     }
 
     fn instant(self, text: &str) -> Outcome<i64> {
@@ -219,7 +232,7 @@ fn greatest_common_divisor(a: i64, b: i64) -> i64 {
     }
 }
 
-/// A grant of the engine, and what the engine's has no field for.
+/// A grant as the engine has it, and what that has no field for.
 struct Held {
     grant: Grant,
     /// The engine's grant is effective when its recurrences are counted from.
@@ -229,7 +242,7 @@ struct Held {
 }
 
 impl Held {
-    fn new(given: &Given, clock: Clock) -> Outcome<Self> {
+    fn new(given: &Given, clock: Clock, until_us: i64) -> Outcome<Self> {
         let effective_us = clock.maybe(given.effective_at.as_ref())?.unwrap_or(0);
         let anchor_us = clock.maybe(given.recurrence_anchor.as_ref())?;
         let every = given.recurs_every.as_deref();
@@ -243,8 +256,15 @@ impl Held {
                 let every_us = clock.stretched(every_us)?;
                 let anchor_us = anchor_us.unwrap_or(effective_us);
                 let past_us = (effective_us - anchor_us).rem_euclid(every_us);
+                let from_us = effective_us - past_us;
+                let recurs = from_us.saturating_add(every_us) <= until_us;
                 let days = every_us / DAY_US;
-                (Some(format!("{days} days")), effective_us - past_us)
+                // A name has up to 100 of a unit.
+                let text = match days % 7 {
+                    0 => format!("{} weeks", days / 7),
+                    _ => format!("{days} days"),
+                };
+                (recurs.then_some(text), from_us)
             }
         };
         let number = |number: &Option<Number>| number.as_ref().map(Number::exact).transpose();
@@ -287,7 +307,9 @@ impl Held {
     /// When it is granted, first or anew.
     fn turns(&self, until_us: i64) -> Outcome<BTreeSet<i64>> {
         let entries = ledger(&[&self.grant], &[], until_us)?;
-        let granted = entries.iter().filter(|entry| entry.kind == EntryKind::Recur);
+        let granted = entries
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::Recur);
         let first = [self.effective_us].into_iter().filter(|at| *at <= until_us);
         Ok(granted.map(|entry| entry.at_us).chain(first).collect())
     }
@@ -308,7 +330,10 @@ fn over_time(case: &Case) -> Outcome<Value> {
     let input: Input = read(&case.input)?;
     let clock = Clock::of(&terms.grants)?;
     let as_of_us = clock.instant(&input.as_of)?;
-    let held = terms.grants.iter().map(|given| Held::new(given, clock));
+    let held = terms
+        .grants
+        .iter()
+        .map(|given| Held::new(given, clock, as_of_us));
     let held = held.collect::<Outcome<Vec<Held>>>()?;
     let mut steps: Vec<(i64, Step)> = Vec::new();
     for (place, one) in held.iter().enumerate() {

@@ -12,6 +12,8 @@
 
 mod aggregation;
 mod case;
+mod credits;
+mod invoicing;
 mod price;
 mod pricing;
 mod run;

@@ -2,6 +2,8 @@
 
 use crate::{
     case::{Case, Outcome, not_built, read, scale_of, unread},
+    credits::credits,
+    invoicing,
     price::{Limits, Number, Price, Tiers},
     run::{EVENT_TYPE, Event, always, check_exact, json, run},
 };
@@ -35,13 +37,18 @@ pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
         "unit_conversion" => unit_conversion(case).await,
         "matrix" => matrix(case).await,
         "capacity" => capacity(case).await,
+        "credits" => credits(case).await,
+        "coupon" => invoicing::coupon(case),
+        "min_commit" => invoicing::min_commit(case),
+        "proration" => invoicing::proration(case),
+        "tax" => invoicing::tax(case),
         _ => not_built(""),
     }
 }
 
 /// Readings, a meter over them, and a price over the meter.
 #[derive(Debug, Default)]
-struct Sale {
+pub(crate) struct Sale {
     /// Columns of text that tell readings apart, each with its values in the order of the readings.
     dimensions: Vec<Vec<Option<String>>>,
     /// A text for each reading that the measures may read; empty if they do not.
@@ -58,7 +65,7 @@ struct Sale {
 
 impl Sale {
     /// One measure, the sum of the readings, and an amount over it.
-    fn of_sum(readings: Vec<Number>, amount: &str) -> Self {
+    pub(crate) fn of_sum(readings: Vec<Number>, amount: &str) -> Self {
         Sale {
             readings,
             measures: "SUM(value) AS quantity".into(),
@@ -67,7 +74,7 @@ impl Sale {
         }
     }
 
-    async fn charges(&self) -> Outcome<Vec<Charge>> {
+    pub(crate) async fn charges(&self) -> Outcome<Vec<Charge>> {
         let metered = run(&self.definitions(), &self.events()?).await?;
         let context = metered.session(&always()).await?;
         let price = &metered.definitions.prices[0];
@@ -137,7 +144,7 @@ fn price_of(model: &str, params: Value) -> Outcome<Price> {
 }
 
 /// The one field of an input.
-fn only<T: DeserializeOwned>(input: &Value, name: &str) -> Outcome<T> {
+pub(crate) fn only<T: DeserializeOwned>(input: &Value, name: &str) -> Outcome<T> {
     let mut fields: BTreeMap<String, Value> = read(input)?;
     match (fields.remove(name), fields.is_empty()) {
         (Some(value), true) => read(&value),

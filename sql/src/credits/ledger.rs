@@ -19,9 +19,13 @@ use super::{
 use crate::{
     accounts::Grant,
     error::{Error, Result},
-    money::Exact,
+    invoice::tables::{engine, instants, text},
+    money::{Exact, MINOR_DIGITS_MAX, MoneyError},
+    schema::{credits::credit_ledger_schema, invoices::money_type},
     window::EventTime,
 };
+use arrow::array::{ArrayRef, Decimal128Array, RecordBatch};
+use std::sync::Arc;
 
 /// A burn, and the number of the document that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +148,27 @@ fn rows<'a>(grant: &Grant, turn: Turn<'a>, rest: Exact, after: Exact) -> Result<
             ]
         }
     })
+}
+
+/// The entries as rows of `credit_ledger`, in their order.
+///
+/// # Errors
+/// [`Error::Money`] for an amount that has more than four digits after the point, or 34 before it.
+pub fn credit_ledger_batch(entries: &[Entry]) -> Result<RecordBatch> {
+    let amounts = entries
+        .iter()
+        .map(|entry| entry.amount.digits_at(MINOR_DIGITS_MAX));
+    let amounts = amounts.collect::<Result<Decimal128Array, MoneyError>>()?;
+    let columns: Vec<ArrayRef> = vec![
+        text(entries.iter().map(|entry| Some(&entry.grant))),
+        text(entries.iter().map(|entry| Some(&entry.customer))),
+        text(entries.iter().map(|entry| Some(entry.kind.as_str()))),
+        Arc::new(amounts.with_data_type(money_type())),
+        text(entries.iter().map(|entry| Some(&entry.currency))),
+        instants(entries.iter().map(|entry| Some(entry.at_us))),
+        text(entries.iter().map(|entry| entry.document.as_deref())),
+    ];
+    RecordBatch::try_new(credit_ledger_schema(), columns).map_err(engine)
 }
 
 /// Whether the rows of each grant up to each instant add up to no less than nothing and no more than was granted until then.

@@ -393,6 +393,34 @@ fn the_rows_of_the_ledger_say_all_that_happened() {
 }
 
 #[test]
+fn the_table_holds_the_rows_as_they_are() {
+    let burn = burnt("g", before("2026-02-01"), "0.01");
+    let issued = [Issued {
+        burn: &burn,
+        document: "7",
+    }];
+    let entries = ledger(&[&grant("g")], &issued, day("2026-05-01")).unwrap();
+    let rows = credit_ledger_batch(&entries).unwrap();
+    let rows = arrow::util::pretty::pretty_format_batches(&[rows]).unwrap();
+    let expected = "\
++-------+----------+-------+----------+----------+-----------------------------+----------+
+| grant | customer | kind  | amount   | currency | at                          | document |
++-------+----------+-------+----------+----------+-----------------------------+----------+
+| g     | acme     | grant | 100.0000 | USD      | 2026-01-01T00:00:00Z        |          |
+| g     | acme     | burn  | -0.0100  | USD      | 2026-01-31T23:59:59.999999Z | 7        |
++-------+----------+-------+----------+----------+-----------------------------+----------+";
+    assert_eq!(rows.to_string(), expected);
+    let finer = Entry {
+        amount: exact("0.00001"),
+        ..entries[0].clone()
+    };
+    assert_eq!(
+        credit_ledger_batch(&[finer]).unwrap_err().to_string(),
+        "0.00001 does not fit exactly into 38 digits with 4 after the point"
+    );
+}
+
+#[test]
 fn a_void_that_reaches_back_leaves_what_was_burnt_after_it() {
     let void = Grant {
         voided_at_us: Some(day("2026-02-01")),

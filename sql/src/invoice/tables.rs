@@ -95,11 +95,11 @@ pub fn dimensions_json(dimensions: &[(String, Option<String>)]) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-fn text<T: AsRef<str>>(values: impl Iterator<Item = Option<T>>) -> ArrayRef {
+pub(crate) fn text<T: AsRef<str>>(values: impl Iterator<Item = Option<T>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
 
-fn instants(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+pub(crate) fn instants(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(
         values
             .collect::<TimestampMicrosecondArray>()
@@ -124,7 +124,7 @@ fn number<N: TryInto<i32>>(count: N) -> Result<i32> {
     })
 }
 
-fn engine(error: ArrowError) -> Error {
+pub(crate) fn engine(error: ArrowError) -> Error {
     Error::Engine {
         doing: "could not write invoices as rows",
         source: Box::new(error.into()),

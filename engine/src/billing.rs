@@ -8,6 +8,7 @@
 pub mod accounts;
 mod billed;
 mod burnt;
+mod credits;
 mod documents;
 mod due;
 mod job;
@@ -52,6 +53,7 @@ use tollgate_sql::{
 };
 
 pub use burnt::Burnt;
+pub use credits::credit_ledger;
 use documents::{RatedAs, document_of, lines_in, rows_where, within};
 pub use job::{Documents, Which, documents_of, issue_documents};
 use rated::Rating;

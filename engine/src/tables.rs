@@ -29,6 +29,9 @@ pub const IMPORTS: &str = "accounts/imports";
 /// What no invoice has billed: no table, but a relation.
 pub const UNISSUED: &str = "unissued";
 
+/// What happened to each grant: no table, but a relation.
+pub const CREDIT_LEDGER: &str = "credit_ledger";
+
 /// The relation of usage that no subscription pays for.
 pub const UNBILLED: &str = "unbilled";
 

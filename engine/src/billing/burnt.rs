@@ -23,22 +23,8 @@ impl Burnt {
     /// The lake cannot be read, or a document does not say it as it was written.
     pub async fn of(lake: &Lake, customer: Option<&str>) -> Result<Self> {
         let mut burnt = Burnt::default();
-        let (schema, none) = (issued_invoices_schema(), BTreeMap::new());
-        let invoices = lake.existing_as(tables::INVOICES, &schema, &[], &none);
-        let Some(invoices) = invoices.await? else {
-            return Ok(burnt);
-        };
-        let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
-        let burns = col("burns").is_not_null();
-        for rows in rows_where(&invoices, burns.and(of)).await? {
-            let customers = rows["customer"].as_string::<i32>().iter().flatten();
-            let texts = rows["burns"].as_string::<i32>().iter().flatten();
-            for (customer, text) in customers.zip(texts) {
-                let burns = burns_in(text).ok_or(Error::Contradiction {
-                    what: "an issued invoice says what it burnt as it was written",
-                })?;
-                burnt.add(customer, &burns);
-            }
+        for document in burning(lake, customer).await? {
+            burnt.add(&document.customer, &document.burns);
         }
         Ok(burnt)
     }
@@ -53,6 +39,41 @@ impl Burnt {
         let of_customer = self.0.entry(customer.to_owned()).or_default();
         of_customer.extend_from_slice(burns);
     }
+}
+
+/// An issued document that burnt of grants.
+#[derive(Debug)]
+pub(super) struct Burning {
+    pub(super) customer: String,
+    pub(super) number: String,
+    pub(super) burns: Vec<Burn>,
+}
+
+/// The documents of one customer or of all that burnt, in the order in which they were issued.
+pub(super) async fn burning(lake: &Lake, customer: Option<&str>) -> Result<Vec<Burning>> {
+    let mut documents = Vec::new();
+    let (schema, none) = (issued_invoices_schema(), BTreeMap::new());
+    let invoices = lake.existing_as(tables::INVOICES, &schema, &[], &none);
+    let Some(invoices) = invoices.await? else {
+        return Ok(documents);
+    };
+    let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
+    let burns = col("burns").is_not_null();
+    for rows in rows_where(&invoices, burns.and(of)).await? {
+        let text = |name: &str| rows[name].as_string::<i32>();
+        let (customers, numbers, burns) = (text("customer"), text("number"), text("burns"));
+        for row in 0..rows.num_rows() {
+            let burns = burns_in(burns.value(row)).ok_or(Error::Contradiction {
+                what: "an issued invoice says what it burnt as it was written",
+            })?;
+            documents.push(Burning {
+                customer: customers.value(row).to_owned(),
+                number: numbers.value(row).to_owned(),
+                burns,
+            });
+        }
+    }
+    Ok(documents)
 }
 
 /// Burns as a document keeps them; `None` without any.

@@ -54,6 +54,10 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         };
         register_rows(&context, tables::UNBILLED, billing::unbilled_batch(&rows)?)?;
     }
+    if wanted.contains(tables::CREDIT_LEDGER) {
+        let rows = billing::credit_ledger(&lake, SystemClock.now_us()).await?;
+        register_rows(&context, tables::CREDIT_LEDGER, rows)?;
+    }
     for table in TABLES.into_iter().filter(|table| wanted.contains(*table)) {
         let rows = billing::accounts::relation(&lake, table).await?;
         register_rows(&context, table, rows)?;

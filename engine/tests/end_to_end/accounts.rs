@@ -191,6 +191,54 @@ async fn accounts_are_imported_listed_queried_and_exported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_credit_ledger_has_what_happened_to_each_grant() {
+    let world = world();
+    let cli = world.cli();
+    const LEDGER: &str = "SELECT l.grant, l.kind, l.amount, i.amount_due FROM credit_ledger l \
+        LEFT JOIN invoices i ON i.number = l.document ORDER BY l.grant, l.at, l.kind";
+    world.write("customers.csv", "customer,currency\nacme,USD\n");
+    import(&cli, &["customers.csv".to_owned()]).await;
+    assert!(cli.query(LEDGER).await.is_empty());
+    world.write(
+        "subscriptions.csv",
+        "subscription,customer,plan,starts_at,ends_at\ns,acme,pro,2026-01-01,2026-04-01\n",
+    );
+    world.write(
+        "grants.csv",
+        "grant,customer,amount,currency,priority,effective_at,expires_at,recurs_every\n\
+         g,acme,25,USD,0,2026-01-01,2026-03-01,\nm,acme,4,USD,1,2026-01-01,2026-04-01,month\n",
+    );
+    let files = ["subscriptions.csv", "grants.csv"];
+    import(&cli, &files.map(str::to_owned)).await;
+    let before = cli.query(LEDGER).await;
+    assert_eq!(
+        before[..2],
+        [
+            ["g", "grant", "25.0000", ""],
+            ["g", "expire", "-25.0000", ""]
+        ]
+    );
+    assert_eq!(before.len(), 8);
+    cli.succeed(&["invoice", "--due", "--finalize"]).await;
+    // 10.00 for each of three months: 25 pay two of them and are over; of 4 a month, the last are used.
+    assert_eq!(
+        cli.query(LEDGER).await,
+        [
+            ["g", "grant", "25.0000", ""],
+            ["g", "burn", "-10.0000", "0.0000"],
+            ["g", "burn", "-10.0000", "0.0000"],
+            ["g", "expire", "-5.0000", ""],
+            ["m", "grant", "4.0000", ""],
+            ["m", "expire", "-4.0000", ""],
+            ["m", "recur", "4.0000", ""],
+            ["m", "expire", "-4.0000", ""],
+            ["m", "recur", "4.0000", ""],
+            ["m", "burn", "-4.0000", "6.0000"],
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_bad_row_changes_nothing_and_every_problem_is_said() {
     let world = world();
     let cli = world.cli();

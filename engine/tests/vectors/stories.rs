@@ -392,6 +392,28 @@ impl World {
                 problems.push(format!("{left} is left of {name}, not {expected}"));
             }
         }
+        let Some(run) = story.runs.last() else {
+            return Ok(problems);
+        };
+        let as_of_us = run.as_of.as_microsecond();
+        let mut sums: BTreeMap<String, Exact> = BTreeMap::new();
+        let rows = billing::credit_ledger(&lake, as_of_us).await?;
+        for row in 0..rows.num_rows() {
+            let name = rows["grant"].as_string::<i32>().value(row);
+            let amount = Exact::from_array(&rows["amount"], row)?.ok_or("a row has no amount")?;
+            let sum = sums.entry(name.to_owned()).or_insert(Exact::ZERO);
+            *sum = sum.checked_add(amount)?;
+        }
+        for grant in accounts.grants() {
+            let left = balance(grant, burnt.of_customer(&grant.customer), as_of_us)?;
+            let sum = sums.get(&grant.grant).copied().unwrap_or(Exact::ZERO);
+            if sum != left {
+                let name = &grant.grant;
+                problems.push(format!(
+                    "the rows of {name} add up to {sum}, and {left} is left"
+                ));
+            }
+        }
         Ok(problems)
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 /// Relations that are there without being defined.
 const BUILT_IN_RELATIONS: &[&str] = &[
     "accounts",
+    "credit_ledger",
     "customers",
     "discounts",
     "events",
@@ -24,6 +25,7 @@ const BUILT_IN_RELATIONS: &[&str] = &[
     SUBSCRIPTION,
     "subjects",
     "subscriptions",
+    "unbilled",
     "unissued",
 ];
 

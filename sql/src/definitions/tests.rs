@@ -409,8 +409,8 @@ fn relations_share_one_name_space() {
     assert_eq!(
         refusal("CREATE RATE TABLE invoices (a DATE) WITH (location = 'x')"),
         "a.sql:1:19: rate table `invoices`: the name is built in\n  \
-         hint: choose another name; built in are `accounts`, `customers`, `discounts`, `events`, `grants`, \
-         `information_schema`, `invoices`, `line_items`, `meters`, `one_offs`, `subscription`, `subjects`, `subscriptions`, `unissued`"
+         hint: choose another name; built in are `accounts`, `credit_ledger`, `customers`, `discounts`, `events`, `grants`, \
+         `information_schema`, `invoices`, `line_items`, `meters`, `one_offs`, `subscription`, `subjects`, `subscriptions`, `unbilled`, `unissued`"
     );
     for name in ["events", "line_items", "accounts", "subscription"] {
         let meter = METER.replace("METER calls", &format!("METER {name}"));

@@ -233,7 +233,7 @@ async fn apply(
             Written::NOTHING,
             BTreeMap::new(),
         );
-        let mut metering = Metering::new(vec![lane], usize::MAX).unwrap();
+        let mut metering = Metering::new(vec![lane], usize::MAX).expect("a lane is measured");
         let started = Instant::now();
         for batch in &batches {
             black_box(metering.apply(batch).await?);

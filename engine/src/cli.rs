@@ -27,6 +27,7 @@ pub mod query;
 pub mod replay;
 pub mod run;
 pub mod shard;
+mod statement;
 pub mod watch;
 
 /// Meters what AI agents and their users consume, and prices it, exactly.

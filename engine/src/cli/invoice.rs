@@ -1,10 +1,11 @@
 //! `tollgate invoice`: drafts invoices for a billing period, or issues them.
 
 use crate::{
-    billing::{self, Documents, Issued, Review, Which, causes_text},
+    billing::{self, Documents, Issued, Review, Unbilled, Which, causes_text},
     cli::{
         load,
         output::{self, Format},
+        statement::statement,
     },
     clock::{Clock, SystemClock},
     config::Settings,
@@ -14,16 +15,20 @@ use crate::{
 use arrow::array::RecordBatch;
 use clap::{Args, ValueEnum};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
 use tollgate_connectors::lake::Lake;
-use tollgate_sql::invoice::{
-    Invoice,
-    changes::Change,
-    tables::{invoices_batch, line_items_batch},
+use tollgate_sql::{
+    invoice::{
+        self, Invoice,
+        changes::Change,
+        tables::{invoices_batch, line_items_batch},
+    },
+    money::Exact,
+    window::DAY_US,
 };
 
 /// Flags of `tollgate invoice`.
@@ -147,9 +152,14 @@ async fn of_subscriptions(
     let documents = documents.await?;
     let in_error = documents.in_error.clone();
     let waiting = waiting_text(&documents);
+    let starts = documents
+        .invoices
+        .iter()
+        .map(|invoice| invoice.period.start_us);
+    let unbilled_from_us = starts.min().unwrap_or(now_us.saturating_sub(MONTH_US));
     let invoices = match arguments.finalize {
         false => {
-            output::print(&listing(&documents.invoices))?;
+            output::print(&drafts_text(&documents.invoices))?;
             documents.invoices
         }
         true => {
@@ -160,6 +170,15 @@ async fn of_subscriptions(
         }
     };
     output::print(&waiting)?;
+    let time = invoice::Period {
+        start_us: unbilled_from_us.min(now_us),
+        end_us: now_us,
+    };
+    let zone = &settings.billing.time_zone;
+    if arguments.customer.is_none() {
+        let unbilled = billing::unbilled(view, &accounts, zone, time).await?;
+        output::print(&unbilled_text(&unbilled, time))?;
+    }
     if let Some(folder) = &arguments.out {
         let tables = (invoices_batch(&invoices)?, line_items_batch(&invoices)?);
         export(folder, &tables, &arguments.format)?;
@@ -168,6 +187,49 @@ async fn of_subscriptions(
         true => Ok(()),
         false => Err(Error::InError { in_error }),
     }
+}
+
+/// How far back the job looks for usage that no subscription pays for when it has no document.
+const MONTH_US: i64 = 31 * DAY_US;
+
+/// How many drafts are shown with their lines.
+const STATEMENTS_MAX: usize = 20;
+
+/// Drafts with their lines; one line for each when they are many.
+fn drafts_text(drafts: &[Invoice]) -> String {
+    match drafts.len() <= STATEMENTS_MAX {
+        true => drafts.iter().map(statement).collect(),
+        false => listing(drafts),
+    }
+}
+
+/// How much no subscription pays for, by meter and measure.
+fn unbilled_text(unbilled: &[Unbilled], time: invoice::Period) -> String {
+    type Sum<'a> = (Option<Exact>, BTreeSet<&'a str>);
+    let mut sums: BTreeMap<(&str, &str), Sum<'_>> = BTreeMap::new();
+    for row in unbilled {
+        let of_measure = sums.entry((&row.meter, &row.measure));
+        let (sum, subjects) = of_measure.or_insert_with(|| (Some(Exact::ZERO), BTreeSet::new()));
+        let quantity = Exact::parse(&row.quantity).ok();
+        *sum = sum
+            .zip(quantity)
+            .and_then(|(sum, quantity)| sum.checked_add(quantity).ok());
+        subjects.insert(&row.subject);
+    }
+    let mut text = String::new();
+    for ((meter, measure), (sum, subjects)) in sums {
+        let sum = sum.map_or("more than 38 digits".to_owned(), |sum| {
+            sum.without_trailing_zeros().to_string()
+        });
+        let _ = writeln!(
+            text,
+            "unbilled     {sum} {measure} of {meter} by {} subjects from {} to {}, which no subscription pays for",
+            subjects.len(),
+            instant(time.start_us),
+            instant(time.end_us),
+        );
+    }
+    text
 }
 
 /// A line for each time whose documents wait.

@@ -102,10 +102,23 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
         .first()
         .map(|of_plan| of_plan.plan.terms.discount_order);
     let order = order.unwrap_or(DiscountOrder::Listed);
+    let mut of_plans: Vec<Vec<usize>> = of_plans.into_iter().map(Iterator::collect).collect();
+    for (of_plan, places) in plans.iter().zip(&mut of_plans) {
+        if of_plan.plan.terms.minimum_before_discounts {
+            let minimum = minimum(of_plan, of_places(&lines, places), currency)?;
+            places.extend(minimum.is_some().then_some(lines.len()));
+            lines.extend(minimum);
+        }
+    }
     discounts::apply(&mut lines, document.discounts, order, currency)?;
-    for (of_plan, places) in plans.iter().zip(of_plans) {
-        let bounded = bounded(of_plan, &lines[places], currency)?;
-        lines.extend(bounded);
+    for (of_plan, mut places) in plans.iter().zip(of_plans) {
+        let maximum = maximum(of_plan, of_places(&lines, &places), currency)?;
+        places.extend(maximum.is_some().then_some(lines.len()));
+        lines.extend(maximum);
+        if !of_plan.plan.terms.minimum_before_discounts {
+            let minimum = minimum(of_plan, of_places(&lines, &places), currency)?;
+            lines.extend(minimum);
+        }
     }
     let modes: BTreeMap<&str, TaxMode> = plans
         .iter()
@@ -425,51 +438,72 @@ fn one_off_line(document: &Document<'_>, one_off: &OneOff, currency: Currency) -
     })
 }
 
-/// What the maximum and the minimum of a plan make of its lines.
-fn bounded(of_plan: &OfPlan<'_>, lines: &[LineItem], currency: Currency) -> Result<Vec<LineItem>> {
-    let terms = &of_plan.plan.terms;
-    let sum_of = |is_counted: &dyn Fn(&LineItem) -> bool, less_discount: bool| -> Result<Exact> {
-        let mut sum = Money::zero(currency);
-        for line in lines.iter().filter(|line| is_counted(line)) {
-            sum = sum.checked_add(line.amount)?;
-            if less_discount {
-                sum = sum.checked_sub(line.discount)?;
-            }
-        }
-        Ok(sum.to_exact())
+fn of_places<'a>(
+    lines: &'a [LineItem],
+    places: &'a [usize],
+) -> impl Iterator<Item = &'a LineItem> + Clone {
+    places.iter().map(|place| &lines[*place])
+}
+
+/// What lines come to after their discounts, with what counts beside them.
+fn counted<'a>(
+    of_plan: &OfPlan<'_>,
+    lines: impl Iterator<Item = &'a LineItem>,
+    currency: Currency,
+) -> Result<Exact> {
+    let mut net = Money::zero(currency);
+    for line in lines {
+        net = net.checked_add(line.amount)?.checked_sub(line.discount)?;
+    }
+    Ok(net.to_exact().checked_add(of_plan.counted)?)
+}
+
+/// What the maximum of a plan takes off its lines.
+fn maximum<'a>(
+    of_plan: &OfPlan<'_>,
+    lines: impl Iterator<Item = &'a LineItem>,
+    currency: Currency,
+) -> Result<Option<LineItem>> {
+    let Some(maximum) = of_plan.bounds.maximum else {
+        return Ok(None);
     };
-    let of_bounds = |kind, amount| LineItem {
+    let amount = cap(maximum, counted(of_plan, lines, currency)?, currency)?;
+    Ok(bound_line(of_plan, LineKind::Maximum, amount))
+}
+
+/// What the minimum of a plan adds to its lines, the maximum's among them.
+fn minimum<'a>(
+    of_plan: &OfPlan<'_>,
+    lines: impl Iterator<Item = &'a LineItem> + Clone,
+    currency: Currency,
+) -> Result<Option<LineItem>> {
+    let Some(minimum) = of_plan.bounds.minimum else {
+        return Ok(None);
+    };
+    let sum = match of_plan.plan.terms.minimum_proration {
+        MinimumProration::Minimum => counted(of_plan, lines, currency)?,
+        MinimumProration::MinimumLessFees => {
+            let is_fee =
+                |line: &&LineItem| line.kind == LineKind::Base || line.kind == LineKind::Credit;
+            let usage = lines.filter(|line| !is_fee(line));
+            let of_usage = OfPlan {
+                counted: Exact::ZERO,
+                ..*of_plan
+            };
+            counted(&of_usage, usage, currency)?
+        }
+    };
+    let amount = top_up(minimum, sum, currency)?;
+    Ok(bound_line(of_plan, LineKind::Minimum, amount))
+}
+
+/// A line of a plan's bounds; none of nothing.
+fn bound_line(of_plan: &OfPlan<'_>, kind: LineKind, amount: Money) -> Option<LineItem> {
+    (amount != Money::zero(amount.currency())).then(|| LineItem {
         subscription: of_plan.subscription.map(str::to_owned),
         text: Some(of_plan.plan.name.clone()),
         ..line(kind, amount, of_plan.period)
-    };
-    let mut made = Vec::new();
-    let mut capped = Exact::ZERO;
-    if let Some(maximum) = of_plan.bounds.maximum {
-        let sum = sum_of(&|_| true, true)?.checked_add(of_plan.counted)?;
-        let amount = cap(maximum, sum, currency)?;
-        capped = amount.to_exact();
-        if amount != Money::zero(currency) {
-            made.push(of_bounds(LineKind::Maximum, amount));
-        }
-    }
-    if let Some(minimum) = of_plan.bounds.minimum {
-        let sum = match terms.minimum_proration {
-            MinimumProration::Minimum => {
-                let sum = sum_of(&|_| true, !terms.minimum_before_discounts)?;
-                sum.checked_add(of_plan.counted)?
-            }
-            MinimumProration::MinimumLessFees => {
-                let is_usage = |line: &LineItem| line.kind == LineKind::Usage;
-                sum_of(&is_usage, !terms.minimum_before_discounts)?
-            }
-        };
-        let amount = top_up(minimum, sum.checked_add(capped)?, currency)?;
-        if amount != Money::zero(currency) {
-            made.push(of_bounds(LineKind::Minimum, amount));
-        }
-    }
-    Ok(made)
+    })
 }
 
 /// One line for each rate that some lines have, with what each line is taxed on, in minor units.

@@ -47,6 +47,9 @@ pub(super) struct Halves {
     context: Arc<TaskContext>,
 }
 
+/// An aggregate, and the rows that it is over; all of them without a filter.
+type Filtered = (Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>);
+
 impl Halves {
     /// Takes a plan apart at its `Final`-over-`Partial` pair.
     pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<Self> {
@@ -187,7 +190,7 @@ impl Stage {
         input: &SchemaRef,
         filter: Option<Arc<dyn PhysicalExpr>>,
         keys: Vec<(Arc<dyn PhysicalExpr>, String)>,
-        aggregates: Vec<(Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>)>,
+        aggregates: Vec<Filtered>,
     ) -> Result<(Self, Self)> {
         let keys = PhysicalGroupBy::new_single(keys);
         let merged = keys.as_final();

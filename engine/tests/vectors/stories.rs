@@ -212,8 +212,10 @@ impl World {
     fn new(folder: &Path) -> Outcome<Self> {
         let definitions = folder.join("definitions");
         fs::create_dir_all(&definitions)?;
-        let mut settings = Settings::default();
-        settings.base = folder.to_owned();
+        let mut settings = Settings {
+            base: folder.to_owned(),
+            ..Settings::default()
+        };
         settings.lake.url = format!("file://{}", folder.join("lake").display());
         Ok(World {
             settings,

@@ -150,16 +150,17 @@ mod tests {
         let invoice = assemble(&terms, &[charge]).unwrap();
         let when = "2026-06-01 to 2026-07-01T00:00:30Z";
         let blank = " ".repeat(when.len());
-        let (model, pad) = ("calls, model sage\\u{1b}[2J, 6000.5", " ".repeat(33));
+        let model = "calls, model sage\\u{1b}[2J, 6000.5";
+        let (pad, plan) = (" ".repeat(34), format!("pro{}", " ".repeat(31)));
+        assert_eq!(model.len(), 34);
         assert_eq!(
             statement(&invoice),
             format!(
                 "draft  acme  {when}  USD\n  \
                  charge      {model}  {when}  12.00\n  \
-                 minimum     pro{}  {when}   8.00\n  \
+                 minimum     {plan}  {when}   8.00\n  \
                  total       {pad}  {blank}  20.00\n  \
-                 amount due  {pad}  {blank}  20.00\n",
-                " ".repeat(30)
+                 amount due  {pad}  {blank}  20.00\n"
             )
         );
     }

@@ -199,7 +199,12 @@ fn invoices_and_lines_become_rows() {
             "2",
             "49.0000",
             r#"{"USAGE":9}"#,
-            ""
+            "",
+            "0.0000",
+            "0.0000",
+            "0.0000",
+            "0.0000",
+            "49.0000"
         ]
     );
     let lines = line_items_batch(invoices).unwrap();
@@ -220,7 +225,11 @@ fn invoices_and_lines_become_rows() {
             "USD",
             start,
             end,
-            r#"{"USAGE":9}"#
+            r#"{"USAGE":9}"#,
+            "0.0000",
+            "0.0000",
+            "",
+            ""
         ]
     );
     assert_eq!(

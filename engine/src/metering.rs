@@ -5,8 +5,8 @@
 //! before its message, to the late state. A window's pane 0 is therefore exactly its events up to the
 //! message that closed it, whatever batches they came in.
 //!
-//! Meters that group the events of one type alike are measured together ([`Shared`]); each takes what was measured as
-//! its own when its windows close. Windows that take too much memory are not kept: they are metered [`again`] from
+//! Meters that group the events of one type alike are measured together (`Shared`); each takes what was measured as
+//! its own when its windows close. Windows that take too much memory are not kept: they are metered `again` from
 //! committed events.
 
 mod again;

@@ -702,10 +702,15 @@ async fn commit(table: &mut dyn Table, rows: &[RecordBatch], number: i64) -> Res
     let staged = table.stage(&attempt.commit_id, rows).await?;
     match table.commit(&attempt, &staged).await {
         Ok(_) => Ok(()),
-        Err(ConnectorError::Fenced { .. }) => Err(Error::Billing {
-            problem: "another invoice job issued at the same time".into(),
-            hint: "run it again: what is issued is not issued twice".into(),
-        }),
+        Err(ConnectorError::Fenced { .. }) => Err(issued_meanwhile()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Another job issued documents since this one read them.
+fn issued_meanwhile() -> Error {
+    Error::Billing {
+        problem: "another invoice job issued at the same time".into(),
+        hint: "run it again: what is issued is not issued twice".into(),
     }
 }

@@ -1,22 +1,23 @@
 //! What subscriptions were billed for fixed prices, so that each is billed once, whether in advance or not.
 
+use super::documents::{lines_in, rows_where};
 use crate::{
-    error::{Error, Result, query_error},
+    error::{Error, Result},
     tables,
 };
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::{Decimal128Type, TimestampMicrosecondType},
 };
-use datafusion::prelude::{SessionContext, col, lit};
+use datafusion::prelude::{col, lit};
 use std::collections::BTreeMap;
-use tollgate_connectors::{Table, lake::Lake};
+use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     definitions::PlanDefinition,
     invoice::{self, LineItem, LineKind},
     money::{Currency, Exact, Money},
     rating::Charge,
-    schema::invoices::line_items_schema,
+    schema::invoices::issued_invoices_schema,
 };
 
 /// Amounts by subscription and price, each with the time that it is for.
@@ -24,26 +25,24 @@ use tollgate_sql::{
 pub(super) struct Billed(BTreeMap<(String, String), Vec<(invoice::Period, Exact)>>);
 
 impl Billed {
-    /// What issued documents have, of one customer or of all.
+    /// What issued documents have, of one customer or of all. `line_items` may lack the last of them: a crash can come before it has them.
     pub(super) async fn of(lake: &Lake, customer: Option<&str>) -> Result<Self> {
         let mut billed = Billed::default();
-        let (schema, none) = (line_items_schema(), BTreeMap::new());
-        let lines = lake.existing_as(tables::LINE_ITEMS, &schema, &[], &none);
-        let Some(lines) = lines.await? else {
+        let (schema, none) = (issued_invoices_schema(), BTreeMap::new());
+        let invoices = lake.existing_as(tables::INVOICES, &schema, &[], &none);
+        let Some(invoices) = invoices.await? else {
             return Ok(billed);
         };
-        let kinds = [LineKind::Base, LineKind::Credit].map(|kind| lit(kind.as_str()));
-        let fixed = col("kind").in_list(kinds.to_vec(), false);
         let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
-        let doing = "reading what was billed";
-        let frame = SessionContext::new()
-            .read_table(lines.provider()?)
-            .and_then(|frame| frame.filter(fixed.and(of)))
-            .map_err(query_error(doing))?;
-        for rows in frame.collect().await.map_err(query_error(doing))? {
-            for row in 0..rows.num_rows() {
-                billed.add_row(&rows, row)?;
-            }
+        let lines = lines_in(&rows_where(&invoices, of).await?)?;
+        let kinds = lines["kind"].as_string::<i32>();
+        let is_fixed = |kind: &str| {
+            [LineKind::Base, LineKind::Credit]
+                .iter()
+                .any(|of| of.as_str() == kind)
+        };
+        for row in (0..lines.num_rows()).filter(|row| is_fixed(kinds.value(*row))) {
+            billed.add_row(&lines, row)?;
         }
         Ok(billed)
     }

@@ -1,12 +1,13 @@
 //! The invoice job over subscriptions: the documents that are due, rated, assembled and issued once.
 
 use super::{
-    Issued,
+    Issued, NUMBER_MARK,
     billed::Billed,
     burnt::Burnt,
     commit_invoices, cut, derive_line_items,
     documents::{self, rows_where},
     due::{Due, due_of, is_of_month},
+    issued_meanwhile,
     subscribed::{Charged, Rated, rate_due},
 };
 use crate::{
@@ -61,6 +62,8 @@ pub struct Documents {
     pub in_error: BTreeSet<InError>,
     /// Customers whose document of the same time was issued before.
     pub already: Vec<String>,
+    /// The number of the last document that was issued when these were made.
+    last: i64,
     /// When documents are due that wait: for that time, or for usage that may still be on its way.
     pub waiting: BTreeSet<i64>,
 }
@@ -77,18 +80,22 @@ pub async fn documents_of(
     asked: (&Which, Option<&str>),
     now_us: i64,
 ) -> Result<Documents> {
+    // Before anything else that issued documents say: what is issued from here on is seen when these are.
+    let last = last_number(lake).await?;
     let issued = issued_ids(lake).await?;
     let billed = Billed::of(lake, asked.1).await?;
     let burnt = Burnt::of(lake, asked.1).await?;
-    made_after(
-        view,
-        settings,
-        accounts,
-        asked,
-        now_us,
-        (&issued, billed, burnt),
-    )
-    .await
+    let before = (&issued, billed, burnt);
+    let documents = made_after(view, settings, accounts, asked, now_us, before).await?;
+    Ok(Documents { last, ..documents })
+}
+
+/// The number of the last document that is issued; 0 without one.
+async fn last_number(lake: &Lake) -> Result<i64> {
+    let invoices = lake.existing(tables::INVOICES).await?;
+    Ok(invoices
+        .and_then(|invoices| invoices.mark(NUMBER_MARK))
+        .unwrap_or(0))
 }
 
 /// The documents that are asked for after those that are issued, with what these billed and burnt.
@@ -544,6 +551,10 @@ pub async fn issue_documents(
         )
         .await?;
     derive_line_items(&invoices, &mut line_items).await?;
+    // What another job issued since may be these very documents, or have billed or burnt what they do.
+    if invoices.mark(NUMBER_MARK).unwrap_or(0) != documents.last {
+        return Err(issued_meanwhile());
+    }
     let now_us = clock.now_us();
     let mut outcome = Issued {
         already: documents.already,

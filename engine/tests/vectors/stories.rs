@@ -179,9 +179,22 @@ async fn told(story: &Story) -> Outcome<Vec<String>> {
         let documents = world.documents(run.as_of).await?;
         let made = match run.finalize {
             true => {
-                billing::issue_documents(&world.lake().await?, documents, &clock)
+                let lake = world.lake().await?;
+                let at_once = world.documents(run.as_of).await?;
+                let issued = billing::issue_documents(&lake, documents, &clock)
                     .await?
-                    .issued
+                    .issued;
+                if !issued.is_empty() {
+                    let twice = billing::issue_documents(&lake, at_once, &clock).await;
+                    let refused = twice
+                        .err()
+                        .map(|error| error.to_string())
+                        .unwrap_or_default();
+                    if !refused.starts_with("another invoice job issued at the same time") {
+                        return Err(Failure::Error(format!("a second job issued: {refused}")));
+                    }
+                }
+                issued
             }
             false => documents.invoices,
         };

@@ -223,8 +223,13 @@ fn unbilled_text(unbilled: &[Unbilled], time: invoice::Period) -> String {
         });
         let _ = writeln!(
             text,
-            "unbilled     {sum} {measure} of {meter} by {} subjects from {} to {}, which no subscription pays for",
+            "unbilled     {sum} {measure} of {meter} by {} {} from {} to {}, which no subscription pays for",
             subjects.len(),
+            if subjects.len() == 1 {
+                "subject"
+            } else {
+                "subjects"
+            },
             instant(time.start_us),
             instant(time.end_us),
         );

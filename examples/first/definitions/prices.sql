@@ -8,14 +8,16 @@ CREATE RATE TABLE model_rates (
 -- What it costs: in a price, a meter is its total for the billing period. Each row is a line of the invoice.
 -- docs/sql.md has the functions of a price.
 CREATE PRICE tokens_by_model WITH (currency = 'USD') AS
-SELECT t.customer, t.model, t.input + t.output AS quantity, t.input * r.input_rate + t.output * r.output_rate AS amount
-FROM tokens t LEFT JOIN model_rates r ON r.model = t.model;
+SELECT t.customer, t.model, SUM(t.input + t.output) AS quantity, SUM(t.input * r.input_rate + t.output * r.output_rate) AS amount
+FROM tokens t LEFT JOIN model_rates r ON r.model = t.model
+GROUP BY t.customer, t.model;
 
 -- Two tickets are free; from the third on each costs 0.99.
 CREATE PRICE tickets_resolved WITH (currency = 'USD') AS
-SELECT customer, resolved AS quantity,
-       graduated(resolved, [{up_to: 2, unit_amount: 0}, {up_to: NULL, unit_amount: 0.99}]) AS amount
-FROM tickets;
+SELECT customer, SUM(resolved) AS quantity,
+       graduated(SUM(resolved), [{up_to: 2, unit_amount: 0}, {up_to: NULL, unit_amount: 0.99}]) AS amount
+FROM tickets
+GROUP BY customer;
 
 -- The base fee, for the days on which the subscription is active.
 CREATE PRICE base_fee WITH (currency = 'USD') AS

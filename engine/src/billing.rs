@@ -35,7 +35,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use tollgate_connectors::{Attempt, CommitId, Error as ConnectorError, Table, lake::Lake};
+use tollgate_connectors::{
+    Attempt, CommitId, Error as ConnectorError, Table,
+    lake::{DeltaTable, Lake},
+};
 use tollgate_sql::{
     definitions::PlanDefinition,
     invoice::{
@@ -54,7 +57,7 @@ use tollgate_sql::{
 
 pub use burnt::Burnt;
 pub use credits::credit_ledger;
-use documents::{RatedAs, document_of, lines_in, rows_where, within};
+use documents::{RatedAs, document_of, issued_table, lines_in, of_customer, rows_where, within};
 pub use job::{Documents, Which, documents_of, issue_documents};
 use rated::Rating;
 pub use rehearsal::warnings;
@@ -504,23 +507,7 @@ pub async fn issue(
     clock: &dyn Clock,
 ) -> Result<Issued> {
     check_over(view, period, clock).await?;
-    let mut invoices = lake
-        .table(
-            tables::INVOICES,
-            &issued_invoices_schema(),
-            &[],
-            &BTreeMap::new(),
-        )
-        .await?;
-    let mut line_items = lake
-        .table(
-            tables::LINE_ITEMS,
-            &line_items_schema(),
-            &[],
-            &BTreeMap::new(),
-        )
-        .await?;
-    derive_line_items(&invoices, &mut line_items).await?;
+    let (mut invoices, mut line_items) = tables_to_issue(lake).await?;
     check_overlap(&invoices, &drafts.invoices, period).await?;
     let issued_before = issued_in(&invoices, period).await?;
     let mut outcome = Issued {
@@ -585,11 +572,8 @@ pub async fn issued(
     customer: Option<&str>,
 ) -> Result<(RecordBatch, RecordBatch)> {
     let mut rows = Vec::new();
-    let (wanted, none) = (issued_invoices_schema(), BTreeMap::new());
-    let invoices = lake.existing_as(tables::INVOICES, &wanted, &[], &none);
-    if let Some(invoices) = invoices.await? {
-        let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
-        rows = rows_where(&invoices, within(period).and(of)).await?;
+    if let Some(invoices) = issued_table(lake).await? {
+        rows = rows_where(&invoices, within(period).and(of_customer(customer))).await?;
     }
     let lines = lines_in(&rows)?;
     let schema = invoices_schema();
@@ -645,6 +629,28 @@ async fn issued_in(invoices: &dyn Table, period: &Period) -> Result<BTreeMap<Str
         issued.extend((0..ids.len()).map(of_row));
     }
     Ok(issued)
+}
+
+/// The tables `invoices` and `line_items`, the second with every line of the first.
+async fn tables_to_issue(lake: &Lake) -> Result<(DeltaTable, DeltaTable)> {
+    let invoices = lake
+        .table(
+            tables::INVOICES,
+            &issued_invoices_schema(),
+            &[],
+            &BTreeMap::new(),
+        )
+        .await?;
+    let mut line_items = lake
+        .table(
+            tables::LINE_ITEMS,
+            &line_items_schema(),
+            &[],
+            &BTreeMap::new(),
+        )
+        .await?;
+    derive_line_items(&invoices, &mut line_items).await?;
+    Ok((invoices, line_items))
 }
 
 /// Numbers and commits invoices; the compare-and-swap on the last number keeps them gapless.

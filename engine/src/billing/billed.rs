@@ -1,23 +1,17 @@
 //! What subscriptions were billed for fixed prices, so that each is billed once, whether in advance or not.
 
-use super::documents::{lines_in, rows_where};
-use crate::{
-    error::{Error, Result},
-    tables,
-};
+use super::documents::lines_in;
+use crate::error::{Error, Result};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::{Decimal128Type, TimestampMicrosecondType},
 };
-use datafusion::prelude::{col, lit};
 use std::collections::BTreeMap;
-use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     definitions::PlanDefinition,
     invoice::{self, LineItem, LineKind},
     money::{Currency, Exact, Money},
     rating::Charge,
-    schema::invoices::issued_invoices_schema,
 };
 
 /// Amounts by subscription and price, each with the time that it is for.
@@ -25,16 +19,10 @@ use tollgate_sql::{
 pub(super) struct Billed(BTreeMap<(String, String), Vec<(invoice::Period, Exact)>>);
 
 impl Billed {
-    /// What issued documents have, of one customer or of all. `line_items` may lack the last of them: a crash can come before it has them.
-    pub(super) async fn of(lake: &Lake, customer: Option<&str>) -> Result<Self> {
+    /// What issued documents have, by their rows. `line_items` may lack the last of them: a crash can come before it has them.
+    pub(super) fn of(issued: &[RecordBatch]) -> Result<Self> {
         let mut billed = Billed::default();
-        let (schema, none) = (issued_invoices_schema(), BTreeMap::new());
-        let invoices = lake.existing_as(tables::INVOICES, &schema, &[], &none);
-        let Some(invoices) = invoices.await? else {
-            return Ok(billed);
-        };
-        let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
-        let lines = lines_in(&rows_where(&invoices, of).await?)?;
+        let lines = lines_in(issued)?;
         let kinds = lines["kind"].as_string::<i32>();
         let is_fixed = |kind: &str| {
             [LineKind::Base, LineKind::Credit]
@@ -116,13 +104,9 @@ impl Billed {
                 left.extend(now.into_iter().cloned());
                 continue;
             }
-            let mut difference = Exact::ZERO;
+            let mut difference = sum_on(plan, now.iter().copied())?;
             for amount in billed {
                 difference = difference.checked_sub(amount).map_err(number)?;
-            }
-            for charge in &now {
-                let (amount, _) = invoice::amount_on(plan, charge, currency)?;
-                difference = difference.checked_add(amount).map_err(number)?;
             }
             let template = now.first().map(|charge| (*charge).clone());
             let Some(template) = template else {
@@ -143,4 +127,19 @@ impl Billed {
         }
         Ok(left)
     }
+}
+
+/// What charges come to in a plan's currency, exactly.
+pub(super) fn sum_on<'a>(
+    plan: &PlanDefinition,
+    charges: impl Iterator<Item = &'a Charge>,
+) -> Result<Exact> {
+    let number = |error| Error::from(tollgate_sql::Error::from(error));
+    let currency = Currency::parse(&plan.currency).map_err(number)?;
+    let mut sum = Exact::ZERO;
+    for charge in charges {
+        let (amount, _) = invoice::amount_on(plan, charge, currency)?;
+        sum = sum.checked_add(amount).map_err(number)?;
+    }
+    Ok(sum)
 }

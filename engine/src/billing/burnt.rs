@@ -1,16 +1,13 @@
 //! What issued documents burnt of grants, as their rows keep it.
 
-use super::documents::rows_where;
-use crate::{
-    error::{Error, Result},
-    tables,
-};
-use arrow::array::AsArray;
-use datafusion::prelude::{col, lit};
+use super::documents::{issued_table, of_customer, rows_where};
+use crate::error::{Error, Result};
+use arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::prelude::col;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tollgate_connectors::lake::Lake;
-use tollgate_sql::{credits::Burn, money::Exact, schema::invoices::issued_invoices_schema};
+use tollgate_sql::{credits::Burn, money::Exact};
 
 /// What was burnt, by customer, in the order in which it was issued.
 #[derive(Debug, Default)]
@@ -22,8 +19,13 @@ impl Burnt {
     /// # Errors
     /// The lake cannot be read, or a document does not say it as it was written.
     pub async fn of(lake: &Lake, customer: Option<&str>) -> Result<Self> {
+        Self::in_rows(&burning_rows(lake, customer).await?)
+    }
+
+    /// The same, by the rows of the documents.
+    pub(super) fn in_rows(issued: &[RecordBatch]) -> Result<Self> {
         let mut burnt = Burnt::default();
-        for document in burning(lake, customer).await? {
+        for document in burning_in(issued)? {
             burnt.add(&document.customer, &document.burns);
         }
         Ok(burnt)
@@ -49,20 +51,29 @@ pub(super) struct Burning {
     pub(super) burns: Vec<Burn>,
 }
 
-/// The documents of one customer or of all that burnt, in the order in which they were issued.
-pub(super) async fn burning(lake: &Lake, customer: Option<&str>) -> Result<Vec<Burning>> {
-    let mut documents = Vec::new();
-    let (schema, none) = (issued_invoices_schema(), BTreeMap::new());
-    let invoices = lake.existing_as(tables::INVOICES, &schema, &[], &none);
-    let Some(invoices) = invoices.await? else {
-        return Ok(documents);
+/// The documents that burnt, in the order in which they were issued.
+pub(super) async fn burning(lake: &Lake) -> Result<Vec<Burning>> {
+    burning_in(&burning_rows(lake, None).await?)
+}
+
+async fn burning_rows(lake: &Lake, customer: Option<&str>) -> Result<Vec<RecordBatch>> {
+    let Some(invoices) = issued_table(lake).await? else {
+        return Ok(Vec::new());
     };
-    let of = customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)));
-    let burns = col("burns").is_not_null();
-    for rows in rows_where(&invoices, burns.and(of)).await? {
+    rows_where(
+        &invoices,
+        col("burns").is_not_null().and(of_customer(customer)),
+    )
+    .await
+}
+
+/// Those of some rows of issued documents that burnt.
+fn burning_in(issued: &[RecordBatch]) -> Result<Vec<Burning>> {
+    let mut documents = Vec::new();
+    for rows in issued {
         let text = |name: &str| rows[name].as_string::<i32>();
         let (customers, numbers, burns) = (text("customer"), text("number"), text("burns"));
-        for row in 0..rows.num_rows() {
+        for row in (0..rows.num_rows()).filter(|row| burns.is_valid(*row)) {
             let burns = burns_in(burns.value(row)).ok_or(Error::Contradiction {
                 what: "an issued invoice says what it burnt as it was written",
             })?;

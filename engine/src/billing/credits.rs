@@ -21,7 +21,7 @@ pub async fn credit_ledger(lake: &Lake, until_us: i64) -> Result<RecordBatch> {
     for grant in accounts.grants() {
         grants.entry(&grant.customer).or_default().push(grant);
     }
-    let documents = burning(lake, None).await?;
+    let documents = burning(lake).await?;
     let mut issued: BTreeMap<&str, Vec<Issued<'_>>> = BTreeMap::new();
     for document in &documents {
         let of_document = document.burns.iter().map(|burn| Issued {

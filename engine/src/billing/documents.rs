@@ -3,6 +3,7 @@
 use super::{Drafts, draft_or_causes};
 use crate::{
     error::{Error, Result, query_error},
+    tables,
     view::{View, one_batch},
 };
 use arrow::{
@@ -11,12 +12,15 @@ use arrow::{
     error::ArrowError,
     json,
 };
-use datafusion::prelude::{Expr, SessionContext, col};
+use datafusion::prelude::{Expr, SessionContext, col, lit};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use tollgate_connectors::Table;
+use tollgate_connectors::{
+    Table,
+    lake::{DeltaTable, Lake},
+};
 use tollgate_sql::{
     invoice::{
         self, Invoice,
@@ -26,7 +30,10 @@ use tollgate_sql::{
     },
     money::{Exact, MoneyError},
     period::Period,
-    schema::{self, invoices::line_items_schema},
+    schema::{
+        self,
+        invoices::{issued_invoices_schema, line_items_schema},
+    },
 };
 
 /// An issued invoice, and what it is for.
@@ -89,6 +96,11 @@ pub(super) enum Now {
     Changed(Change),
     /// It cannot be told, for this reason.
     Untold(String),
+}
+
+/// The cause of what is unissued where it cannot be told.
+pub(super) fn untold(reason: &str) -> String {
+    format!("it cannot be told: {reason}")
 }
 
 /// What documents would be now, each by its own plan and calendar; those that would be the same are left out. `zone` is
@@ -199,6 +211,18 @@ fn issued_lines(lines: &RecordBatch) -> Result<Vec<IssuedLine>> {
 pub(super) fn within(period: &Period) -> Expr {
     let start = col("period_start").eq(schema::instant(period.start_us));
     start.and(col("period_end").eq(schema::instant(period.end_us)))
+}
+
+/// That an invoice is of a customer; of any without a name.
+pub(super) fn of_customer(customer: Option<&str>) -> Expr {
+    customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)))
+}
+
+/// The table of issued invoices, if there is one; columns that it lacks are NULL.
+pub(super) async fn issued_table(lake: &Lake) -> Result<Option<DeltaTable>> {
+    let (schema, none) = (issued_invoices_schema(), BTreeMap::new());
+    let invoices = lake.existing_as(tables::INVOICES, &schema, &[], &none);
+    Ok(invoices.await?)
 }
 
 /// Rows of issued invoices for which something holds, in order of serial.

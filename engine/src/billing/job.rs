@@ -2,13 +2,14 @@
 
 use super::{
     Issued, NUMBER_MARK,
-    billed::Billed,
+    billed::{Billed, sum_on},
     burnt::Burnt,
     commit_invoices, cut, derive_line_items,
-    documents::{self, rows_where},
+    documents::{self, issued_table, of_customer, rows_where, untold},
     due::{Due, due_of, is_of_month},
     issued_meanwhile,
     subscribed::{Charged, Rated, rate_due},
+    tables_to_issue,
 };
 use crate::{
     clock::Clock,
@@ -38,7 +39,6 @@ use tollgate_sql::{
     money::{Currency, Exact, Money, Rounding, share},
     period::Period,
     rating::Charge,
-    schema::invoices::{issued_invoices_schema, line_items_schema},
     subscriptions::Cycle,
 };
 
@@ -80,22 +80,19 @@ pub async fn documents_of(
     asked: (&Which, Option<&str>),
     now_us: i64,
 ) -> Result<Documents> {
-    // Before anything else that issued documents say: what is issued from here on is seen when these are.
-    let last = last_number(lake).await?;
-    let issued = issued_ids(lake).await?;
-    let billed = Billed::of(lake, asked.1).await?;
-    let burnt = Burnt::of(lake, asked.1).await?;
-    let before = (&issued, billed, burnt);
+    // All of it by one snapshot: what is issued from here on is seen by the number when these are.
+    let (mut last, mut rows) = (0, Vec::new());
+    if let Some(invoices) = issued_table(lake).await? {
+        last = invoices.mark(NUMBER_MARK).unwrap_or(0);
+        rows = rows_where(&invoices, of_customer(asked.1)).await?;
+    }
+    let ids = rows
+        .iter()
+        .flat_map(|rows| rows["invoice"].as_string::<i32>().iter().flatten());
+    let issued: BTreeSet<String> = ids.map(str::to_owned).collect();
+    let before = (&issued, Billed::of(&rows)?, Burnt::in_rows(&rows)?);
     let documents = made_after(view, settings, accounts, asked, now_us, before).await?;
     Ok(Documents { last, ..documents })
-}
-
-/// The number of the last document that is issued; 0 without one.
-async fn last_number(lake: &Lake) -> Result<i64> {
-    let invoices = lake.existing(tables::INVOICES).await?;
-    Ok(invoices
-        .and_then(|invoices| invoices.mark(NUMBER_MARK))
-        .unwrap_or(0))
 }
 
 /// The documents that are asked for after those that are issued, with what these billed and burnt.
@@ -341,11 +338,7 @@ fn whole_fee(plan: &PlanDefinition, cycle: &Cycle, charged: &Charged) -> Result<
     };
     let fixed = charged.charges.iter().chain(&charged.in_advance);
     let currency = Currency::parse(&plan.currency).map_err(tollgate_sql::Error::from)?;
-    let mut sum = Exact::ZERO;
-    for charge in fixed.filter(of_last) {
-        let (exact, _) = invoice::amount_on(plan, charge, currency)?;
-        sum = sum.checked_add(exact).map_err(tollgate_sql::Error::from)?;
-    }
+    let sum = sum_on(plan, fixed.filter(of_last))?;
     let (days, active) = (
         Exact::from(cycle.period.days()),
         Exact::from(last.active_days),
@@ -361,18 +354,13 @@ fn whole_fee(plan: &PlanDefinition, cycle: &Cycle, charged: &Charged) -> Result<
 /// What prices in advance come to beside what is billed of them now: it counts for the time that they are for.
 fn counted_in_advance(plan: &PlanDefinition, charged: &Charged, now: &[Charge]) -> Result<Exact> {
     let currency = Currency::parse(&plan.currency).map_err(tollgate_sql::Error::from)?;
-    let sum = |charges: &mut dyn Iterator<Item = &Charge>| -> Result<Exact> {
-        let mut sum = Exact::ZERO;
-        for charge in charges {
-            let (exact, _) = invoice::amount_on(plan, charge, currency)?;
-            sum = sum.checked_add(exact).map_err(tollgate_sql::Error::from)?;
-        }
+    let rounded = |sum: Exact| -> Result<Exact> {
         let sum = Money::round(sum, currency).map_err(tollgate_sql::Error::from)?;
         Ok(sum.to_exact())
     };
     let is_in_advance = |charge: &&Charge| plan.terms.in_advance.contains(&charge.price);
-    let billed_now = sum(&mut now.iter().filter(is_in_advance))?;
-    let whole = sum(&mut charged.in_advance.iter())?;
+    let billed_now = rounded(sum_on(plan, now.iter().filter(is_in_advance))?)?;
+    let whole = rounded(sum_on(plan, charged.in_advance.iter())?)?;
     Ok(whole
         .checked_sub(billed_now)
         .map_err(tollgate_sql::Error::from)?)
@@ -415,18 +403,6 @@ async fn is_complete(view: &View, at_us: i64) -> Result<bool> {
         "UTC",
     )?;
     Ok(view.unfinished_shard(&until).await?.is_none())
-}
-
-/// The ids of all issued documents.
-async fn issued_ids(lake: &Lake) -> Result<BTreeSet<String>> {
-    let mut ids = BTreeSet::new();
-    if let Some(invoices) = lake.existing(tables::INVOICES).await? {
-        for batch in rows_where(&invoices, lit(true)).await? {
-            let column = batch["invoice"].as_string::<i32>();
-            ids.extend(column.iter().flatten().map(str::to_owned));
-        }
-    }
-    Ok(ids)
 }
 
 /// What no document has billed of what was due by now: documents that are not issued, and what issued ones lack or have too much.
@@ -486,7 +462,7 @@ pub(super) async fn unissued_documents(
             number: None,
             currency: String::new(),
             amount: None,
-            cause: format!("it cannot be told: {}", known.reason),
+            cause: untold(&known.reason),
         };
         // What is known of other documents says nothing of all.
         rows.insert(known.customer.clone(), vec![row]);
@@ -534,23 +510,7 @@ pub async fn issue_documents(
     documents: Documents,
     clock: &dyn Clock,
 ) -> Result<Issued> {
-    let mut invoices = lake
-        .table(
-            tables::INVOICES,
-            &issued_invoices_schema(),
-            &[],
-            &BTreeMap::new(),
-        )
-        .await?;
-    let mut line_items = lake
-        .table(
-            tables::LINE_ITEMS,
-            &line_items_schema(),
-            &[],
-            &BTreeMap::new(),
-        )
-        .await?;
-    derive_line_items(&invoices, &mut line_items).await?;
+    let (mut invoices, mut line_items) = tables_to_issue(lake).await?;
     // What another job issued since may be these very documents, or have billed or burnt what they do.
     if invoices.mark(NUMBER_MARK).unwrap_or(0) != documents.last {
         return Err(issued_meanwhile());

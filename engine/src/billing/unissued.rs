@@ -2,7 +2,7 @@
 
 use super::{
     Drafts,
-    documents::{Document, Now, RatedAs, customers_of, documents},
+    documents::{Document, Now, RatedAs, customers_of, documents, untold},
     draft_or_causes,
     job::unissued_documents,
     plan,
@@ -151,10 +151,6 @@ fn rows_of_rest(
     let drafts = drafts.invoices.iter();
     let drafts = drafts.filter(|draft| is_told(&draft.customer));
     in_error.chain(drafts.map(Unissued::of_draft)).collect()
-}
-
-fn untold(reason: &str) -> String {
-    format!("it cannot be told: {reason}")
 }
 
 /// The time from the first counted event to an instant.

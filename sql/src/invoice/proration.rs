@@ -3,6 +3,7 @@
 //! A plan has a price rated by segment, and its credits follow from `rate(now) − what was issued`. These are the rules of
 //! contracts that say otherwise.
 
+use super::bounds::for_days;
 use crate::{
     error::Result,
     functions::prorate::SHARE_DIGITS,
@@ -71,10 +72,9 @@ impl SeatsAtMost {
         self.seats = self.seats.checked_add(seats)?;
         if self.seats > self.most {
             let added = self.seats.checked_sub(self.most)?;
-            let days = Exact::from((self.period_days - day + 1).clamp(0, self.period_days));
-            let whole = Exact::from(self.period_days);
+            let days = (self.period_days - day + 1).clamp(0, self.period_days);
             let full = self.unit_amount.checked_mul(added)?;
-            let part = share(full, days, whole, SHARE_DIGITS, Rounding::HalfAway)?;
+            let part = for_days(full, days, self.period_days)?;
             self.amount = self.amount.checked_add(part)?;
             self.most = self.seats;
         }

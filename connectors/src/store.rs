@@ -7,7 +7,10 @@
 //! Everything above relies on one promise of the store: of two writers that create the same name, one
 //! is told that it exists. [`Store::open`] tries that before anything is written.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    failpoint,
+};
 use bytes::Bytes;
 use futures::FutureExt;
 use object_store::{
@@ -94,6 +97,55 @@ impl Store {
     /// The whole storage system.
     pub fn root(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.root)
+    }
+
+    /// Creates a file below whole; one that is there stays as it is. `name` is its path, in parts.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn create(&self, name: &[&str], bytes: Bytes) -> Result<()> {
+        let options = PutOptions::from(PutMode::Create);
+        let put = self
+            .root
+            .put_opts(&self.path(name)?, bytes.into(), options)
+            .await;
+        match put {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(source) => return Err(self.explain(Probe::Failed(source))),
+        }
+        failpoint::reached(name.first().copied().unwrap_or_default(), "created");
+        Ok(())
+    }
+
+    /// Whether a file is there.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn has(&self, name: &[&str]) -> Result<bool> {
+        match self.root.head(&self.path(name)?).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(self.explain(Probe::Failed(source))),
+        }
+    }
+
+    /// The bytes of a file; `None` when it is not there.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn read(&self, name: &[&str]) -> Result<Option<Bytes>> {
+        let path = self.path(name)?;
+        let read = async { self.root.get(&path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.explain(Probe::Failed(source))),
+        }
+    }
+
+    fn path(&self, name: &[&str]) -> Result<Path> {
+        let lake = path_in(&self.url)?;
+        Ok(name.iter().fold(lake, |path, part| path.join(*part)))
     }
 
     /// The URL of a folder below, ending in `/`.

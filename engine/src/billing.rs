@@ -2,8 +2,8 @@
 //!
 //! A draft is a query: the prices of the plan over the period's totals, at the newest cut. Issuing
 //! commits to `invoices` first, with the numbers and each invoice's lines as its document; that commit
-//! is the point of no return. `line_items` is derived from those documents, so a crash between the two
-//! is mended by deriving what is missing, before anything else is issued.
+//! is the point of no return. What they are rated by is kept before it. `line_items` is derived from those documents, so a
+//! crash between the two is mended by deriving what is missing, before anything else is issued.
 
 pub mod accounts;
 mod billed;
@@ -12,6 +12,7 @@ mod credits;
 mod documents;
 mod due;
 mod job;
+pub mod kept;
 mod rated;
 mod rehearsal;
 mod review;
@@ -59,6 +60,7 @@ pub use burnt::Burnt;
 pub use credits::credit_ledger;
 use documents::{RatedAs, document_of, issued_table, lines_in, of_customer, rows_where, within};
 pub use job::{Documents, Which, documents_of, issue_documents};
+use kept::{Inputs, keep};
 use rated::Rating;
 pub use rehearsal::warnings;
 use review::review;
@@ -97,6 +99,7 @@ pub struct Drafts {
     period: Period,
     usage: BTreeMap<String, Vec<Usage>>,
     rated_by: RatedBy,
+    inputs: Inputs,
 }
 
 impl Drafts {
@@ -231,6 +234,7 @@ async fn draft_or_causes(
         period,
         usage: BTreeMap::new(),
         rated_by: RatedBy::default(),
+        inputs: Inputs::default(),
     })
 }
 
@@ -321,9 +325,11 @@ async fn draft_from(
     let Rating {
         charges,
         mut in_error,
-        rated_by,
+        mut rated_by,
+        mut inputs,
         ..
     } = rating;
+    inputs.note_plan(plan, &mut rated_by);
     let cut = cut(view).await?;
     let mut invoices = Vec::with_capacity(charges.len());
     for (customer, charges) in &charges {
@@ -355,6 +361,7 @@ async fn draft_from(
         period: period.clone(),
         usage,
         rated_by,
+        inputs,
     }))
 }
 
@@ -527,6 +534,7 @@ pub async fn issue(
     let already = issued_before.into_values();
     outcome.already = already.filter(|c| drafts.is_asked_for(c)).collect();
     if !outcome.issued.is_empty() {
+        keep(lake, &drafts.inputs).await?;
         commit_invoices(&mut invoices, &mut outcome.issued, bases, clock.now_us()).await?;
         derive_line_items(&invoices, &mut line_items).await?;
     }

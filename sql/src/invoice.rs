@@ -18,6 +18,7 @@ pub mod bounds;
 pub mod changes;
 pub mod discounts;
 pub mod document;
+pub mod kept;
 pub mod proration;
 pub mod shares;
 pub mod tables;

@@ -258,3 +258,34 @@ async fn a_multipart_upload_appears_when_it_is_complete() {
     upload.complete().await.unwrap();
     assert_eq!(folder.head(&name).await.unwrap().size, 3);
 }
+
+#[tokio::test]
+async fn a_file_is_created_once_and_stays_as_it_is() {
+    let base = here();
+    let store = Store::open("lake", base.path(), Access::Write)
+        .await
+        .unwrap();
+    let name = ["kept", "a", "b.json"];
+    assert!(!store.has(&name).await.unwrap());
+    assert_eq!(store.read(&name).await.unwrap(), None);
+    let (one, two) = tokio::join!(
+        store.create(&name, Bytes::from_static(b"same")),
+        store.create(&name, Bytes::from_static(b"same"))
+    );
+    one.unwrap();
+    two.unwrap();
+    store
+        .create(&name, Bytes::from_static(b"other"))
+        .await
+        .unwrap();
+    assert!(store.has(&name).await.unwrap());
+    let read = store.read(&name).await.unwrap();
+    assert_eq!(read.as_deref(), Some(b"same".as_slice()));
+    let file = base.path().join("lake/kept/a/b.json");
+    assert_eq!(std::fs::read(file).unwrap(), b"same");
+    // A file in the place of the folder.
+    let refused = store
+        .create(&["kept", "a", "b.json", "c"], Bytes::new())
+        .await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
+}

@@ -8,6 +8,7 @@ use super::{
     documents::{self, issued_table, of_customer, rows_where, untold},
     due::{Due, due_of, is_of_month},
     issued_meanwhile,
+    kept::{Inputs, keep},
     subscribed::{Charged, Rated, rate_due},
     tables_to_issue,
 };
@@ -29,7 +30,7 @@ use tollgate_sql::{
     functions::prorate::SHARE_DIGITS,
     invoice::{
         self, Invoice,
-        basis::Basis,
+        basis::{Basis, RatedBy},
         bounds::{self, Bounds},
         changes::{Cause, Change, change},
         document::{Document, OfPlan, Tax, document},
@@ -58,6 +59,8 @@ pub struct Documents {
     pub invoices: Vec<Invoice>,
     /// When each is due, and what it is made from, as JSON.
     made: Vec<(i64, String)>,
+    /// What all of them are rated by.
+    inputs: Inputs,
     /// Customers who get none until their usage, a price or an account is mended, and why.
     pub in_error: BTreeSet<InError>,
     /// Customers whose document of the same time was issued before.
@@ -118,10 +121,11 @@ async fn made_after(
     };
     let (before, due): (Vec<Due>, Vec<Due>) = due.into_iter().partition(is_issued);
     documents.already = before.into_iter().map(|due| due.customer).collect();
-    let (rated, in_error) = rate_due(view, accounts, due).await?;
-    documents.in_error.extend(in_error);
+    let (rated, found) = rate_due(view, accounts, due).await?;
+    documents.in_error.extend(found.in_error);
+    documents.inputs = found.inputs;
     let cut = cut(view).await?;
-    let rates = tax_rates(view, settings)?;
+    let (rates, rated_by_taxes) = tax_rates(view, settings, &mut documents.inputs)?;
     for rated in rated {
         let customer = &rated.due.customer;
         if documents
@@ -137,9 +141,12 @@ async fn made_after(
             Ok(Some(invoice)) => {
                 billed.add(&invoice.lines);
                 burnt.add(customer, &invoice.burns);
+                let mut basis = basis_of(&rated);
+                if !invoice.tax.to_exact().is_zero() {
+                    basis.rated_by.extend(&rated_by_taxes);
+                }
                 documents.invoices.push(invoice);
-                let basis = basis_of(&rated).to_json();
-                documents.made.push((rated.due.at_us, basis));
+                documents.made.push((rated.due.at_us, basis.to_json()));
             }
             Err(error) => {
                 documents.in_error.insert(InError {
@@ -366,11 +373,16 @@ fn counted_in_advance(plan: &PlanDefinition, charged: &Charged, now: &[Charge]) 
         .map_err(tollgate_sql::Error::from)?)
 }
 
-/// The rows of the rate table of taxes.
+/// The rows of the rate table of taxes, and what a document with taxes is rated by for them.
 ///
 /// # Errors
 /// It has no columns `region` and `rate_percent`.
-fn tax_rates(view: &View, settings: &BillingSettings) -> Result<Vec<TaxRate>> {
+fn tax_rates(
+    view: &View,
+    settings: &BillingSettings,
+    inputs: &mut Inputs,
+) -> Result<(Vec<TaxRate>, RatedBy)> {
+    let mut rated_by = RatedBy::default();
     let catalog = view.catalog();
     let tables = catalog
         .definitions
@@ -379,9 +391,11 @@ fn tax_rates(view: &View, settings: &BillingSettings) -> Result<Vec<TaxRate>> {
         .zip(&catalog.rate_tables);
     let mut named = tables.filter(|(table, _)| table.name == settings.tax_rates);
     let Some((table, rows)) = named.next() else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), rated_by));
     };
-    taxes::rates_of(table, rows).map_err(Error::from)
+    let rates = taxes::rates_of(table, rows)?;
+    inputs.note_rate_table((table, rows), &mut rated_by)?;
+    Ok((rates, rated_by))
 }
 
 fn basis_of(rated: &Rated) -> Basis {
@@ -528,6 +542,7 @@ pub async fn issue_documents(
         }
     }
     if !outcome.issued.is_empty() {
+        keep(lake, &documents.inputs).await?;
         commit_invoices(&mut invoices, &mut outcome.issued, bases, now_us).await?;
         derive_line_items(&invoices, &mut line_items).await?;
     }

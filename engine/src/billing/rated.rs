@@ -1,7 +1,9 @@
 //! What the prices of a plan make of a billing period, by customer.
 
 use super::{
-    in_one_line, subscription, unrated,
+    in_one_line,
+    kept::Inputs,
+    subscription, unrated,
     versions::{Part, parts_of},
 };
 use crate::{
@@ -13,10 +15,7 @@ use datafusion::prelude::SessionContext;
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_sql::{
     definitions::PlanDefinition,
-    invoice::{
-        self,
-        basis::{self, RatedBy},
-    },
+    invoice::{self, basis::RatedBy},
     period::Period,
     rating::{Charge, is_by_customer, progress, rate},
     session, subscriptions,
@@ -36,6 +35,7 @@ pub(super) struct Rating<'a> {
     pub(super) charges: BTreeMap<String, Vec<Charge>>,
     pub(super) in_error: BTreeSet<InError>,
     pub(super) rated_by: RatedBy,
+    pub(super) inputs: Inputs,
 }
 
 impl<'a> Rating<'a> {
@@ -56,6 +56,7 @@ impl<'a> Rating<'a> {
             charges: BTreeMap::new(),
             in_error: totals.in_error.iter().cloned().collect(),
             rated_by: RatedBy::default(),
+            inputs: Inputs::default(),
         }
     }
 
@@ -64,7 +65,8 @@ impl<'a> Rating<'a> {
         let fixed = fixed_prices(self.view.catalog(), prices)?;
         for name in prices {
             let parts = parts_of(self.view.catalog(), name, self.period)?;
-            self.note_price(name, &parts);
+            self.inputs
+                .note_price(name, &parts, self.plan, &mut self.rated_by);
             for part in &parts {
                 if !self.rate_part(part, fixed.contains(name)).await? {
                     return Ok(false);
@@ -161,12 +163,7 @@ impl<'a> Rating<'a> {
         if self.totals.is_of_one() && !is_by_customer(&session.context, price).await? {
             return Ok(None);
         }
-        note_tables(
-            self.view.catalog(),
-            &session.context,
-            &price.name,
-            &mut self.rated_by,
-        )?;
+        self.note_tables(&session.context, &price.name)?;
         let rated = rate(&session.context, price, &session.left_out).await;
         let rated = rated.map_err(in_one_line)?;
         self.in_error.extend(session.windows_in_error);
@@ -179,54 +176,22 @@ impl<'a> Rating<'a> {
         Ok(Some(charges))
     }
 
-    /// Notes what a price is: a period that is split is rated by several versions and the instants between them.
-    fn note_price(&mut self, name: &str, parts: &[Part<'_>]) {
-        let mut texts = Vec::new();
-        for (place, part) in parts.iter().enumerate() {
-            if place > 0 {
-                texts.push(part.from_us.to_string());
+    /// Notes what the rate tables are that a price's session has.
+    fn note_tables(&mut self, session: &SessionContext, price: &str) -> Result<()> {
+        let catalog = self.view.catalog();
+        let tables = catalog.definitions.rate_tables.iter();
+        for table in tables.zip(&catalog.rate_tables) {
+            let is_read = session
+                .table_exist(table.0.name.as_str())
+                .map_err(query_error("looking for rate tables"))?;
+            if is_read {
+                let reads = self.rated_by.reads.entry(price.to_owned()).or_default();
+                reads.insert(table.0.name.clone());
+                self.inputs.note_rate_table(table, &mut self.rated_by)?;
             }
-            texts.push(part.price.version.to_string());
-            texts.push(part.price.query.clone());
-            texts.push(part.price.currency.clone());
-            // What a currency of one's own is worth is a part of the price; other hashes stay as they were.
-            let worth = self.plan.worth_of(&part.price.currency);
-            let worth = worth.filter(|_| part.price.currency != self.plan.currency);
-            texts.extend(worth.map(|worth| worth.to_string()));
         }
-        let hash = basis::hash(texts.iter().map(String::as_str));
-        self.rated_by.prices.insert(name.to_owned(), hash);
+        Ok(())
     }
-}
-
-/// Notes what the rate tables are that a price's session has.
-fn note_tables(
-    catalog: &Catalog,
-    session: &SessionContext,
-    price: &str,
-    rated_by: &mut RatedBy,
-) -> Result<()> {
-    for (table, rows) in catalog
-        .definitions
-        .rate_tables
-        .iter()
-        .zip(&catalog.rate_tables)
-    {
-        let is_read = session
-            .table_exist(table.name.as_str())
-            .map_err(query_error("looking for rate tables"))?;
-        if !is_read {
-            continue;
-        }
-        let reads = rated_by.reads.entry(price.to_owned()).or_default();
-        reads.insert(table.name.clone());
-        if !rated_by.rate_tables.contains_key(&table.name) {
-            rated_by
-                .rate_tables
-                .insert(table.name.clone(), basis::rows_hash(rows)?);
-        }
-    }
-    Ok(())
 }
 
 /// Those of some prices that read no usage: nothing but `subscription` and rate tables.

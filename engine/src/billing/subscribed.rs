@@ -8,6 +8,7 @@
 use super::{
     due::Due,
     events_of_plan,
+    kept::Inputs,
     rated::{Rating, fixed_prices},
     subscription, usage_of_all,
 };
@@ -75,6 +76,15 @@ struct Unit<'a> {
     part: &'a Part,
 }
 
+/// What is found beside the charges of documents.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Customers of whom something cannot be rated, and why.
+    pub(super) in_error: BTreeSet<InError>,
+    /// What all documents are rated by.
+    pub(super) inputs: Inputs,
+}
+
 /// By what units are rated at once.
 type Alike<'a> = (invoice::Period, &'a str, &'a str, bool);
 
@@ -87,8 +97,8 @@ pub(super) async fn rate_due(
     view: &View,
     accounts: &Index,
     due: Vec<Due>,
-) -> Result<(Vec<Rated>, BTreeSet<InError>)> {
-    let mut in_error = BTreeSet::new();
+) -> Result<(Vec<Rated>, Found)> {
+    let mut found = Found::default();
     let mut made: Vec<Made> = due.iter().map(|_| Made::default()).collect();
     let mut alike: BTreeMap<Alike<'_>, Vec<Unit<'_>>> = BTreeMap::new();
     for (document, due) in due.iter().enumerate() {
@@ -110,7 +120,7 @@ pub(super) async fn rate_due(
         })?;
         for round in rounds(units) {
             let round = Round::of(view, accounts, plan, &round);
-            round.rate(&mut made, &mut in_error).await?;
+            round.rate(&mut made, &mut found).await?;
         }
     }
     for (due, made) in due.iter().zip(&mut made) {
@@ -120,14 +130,14 @@ pub(super) async fn rate_due(
             (charged.is_opening, charged.cycle, place)
         });
     }
-    in_error.extend(billed_twice(&due, &made));
+    found.in_error.extend(billed_twice(&due, &made));
     let rated = due.into_iter().zip(made).map(|(due, made)| Rated {
         due,
         charged: made.charged,
         usage: made.usage,
         rated_by: made.rated_by,
     });
-    Ok((rated.collect(), in_error))
+    Ok((rated.collect(), found))
 }
 
 /// What has come of a document so far.
@@ -194,7 +204,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    async fn rate(&self, made: &mut [Made], in_error: &mut BTreeSet<InError>) -> Result<()> {
+    async fn rate(&self, made: &mut [Made], found: &mut Found) -> Result<()> {
         let Some(first) = self.units.values().next() else {
             return Ok(());
         };
@@ -208,14 +218,14 @@ impl<'a> Round<'a> {
             let (fixed, usage) = in_arrears
                 .into_iter()
                 .partition(|name| fixed.contains(*name));
-            self.rate_usage(period, usage, made, in_error, &mut charges)
+            self.rate_usage(period, usage, made, found, &mut charges)
                 .await?;
-            let all = self.rate_fixed(period, fixed, made, in_error).await?;
+            let all = self.rate_fixed(period, fixed, made, found).await?;
             for (customer, all) in all {
                 charges.entry(customer).or_default().0.extend(all);
             }
         }
-        let all = self.rate_fixed(period, in_advance, made, in_error).await?;
+        let all = self.rate_fixed(period, in_advance, made, found).await?;
         for (customer, all) in all {
             let (in_arrears, in_advance) = charges.entry(customer).or_default();
             match first.is_opening {
@@ -223,8 +233,11 @@ impl<'a> Round<'a> {
                 false => in_advance.extend(all),
             }
         }
+        let mut by_plan = RatedBy::default();
+        found.inputs.note_plan(self.plan, &mut by_plan);
         for (customer, unit) in &self.units {
             let (charges, in_advance) = charges.remove(customer).unwrap_or_default();
+            made[unit.document].rated_by.extend(&by_plan);
             made[unit.document].charged.push(Charged {
                 is_opening: unit.is_opening,
                 cycle: unit.cycle.0,
@@ -242,7 +255,7 @@ impl<'a> Round<'a> {
         period: &Period,
         prices: Vec<&String>,
         made: &mut [Made],
-        in_error: &mut BTreeSet<InError>,
+        found: &mut Found,
         charges: &mut BTreeMap<&'a str, (Vec<Charge>, Vec<Charge>)>,
     ) -> Result<()> {
         if prices.is_empty() {
@@ -273,11 +286,12 @@ impl<'a> Round<'a> {
             match of_unit(self.accounts, unit, of_customer, made) {
                 Ok(of_unit) => charges.entry(customer).or_default().0.extend(of_unit),
                 Err(error) => {
-                    in_error.insert(error);
+                    found.in_error.insert(error);
                 }
             }
         }
-        in_error.extend(rating.in_error);
+        found.in_error.extend(rating.in_error);
+        found.inputs.extend(rating.inputs);
         Ok(())
     }
 
@@ -288,7 +302,7 @@ impl<'a> Round<'a> {
         period: &Period,
         prices: Vec<&String>,
         made: &mut [Made],
-        in_error: &mut BTreeSet<InError>,
+        found: &mut Found,
     ) -> Result<BTreeMap<&'a str, Vec<Charge>>> {
         let mut all: BTreeMap<&str, Vec<Charge>> = BTreeMap::new();
         if prices.is_empty() {
@@ -331,11 +345,12 @@ impl<'a> Round<'a> {
                 match of_unit {
                     Ok(of_unit) => all.entry(customer).or_default().extend(of_unit),
                     Err(error) => {
-                        in_error.insert(error);
+                        found.in_error.insert(error);
                     }
                 }
             }
-            in_error.extend(rating.in_error);
+            found.in_error.extend(rating.in_error);
+            found.inputs.extend(rating.inputs);
         }
         Ok(all)
     }

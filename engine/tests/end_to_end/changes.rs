@@ -2,6 +2,14 @@
 //! the amounts and the cause; and that nothing is billed twice.
 
 use crate::world::{Cli, World};
+use std::{fs, sync::Arc};
+use tollgate::{
+    billing::{self, kept::restore},
+    catalog::Catalog,
+    view::View,
+};
+use tollgate_connectors::lake::Lake;
+use tollgate_sql::{invoice::basis::Basis, period::Period};
 
 const UNITS: &str = "
 CREATE EVENT TYPE unit (n BIGINT NOT NULL) WITH (type = 'unit');
@@ -107,6 +115,42 @@ async fn an_edited_rate_or_price_is_not_called_usage() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issued_period_can_be_rated_again_by_definitions_that_are_gone() {
+    let (world, cli) = issued(UNITS).await;
+    send(&world, "3", "acme", "2026-09-12T10:00:00Z", 5).await;
+    cli.run_to_end().await;
+    let (measured, _) = UNITS.split_once("CREATE RATE TABLE").unwrap();
+    let without_prices = format!("{measured}CREATE PLAN payg WITH (currency = 'USD') AS ();");
+    world.write("definitions/all.sql", &without_prices);
+    fs::remove_file(world.path("definitions/rates.csv")).unwrap();
+    let settings = cli.settings();
+    let lake = Lake::open_to_read(&settings.lake.url, &settings.base);
+    let lake = lake.await.unwrap();
+    let now = Catalog::load(&settings).await.unwrap();
+    assert!(now.definitions.prices.is_empty());
+    let basis = cli.query("SELECT basis FROM invoices WHERE customer = 'acme'");
+    let basis = Basis::from_json(&basis.await[0][0]).unwrap();
+    let kept = restore(&lake, &basis.rated_by).await.unwrap().unwrap();
+    let view = View::open(Arc::new(kept.catalog(&now)), &lake)
+        .await
+        .unwrap();
+    let period = Period::month("2026-09", basis.zone.as_deref().unwrap()).unwrap();
+    let drafts = billing::draft(&view, &settings.billing, &period).await;
+    let totals = drafts.unwrap().invoices.into_iter();
+    let totals: Vec<(String, String)> = totals
+        .map(|invoice| (invoice.customer, invoice.total.amount_text()))
+        .collect();
+    // 100 and 5 units at 1.00, and 7.
+    assert_eq!(
+        totals,
+        [
+            ("acme".to_owned(), "105.00".to_owned()),
+            ("globex".to_owned(), "7.00".to_owned())
+        ]
+    );
+}
+
 /// A customer without a rate cannot be told to be billed less: it may not stand in the way of another who is asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_that_is_missing_stops_its_own_customer_alone_whichever_is_asked_for() {
@@ -157,7 +201,7 @@ async fn a_rate_that_is_missing_stops_its_own_customer_alone_whichever_is_asked_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credits_that_are_worth_something_else_are_a_changed_price() {
+async fn credits_that_are_worth_something_else_are_a_changed_plan_and_price() {
     let credits = |worth: &str| {
         let used = "CREATE PRICE used WITH (currency = 'credits') AS SELECT customer, n AS quantity, n * 0.5 AS amount FROM units;";
         let before = UNITS.split("CREATE PRICE").next().unwrap();
@@ -185,11 +229,12 @@ async fn credits_that_are_worth_something_else_are_a_changed_price() {
     assert_eq!(
         finalize(&cli, "2026-09").await,
         [
-            "0 invoices issued, 2 were issued before; price `used` has changed since, and is not invoiced yet, for: acme, globex",
+            "0 invoices issued, 2 were issued before; plan `payg`, price `used` has changed since, and is not invoiced yet, for: acme, \
+             globex",
             "changed      acme                             INV-000001 was 100, would be 150 now: 50 USD on no invoice, because \
-             price `used` has changed",
+             plan `payg`, price `used` has changed",
             "changed      globex                           INV-000002 was 7, would be 10.5 now: 3.5 USD on no invoice, because \
-             price `used` has changed",
+             plan `payg`, price `used` has changed",
         ]
     );
 }

@@ -116,6 +116,7 @@ async fn a_crash_at_any_durable_step_changes_nothing() {
         "meters/costs/uploaded",
         "meters/costs/committed",
         "meters/busiest/committed",
+        "rated_by/created",
         "invoices/uploaded",
         "invoices/committed",
     ] {

@@ -318,6 +318,14 @@ pub enum Anchor {
     Subscription,
 }
 
+impl Anchor {
+    /// Both, as they are written.
+    pub const ALL: [(&'static str, Anchor); 2] = [
+        ("calendar", Anchor::Calendar),
+        ("subscription", Anchor::Subscription),
+    ];
+}
+
 /// In which order discounts are taken off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DiscountOrder {
@@ -326,6 +334,14 @@ pub enum DiscountOrder {
     Listed,
     /// Those in per cent before the fixed ones, each by position.
     PercentFirst,
+}
+
+impl DiscountOrder {
+    /// Both, as they are written.
+    pub const ALL: [(&'static str, DiscountOrder); 2] = [
+        ("listed", DiscountOrder::Listed),
+        ("percent_first", DiscountOrder::PercentFirst),
+    ];
 }
 
 /// What a minimum is prorated on when a subscription is not active all the time.
@@ -338,6 +354,14 @@ pub enum MinimumProration {
     MinimumLessFees,
 }
 
+impl MinimumProration {
+    /// Both, as they are written.
+    pub const ALL: [(&'static str, MinimumProration); 2] = [
+        ("minimum", MinimumProration::Minimum),
+        ("minimum_less_fees", MinimumProration::MinimumLessFees),
+    ];
+}
+
 /// Whether prices have the tax in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TaxMode {
@@ -348,6 +372,14 @@ pub enum TaxMode {
     Included,
 }
 
+impl TaxMode {
+    /// Both, as they are written.
+    pub const ALL: [(&'static str, TaxMode); 2] = [
+        ("excluded", TaxMode::Excluded),
+        ("included", TaxMode::Included),
+    ];
+}
+
 /// What usage in a trial costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TrialUsage {
@@ -356,6 +388,12 @@ pub enum TrialUsage {
     Free,
     /// What it costs without a trial.
     Billed,
+}
+
+impl TrialUsage {
+    /// Both, as they are written.
+    pub const ALL: [(&'static str, TrialUsage); 2] =
+        [("free", TrialUsage::Free), ("billed", TrialUsage::Billed)];
 }
 
 /// When and how what a plan's prices come to is billed.

@@ -3,10 +3,11 @@
 //!
 //! ```json
 //! {"usage":[{"meter":"tokens","subject":"acme","quantities":{"calls":"3","input":"1200"},"hash":"…"}],
-//!  "prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"},"reads":{"tokens_by_model":["model_rates"]},
-//!  "zone":"Europe/Berlin"}
+//!  "plans":{"pro":"…"},"prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"},
+//!  "reads":{"tokens_by_model":["model_rates"]},"zone":"Europe/Berlin"}
 //! ```
-//! `zone` and `reads` are missing in documents that were issued before they were kept.
+//! A price that was one thing in the period that closed and another in the one that opened has a list of hashes. `zone`,
+//! `reads` and `plans` are missing in documents that were issued before they were kept.
 //! Hashes are XXH3-64 in 16 hex digits over texts with their lengths, so that they mean the same in every build.
 
 use crate::{
@@ -47,26 +48,36 @@ pub struct Usage {
     pub hash: String,
 }
 
-/// Prices and rate tables by name, each as a hash of what it was.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Texts of one kind by name.
+pub type Named = BTreeMap<String, BTreeSet<String>>;
+
+/// Plans, prices and rate tables by name, each as a hash of what it was; several where it was more than one thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RatedBy {
-    /// A hash of each price's version and query.
-    pub prices: BTreeMap<String, String>,
+    /// A hash of everything that each plan says.
+    pub plans: Named,
+    /// A hash of each price's versions and queries.
+    pub prices: Named,
     /// A hash of the rows of each rate table that the prices read.
-    pub rate_tables: BTreeMap<String, String>,
+    pub rate_tables: Named,
     /// The rate tables that each price reads, by which a line names those that it was made from. A price without any
     /// is not in it.
-    pub reads: BTreeMap<String, BTreeSet<String>>,
+    pub reads: Named,
 }
 
 impl RatedBy {
     /// Adds what another part of the same invoice was rated by.
     pub fn extend(&mut self, other: &RatedBy) {
-        self.prices.extend(other.prices.clone());
-        self.rate_tables.extend(other.rate_tables.clone());
-        for (price, tables) in &other.reads {
-            let known = self.reads.entry(price.clone()).or_default();
-            known.extend(tables.iter().cloned());
+        for (own, others) in [
+            (&mut self.plans, &other.plans),
+            (&mut self.prices, &other.prices),
+            (&mut self.rate_tables, &other.rate_tables),
+            (&mut self.reads, &other.reads),
+        ] {
+            for (name, texts) in others {
+                let known = own.entry(name.clone()).or_default();
+                known.extend(texts.iter().cloned());
+            }
         }
     }
 }
@@ -176,8 +187,9 @@ impl Basis {
         });
         json!({
             "usage": usage.collect::<Vec<Value>>(),
-            "prices": self.rated_by.prices,
-            "rate_tables": self.rated_by.rate_tables,
+            "plans": hashes_json(&self.rated_by.plans),
+            "prices": hashes_json(&self.rated_by.prices),
+            "rate_tables": hashes_json(&self.rated_by.rate_tables),
             "reads": self.rated_by.reads,
             "zone": self.zone,
         })
@@ -198,12 +210,10 @@ impl Basis {
         Some(Basis {
             usage: usage.collect::<Option<_>>()?,
             rated_by: RatedBy {
-                prices: texts_of(value.get("prices")?.as_object()?)?,
-                rate_tables: texts_of(value.get("rate_tables")?.as_object()?)?,
-                reads: match value.get("reads") {
-                    Some(reads) => names_of(reads.as_object()?)?,
-                    None => BTreeMap::new(),
-                },
+                plans: named_if_kept(value.get("plans"))?,
+                prices: named_of(value.get("prices")?)?,
+                rate_tables: named_of(value.get("rate_tables")?)?,
+                reads: named_if_kept(value.get("reads"))?,
             },
             zone: value.get("zone").and_then(Value::as_str).map(str::to_owned),
         })
@@ -217,13 +227,35 @@ fn engine(source: ArrowError) -> Error {
     }
 }
 
-fn names_of(object: &Map<String, Value>) -> Option<BTreeMap<String, BTreeSet<String>>> {
-    let lists = object.iter().map(|(name, list)| {
-        let names = list.as_array()?.iter();
-        let names = names.map(|name| name.as_str().map(str::to_owned));
-        Some((name.clone(), names.collect::<Option<_>>()?))
+/// One hash as a text, several as a list.
+fn hashes_json(named: &Named) -> Value {
+    let hashes = named.iter().map(|(name, hashes)| {
+        let mut all = hashes.iter();
+        let value = match (all.next(), all.next()) {
+            (Some(hash), None) => json!(hash),
+            _ => json!(hashes),
+        };
+        (name.clone(), value)
     });
-    lists.collect()
+    Value::Object(hashes.collect())
+}
+
+fn named_if_kept(value: Option<&Value>) -> Option<Named> {
+    value.map_or(Some(Named::new()), named_of)
+}
+
+fn named_of(value: &Value) -> Option<Named> {
+    let names = value.as_object()?.iter().map(|(name, texts)| {
+        let texts: Option<BTreeSet<String>> = match texts {
+            Value::Array(list) => {
+                let texts = list.iter();
+                texts.map(|text| text.as_str().map(str::to_owned)).collect()
+            }
+            text => Some(BTreeSet::from([text.as_str()?.to_owned()])),
+        };
+        Some((name.clone(), texts?))
+    });
+    names.collect()
 }
 
 fn texts_of(object: &Map<String, Value>) -> Option<BTreeMap<String, String>> {

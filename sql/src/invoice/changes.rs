@@ -3,7 +3,10 @@
 //! An invoice stands as it was issued. What it would be now is compared with it line by line, in both directions: a
 //! customer whose charges are gone is as changed as one who has more.
 
-use super::{Invoice, basis::Basis};
+use super::{
+    Invoice,
+    basis::{Basis, Named},
+};
 use crate::money::{Exact, MoneyError};
 use std::{collections::BTreeMap, fmt};
 
@@ -42,6 +45,8 @@ pub struct IssuedLine {
 pub enum Cause {
     /// Other usage is counted for the period.
     Usage,
+    /// A plan says something else.
+    Plan(String),
     /// A price has another version or text.
     Price(String),
     /// A rate table has other rows.
@@ -56,6 +61,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::Usage => write!(f, "usage"),
+            Cause::Plan(name) => write!(f, "plan `{name}`"),
             Cause::Price(name) => write!(f, "price `{name}`"),
             Cause::RateTable(name) => write!(f, "rate table `{name}`"),
             Cause::Rating => write!(f, "a price or rate table"),
@@ -145,6 +151,10 @@ fn causes(issued: &Basis, now: &Basis) -> Vec<Cause> {
         causes.push(Cause::Usage);
     }
     let (before, after) = (&issued.rated_by, &now.rated_by);
+    // Documents from before plans were kept name none, nor does a document that would not be made any more.
+    if !before.plans.is_empty() && !after.plans.is_empty() {
+        causes.extend(differing(&before.plans, &after.plans).map(Cause::Plan));
+    }
     causes.extend(differing(&before.prices, &after.prices).map(Cause::Price));
     causes.extend(differing(&before.rate_tables, &after.rate_tables).map(Cause::RateTable));
     if causes.is_empty() {
@@ -154,10 +164,7 @@ fn causes(issued: &Basis, now: &Basis) -> Vec<Cause> {
 }
 
 /// The names whose hash is another, or that only one of the two has.
-fn differing(
-    before: &BTreeMap<String, String>,
-    after: &BTreeMap<String, String>,
-) -> impl Iterator<Item = String> {
+fn differing(before: &Named, after: &Named) -> impl Iterator<Item = String> {
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
     names.sort();
     names.dedup();
@@ -232,24 +239,26 @@ mod tests {
         assemble(&terms, &[charge]).unwrap()
     }
 
+    fn named(names: &[(&str, &str)]) -> Named {
+        let names = names.iter();
+        names
+            .map(|(name, hash)| ((*name).to_owned(), [(*hash).to_owned()].into()))
+            .collect()
+    }
+
     fn basis(usage: &str, price: &str, rates: &[(&str, &str)]) -> Basis {
-        let names = |names: &[(&str, &str)]| -> BTreeMap<String, String> {
-            let names = names.iter();
-            names
-                .map(|(name, hash)| ((*name).to_owned(), (*hash).to_owned()))
-                .collect()
-        };
         Basis {
             usage: vec![Usage {
                 meter: "m".into(),
                 subject: "acme".into(),
-                quantities: names(&[("n", usage)]),
+                quantities: BTreeMap::from([("n".to_owned(), usage.to_owned())]),
                 hash: usage.into(),
             }],
             rated_by: RatedBy {
-                prices: names(&[("p", price)]),
-                rate_tables: names(rates),
-                reads: BTreeMap::from([("p".to_owned(), names(rates).into_keys().collect())]),
+                plans: Named::new(),
+                prices: named(&[("p", price)]),
+                rate_tables: named(rates),
+                reads: BTreeMap::from([("p".to_owned(), named(rates).into_keys().collect())]),
             },
             zone: Some("Europe/Berlin".into()),
         }
@@ -319,6 +328,26 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_is_a_cause_where_both_documents_know_theirs() {
+        let on = |plan: &str| {
+            let mut basis = basis("10", "p1", &[]);
+            basis.rated_by.plans = named(&[("pro", plan)]);
+            basis
+        };
+        let unknown = basis("10", "p1", &[]);
+        for (before, after, causes) in [
+            (on("t1"), on("t2"), vec![Cause::Plan("pro".into())]),
+            (on("t1"), on("t1"), vec![Cause::Rating]),
+            (unknown.clone(), on("t1"), vec![Cause::Rating]),
+            (on("t1"), unknown, vec![Cause::Rating]),
+        ] {
+            let change = change(&issued(Some(before)), Some(&now("10", "6")), &after);
+            assert_eq!(change.unwrap().unwrap().causes, causes);
+        }
+        assert_eq!(Cause::Plan("pro".into()).to_string(), "plan `pro`");
+    }
+
+    #[test]
     fn the_same_lines_are_no_change_whatever_else_moved() {
         let moved = basis("other", "other", &[]);
         let same = now("10.0", "5");
@@ -347,7 +376,19 @@ mod tests {
         assert_ne!(older, text);
         basis.zone = None;
         assert_eq!(Basis::from_json(&older), Some(basis.clone()));
-        assert_eq!(Basis::from_json(&basis.to_json()), Some(basis));
+        assert_eq!(Basis::from_json(&basis.to_json()), Some(basis.clone()));
+        // One that was written before plans were kept.
+        let older = text.replace(r#""plans":{},"#, "");
+        assert_ne!(older, text);
+        assert!(Basis::from_json(&older).is_some());
+        // A price that was two things is a list, one that was one a text.
+        let mut other = basis.rated_by.clone();
+        other.prices = named(&[("p", "p2")]);
+        basis.rated_by.extend(&other);
+        let text = basis.to_json();
+        assert!(text.contains(r#""prices":{"p":["p1","p2"]}"#), "{text}");
+        assert!(text.contains(r#""rate_tables":{"rates":"r1"}"#), "{text}");
+        assert_eq!(Basis::from_json(&text), Some(basis));
         assert_eq!(Basis::from_json("{}"), None);
         assert_eq!(Basis::from_json("not JSON"), None);
     }

@@ -34,25 +34,6 @@ const OPTIONS: &[&str] = &[
     "issue_after",
 ];
 
-const ANCHORS: &[(&str, Anchor)] = &[
-    ("calendar", Anchor::Calendar),
-    ("subscription", Anchor::Subscription),
-];
-const DISCOUNT_ORDERS: &[(&str, DiscountOrder)] = &[
-    ("listed", DiscountOrder::Listed),
-    ("percent_first", DiscountOrder::PercentFirst),
-];
-const MINIMUM_PRORATIONS: &[(&str, MinimumProration)] = &[
-    ("minimum", MinimumProration::Minimum),
-    ("minimum_less_fees", MinimumProration::MinimumLessFees),
-];
-const TAX_MODES: &[(&str, TaxMode)] = &[
-    ("excluded", TaxMode::Excluded),
-    ("included", TaxMode::Included),
-];
-const TRIAL_USAGES: &[(&str, TrialUsage)] =
-    &[("free", TrialUsage::Free), ("billed", TrialUsage::Billed)];
-
 /// What a count of calendar units is at most: a century in the longest of them.
 const UNITS_MAX: i32 = 100;
 
@@ -98,15 +79,15 @@ fn terms(cursor: &Cursor<'_>, options: &Options, currency: &str) -> Result<PlanT
         let hint = "a maximum caps what the lines add up to before the minimum tops it up";
         return Err(cursor.error(value.at.clone(), problem, hint));
     }
-    let discount_order = options.choice(cursor, "discount_order", DISCOUNT_ORDERS)?;
-    let proration = options.choice(cursor, "minimum_proration", MINIMUM_PRORATIONS)?;
-    let trial_usage = options.choice(cursor, "trial_usage", TRIAL_USAGES)?;
+    let discount_order = options.choice(cursor, "discount_order", &DiscountOrder::ALL)?;
+    let proration = options.choice(cursor, "minimum_proration", &MinimumProration::ALL)?;
+    let trial_usage = options.choice(cursor, "trial_usage", &TrialUsage::ALL)?;
     let issue_after = options.get("issue_after");
     let issue_after = issue_after.map(|value| duration_us(cursor, "issue_after", value));
     Ok(PlanTerms {
         billing_period: billing_period(cursor, options)?,
         anchor: options
-            .choice(cursor, "anchor", ANCHORS)?
+            .choice(cursor, "anchor", &Anchor::ALL)?
             .unwrap_or_default(),
         in_advance: Vec::new(),
         minimum,
@@ -115,7 +96,7 @@ fn terms(cursor: &Cursor<'_>, options: &Options, currency: &str) -> Result<PlanT
         minimum_before_discounts: options.boolean(cursor, "minimum_before_discounts")?,
         minimum_proration: proration.unwrap_or_default(),
         tax: options
-            .choice(cursor, "tax", TAX_MODES)?
+            .choice(cursor, "tax", &TaxMode::ALL)?
             .unwrap_or_default(),
         trial_usage: trial_usage.unwrap_or_default(),
         issue_after_us: issue_after.transpose()?.unwrap_or(0),

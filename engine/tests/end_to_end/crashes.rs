@@ -14,6 +14,8 @@ const LOAD: Load = Load {
 };
 const MESSAGES: u64 = 10_000;
 
+const RUN: &[&str] = &["run", "--until-end"];
+
 const BY_MODEL: &str = "SELECT subject, model, SUM(calls), SUM(input), SUM(output)
     FROM tokens GROUP BY subject, model ORDER BY subject, model";
 
@@ -27,40 +29,30 @@ async fn a_million_events_are_exact_after_every_kind_of_end() {
 
     // Killed when something was committed, and again when more was.
     let first = cli.lake("first");
-    let mut run = first.start(&["run", "--until-end"]);
-    run.logged("flush committed", 1).await;
+    let run = first.start_and_halt(1, RUN).await;
     run.kill().await;
     in_the_middle(&first).await;
-    let mut run = first.start(&["run", "--until-end"]);
-    run.logged("flush committed", 3).await;
+    let run = first.start_and_halt(3, RUN).await;
     run.kill().await;
+    in_the_middle(&first).await;
     finish(&first, &expected).await;
 
-    // Killed when files were uploaded, most likely before they were committed.
+    // Died when files were uploaded, before they were committed.
     let second = cli.lake("second");
-    let events = world.path("second/events");
-    let mut run = second.start(&["run", "--until-end"]);
-    run.seen("a sixth file", || files(&events, "parquet") >= 6)
-        .await;
-    run.kill().await;
+    second.crash("events/uploaded:6", RUN).await;
     in_the_middle(&second).await;
     finish(&second, &expected).await;
 
-    // Killed when `events` was committed, most likely before the panes that it closes.
+    // Died when `events` was committed, before the panes that it closes.
     let third = cli.lake("third");
-    let log = world.path("third/events/_delta_log");
-    let mut run = third.start(&["run", "--until-end"]);
-    run.seen("a ninth commit", || files(&log, "json") >= 9)
-        .await;
-    run.kill().await;
+    third.crash("meters/tokens/uploaded:2", RUN).await;
     in_the_middle(&third).await;
     finish(&third, &expected).await;
 
     // Stopped in good order: what was read is committed, and the exit code says so.
     let fourth = cli.lake("fourth");
-    let mut run = fourth.start(&["run"]);
-    run.logged("flush committed", 2).await;
-    let ran = run.terminate().await;
+    let run = fourth.start_and_halt(2, &["run"]).await;
+    let ran = run.terminate_halted().await;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     assert!(ran.stderr.contains("stop was asked for"), "{ran:#?}");
     let summary = crate::world::Summary(ran.stdout);

@@ -157,7 +157,7 @@ async fn a_session_that_may_go_on_is_not_final() {
     send(&world, "1", &earlier.to_string(), "a", 1).await;
     send(&world, "2", &now.to_string(), "a", 2).await;
     let mut run = cli.start(&["run"]);
-    run.logged("flush committed", 1).await;
+    run.logged("flush committed sequence=2 ", 1).await;
     run.terminate().await;
     let open = "SELECT is_final, tokens, window_end - window_start = INTERVAL '50 minutes' FROM agent_sessions";
     assert_eq!(cli.query(open).await, [["false", "3", "true"]]);

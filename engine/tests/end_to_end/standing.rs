@@ -174,7 +174,7 @@ async fn a_source_that_is_gone_holds_up_no_invoice_once_it_is_retired() {
     world.write("gone.ndjson", &lines(&events));
     gone.publish(&world.path("gone.ndjson"), 1).await;
     let mut run = gone.start(&["run"]);
-    run.logged("flush committed", 1).await;
+    run.logged("flush committed sequence=2 ", 1).await;
     run.kill().await;
     let cli = world.cli();
     world.write(

@@ -315,13 +315,12 @@ fn reading(world: &World, lake: &str, batch: usize) -> Cli {
 async fn run(cli: &Cli, interruptions: &[Interrupted]) -> Summary {
     let since = Instant::now();
     for interruption in interruptions {
-        let mut run = cli.start(&["run"]);
         let (Killed(flushes) | Stopped(flushes)) = interruption;
-        run.logged("flush committed", *flushes).await;
+        let run = cli.start_and_halt(*flushes, &["run"]).await;
         match interruption {
             Killed(_) => run.kill().await,
             Stopped(_) => {
-                let ran = run.terminate().await;
+                let ran = run.terminate_halted().await;
                 assert_eq!(ran.code, Some(0), "{ran:#?}");
                 assert!(ran.stderr.contains("stop was asked for"), "{ran:#?}");
             }

@@ -279,6 +279,22 @@ impl Cli {
         ran.stdout
     }
 
+    /// Runs a command that dies at a step, as in a crash: `TABLE/STEP:PASS`.
+    pub(crate) async fn crash(&self, step: &str, arguments: &[&str]) -> Ran {
+        let ran = self.with("TOLLGATE_FAILPOINT", step).run(arguments).await;
+        assert_eq!(ran.code, None, "{step} was not reached: {ran:#?}");
+        ran
+    }
+
+    /// Starts a command that commits so many flushes and then stands still, with the files of another uploaded: it is
+    /// not over by itself, however late it is looked at.
+    pub(crate) async fn start_and_halt(&self, flushes: usize, arguments: &[&str]) -> Running {
+        let step = format!("events/uploaded:{}:stop", flushes + 1);
+        let mut running = self.with("TOLLGATE_FAILPOINT", &step).start(arguments);
+        running.logged("flush committed", flushes).await;
+        running
+    }
+
     /// Publishes a file.
     pub(crate) async fn publish(&self, file: &Path, batch: usize) -> String {
         let batch = batch.to_string();
@@ -454,6 +470,12 @@ impl Running {
     pub(crate) async fn terminate(self) -> Ran {
         self.signal("TERM").await;
         self.ended().await
+    }
+
+    /// The same of a process that stands still.
+    pub(crate) async fn terminate_halted(self) -> Ran {
+        self.signal("TERM").await;
+        self.wake().await
     }
 
     /// Wakes it up, and again if it was too early, until it has ended by itself.

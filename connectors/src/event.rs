@@ -48,6 +48,7 @@ mod again;
 mod base64;
 mod batch;
 mod columns;
+mod difference;
 mod envelope;
 mod headers;
 mod identity;
@@ -64,6 +65,7 @@ mod value_hash;
 mod tests;
 
 pub use again::with_time;
+pub use difference::{Difference, json_differences};
 pub(crate) use headers::percent_decode;
 pub use packed::Packer;
 pub use rows::{EventBatch, TypedRows};

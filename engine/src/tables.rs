@@ -26,6 +26,9 @@ pub const LINE_ITEMS: &str = "line_items";
 /// Which imports of accounts count: an import is there when its row is.
 pub const IMPORTS: &str = "accounts/imports";
 
+/// What conflicts say otherwise than the events that were counted: no table, but a relation.
+pub const CONFLICTS: &str = "conflicts";
+
 /// What no invoice has billed: no table, but a relation.
 pub const UNISSUED: &str = "unissued";
 

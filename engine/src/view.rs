@@ -9,6 +9,7 @@
 
 mod asked;
 mod buffered;
+mod conflicts;
 mod guarded;
 mod inside;
 mod keys;
@@ -312,7 +313,7 @@ impl View {
     }
 
     /// A session with every relation that `sql` names: `events`, event types, meters with all their
-    /// windows (`<meter>` and `<meter>_windows` are the same here), their panes (`<meter>_panes`), rate tables, `invoices`,
+    /// windows (`<meter>` and `<meter>_windows` are the same here), their panes (`<meter>_panes`), rate tables, `conflicts`, `invoices`,
     /// `line_items`. Of a meter there may only be the windows that can matter to `sql`, by its conditions on
     /// `window_start`, and the groups, by its conditions on `customer`, `subject` and dimensions.
     pub async fn session(&self, sql: &str) -> Result<SessionContext> {
@@ -475,6 +476,10 @@ impl View {
             let empty = || schema::usage_events(&definitions.event_types);
             let provider = provider_or(self.events.as_ref(), empty)?;
             register(context, tables::EVENTS, provider)?;
+        }
+        if wanted.contains(tables::CONFLICTS) {
+            let rows = conflicts::conflicts(self.events.as_ref(), &definitions.event_types);
+            register_rows(context, tables::CONFLICTS, rows.await?)?;
         }
         if let Some(documents) = &self.documents {
             let Documents {

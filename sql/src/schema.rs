@@ -4,6 +4,7 @@
 //! alone: [`TYPE_KEY`] on an event type's struct field, the other keys on its children.
 
 pub mod accounts;
+pub mod conflicts;
 pub mod credits;
 pub mod invoices;
 pub mod panes;

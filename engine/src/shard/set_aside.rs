@@ -27,7 +27,12 @@ pub(super) fn log<'r>(shard: &str, rows: impl Iterator<Item = &'r RecordBatch>, 
         return;
     }
     let reasons = reasons(rows);
-    let look = "SELECT status, reason, COUNT(*) FROM events WHERE status NOT IN ('ok', 'late') GROUP BY status, reason";
+    let look = match conflicts == set_aside {
+        true => "SELECT * FROM conflicts",
+        false => {
+            "SELECT status, reason, COUNT(*) FROM events WHERE status NOT IN ('ok', 'late') GROUP BY status, reason"
+        }
+    };
     if is_worth_a_warning(set_aside, events) {
         tracing::warn!(
             shard,

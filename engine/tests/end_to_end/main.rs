@@ -17,6 +17,7 @@ mod bad_input;
 mod by_event;
 mod changes;
 mod check;
+mod conflicts;
 mod cookbook;
 mod crashes;
 mod errors;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 /// Relations that are there without being defined.
 const BUILT_IN_RELATIONS: &[&str] = &[
     "accounts",
+    "conflicts",
     "credit_ledger",
     "customers",
     "discounts",

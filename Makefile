@@ -8,6 +8,7 @@ demo:
 
 test: tools lint
 	TOLLGATE_READERS="$$(.ci/readers || true)" TOLLGATE_MOTO="$$(.ci/moto || true)" TOLLGATE_PUBLISHERS="$$(.ci/publishers || true)" \
+	TOLLGATE_PUBLISHERS_NODE="$$(.ci/publishers-node || true)" \
 	    $(CARGO) test --locked --workspace
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --workspace
 	$(MAKE) examples

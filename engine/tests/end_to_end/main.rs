@@ -29,6 +29,7 @@ mod first;
 mod golden;
 mod guards;
 mod guide;
+mod hostile;
 mod invoices;
 mod kill_loop;
 mod late;

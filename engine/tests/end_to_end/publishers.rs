@@ -61,7 +61,10 @@ async fn the_python_snippet_publishes_events_that_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_snippet_publishes_events_that_count() {
-    let Some(folder) = named("TOLLGATE_PUBLISHERS_NODE", "folder with @nats-io/transport-node") else {
+    let Some(folder) = named(
+        "TOLLGATE_PUBLISHERS_NODE",
+        "folder with @nats-io/transport-node",
+    ) else {
         return;
     };
     check(async |world| {

@@ -132,6 +132,12 @@ impl Marks {
     pub fn version_rule(&self, number: u32) -> String {
         format!("{}/version_{number}_rule", self.shard)
     }
+
+    /// From which window on, in microseconds, this version measures; [`i64::MAX`] of one that was taken back. It is missing
+    /// beside a version of before.
+    pub fn version_from(&self, number: u32) -> String {
+        format!("{}/version_{number}_from", self.shard)
+    }
 }
 
 /// How far a shard has come: what one `events` commit says about everything before it.

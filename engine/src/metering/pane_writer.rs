@@ -73,6 +73,7 @@ impl PaneWriter {
     pub(crate) async fn register_versions(&mut self) -> Result<()> {
         for (meter, table) in self.meters.iter().zip(&mut self.tables) {
             let mut marks = versions(meter, &self.owner.marks);
+            marks.extend(taken_back(meter, &self.owner.marks, table.as_ref()));
             if marks
                 .iter()
                 .all(|(mark, value)| table.mark(mark) == Some(*value))
@@ -222,6 +223,15 @@ pub(crate) fn marks(
     values
 }
 
+/// The versions that a table knows and that are not defined any more: recovery has seen that they measured nothing.
+fn taken_back(meter: &Meter, marks: &Marks, table: &dyn Table) -> BTreeMap<String, i64> {
+    let after = meter.definition().version + 1..;
+    let known = after.take_while(|number| table.mark(&marks.version(*number)).is_some());
+    known
+        .map(|number| (marks.version_from(number), i64::MAX))
+        .collect()
+}
+
 /// The later versions of a meter.
 fn versions(meter: &Meter, marks: &Marks) -> BTreeMap<String, i64> {
     let later = meter.versions()[1..].iter();
@@ -230,6 +240,7 @@ fn versions(meter: &Meter, marks: &Marks) -> BTreeMap<String, i64> {
         [
             (marks.version(version.number), fingerprint),
             (marks.version_rule(version.number), Fingerprint::RULE),
+            (marks.version_from(version.number), version.from_us),
         ]
     });
     versions.collect()

@@ -169,17 +169,35 @@ fn check(
         ));
     }
     let registered = |number| {
-        let fingerprint = table.mark(&marks.version(number))?;
-        Some((fingerprint, table.mark(&marks.version_rule(number))))
+        Some(Registered {
+            fingerprint: table.mark(&marks.version(number))?.cast_unsigned(),
+            rule: table.mark(&marks.version_rule(number)),
+            from_us: table.mark(&marks.version_from(number)),
+        })
     };
     check_versions(meter, registered, watermark).map_err(|(problem, hint)| refused(problem, hint))
 }
 
+/// A later version of a meter as its table knows it.
+struct Registered {
+    fingerprint: u64,
+    rule: Option<i64>,
+    /// The start of its first window, in microseconds, if the table says so.
+    from_us: Option<i64>,
+}
+
+impl Registered {
+    /// True when none of its windows is closed, be it one without usage: what is open is measured anew at each start.
+    fn has_measured_nothing(&self, closed_end_us: i64) -> bool {
+        self.from_us.is_some_and(|from_us| from_us >= closed_end_us)
+    }
+}
+
 /// Decides whether a meter's versions are those that its table knows, and new ones begin where no window is
-/// closed, be it one without usage. `registered` tells a version's fingerprint and the rule of it. Does no I/O.
+/// closed, be it one without usage. A version that has measured nothing may be changed, and taken back. Does no I/O.
 fn check_versions(
     meter: &Meter,
-    registered: impl Fn(u32) -> Option<(i64, Option<i64>)>,
+    registered: impl Fn(u32) -> Option<Registered>,
     watermark: EventTime,
 ) -> Result<(), (String, String)> {
     let windowing = Windowing {
@@ -188,8 +206,9 @@ fn check_versions(
     };
     let closed_end = windowing.closed_end(watermark).0;
     for version in &meter.versions()[1..] {
-        match registered(version.number) {
-            Some((stored, rule)) if version.fingerprint.is(stored.cast_unsigned(), rule) => {}
+        let known = registered(version.number);
+        match known.filter(|known| !known.has_measured_nothing(closed_end)) {
+            Some(known) if version.fingerprint.is(known.fingerprint, known.rule) => {}
             Some(_) => {
                 let problem = format!(
                     "version {} is not the one that its table was written with",
@@ -214,11 +233,13 @@ fn check_versions(
             None => {}
         }
     }
-    let next = meter.definition().version + 1;
-    match registered(next) {
+    let after = meter.definition().version + 1..;
+    let mut after = after.map_while(|number| Some((number, registered(number)?)));
+    match after.find(|(_, known)| !known.has_measured_nothing(closed_end)) {
         None => Ok(()),
-        Some(_) => {
-            let problem = format!("its table was written by version {next}, which is not defined");
+        Some((number, _)) => {
+            let problem =
+                format!("its table was written by version {number}, which is not defined");
             let hint = "put the CREATE OR REPLACE METER back that made it";
             Err((problem, hint.to_owned()))
         }

@@ -145,3 +145,65 @@ async fn a_window_that_closed_without_usage_stays_without() {
     assert_eq!(cli.query("SELECT SUM(n) FROM tasks").await, [["71"]]);
     cli.audit().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_has_measured_nothing_may_be_changed_and_taken_back() {
+    let world = World::new(FIRST).await;
+    let cli = world.cli();
+    send(&world, "1", "2026-01-05T10:30:00Z", "billable", 1).await;
+    cli.run_to_end().await;
+    // Tenfold, elevenfold, later, and not at all: no window of it is closed.
+    for definitions in [
+        second("2026-02-01"),
+        second("2026-02-01").replace("n * 10", "n * 11"),
+        second("2026-03-01").replace("n * 10", "n * 11"),
+        FIRST.to_owned(),
+        second("2026-02-01").replace("n * 10", "n * 12"),
+        FIRST.to_owned(),
+    ] {
+        world.write("definitions/all.sql", &definitions);
+        cli.succeed(&["check", "--lake"]).await;
+        assert_eq!(cli.query("SELECT SUM(n) FROM tasks").await, [["1"]]);
+        cli.run_to_end().await;
+    }
+    // The first version measures what comes while no other is there, and closes its windows.
+    send(&world, "2", "2026-02-10T10:30:00Z", "free", 2).await;
+    send(&world, "3", "2026-02-10T10:30:00Z", "billable", 4).await;
+    cli.run_to_end().await;
+    assert_eq!(cli.query("SELECT SUM(n) FROM tasks").await, [["5"]]);
+    world.write("definitions/all.sql", &second("2026-02-01"));
+    let ran = cli.run(&["check", "--lake"]).await;
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (
+            Some(2),
+            "error: meter `tasks`: version 2 is effective from 2026-02-01T00:00:00Z, but windows up to \
+             2026-02-10T11:00:00Z are closed by the version before it\n  hint: write effective_from = \
+             '2026-02-10T11:00:00Z' or later, or create a meter under another name\n\
+             error: the lake does not go on with these definitions and settings: 1 problems, named above\n"
+        )
+    );
+    // From then on it measures, and stays as it is: also where a window of it closed without usage.
+    let last = second("2026-03-01").replace("n * 10", "n * 11");
+    world.write("definitions/all.sql", &last);
+    send(&world, "4", "2026-03-02T10:30:00Z", "free", 3).await;
+    cli.run_to_end().await;
+    assert_eq!(cli.query("SELECT SUM(n) FROM tasks").await, [["38"]]);
+    for (definitions, refusal) in [
+        (
+            last.replace("n * 11", "n * 12"),
+            "version 2 is not the one that its table was written with",
+        ),
+        (
+            FIRST.to_owned(),
+            "its table was written by version 2, which is not defined",
+        ),
+    ] {
+        world.write("definitions/all.sql", &definitions);
+        let ran = cli.run(&["run", "--until-end"]).await;
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        assert!(ran.stderr.contains(refusal), "{ran:#?}");
+    }
+    world.write("definitions/all.sql", &last);
+    cli.audit().await;
+}

@@ -30,6 +30,9 @@ const BUILT_IN_RELATIONS: &[&str] = &[
     "unissued",
 ];
 
+/// The folder of a Delta table's log: tools would take the folder around a meter of this name for a table.
+const LOG: &str = "_delta_log";
+
 /// The built-in relation that prices read.
 const SUBSCRIPTION: &str = "subscription";
 
@@ -139,6 +142,11 @@ impl Whole {
     fn check_relation_names(&self) -> Result<()> {
         let mut taken: BTreeMap<String, (String, &Location)> = BTreeMap::new();
         for (name, title, at) in self.relations() {
+            if name == LOG {
+                let problem = format!("{title}: it is the name of a Delta table's log");
+                let hint = "choose another name: tools would take the folder around it for a table";
+                return Err(error(at, problem, hint.to_owned()));
+            }
             if BUILT_IN_RELATIONS.contains(&name.as_str()) {
                 let hint = format!(
                     "choose another name; built in are {}",

@@ -409,8 +409,14 @@ fn relations_share_one_name_space() {
     assert_eq!(
         refusal("CREATE RATE TABLE invoices (a DATE) WITH (location = 'x')"),
         "a.sql:1:19: rate table `invoices`: the name is built in\n  \
-         hint: choose another name; built in are `accounts`, `credit_ledger`, `customers`, `discounts`, `events`, `grants`, \
+         hint: choose another name; built in are `accounts`, `conflicts`, `credit_ledger`, `customers`, `discounts`, `events`, `grants`, \
          `information_schema`, `invoices`, `line_items`, `meters`, `one_offs`, `subscription`, `subjects`, `subscriptions`, `unbilled`, `unissued`"
+    );
+    let meter = METER.replace("METER calls", "METER _delta_log");
+    assert_eq!(
+        refusal(&format!("{EVENT}{meter}")),
+        "a.sql:1:69: meter `_delta_log`: it is the name of a Delta table's log\n  \
+         hint: choose another name: tools would take the folder around it for a table"
     );
     for name in ["events", "line_items", "accounts", "subscription"] {
         let meter = METER.replace("METER calls", &format!("METER {name}"));

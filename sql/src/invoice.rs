@@ -35,7 +35,7 @@ use crate::{
     rating::Charge,
 };
 use bounds::Bounds;
-use document::{Document, OfPlan};
+use document::{Document, OfPlan, Tax};
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -264,7 +264,7 @@ pub fn assemble(terms: &Terms<'_>, charges: &[Charge]) -> Result<Invoice> {
         currency: &terms.plan.currency,
         one_offs: &[],
         discounts: &[],
-        tax: None,
+        tax: Tax::default(),
         grants: &[],
         burnt: &[],
     };

@@ -140,6 +140,19 @@ impl Period {
         self.span().whole_days
     }
 
+    /// How many days end in it or with it: 28 from 31 January, half past ten, to 28 February.
+    ///
+    /// ```
+    /// # use tollgate_sql::period::Period;
+    /// let october = Period::month("2026-10", "UTC").unwrap();
+    /// let half_past_ten = 10 * 3_600_000_000 + 30 * 60_000_000;
+    /// let late = october.between(october.start_us + half_past_ten, october.end_us + half_past_ten);
+    /// assert_eq!((october.days_ended(), late.days_ended(), late.days()), (31, 31, 32));
+    /// ```
+    pub fn days_ended(&self) -> i64 {
+        self.days_ended_in(self.start_us, self.end_us)
+    }
+
     /// How many days end in some time or with it, by its zone: a day that is cut belongs to the time in which it ends.
     pub fn days_ended_in(&self, from_us: i64, until_us: i64) -> i64 {
         days_ended(from_us, until_us, &self.zone)

@@ -344,7 +344,7 @@ impl Row {
                 from_us: period.start_us,
                 until_us: period.end_us,
                 seats: 1,
-                active_days: period.days(),
+                active_days: period.days_ended(),
                 minimum: None,
                 maximum: None,
             },
@@ -400,7 +400,7 @@ pub fn relation(rows: &[Row], period: &Period) -> std::result::Result<RecordBatc
         instants(vec![period.start_us; count]),
         instants(vec![period.end_us; count]),
         whole(|row| row.segment.active_days),
-        Arc::new(Int64Array::from(vec![period.days(); count])),
+        Arc::new(Int64Array::from(vec![period.days_ended(); count])),
         seconds(active.collect())?,
         seconds(vec![length(period.start_us, period.end_us); count])?,
     ];
@@ -432,6 +432,7 @@ fn relation_schema() -> Schema {
 mod tests {
     use super::*;
     use crate::{definitions::PlanTerms, error::Location};
+    use arrow::{array::AsArray, datatypes::Int64Type};
     use jiff::Timestamp;
 
     fn us(text: &str) -> i64 {
@@ -706,6 +707,28 @@ mod tests {
             ]
         );
         assert_eq!(all(&rows, &utc(), "1999-01-01", "2000-01-02").len(), 1);
+    }
+
+    #[test]
+    fn a_whole_period_from_any_time_of_day_is_active_on_all_of_its_days() {
+        let plans = plans();
+        let find = |name: &str| plans.iter().find(|plan| plan.name == name);
+        let begun = row("anchored", "2026-01-31T10:30:00Z");
+        let until = (us("2026-01-01"), us("2026-03-01"));
+        let cycles = cycles(&[&begun], find, &utc(), until).unwrap();
+        let days = cycles.iter().map(|cycle| {
+            let row = Row {
+                customer: cycle.customer.clone(),
+                subscription: Some(cycle.subscription.clone()),
+                plan: cycle.parts[0].plan.clone(),
+                segment: cycle.parts[0].segments[0].clone(),
+            };
+            let rows = relation(&[row], &cycle.period).unwrap();
+            let days = |name: &str| rows[name].as_primitive::<Int64Type>().value(0);
+            (days("active_days"), days("period_days"))
+        });
+        // To 28 February and to 31 March, at half past ten.
+        assert_eq!(days.collect::<Vec<_>>(), [(28, 28), (31, 31)]);
     }
 
     #[test]

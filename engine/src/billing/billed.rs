@@ -12,11 +12,21 @@ use tollgate_sql::{
     invoice::{self, LineItem, LineKind},
     money::{Currency, Exact, Money},
     rating::Charge,
+    subscriptions::Cycle,
 };
 
-/// Amounts by subscription and price, each with the time that it is for.
+/// Lines by subscription and price.
 #[derive(Debug, Default)]
-pub(super) struct Billed(BTreeMap<(String, String), Vec<(invoice::Period, Exact)>>);
+pub(super) struct Billed(BTreeMap<(String, String), Vec<BilledLine>>);
+
+/// A line that was billed.
+#[derive(Debug, Clone, Copy)]
+struct BilledLine {
+    /// The time that it is for.
+    period: invoice::Period,
+    amount: Exact,
+    discount: Exact,
+}
 
 impl Billed {
     /// What issued documents have, by their rows. `line_items` may lack the last of them: a crash can come before it has them.
@@ -48,15 +58,25 @@ impl Billed {
         let (Some(subscription), Some(price)) = (text("subscription"), text("price")) else {
             return Ok(());
         };
-        let amounts = rows["amount"].as_primitive::<Decimal128Type>();
-        let amount = Exact::from_decimal(amounts.value(row), amounts.scale());
-        let amount = amount.map_err(tollgate_sql::Error::from)?;
-        let period = invoice::Period {
-            start_us: instant("period_start"),
-            end_us: instant("period_end"),
+        let amount = |name: &str| -> Result<Exact> {
+            let amounts = rows[name].as_primitive::<Decimal128Type>();
+            // Lines from before there were discounts say nothing of them.
+            if amounts.is_null(row) {
+                return Ok(Exact::ZERO);
+            }
+            let amount = Exact::from_decimal(amounts.value(row), amounts.scale());
+            Ok(amount.map_err(tollgate_sql::Error::from)?)
+        };
+        let line = BilledLine {
+            period: invoice::Period {
+                start_us: instant("period_start"),
+                end_us: instant("period_end"),
+            },
+            amount: amount("amount")?,
+            discount: amount("discount")?,
         };
         let of_price = self.0.entry((subscription, price)).or_default();
-        of_price.push((period, amount));
+        of_price.push(line);
         Ok(())
     }
 
@@ -71,31 +91,65 @@ impl Billed {
                     .0
                     .entry((subscription.clone(), price.clone()))
                     .or_default();
-                of_price.push((line.period, line.amount.to_exact()));
+                of_price.push(BilledLine {
+                    period: line.period,
+                    amount: line.amount.to_exact(),
+                    discount: line.discount.to_exact(),
+                });
             }
         }
     }
 
+    /// What was billed of a price for a billing period of a subscription.
+    fn of_price(
+        &self,
+        subscription: &str,
+        price: &str,
+        cycle: &Cycle,
+    ) -> impl Iterator<Item = &BilledLine> {
+        let (start_us, end_us) = (cycle.period.start_us, cycle.period.end_us);
+        let key = (subscription.to_owned(), price.to_owned());
+        let lines = self.0.get(&key).into_iter().flatten();
+        lines.filter(move |line| start_us <= line.period.start_us && line.period.end_us <= end_us)
+    }
+
+    /// What the prices in advance of a plan were billed at for a billing period of a subscription, less their discounts: it counts
+    /// toward the minimum and the maximum of that period.
+    pub(super) fn in_advance(
+        &self,
+        (subscription, plan): (&str, &PlanDefinition),
+        cycle: &Cycle,
+    ) -> Result<Exact> {
+        let number = |error| Error::from(tollgate_sql::Error::from(error));
+        let mut sum = Exact::ZERO;
+        for price in &plan.terms.in_advance {
+            for line in self.of_price(subscription, price, cycle) {
+                let net = line.amount.checked_sub(line.discount).map_err(number)?;
+                sum = sum.checked_add(net).map_err(number)?;
+            }
+        }
+        Ok(sum)
+    }
+
     /// What is left to bill of the charges of fixed prices for a billing period of a subscription. A price that was not billed
-    /// for it yet has its charges; of any other it is one difference, below zero where less was used than was paid.
+    /// for it yet has its charges; of any other it is one difference, below zero where less was used than was paid. What was
+    /// billed may be for time after the period closed: it was billed before that was known.
     pub(super) fn left(
         &self,
         (subscription, plan): (&str, &PlanDefinition),
-        period: invoice::Period,
+        cycle: &Cycle,
         charges: &[Charge],
     ) -> Result<Vec<Charge>> {
         let number = |error| Error::from(tollgate_sql::Error::from(error));
         let currency = Currency::parse(&plan.currency).map_err(number)?;
+        let period = invoice::Period {
+            end_us: cycle.closes_us,
+            ..(&cycle.period).into()
+        };
         let mut left = Vec::new();
         for price in &plan.terms.in_advance {
-            let key = (subscription.to_owned(), price.clone());
-            let billed = self.0.get(&key).into_iter().flatten();
-            let within =
-                |of: &invoice::Period| period.start_us <= of.start_us && of.end_us <= period.end_us;
-            let billed: Vec<Exact> = billed
-                .filter(|(of, _)| within(of))
-                .map(|(_, amount)| *amount)
-                .collect();
+            let billed = self.of_price(subscription, price, cycle);
+            let billed: Vec<Exact> = billed.map(|line| line.amount).collect();
             let now: Vec<&Charge> = charges
                 .iter()
                 .filter(|charge| charge.price == *price)
@@ -104,7 +158,10 @@ impl Billed {
                 left.extend(now.into_iter().cloned());
                 continue;
             }
-            let mut difference = sum_on(plan, now.iter().copied())?;
+            // Rounded first: half a cent more and half a cent less are not rounded alike.
+            let sum = sum_on(plan, now.iter().copied())?;
+            let sum = Money::round(sum, currency).map_err(number)?;
+            let mut difference = sum.to_exact();
             for amount in billed {
                 difference = difference.checked_sub(amount).map_err(number)?;
             }
@@ -112,7 +169,7 @@ impl Billed {
             let Some(template) = template else {
                 continue;
             };
-            if Money::round(difference, currency).map_err(number)? == Money::zero(currency) {
+            if difference.is_zero() {
                 continue;
             }
             left.push(Charge {
@@ -142,4 +199,104 @@ pub(super) fn sum_on<'a>(
         sum = sum.checked_add(amount).map_err(number)?;
     }
     Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tollgate_sql::{
+        definitions::PlanTerms, error::Location, period::Period, subscriptions::Cycle,
+    };
+
+    fn plan() -> PlanDefinition {
+        PlanDefinition {
+            name: "pro".into(),
+            currency: "USD".into(),
+            worth: Vec::new(),
+            prices: vec!["base".into()],
+            terms: PlanTerms {
+                in_advance: vec!["base".into()],
+                ..PlanTerms::default()
+            },
+            at: Location::default(),
+        }
+    }
+
+    /// June 2026, closed at some instant of it.
+    fn june(closes_us: Option<i64>) -> Cycle {
+        let period = Period::month("2026-06", "UTC").unwrap();
+        Cycle {
+            subscription: "s".into(),
+            customer: "acme".into(),
+            opens_us: period.start_us,
+            closes_us: closes_us.unwrap_or(period.end_us),
+            period,
+            parts: Vec::new(),
+        }
+    }
+
+    fn charge(amount: &str) -> Charge {
+        Charge {
+            price: "base".into(),
+            price_version: 1,
+            customer: "acme".into(),
+            dimensions: Vec::new(),
+            quantity: None,
+            amount: Exact::parse(amount).unwrap(),
+            currency: "USD".into(),
+            service: None,
+            subscription: Some("s".into()),
+            is_fixed: true,
+            is_unused: false,
+        }
+    }
+
+    /// 20.00 for all of June, less a discount of 5.00.
+    fn billed(cycle: &Cycle) -> Billed {
+        let line = BilledLine {
+            period: (&cycle.period).into(),
+            amount: Exact::from(20_i64),
+            discount: Exact::from(5_i64),
+        };
+        let key = ("s".to_owned(), "base".to_owned());
+        Billed(BTreeMap::from([(key, vec![line])]))
+    }
+
+    /// What is left of June.
+    fn left(cycle: &Cycle, now: &str) -> Vec<(String, bool)> {
+        let billed = billed(cycle);
+        let left = billed.left(("s", &plan()), cycle, &[charge(now)]).unwrap();
+        let left = left.into_iter();
+        left.map(|charge| {
+            (
+                charge.amount.without_trailing_zeros().to_string(),
+                charge.is_unused,
+            )
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_was_billed_for_a_whole_period_is_known_when_it_closes_early() {
+        let whole = june(None);
+        let early = june(Some(whole.period.start_us + 10 * 86_400_000_000));
+        assert_eq!(left(&whole, "20"), []);
+        assert_eq!(left(&early, "6.666666"), [("-13.33".to_owned(), true)]);
+    }
+
+    #[test]
+    fn what_was_billed_in_advance_counts_less_its_discounts() {
+        let june = june(None);
+        let in_advance = billed(&june).in_advance(("s", &plan()), &june);
+        assert_eq!(in_advance.unwrap(), Exact::from(15_i64));
+        let other = Billed::default().in_advance(("s", &plan()), &june);
+        assert_eq!(other.unwrap(), Exact::ZERO);
+    }
+
+    #[test]
+    fn what_a_price_comes_to_now_is_rounded_before_what_was_billed_is_taken_off() {
+        // 10.005 is 10.01, and 20.00 were billed; 9.995 less would be 10.00.
+        assert_eq!(left(&june(None), "10.005"), [("-9.99".to_owned(), true)]);
+        assert_eq!(left(&june(None), "20.004"), []);
+    }
 }

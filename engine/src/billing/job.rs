@@ -4,7 +4,8 @@ use super::{
     Issued, NUMBER_MARK,
     billed::{Billed, sum_on},
     burnt::Burnt,
-    commit_invoices, cut, derive_line_items,
+    commit_invoices,
+    cut, derive_line_items,
     documents::{self, issued_table, of_customer, rows_where, untold},
     due::{Due, due_of, is_of_month},
     issued_meanwhile,
@@ -24,7 +25,7 @@ use datafusion::prelude::lit;
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
-    accounts::{Discount, Grant, Index, OneOff},
+    accounts::{Customer, Discount, Grant, Index, OneOff},
     credits::Burn,
     definitions::{MinimumProration, PlanDefinition},
     functions::prorate::SHARE_DIGITS,
@@ -237,16 +238,12 @@ fn assembled(
             what: "a plan with charges is defined",
         })?;
         let cycle = charged.cycle_of(due);
-        let period = invoice::Period {
-            end_us: cycle.closes_us,
-            ..(&cycle.period).into()
-        };
         let of = (cycle.subscription.as_str(), plan);
         let charges = match charged.is_opening {
-            true => billed.left(of, period, &charged.charges)?,
+            true => billed.left(of, cycle, &charged.charges)?,
             false => {
                 let mut charges = charged.charges.clone();
-                charges.extend(billed.left(of, period, &charged.in_advance)?);
+                charges.extend(billed.left(of, cycle, &charged.in_advance)?);
                 charges
             }
         };
@@ -265,12 +262,10 @@ fn assembled(
             },
             counted: match charged.is_opening {
                 true => Exact::ZERO,
-                false => counted_in_advance(plan, charged, charges)?,
+                false => billed.in_advance((&cycle.subscription, plan), cycle)?,
             },
         });
     }
-    let last_us = due.at_us.saturating_sub(1);
-    let customer = accounts.customer_at(&due.customer, last_us);
     let first_currency = plans.first().map(|of_plan| of_plan.plan.currency.as_str());
     let one_off = due
         .one_offs
@@ -279,8 +274,8 @@ fn assembled(
     let Some(currency) = first_currency.or(one_off) else {
         return Ok(None);
     };
-    let region = customer.and_then(|customer| customer.tax_region.as_deref());
-    let region = region.filter(|_| customer.is_some_and(|customer| !customer.tax_exempt));
+    let customer = accounts.customer(&due.customer).iter();
+    let regions: Vec<(i64, Option<&str>)> = customer.map(taxed_from).collect();
     let one_offs: Vec<&OneOff> = due.one_offs.iter().collect();
     let grants: Vec<&Grant> = accounts.grants_of(&due.customer).collect();
     let discounts: Vec<&Discount> = accounts.discounts_of(&due.customer).collect();
@@ -292,7 +287,10 @@ fn assembled(
         currency,
         one_offs: &one_offs,
         discounts: &discounts,
-        tax: region.map(|region| Tax { region, rates }),
+        tax: Tax {
+            regions: &regions,
+            rates,
+        },
         grants: &grants,
         burnt,
     };
@@ -300,11 +298,18 @@ fn assembled(
     Ok((!invoice.lines.is_empty()).then_some(invoice))
 }
 
+/// From when on a row of a customer says which region taxes it; none of an exempt customer.
+fn taxed_from(row: &Customer) -> (i64, Option<&str>) {
+    let region = row.tax_region.as_deref();
+    let region = region.filter(|_| !row.tax_exempt);
+    (row.valid_from_us.unwrap_or(i64::MIN), region)
+}
+
 /// What a plan costs at most and at least for the days that a subscription is on it.
 fn bounds_of(plan: &PlanDefinition, cycle: &Cycle, charged: &Charged) -> Result<Bounds> {
     let part = cycle.parts.iter().find(|part| part.plan == plan.name);
     let segments = part.map_or(&[][..], |part| part.segments.as_slice());
-    let days = cycle.period.days();
+    let days = cycle.period.days_ended();
     let whole_fee = match plan.terms.minimum_proration {
         MinimumProration::Minimum => Exact::ZERO,
         MinimumProration::MinimumLessFees => whole_fee(plan, cycle, charged)?,
@@ -347,7 +352,7 @@ fn whole_fee(plan: &PlanDefinition, cycle: &Cycle, charged: &Charged) -> Result<
     let currency = Currency::parse(&plan.currency).map_err(tollgate_sql::Error::from)?;
     let sum = sum_on(plan, fixed.filter(of_last))?;
     let (days, active) = (
-        Exact::from(cycle.period.days()),
+        Exact::from(cycle.period.days_ended()),
         Exact::from(last.active_days),
     );
     if active == Exact::ZERO {
@@ -356,21 +361,6 @@ fn whole_fee(plan: &PlanDefinition, cycle: &Cycle, charged: &Charged) -> Result<
     let whole = share(sum, days, active, SHARE_DIGITS, Rounding::HalfAway);
     let whole = whole.and_then(|whole| Money::round(whole, currency));
     Ok(whole.map_err(tollgate_sql::Error::from)?.to_exact())
-}
-
-/// What prices in advance come to beside what is billed of them now: it counts for the time that they are for.
-fn counted_in_advance(plan: &PlanDefinition, charged: &Charged, now: &[Charge]) -> Result<Exact> {
-    let currency = Currency::parse(&plan.currency).map_err(tollgate_sql::Error::from)?;
-    let rounded = |sum: Exact| -> Result<Exact> {
-        let sum = Money::round(sum, currency).map_err(tollgate_sql::Error::from)?;
-        Ok(sum.to_exact())
-    };
-    let is_in_advance = |charge: &&Charge| plan.terms.in_advance.contains(&charge.price);
-    let billed_now = rounded(sum_on(plan, now.iter().filter(is_in_advance))?)?;
-    let whole = rounded(sum_on(plan, charged.in_advance.iter())?)?;
-    Ok(whole
-        .checked_sub(billed_now)
-        .map_err(tollgate_sql::Error::from)?)
 }
 
 /// The rows of the rate table of taxes, and what a document with taxes is rated by for them.

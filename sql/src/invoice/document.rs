@@ -34,21 +34,30 @@ pub struct Document<'a> {
     pub one_offs: &'a [&'a OneOff],
     /// The customer's discounts.
     pub discounts: &'a [&'a Discount],
-    /// The taxes of the customer's region; `None` without one, and for an exempt customer.
-    pub tax: Option<Tax<'a>>,
+    /// Where the customer is taxed, and what is charged there.
+    pub tax: Tax<'a>,
     /// The customer's grants; those in another currency pay nothing.
     pub grants: &'a [&'a Grant],
     /// What earlier documents burnt of them.
     pub burnt: &'a [Burn],
 }
 
-/// Whose taxes are charged.
-#[derive(Debug, Clone, Copy)]
+/// Which taxes are charged.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Tax<'a> {
-    /// The region.
-    pub region: &'a str,
+    /// From when on which region taxes the customer, in order of time; `None` where it has none and while it is exempt.
+    pub regions: &'a [(i64, Option<&'a str>)],
     /// The rates of all regions.
     pub rates: &'a [TaxRate],
+}
+
+impl<'a> Tax<'a> {
+    /// The region that taxes what is served up to an instant and with it.
+    fn region_at(&self, at_us: i64) -> Option<&'a str> {
+        let begun = self.regions.iter().rev();
+        let mut begun = begun.skip_while(|(from_us, _)| *from_us > at_us);
+        begun.next().and_then(|(_, region)| *region)
+    }
 }
 
 /// What a plan charges for a billing period of one subscription.
@@ -513,24 +522,26 @@ fn tax_lines(
     mode_of: impl Fn(&LineItem) -> TaxMode,
     currency: Currency,
 ) -> Result<Vec<(LineItem, Vec<i128>)>> {
-    let Some(tax) = document.tax else {
-        return Ok(Vec::new());
-    };
-    let mut taxable: BTreeMap<(Exact, bool), Vec<i128>> = BTreeMap::new();
+    let tax = document.tax;
+    let mut taxable: BTreeMap<(Exact, bool, &str), Vec<i128>> = BTreeMap::new();
     for (place, line) in lines.iter().enumerate() {
-        let rate = rate_at(tax.rates, tax.region, line.period.last_us()).ok_or_else(|| {
-            let at = jiff::Timestamp::from_microsecond(line.period.last_us()).unwrap_or_default();
-            let problem = format!("region `{}` has no tax rate at {at}", tax.region);
+        let last_us = line.period.last_us();
+        let Some(region) = tax.region_at(last_us) else {
+            continue;
+        };
+        let rate = rate_at(tax.rates, region, last_us).ok_or_else(|| {
+            let at = jiff::Timestamp::from_microsecond(last_us).unwrap_or_default();
+            let problem = format!("region `{region}` has no tax rate at {at}");
             refused(document, "", problem)
         })?;
         let is_included = mode_of(line) == TaxMode::Included;
-        let of_rate = taxable.entry((rate.rate_percent, is_included));
+        let of_rate = taxable.entry((rate.rate_percent, is_included, region));
         let of_rate = of_rate.or_insert_with(|| vec![0; lines.len()]);
         let net = line.amount.checked_sub(line.discount)?;
         of_rate[place] = net.checked_sub(line.promotional)?.minor();
     }
     let mut made = Vec::new();
-    for ((percent, is_included), of_lines) in taxable {
+    for ((percent, is_included, region), of_lines) in taxable {
         let amounts = of_lines
             .iter()
             .map(|minor| Money::of_minor(*minor, currency));
@@ -541,7 +552,7 @@ fn tax_lines(
         };
         let line = LineItem {
             dimensions: vec![
-                ("region".to_owned(), Some(tax.region.to_owned())),
+                ("region".to_owned(), Some(region.to_owned())),
                 ("rate_percent".to_owned(), Some(percent.to_string())),
             ],
             quantity: Some(sum.to_exact()),

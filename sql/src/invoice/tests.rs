@@ -71,6 +71,71 @@ fn every_line_is_rounded_once_and_the_total_is_their_sum() {
 }
 
 #[test]
+fn a_line_is_taxed_by_the_region_of_the_customer_when_its_service_ended() {
+    let plan = plan("USD");
+    let (start_us, end_us) = (OCTOBER.start_us, OCTOBER.end_us);
+    let moved_us = start_us + 10;
+    let of_time = |amount: &str, start_us, end_us| Charge {
+        service: Some(Period { start_us, end_us }),
+        ..charge("base", None, amount)
+    };
+    let charges = [
+        of_time("100", start_us, moved_us),
+        of_time("200", start_us, moved_us + 1),
+        // In advance: its time is still to come.
+        of_time("400", end_us, end_us + 10),
+    ];
+    let rate = |region: &str, percent: i64| taxes::TaxRate {
+        region: region.into(),
+        rate_percent: Exact::from(percent),
+        from_us: None,
+        to_us: None,
+    };
+    let rates = [rate("DE", 19), rate("FR", 20)];
+    let exempt_us = end_us + 5;
+    let regions = [
+        (start_us, Some("DE")),
+        (moved_us, Some("FR")),
+        (exempt_us, None),
+    ];
+    let of_plan = OfPlan {
+        plan: &plan,
+        subscription: None,
+        period: OCTOBER,
+        charges: &charges,
+        bounds: Bounds::default(),
+        counted: Exact::ZERO,
+    };
+    let of = Document {
+        id: InvoiceId::of_document("acme", end_us),
+        customer: "acme",
+        period: OCTOBER,
+        cut: "{}",
+        currency: "USD",
+        one_offs: &[],
+        discounts: &[],
+        tax: Tax {
+            regions: &regions,
+            rates: &rates,
+        },
+        grants: &[],
+        burnt: &[],
+    };
+    let invoice = document::document(of, &[of_plan]).unwrap();
+    let taxes = invoice
+        .lines
+        .iter()
+        .filter(|line| line.kind == LineKind::Tax);
+    let taxes: Vec<String> = taxes
+        .map(|line| format!("{:?} {}", line.dimensions[0].1, line.amount))
+        .collect();
+    assert_eq!(
+        taxes,
+        [r#"Some("DE") 19.00 USD"#, r#"Some("FR") 40.00 USD"#]
+    );
+}
+
+#[test]
 fn lines_follow_the_plan_then_the_dimensions_whatever_order_charges_come_in() {
     let mut charges = vec![
         charge("tokens", Some("b"), "1"),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     accounts::Grant,
-    credits::{Issued, credit_ledger_batch, ledger},
+    credits::{Burn, Issued, check, credit_ledger_batch, ledger},
 };
 
 /// The rows of all grants up to an instant, by customer, grant and time. The rows of a grant add up to its balance.
@@ -37,4 +37,22 @@ pub async fn credit_ledger(lake: &Lake, until_us: i64) -> Result<RecordBatch> {
         entries.extend(ledger(&grants, issued, until_us)?);
     }
     Ok(credit_ledger_batch(&entries)?)
+}
+
+/// Checks that a customer's grants have rows that add up when a document burns this after what was burnt before: never below
+/// zero, and never above what was granted.
+///
+/// # Errors
+/// [`tollgate_sql::Error::Credits`] names the grant and the sum.
+pub(super) fn check_burns(grants: &[&Grant], before: &[Burn], burns: &[Burn]) -> Result<()> {
+    let Some(until_us) = burns.iter().chain(before).map(|burn| burn.at_us).max() else {
+        return Ok(());
+    };
+    if burns.is_empty() {
+        return Ok(());
+    }
+    let all = before.iter().chain(burns);
+    // No row is kept here, so none needs the number that the document has later.
+    let issued: Vec<Issued<'_>> = all.map(|burn| Issued { burn, document: "" }).collect();
+    Ok(check(&ledger(grants, &issued, until_us)?)?)
 }

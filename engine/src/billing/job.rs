@@ -5,6 +5,7 @@ use super::{
     billed::{Billed, sum_on},
     burnt::Burnt,
     commit_invoices,
+    credits::check_burns,
     cut, derive_line_items,
     documents::{self, issued_table, of_customer, rows_where, untold},
     due::{Due, due_of, is_of_month},
@@ -295,6 +296,7 @@ fn assembled(
         burnt,
     };
     let invoice = document(of, &plans)?;
+    check_burns(&grants, burnt, &invoice.burns)?;
     Ok((!invoice.lines.is_empty()).then_some(invoice))
 }
 

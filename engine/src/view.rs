@@ -286,7 +286,7 @@ impl View {
     }
 
     /// The definitions that this view was opened with.
-    pub fn catalog(&self) -> &Catalog {
+    pub fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
     }
 

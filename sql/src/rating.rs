@@ -10,6 +10,7 @@ mod apart;
 mod events;
 mod keys;
 mod lineage;
+pub mod passed;
 pub mod progress;
 mod purity;
 mod quantity;

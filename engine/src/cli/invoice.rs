@@ -159,7 +159,7 @@ async fn of_subscriptions(
     let unbilled_from_us = starts.min().unwrap_or(now_us.saturating_sub(MONTH_US));
     let invoices = match arguments.finalize {
         false => {
-            output::print(&drafts_text(&documents.invoices))?;
+            output::print(&drafts_text(view, &documents.invoices).await?)?;
             documents.invoices
         }
         true => {
@@ -195,12 +195,17 @@ const MONTH_US: i64 = 31 * DAY_US;
 /// How many drafts are shown with their lines.
 const STATEMENTS_MAX: usize = 20;
 
-/// Drafts with their lines; one line for each when they are many.
-fn drafts_text(drafts: &[Invoice]) -> String {
-    match drafts.len() <= STATEMENTS_MAX {
-        true => drafts.iter().map(statement).collect(),
-        false => listing(drafts),
+/// Drafts with their lines and tiers; one line for each when they are many.
+async fn drafts_text(view: &View, drafts: &[Invoice]) -> Result<String> {
+    if drafts.len() > STATEMENTS_MAX {
+        return Ok(listing(drafts));
     }
+    let mut text = String::new();
+    for draft in drafts {
+        let tiers = billing::tiers_of(view.catalog(), &draft.lines).await?;
+        text += &statement(draft, &tiers);
+    }
+    Ok(text)
 }
 
 /// How much no subscription pays for, by meter and measure.

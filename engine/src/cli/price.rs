@@ -14,7 +14,7 @@ use clap::Args;
 use std::{collections::BTreeMap, fmt::Write};
 use tollgate_sql::{
     definitions::{Definitions, PlanDefinition, PriceDefinition},
-    functions::explain::{Called, note_calls},
+    functions::explain::{Called, TierPart, note_calls},
     invoice::amount_on,
     money::{Currency, Exact, Money, MoneyError, round},
     parser::did_you_mean,
@@ -286,21 +286,26 @@ fn listing(
             called.amount
         );
         for tier in &called.tiers {
-            let up_to = tier
-                .up_to
-                .map_or(String::new(), |up_to| format!(" up to {up_to}"));
-            let above = match tier.above == Exact::ZERO {
-                true if tier.up_to.is_some() => String::new(),
-                _ => format!(" above {}", tier.above),
-            };
-            let _ = writeln!(
-                text,
-                "     {above}{up_to}: {} for {}",
-                tier.quantity, tier.amount
-            );
+            let _ = writeln!(text, "      {}", tier_text(tier));
         }
     }
     text
+}
+
+/// One tier: where it begins and ends, how much is in it, and what that comes to.
+pub(super) fn tier_text(tier: &TierPart) -> String {
+    let up_to = tier.up_to.map(|up_to| format!("up to {up_to}"));
+    let above = match (tier.above == Exact::ZERO, &up_to) {
+        (true, Some(_)) => None,
+        _ => Some(format!("above {}", tier.above)),
+    };
+    let between: Vec<String> = above.into_iter().chain(up_to).collect();
+    format!(
+        "{}: {} for {}",
+        between.join(" "),
+        tier.quantity,
+        tier.amount
+    )
 }
 
 #[cfg(test)]

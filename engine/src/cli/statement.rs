@@ -1,9 +1,11 @@
 //! A document as a person reads it: its lines, what is taken off and added, and what is due.
 
+use super::price::tier_text;
 use crate::error::printable;
 use jiff::{Timestamp, tz::TimeZone};
 use std::fmt::Write;
 use tollgate_sql::{
+    functions::explain::TierPart,
     invoice::{Invoice, LineItem, Period},
     money::Money,
 };
@@ -11,9 +13,15 @@ use tollgate_sql::{
 /// A row: what kind of line it is, what it is for, when, and the amount.
 type Row = [String; 4];
 
-/// One document, its columns aligned; nothing in it is obeyed by a terminal.
-pub(super) fn statement(invoice: &Invoice) -> String {
-    let mut rows: Vec<Row> = invoice.lines.iter().map(row).collect();
+/// One document, its columns aligned, each line with the tiers that it passes, if there are any; nothing in it is obeyed by a
+/// terminal.
+pub(super) fn statement(invoice: &Invoice, tiers: &[Vec<TierPart>]) -> String {
+    let mut rows: Vec<Row> = Vec::with_capacity(invoice.lines.len());
+    for (place, line) in invoice.lines.iter().enumerate() {
+        rows.push(row(line));
+        let of_line = tiers.get(place).into_iter().flatten();
+        rows.extend(of_line.map(tier_row));
+    }
     let zero = Money::zero(invoice.total.currency());
     let taken_off = [
         ("discounts", invoice.discount),
@@ -57,6 +65,11 @@ pub(super) fn statement(invoice: &Invoice) -> String {
 
 fn sum(what: &str, amount: String) -> Row {
     [what.to_owned(), String::new(), String::new(), amount]
+}
+
+fn tier_row(tier: &TierPart) -> Row {
+    let [none, when, amount] = [const { String::new() }; 3];
+    [none, format!("  {}", tier_text(tier)), when, amount]
 }
 
 fn row(line: &LineItem) -> Row {
@@ -154,7 +167,7 @@ mod tests {
         let (pad, plan) = (" ".repeat(34), format!("pro{}", " ".repeat(31)));
         assert_eq!(model.len(), 34);
         assert_eq!(
-            statement(&invoice),
+            statement(&invoice, &[]),
             format!(
                 "draft  acme  {when}  USD\n  \
                  charge      {model}  {when}  12.00\n  \

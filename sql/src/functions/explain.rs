@@ -37,7 +37,7 @@ const NOTED: &[&str] = &[
 ];
 
 /// The functions with tiers that end at a quantity, and of these the ones in which each tier's part counts by itself.
-const TIERED: &[&str] = &["graduated", "graduated_percentage", "volume"];
+pub const TIERED: &[&str] = &["graduated", "graduated_percentage", "volume"];
 const ADDED_UP: &[&str] = &["graduated", "graduated_percentage"];
 
 /// One call of a price function with numbers.

@@ -12,11 +12,13 @@
 
 mod accounts;
 mod aggregates;
+mod ai_company;
 mod backfill;
 mod bad_input;
 mod by_event;
 mod changes;
 mod check;
+mod company;
 mod conflicts;
 mod cookbook;
 mod crashes;

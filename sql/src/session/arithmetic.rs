@@ -10,6 +10,9 @@
 //! | `-a` | `exact_subtract(0, a)` | as above |
 //! | `a / b`, `a % b`, `a << b`, `a >> b` | refused | |
 //!
+//! Operations from left to right are one call: `a + b - c` is `exact_add_subtract(a, b, c)`, with the types and the rounding of
+//! each step. What DataFusion does for a call costs the length of everything in it, so calls within calls cost its cube.
+//!
 //! BIGINT counts as DECIMAL(19, 0). Precision is capped at 38 digits, and a value that needs more is
 //! an error. Operators over dates, times, intervals and floats are left as they are. A list that holds more than
 //! constants becomes comparisons.
@@ -28,7 +31,7 @@ use datafusion::{
         ScalarUDFImpl, Signature, Volatility, expr::InList, expr_rewriter::FunctionRewrite, lit,
     },
 };
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// Replaces arithmetic operators over numbers by exact functions.
 #[derive(Debug)]
@@ -47,9 +50,9 @@ impl FunctionRewrite for ExactArithmetic {
     ) -> Result<Transformed<Expr>> {
         match expr {
             Expr::BinaryExpr(binary) => rewrite_binary(binary, schema),
-            Expr::Negative(inner) if is_exact(&inner.get_type(schema)?) => {
-                Ok(Transformed::yes(SUBTRACT.call(vec![lit(0_i64), *inner])))
-            }
+            Expr::Negative(inner) if is_exact(&inner.get_type(schema)?) => Ok(Transformed::yes(
+                then(lit(0_i64), Operation::Subtract, *inner),
+            )),
             // DataFusion 55 takes two lists over one value apart as if they held constants only: it reads
             // `1 NOT IN (b, c) AND 1 IN (b, 1)` as true whatever b is.
             Expr::InList(list) if list.list.iter().any(|e| !matches!(e, Expr::Literal(..))) => {
@@ -70,10 +73,19 @@ fn in_words(list: InList) -> Expr {
     let equal = list
         .into_iter()
         .map(|element| expr.as_ref().clone().eq(element));
-    let is_in = equal.reduce(Expr::or).unwrap_or_else(|| lit(false));
+    let is_in = any_of(equal.collect()).unwrap_or_else(|| lit(false));
     match negated {
         true => !is_in,
         false => is_in,
+    }
+}
+
+/// Conditions joined by OR, none of them deeper than it must be: each level costs a pass over all that is in it.
+fn any_of(mut conditions: Vec<Expr>) -> Option<Expr> {
+    let second = conditions.split_off(conditions.len().div_ceil(2));
+    match (conditions.len(), second.is_empty()) {
+        (_, false) => Some(any_of(conditions)?.or(any_of(second)?)),
+        (_, true) => conditions.pop(),
     }
 }
 
@@ -81,21 +93,54 @@ fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<E
     if !is_arithmetic(binary.op) {
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     }
-    let types = [
-        binary.left.get_type(schema)?,
-        binary.right.get_type(schema)?,
-    ];
-    if types.iter().any(is_left_alone) {
+    // What is exact already has no other type, and asking for it costs its length.
+    let left_alone = operations_of(&binary.left).is_none()
+        && is_left_alone(&binary.left.get_type(schema)?)
+        || is_left_alone(&binary.right.get_type(schema)?);
+    if left_alone {
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     }
-    let function = match binary.op {
-        Operator::Plus => &ADD,
-        Operator::Minus => &SUBTRACT,
-        Operator::Multiply => &MULTIPLY,
+    let operation = match binary.op {
+        Operator::Plus => Operation::Add,
+        Operator::Minus => Operation::Subtract,
+        Operator::Multiply => Operation::Multiply,
         refused => return plan_err!("`{refused}` is not exact: {}", hint_for(refused)),
     };
-    let arguments = vec![*binary.left, *binary.right];
-    Ok(Transformed::yes(function.call(arguments)))
+    Ok(Transformed::yes(then(
+        *binary.left,
+        operation,
+        *binary.right,
+    )))
+}
+
+/// The operations of a call that is exact already.
+fn operations_of(expr: &Expr) -> Option<&[Operation]> {
+    let Expr::ScalarFunction(call) = expr else {
+        return None;
+    };
+    let exact = call.func.inner().downcast_ref::<Exact>()?;
+    Some(&exact.operations)
+}
+
+/// One more operation: a step of the call on its left if there is one.
+fn then(left: Expr, operation: Operation, right: Expr) -> Expr {
+    let before = operations_of(&left).map(<[Operation]>::to_vec);
+    match (before, left) {
+        (Some(mut operations), Expr::ScalarFunction(call)) if goes_on_with(&call.args, &right) => {
+            let mut operands = call.args;
+            operations.push(operation);
+            operands.push(right);
+            udf(operations).call(operands)
+        }
+        (_, left) => udf(vec![operation]).call(vec![left, right]),
+    }
+}
+
+/// False where all operands so far are constants and the next is none: a constant is evaluated apart, so that one that always
+/// fails is found in a definition. Operands that begin with two constants are no other.
+fn goes_on_with(operands: &[Expr], next: &Expr) -> bool {
+    let mut first = operands.iter().take(2);
+    first.any(Expr::any_column_refs) || !next.any_column_refs()
 }
 
 /// The operators that DataFusion evaluates in a number type that may lose digits.
@@ -146,13 +191,11 @@ fn is_left_alone(data_type: &DataType) -> bool {
         || matches!(data_type, DataType::Interval(_))
 }
 
-static ADD: LazyLock<ScalarUDF> = LazyLock::new(|| udf(Operation::Add));
-static SUBTRACT: LazyLock<ScalarUDF> = LazyLock::new(|| udf(Operation::Subtract));
-static MULTIPLY: LazyLock<ScalarUDF> = LazyLock::new(|| udf(Operation::Multiply));
-
-fn udf(operation: Operation) -> ScalarUDF {
+fn udf(operations: Vec<Operation>) -> ScalarUDF {
+    let words = operations.iter().map(|operation| operation.word());
     ScalarUDF::from(Exact {
-        operation,
+        name: format!("exact_{}", words.collect::<Vec<_>>().join("_")),
+        operations,
         signature: Signature::user_defined(Volatility::Immutable),
     })
 }
@@ -164,20 +207,65 @@ enum Operation {
     Multiply,
 }
 
-/// One exact operation over two numbers.
+impl Operation {
+    fn word(self) -> &'static str {
+        match self {
+            Operation::Add => "add",
+            Operation::Subtract => "subtract",
+            Operation::Multiply => "multiply",
+        }
+    }
+
+    /// Precision, before the cap, and scale of the result.
+    fn unbounded_result(self, left: &DataType, right: &DataType) -> Result<(i16, i8)> {
+        let ((p1, s1), (p2, s2)) = (digits(left)?, digits(right)?);
+        match self {
+            Operation::Multiply => Ok((p1 + p2 + 1, checked_scale(s1 + s2)?)),
+            Operation::Add | Operation::Subtract => {
+                let scale = s1.max(s2);
+                let whole = (p1 - s1).max(p2 - s2);
+                Ok((whole + scale + 1, checked_scale(scale)?))
+            }
+        }
+    }
+
+    fn result_type(self, left: &DataType, right: &DataType) -> Result<DataType> {
+        let (precision, scale) = self.unbounded_result(left, right)?;
+        let capped = u8::try_from(precision).unwrap_or(u8::MAX);
+        Ok(DataType::Decimal128(
+            capped.min(DECIMAL128_MAX_PRECISION),
+            scale,
+        ))
+    }
+
+    fn evaluate(self, left: &ColumnarValue, right: &ColumnarValue) -> Result<ColumnarValue> {
+        let (precision, _) = self.unbounded_result(&left.data_type(), &right.data_type())?;
+        let operands = (operand(left)?, operand(right)?);
+        let result = match self {
+            Operation::Add => numeric::add(&*operands.0, &*operands.1),
+            Operation::Subtract => numeric::sub(&*operands.0, &*operands.1),
+            Operation::Multiply => numeric::mul(&*operands.0, &*operands.1),
+        }?;
+        if precision > i16::from(DECIMAL128_MAX_PRECISION) {
+            // Only then can a value need more digits than the type has, and still fit 128 bits.
+            let decimals = result.as_primitive::<arrow::datatypes::Decimal128Type>();
+            decimals.validate_decimal_precision(DECIMAL128_MAX_PRECISION)?;
+        }
+        as_columnar(result, &[left, right])
+    }
+}
+
+/// Exact operations from left to right, the first over two numbers, each other over the result so far and one more.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Exact {
-    operation: Operation,
+    name: String,
+    operations: Vec<Operation>,
     signature: Signature,
 }
 
 impl ScalarUDFImpl for Exact {
     fn name(&self) -> &str {
-        match self.operation {
-            Operation::Add => "exact_add",
-            Operation::Subtract => "exact_subtract",
-            Operation::Multiply => "exact_multiply",
-        }
+        &self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -189,46 +277,35 @@ impl ScalarUDFImpl for Exact {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        let (precision, scale) = self.unbounded_result(arguments)?;
-        let capped = u8::try_from(precision).unwrap_or(u8::MAX);
-        Ok(DataType::Decimal128(
-            capped.min(DECIMAL128_MAX_PRECISION),
-            scale,
-        ))
+        let (first, mut others) = self.operands(arguments)?;
+        others.try_fold(first.clone(), |left, (operation, right)| {
+            operation.result_type(&left, right)
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
-        let (precision, _) = self.unbounded_result(&types)?;
-        let (left, right) = (operand(&args.args[0])?, operand(&args.args[1])?);
-        let result = match self.operation {
-            Operation::Add => numeric::add(&*left, &*right),
-            Operation::Subtract => numeric::sub(&*left, &*right),
-            Operation::Multiply => numeric::mul(&*left, &*right),
-        }?;
-        if precision > i16::from(DECIMAL128_MAX_PRECISION) {
-            // Only then can a value need more digits than the type has, and still fit 128 bits.
-            let decimals = result.as_primitive::<arrow::datatypes::Decimal128Type>();
-            decimals.validate_decimal_precision(DECIMAL128_MAX_PRECISION)?;
-        }
-        as_columnar(result, &args.args)
+        let (first, mut others) = self.operands(&args.args)?;
+        others.try_fold(first.clone(), |left, (operation, right)| {
+            operation.evaluate(&left, right)
+        })
     }
 }
 
 impl Exact {
-    /// Precision, before the cap, and scale of the result.
-    fn unbounded_result(&self, arguments: &[DataType]) -> Result<(i16, i8)> {
-        let [left, right] = arguments else {
-            return plan_err!("{} takes two arguments", self.name());
-        };
-        let ((p1, s1), (p2, s2)) = (digits(left)?, digits(right)?);
-        match self.operation {
-            Operation::Multiply => Ok((p1 + p2 + 1, checked_scale(s1 + s2)?)),
-            Operation::Add | Operation::Subtract => {
-                let scale = s1.max(s2);
-                let whole = (p1 - s1).max(p2 - s2);
-                Ok((whole + scale + 1, checked_scale(scale)?))
+    /// The first operand, and each other one with its operation.
+    fn operands<'a, T>(
+        &'a self,
+        all: &'a [T],
+    ) -> Result<(&'a T, impl Iterator<Item = (Operation, &'a T)>)> {
+        match all.split_first() {
+            Some((first, others)) if others.len() == self.operations.len() => {
+                Ok((first, self.operations.iter().copied().zip(others)))
             }
+            _ => plan_err!(
+                "{} takes {} arguments",
+                self.name,
+                self.operations.len() + 1
+            ),
         }
     }
 }
@@ -291,7 +368,7 @@ fn as_decimals(array: &ArrayRef) -> Result<ArrayRef> {
 }
 
 /// A scalar when both operands were.
-fn as_columnar(result: ArrayRef, arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+fn as_columnar(result: ArrayRef, arguments: &[&ColumnarValue]) -> Result<ColumnarValue> {
     let scalars = arguments
         .iter()
         .all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
@@ -301,4 +378,67 @@ fn as_columnar(result: ArrayRef, arguments: &[ColumnarValue]) -> Result<Columnar
         )?));
     }
     Ok(ColumnarValue::Array(result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{context, plan};
+    use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+
+    /// How many calls stand within one another at most, and how many there are, in what a query becomes.
+    async fn calls(sql: &str) -> (usize, usize) {
+        let state = context().state();
+        let written = plan(&state, sql).await.unwrap();
+        let analyzed =
+            state
+                .analyzer()
+                .execute_and_check(written, state.config_options(), |_, _| {});
+        let (mut deepest, mut count) = (0, 0);
+        analyzed
+            .unwrap()
+            .apply(|node| {
+                node.apply_expressions(|expr| {
+                    deepest = deepest.max(depth(expr));
+                    expr.apply(|part| {
+                        count += usize::from(operations_of(part).is_some());
+                        Ok(TreeNodeRecursion::Continue)
+                    })
+                })
+            })
+            .unwrap();
+        (deepest, count)
+    }
+
+    fn depth(expr: &Expr) -> usize {
+        let mut below = 0;
+        expr.apply_children(|child| {
+            below = below.max(depth(child));
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .unwrap();
+        below + 1
+    }
+
+    #[tokio::test]
+    async fn operations_from_left_to_right_are_one_call_however_many() {
+        for (expression, count) in [
+            (format!("a{}", " + a".repeat(480)), 1),
+            (format!("a{}", " + a - 2".repeat(240)), 1),
+            (format!("a{}", " * 1".repeat(480)), 1),
+            (format!("0{}", " + a * b".repeat(200)), 201),
+            (format!("1{} + a", " + 1".repeat(400)), 2),
+        ] {
+            let sql = format!("SELECT {expression} AS x FROM (VALUES (1, 2)) AS t(a, b)");
+            let (deepest, found) = calls(&sql).await;
+            assert!(deepest <= 6, "{expression}: {deepest}");
+            assert_eq!(found, count, "{expression}");
+        }
+        let list = format!("a IN (b{})", ", b".repeat(4_000));
+        let (deepest, _) = calls(&format!(
+            "SELECT {list} AS x FROM (VALUES (1, 2)) AS t(a, b)"
+        ))
+        .await;
+        assert!(deepest <= 16, "{deepest}");
+    }
 }

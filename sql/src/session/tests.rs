@@ -51,6 +51,22 @@ async fn arithmetic_is_exact() {
             "43",
         ),
         ("SELECT x + NULL IS NULL FROM (VALUES (1)) AS t(x)", "true"),
+        (
+            "SELECT x - y - 2 * x + y - -3 FROM (VALUES (7, 2.5)) AS t(x, y)",
+            "-4.0",
+        ),
+        (
+            "SELECT arrow_typeof(x + x - x) FROM (VALUES (1)) AS t(x)",
+            "Decimal128(21, 0)",
+        ),
+        (
+            "SELECT arrow_typeof(x * x * x * x) FROM (VALUES (1)) AS t(x)",
+            "Decimal128(38, 0)",
+        ),
+        (
+            "SELECT arrow_typeof(x + y * y - 1) FROM (VALUES (1, CAST(1 AS DECIMAL(5, 2)))) AS t(x, y)",
+            "Decimal128(25, 4)",
+        ),
         ("SELECT SUM(x) FROM (VALUES (1)) AS t(x) WHERE x > 1", ""),
         (
             "SELECT CAST(18446744073709551615 AS BIGINT UNSIGNED) + 1",
@@ -67,6 +83,9 @@ async fn a_result_of_more_than_38_digits_is_an_error() {
     for sql in [
         format!("SELECT {nines} + 1"),
         format!("SELECT {nines} * 2"),
+        // Each step from left to right must fit.
+        format!("SELECT x + 1 - 1 FROM (VALUES ({nines})) AS t(x)"),
+        format!("SELECT x - 1 * 1 + 2 FROM (VALUES ({nines})) AS t(x)"),
         format!("SELECT x - y FROM (VALUES (-{nines}, {nines})) AS t(x, y)"),
         format!("SELECT x * y FROM (VALUES ({nines}, 1.1)) AS t(x, y)"),
         "SELECT x * x FROM (VALUES (CAST('11000000000000000000' AS DECIMAL(20, 0)))) AS t(x)"

@@ -78,7 +78,9 @@ impl Catalog {
 fn read_folder(folder: &Path) -> Result<Vec<SourceFile>> {
     let failed = |error: io::Error| Error::Config {
         file: folder.display().to_string(),
-        problem: format!("the definitions folder cannot be read: {error}"),
+        problem: format!(
+            "the definitions folder cannot be read: {error}; set `definitions` in the configuration to the folder of .sql files"
+        ),
     };
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {

@@ -11,7 +11,7 @@ use std::{
     str::FromStr,
 };
 use tollgate_connectors::nats::Risk;
-use tollgate_sql::{period::Period, window::DAY_US};
+use tollgate_sql::{parser::did_you_mean, period::Period, window::DAY_US};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,12 +99,26 @@ pub struct SourceSettings {
 
 /// Where events come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", rename_all = "lowercase")]
 pub enum SourceKind {
     /// A JetStream stream.
     Nats,
     /// An NDJSON file.
     Files,
+}
+
+impl TryFrom<String> for SourceKind {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "nats" => Ok(SourceKind::Nats),
+            "files" => Ok(SourceKind::Files),
+            _ => Err(format!(
+                "`{text}` is no kind of source: write \"nats\" or \"files\""
+            )),
+        }
+    }
 }
 
 /// `[lake]`.
@@ -407,7 +421,10 @@ impl Settings {
         let mut settings: Settings = builder
             .build()
             .and_then(config::Config::try_deserialize)
-            .map_err(|error| invalid(without_values(&error.to_string())))?;
+            .map_err(|error| {
+                let error = without_values(&error.to_string());
+                invalid(unknown_setting(&text, &error).unwrap_or(error))
+            })?;
         settings.source.check_login().map_err(&invalid)?;
         settings.base = match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -526,6 +543,39 @@ impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str("(hidden)")
     }
+}
+
+/// What a parser says of a setting that there is not, with its line and the name that could have been meant; and of a
+/// text without quotes. `None` for any other error.
+fn unknown_setting(file: &str, error: &str) -> Option<String> {
+    if error.starts_with("TOML parse error") {
+        return Some(format!(
+            "{error}\n  hint: a text stands in double quotes: stream = \"USAGE\""
+        ));
+    }
+    let names: Vec<&str> = error
+        .strip_prefix("unknown field `")?
+        .split('`')
+        .step_by(2)
+        .collect();
+    let (unknown, known) = names.split_first()?;
+    let (section, known) = match (error.contains("` for key `"), known.split_last()) {
+        (true, Some((section, known))) => (Some(*section), known),
+        _ => (None, known),
+    };
+    let is_of_it = |line: &str| {
+        let line = line.trim_start();
+        let name = line.trim_start_matches('[');
+        let after = name.strip_prefix(unknown)?.trim_start();
+        after.starts_with(['=', ']', '.']).then_some(())
+    };
+    let line = file.lines().position(|line| is_of_it(line).is_some());
+    let line = line.map_or(String::new(), |line| format!("line {}: ", line + 1));
+    let within = section.map_or(String::new(), |section| format!(" in [{section}]"));
+    let hint = did_you_mean(unknown, "settings", known);
+    Some(format!(
+        "{line}there is no setting `{unknown}`{within}\n  hint: {hint}"
+    ))
 }
 
 /// An error about the configuration file without what is written there, which may be a password: neither the

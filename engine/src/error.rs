@@ -70,6 +70,16 @@ pub enum Error {
         /// How many.
         problems: usize,
     },
+    /// A query that cannot be answered as it is written.
+    #[error("the query{place}: {problem}\n  hint: {hint}")]
+    Statement {
+        /// `, line 1, column 8`, where that is known.
+        place: String,
+        /// What is wrong.
+        problem: String,
+        /// What to write instead.
+        hint: String,
+    },
     /// The audit found differences; they were printed.
     #[error("{differences} differences between the meters and the events they come from")]
     Audit {
@@ -249,7 +259,7 @@ impl Error {
             Error::System { .. } => "system_refused",
             Error::TaskEnded { .. } => "task_ended",
             Error::Contradiction { .. } => "internal_contradiction",
-            Error::Query { .. } => "query_failed",
+            Error::Query { .. } | Error::Statement { .. } => "query_failed",
         }
     }
 
@@ -280,6 +290,7 @@ impl Error {
             | Error::File { .. }
             | Error::Meter { .. }
             | Error::System { .. }
+            | Error::Statement { .. }
             | Error::Query { .. } => ErrorKind::Invalid,
         }
     }

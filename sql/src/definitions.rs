@@ -27,7 +27,36 @@ use crate::{
     parser,
 };
 
+/// Relations that queries read without a definition.
+const QUERIED: [&str; 13] = [
+    "events",
+    "conflicts",
+    "invoices",
+    "line_items",
+    "customers",
+    "subjects",
+    "subscriptions",
+    "grants",
+    "one_offs",
+    "discounts",
+    "credit_ledger",
+    "unissued",
+    "unbilled",
+];
+
 impl Definitions {
+    /// The relations that a query may name; `<meter>_windows` is left out, for in a query it is the meter.
+    pub fn relations(&self) -> Vec<String> {
+        let types = self.event_types.iter().map(|known| known.name.clone());
+        let meters = self.meters.iter().flat_map(|meter| {
+            let panes = format!("{}_panes", meter.name);
+            [meter.name.clone(), panes]
+        });
+        let tables = self.rate_tables.iter().map(|known| known.name.clone());
+        let built_in = QUERIED.into_iter().map(str::to_owned);
+        types.chain(meters).chain(tables).chain(built_in).collect()
+    }
+
     /// Reads all files as one set of definitions and checks them together.
     ///
     /// Statements and files may come in any order. Where a name is defined more than once, by

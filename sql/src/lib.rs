@@ -30,6 +30,7 @@ pub mod rating;
 pub mod schema;
 pub mod session;
 pub mod subscriptions;
+pub mod unplanned;
 pub mod window;
 
 pub use error::{Error, ErrorKind, Result};

@@ -246,9 +246,9 @@ impl Meter {
             columns.collect::<Vec<_>>().join(", ")
         };
         format!(
-            "meter {}\n  window: {} µs\n  reads: {}\n  state: {}\n  panes: {}\n{}",
+            "meter {}\n  window: {}\n  reads: {}\n  state: {}\n  panes: {}\n{}",
             self.definition.name,
-            self.definition.window_us,
+            window_text(self.definition.window_us),
             names(&self.input),
             names(&self.layout.state),
             names(&self.layout.pane),
@@ -482,6 +482,18 @@ fn in_one_window(states: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
     let mut columns = states.columns().to_vec();
     columns[0] = Arc::new(start.with_data_type(schema::timestamp()));
     Ok(RecordBatch::try_new(states.schema(), columns)?)
+}
+
+/// The length of a window in its largest unit: it divides a day, in whole minutes.
+fn window_text(window_us: i64) -> String {
+    let minutes = window_us / 60_000_000;
+    let (count, unit) = match (minutes % 1_440, minutes % 60) {
+        (0, _) => (minutes / 1_440, "day"),
+        (_, 0) => (minutes / 60, "hour"),
+        _ => (minutes, "minute"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
 }
 
 fn indented(text: &str) -> String {

@@ -103,8 +103,11 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let (tables, review) = match arguments.finalize {
         false => {
             let review = billing::review_of(&view, &lake, &drafts, &period).await?;
-            output::print(&listing(&drafts.invoices))?;
-            output::print(&changes_text(&review))?;
+            let text = listing(&drafts.invoices) + &changes_text(&review);
+            match text.is_empty() && in_error.is_empty() {
+                true => output::print(&nothing_text(arguments))?,
+                false => output::print(&text)?,
+            }
             let tables = (
                 invoices_batch(&drafts.invoices)?,
                 line_items_batch(&drafts.invoices)?,
@@ -240,6 +243,18 @@ fn unbilled_text(unbilled: &[Unbilled], time: invoice::Period) -> String {
         );
     }
     text
+}
+
+/// That there is nothing to bill, for a name may be misspelt.
+fn nothing_text(arguments: &Arguments) -> String {
+    let period = arguments.period.as_deref().unwrap_or_default();
+    match &arguments.customer {
+        Some(customer) => format!(
+            "nothing to bill for `{}` in {period}: no price has a charge for that customer\n",
+            printable(customer)
+        ),
+        None => format!("nothing to bill in {period}: no price has a charge\n"),
+    }
 }
 
 /// A line for each time whose documents wait.

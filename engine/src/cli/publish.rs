@@ -4,7 +4,7 @@ use crate::{
     catalog::Catalog,
     cli::output,
     clock::{Clock, SystemClock},
-    config::Settings,
+    config::{Settings, SourceKind},
     error::{Error, Result, chain},
     shard::refused,
     source::nats_options,
@@ -57,6 +57,13 @@ pub struct Arguments {
 /// The file cannot be read, or a message was not acknowledged after several tries. Publishing the
 /// file again is safe: events are counted by their ids. With `--strict`, a line that would not count.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
+    if settings.source.kind == SourceKind::Files {
+        return Err(Error::Config {
+            file: "source.kind".into(),
+            problem: "is `files`, and `publish` sends to a stream; set it to `nats`, with `url` and `stream`"
+                .into(),
+        });
+    }
     let mut judge = Judge::load(settings, arguments).await?;
     if arguments.strict && arguments.file != Path::new("-") {
         judge.read_all(arguments)?;

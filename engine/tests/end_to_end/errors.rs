@@ -203,9 +203,9 @@ async fn a_query_that_is_none_is_refused() {
         ("SELEC 1", "SELEC"),
         ("SELECT nothing FROM tokens", "nothing"),
         ("SELECT * FROM elsewhere", "elsewhere"),
-        ("CREATE TABLE t (a INT)", "DDL"),
-        ("COPY events TO 'stolen.csv'", "DML"),
-        ("SET datafusion.execution.batch_size = 1", "Statement"),
+        ("CREATE TABLE t (a INT)", "CREATE is refused"),
+        ("COPY events TO 'stolen.csv'", "COPY is refused"),
+        ("SET datafusion.execution.batch_size = 1", "SET is refused"),
     ] {
         check(&cli.run(&["query", sql]).await, 1, &[says]);
     }

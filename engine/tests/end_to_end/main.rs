@@ -38,6 +38,7 @@ mod late;
 mod live;
 mod live_values;
 mod maintenance;
+mod mistakes;
 mod one_of_many;
 mod overflow;
 mod price_versions;

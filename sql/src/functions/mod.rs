@@ -54,6 +54,7 @@ pub mod volume;
 
 pub use call::SCALE_MAX;
 pub use error::FunctionError;
+pub(crate) use error::TierError;
 pub(crate) use keys::is_exact;
 
 use datafusion::{execution::SessionStateBuilder, prelude::SessionContext};

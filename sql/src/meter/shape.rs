@@ -11,6 +11,7 @@ use crate::{
     definitions::{Frame, MeterDefinition},
     error::{Error, Result},
     purity::{Found, first_found, inexact, nondeterministic},
+    unplanned::of_schema,
 };
 use arrow::datatypes::DataType;
 use datafusion::{
@@ -140,6 +141,11 @@ pub(super) fn plan_error(definition: &MeterDefinition, source: DataFusionError) 
                 Some(span) => (span.start.line, span.start.column),
                 None => place_of_call_in(definition, &diagnostic.message),
             };
+            if let DataFusionError::SchemaError(error, _) = source.find_root()
+                && let Some((problem, hint)) = of_schema(&definition.query, error)
+            {
+                return refused(definition, &problem, start, &hint);
+            }
             let (problem, hint) = problem_of(&diagnostic.message);
             refused(definition, &problem, start, hint)
         }

@@ -5,15 +5,12 @@ use crate::{
     datafusion_messages::{Said, function_in, refusal_in},
     definitions::PriceDefinition,
     error::{Error, Location},
-    functions::FunctionError,
+    functions::{FunctionError, TierError},
     meter::{each_expression, name_in},
-    parser::{
-        Sql,
-        suggest::{did_you_mean, nearest},
-    },
+    parser::Sql,
+    unplanned::{of_names, of_schema},
 };
 use datafusion::{
-    common::SchemaError,
     error::DataFusionError,
     execution::SessionState,
     sql::sqlparser::{ast::Spanned, parser::Parser},
@@ -30,11 +27,13 @@ pub(super) fn unplanned(
     let span = said.and_then(|said| said.span);
     let place = span.map(|span| price.query_at.within(span.start.line, span.start.column));
     let found = match source.find_root() {
-        DataFusionError::SchemaError(error, _) => of_schema(error),
+        DataFusionError::SchemaError(error, _) => of_schema(&price.query, error).map(Fault::of),
         DataFusionError::External(error) => of_function(price, error.as_ref()),
         DataFusionError::Plan(message) | DataFusionError::NotImplemented(message) => {
             let message = said.map_or(message.as_str(), |said| said.message.as_str());
-            of_names(state, relations, message).or_else(|| Some(of_message(price, message)))
+            let relations: Vec<String> = relations.into_iter().collect();
+            let of_names = of_names(state, &relations, message).map(Fault::of);
+            of_names.or_else(|| Some(of_message(price, message)))
         }
         _ => None,
     };
@@ -76,80 +75,14 @@ impl Fault {
         }
     }
 
+    fn of((problem, hint): (String, String)) -> Self {
+        Fault::new(problem, hint)
+    }
+
     /// At the place that DataFusion told, else the one that was found, else where the query begins.
     fn error(self, price: &PriceDefinition, told: Option<Location>) -> Error {
         let at = told.or(self.at).unwrap_or_else(|| price.query_at.clone());
         refused_at(price, at, self.problem, self.hint)
-    }
-}
-
-fn of_schema(error: &SchemaError) -> Option<Fault> {
-    match error {
-        SchemaError::FieldNotFound {
-            field,
-            valid_fields,
-        } => {
-            let is_of_it =
-                |relation: &Option<_>| field.relation.is_none() || *relation == field.relation;
-            let of_it = valid_fields
-                .iter()
-                .filter(|known| is_of_it(&known.relation));
-            let mut columns: Vec<&str> = of_it.map(|known| known.name.as_str()).collect();
-            columns.sort_unstable();
-            columns.dedup();
-            let problem = match &field.relation {
-                Some(relation) => format!("`{}` has no column `{}`", relation.table(), field.name),
-                None => format!("there is no column `{}`", field.name),
-            };
-            let hint = match (columns.is_empty(), &field.relation) {
-                (true, Some(relation)) => {
-                    format!("no relation in FROM is called `{}`", relation.table())
-                }
-                _ => did_you_mean(&field.name, "columns", &columns),
-            };
-            Some(Fault::new(problem, hint))
-        }
-        SchemaError::AmbiguousReference { field } => Some(Fault::new(
-            format!("`{}` is a column of more than one relation", field.name),
-            format!("write the relation before it, as in t.{}", field.name),
-        )),
-        SchemaError::DuplicateUnqualifiedField { name } => Some(Fault::new(
-            format!("two columns are called `{name}`"),
-            "give one of them another name with AS",
-        )),
-        SchemaError::DuplicateQualifiedField { .. } => None,
-    }
-}
-
-/// A relation or a function that there is not.
-fn of_names(
-    state: &SessionState,
-    relations: impl IntoIterator<Item = String>,
-    message: &str,
-) -> Option<Fault> {
-    match Said::of(message) {
-        Said::NoSuchRelation(name) => {
-            let mut known: Vec<String> = relations.into_iter().collect();
-            known.sort();
-            let hint = did_you_mean(name, "relations", &known);
-            Some(Fault::new(format!("there is no relation `{name}`"), hint))
-        }
-        Said::NoSuchFunction(name) => {
-            let names = state.scalar_functions().keys();
-            let names = names.chain(state.aggregate_functions().keys());
-            let mut known: Vec<&str> = names
-                .chain(state.window_functions().keys())
-                .map(String::as_str)
-                .collect();
-            known.sort_unstable();
-            let guide = "docs/sql.md has the functions of a price";
-            let hint = match nearest(name, &known) {
-                Some(near) => format!("did you mean `{near}`? {guide}"),
-                None => guide.to_owned(),
-            };
-            Some(Fault::new(format!("there is no function `{name}`"), hint))
-        }
-        _ => None,
     }
 }
 
@@ -214,12 +147,33 @@ fn of_function(
     price: &PriceDefinition,
     error: &(dyn std::error::Error + Send + Sync + 'static),
 ) -> Option<Fault> {
+    if let Some(error) = error.downcast_ref::<TierError>() {
+        return Some(of_tiers(price, error));
+    }
     let problem = error.downcast_ref::<FunctionError>()?.to_string();
     let name = problem.split('`').nth(1);
     Some(Fault {
         at: name.and_then(|name| place_of(price, name)),
         ..Fault::new(problem.as_str(), "docs/sql.md says what the function takes")
     })
+}
+
+/// What is wrong in a written list of tiers: where a key that no tier has is written first.
+fn of_tiers(price: &PriceDefinition, error: &TierError) -> Fault {
+    let place = match error {
+        TierError::Key { key, .. } => price.query.find(key.as_str()),
+        _ => None,
+    };
+    let place = place.map(|place| {
+        let before = &price.query[..place];
+        let line = before.matches('\n').count() as u64 + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() as u64 + 1;
+        price.query_at.within(line, column)
+    });
+    Fault {
+        at: place,
+        ..Fault::new(error.to_string(), "docs/sql.md says what a tier has")
+    }
 }
 
 /// Where a function is called, or an operator used, for the first time.

@@ -274,7 +274,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(inputs) AS i FROM llm GROUP BY subject",
-            "4:21: meter `tokens`: column 'inputs' not found\n  hint: check the names and types in the query",
+            "4:21: meter `tokens`: there is no column `inputs`\n  hint: did you mean `input`? known columns: `cost`, `event_id`, `event_time`, `ingest_time`, `input`, `model`, `ordinal`, `output`, `sequence`, `shard`, `source`, `subject`",
         ),
         (
             "SELECT subject, SUM(model) AS i FROM llm GROUP BY subject",

@@ -8,8 +8,13 @@ use arrow::{
 };
 use std::collections::BTreeMap;
 use tollgate_sql::{
+    accounts::Discount,
     definitions::PlanDefinition,
-    invoice::{self, LineItem, LineKind},
+    functions::prorate::sum_of_shares,
+    invoice::{
+        self, LineItem, LineKind,
+        discounts::{self, Discounted},
+    },
     money::{Currency, Exact, Money},
     rating::Charge,
     subscriptions::Cycle,
@@ -133,42 +138,33 @@ impl Billed {
 
     /// What is left to bill of the charges of fixed prices for a billing period of a subscription. A price that was not billed
     /// for it yet has its charges; of any other it is one difference, below zero where less was used than was paid. What was
-    /// billed may be for time after the period closed: it was billed before that was known.
+    /// billed may be for time after the period closed: it was billed before that was known. What discounts took off is not given back.
     pub(super) fn left(
         &self,
         (subscription, plan): (&str, &PlanDefinition),
         cycle: &Cycle,
         charges: &[Charge],
+        discounts: &[&Discount],
     ) -> Result<Vec<Charge>> {
-        let number = |error| Error::from(tollgate_sql::Error::from(error));
-        let currency = Currency::parse(&plan.currency).map_err(number)?;
-        let period = invoice::Period {
-            end_us: cycle.closes_us,
-            ..(&cycle.period).into()
-        };
         let mut left = Vec::new();
         for price in &plan.terms.in_advance {
             let billed = self.of_price(subscription, price, cycle);
-            let billed: Vec<Exact> = billed.map(|line| line.amount).collect();
-            let now: Vec<&Charge> = charges
-                .iter()
-                .filter(|charge| charge.price == *price)
-                .collect();
+            let billed: Vec<&BilledLine> = billed.collect();
+            let now = charges.iter().filter(|charge| charge.price == *price);
+            let now: Vec<&Charge> = now.collect();
             if billed.is_empty() {
                 left.extend(now.into_iter().cloned());
                 continue;
             }
-            // Rounded first: half a cent more and half a cent less are not rounded alike.
-            let sum = sum_on(plan, now.iter().copied())?;
-            let sum = Money::round(sum, currency).map_err(number)?;
-            let mut difference = sum.to_exact();
-            for amount in billed {
-                difference = difference.checked_sub(amount).map_err(number)?;
-            }
-            let template = now.first().map(|charge| (*charge).clone());
-            let Some(template) = template else {
+            let Some(template) = now.first().map(|charge| (*charge).clone()) else {
                 continue;
             };
+            let period = invoice::Period {
+                end_us: cycle.closes_us,
+                ..(&cycle.period).into()
+            };
+            let difference = difference(plan, &billed, &now, period, discounts);
+            let difference = difference.map_err(Error::from)?;
             if difference.is_zero() {
                 continue;
             }
@@ -184,6 +180,46 @@ impl Billed {
         }
         Ok(left)
     }
+}
+
+/// What a price comes to now, rounded, less what was billed of it. What is above zero is before discounts, as any charge; what comes
+/// back is without the part of them that is for what comes back.
+fn difference(
+    plan: &PlanDefinition,
+    billed: &[&BilledLine],
+    now: &[&Charge],
+    period: invoice::Period,
+    discounts: &[&Discount],
+) -> tollgate_sql::error::Result<Exact> {
+    let currency = Currency::parse(&plan.currency)?;
+    let (mut before, mut discount_before) = (Exact::ZERO, Exact::ZERO);
+    for line in billed {
+        before = before.checked_add(line.amount)?;
+        discount_before = discount_before.checked_add(line.discount)?;
+    }
+    let (mut exact, mut after) = (Exact::ZERO, Money::zero(currency));
+    let mut lines = Vec::with_capacity(now.len());
+    for charge in now {
+        exact = exact.checked_add(invoice::amount_on(plan, charge, currency)?.0)?;
+        // Rounded cumulatively, and before the difference: half a cent more and half a cent less are not rounded alike.
+        let sum = Money::round(sum_of_shares(exact), currency)?;
+        lines.push(Discounted {
+            price: Some(&charge.price),
+            last_us: charge.service.unwrap_or(period).last_us(),
+            amount: sum.checked_sub(after)?,
+        });
+        after = sum;
+    }
+    let more = after.to_exact().checked_sub(before)?;
+    if !more.is_negative() {
+        return Ok(more);
+    }
+    let mut discount_after = Exact::ZERO;
+    for off in discounts::off(&lines, discounts, plan.terms.discount_order, currency)? {
+        discount_after = discount_after.checked_add(off.to_exact())?;
+    }
+    let unpaid = discount_before.checked_sub(discount_after.min(discount_before))?;
+    Ok(more.checked_add(unpaid)?.min(Exact::ZERO))
 }
 
 /// What charges come to in a plan's currency, exactly.
@@ -205,7 +241,8 @@ pub(super) fn sum_on<'a>(
 mod tests {
     use super::*;
     use tollgate_sql::{
-        definitions::PlanTerms, error::Location, period::Period, subscriptions::Cycle,
+        accounts::DiscountKind, definitions::PlanTerms, error::Location, period::Period,
+        subscriptions::Cycle,
     };
 
     fn plan() -> PlanDefinition {
@@ -262,10 +299,26 @@ mod tests {
         Billed(BTreeMap::from([(key, vec![line])]))
     }
 
+    fn discount(kind: DiscountKind, value: i64) -> Discount {
+        Discount {
+            discount: "d".into(),
+            customer: "acme".into(),
+            kind,
+            value: Exact::from(value),
+            currency: Some("USD".into()),
+            starts_at_us: None,
+            ends_at_us: None,
+            applies_to: Vec::new(),
+            position: 0,
+        }
+    }
+
     /// What is left of June.
-    fn left(cycle: &Cycle, now: &str) -> Vec<(String, bool)> {
+    fn left(cycle: &Cycle, now: &str, discounts: &[&Discount]) -> Vec<(String, bool)> {
         let billed = billed(cycle);
-        let left = billed.left(("s", &plan()), cycle, &[charge(now)]).unwrap();
+        let left = billed
+            .left(("s", &plan()), cycle, &[charge(now)], discounts)
+            .unwrap();
         let left = left.into_iter();
         left.map(|charge| {
             (
@@ -280,8 +333,32 @@ mod tests {
     fn what_was_billed_for_a_whole_period_is_known_when_it_closes_early() {
         let whole = june(None);
         let early = june(Some(whole.period.start_us + 10 * 86_400_000_000));
-        assert_eq!(left(&whole, "20"), []);
-        assert_eq!(left(&early, "6.666666"), [("-13.33".to_owned(), true)]);
+        let fixed = discount(DiscountKind::Fixed, 5);
+        assert_eq!(left(&whole, "20", &[&fixed]), []);
+        // 5 of 20 are taken off, and of 6.67 too.
+        assert_eq!(
+            left(&early, "6.666666", &[&fixed]),
+            [("-13.33".to_owned(), true)]
+        );
+    }
+
+    #[test]
+    fn what_was_not_paid_is_not_given_back() {
+        let june = june(None);
+        // 15 were paid. A quarter of 6.67 is 1.67, so 5.00 are owed.
+        let percent = discount(DiscountKind::Percent, 25);
+        assert_eq!(
+            left(&june, "6.666666", &[&percent]),
+            [("-10".to_owned(), true)]
+        );
+        // It is not in force any more: 6.67 are owed.
+        assert_eq!(left(&june, "6.666666", &[]), [("-8.33".to_owned(), true)]);
+        // All of it is taken off now, but no more than was.
+        let whole = discount(DiscountKind::Percent, 100);
+        assert_eq!(left(&june, "10", &[&whole]), [("-10".to_owned(), true)]);
+        assert_eq!(left(&june, "18", &[]), []);
+        // More is charged like any line, and a discount is taken off it later.
+        assert_eq!(left(&june, "30", &[&percent]), [("10".to_owned(), false)]);
     }
 
     #[test]
@@ -296,7 +373,11 @@ mod tests {
     #[test]
     fn what_a_price_comes_to_now_is_rounded_before_what_was_billed_is_taken_off() {
         // 10.005 is 10.01, and 20.00 were billed; 9.995 less would be 10.00.
-        assert_eq!(left(&june(None), "10.005"), [("-9.99".to_owned(), true)]);
-        assert_eq!(left(&june(None), "20.004"), []);
+        let fixed = discount(DiscountKind::Fixed, 5);
+        assert_eq!(
+            left(&june(None), "10.005", &[&fixed]),
+            [("-9.99".to_owned(), true)]
+        );
+        assert_eq!(left(&june(None), "20.004", &[&fixed]), []);
     }
 }

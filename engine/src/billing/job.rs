@@ -29,7 +29,7 @@ use tollgate_sql::{
     accounts::{Customer, Discount, Grant, Index, OneOff},
     credits::Burn,
     definitions::{MinimumProration, PlanDefinition},
-    functions::prorate::SHARE_DIGITS,
+    functions::prorate::{SHARE_DIGITS, sum_of_shares},
     invoice::{
         self, Invoice,
         basis::{Basis, RatedBy},
@@ -232,6 +232,7 @@ fn assembled(
     cut: &str,
 ) -> Result<Option<Invoice>> {
     let due = &rated.due;
+    let discounts: Vec<&Discount> = accounts.discounts_of(&due.customer).collect();
     let mut all = Vec::new();
     for charged in &rated.charged {
         let plan = view.catalog().definitions.plan(&charged.plan);
@@ -241,10 +242,10 @@ fn assembled(
         let cycle = charged.cycle_of(due);
         let of = (cycle.subscription.as_str(), plan);
         let charges = match charged.is_opening {
-            true => billed.left(of, cycle, &charged.charges)?,
+            true => billed.left(of, cycle, &charged.charges, &discounts)?,
             false => {
                 let mut charges = charged.charges.clone();
-                charges.extend(billed.left(of, cycle, &charged.in_advance)?);
+                charges.extend(billed.left(of, cycle, &charged.in_advance, &discounts)?);
                 charges
             }
         };
@@ -279,7 +280,6 @@ fn assembled(
     let regions: Vec<(i64, Option<&str>)> = customer.map(taxed_from).collect();
     let one_offs: Vec<&OneOff> = due.one_offs.iter().collect();
     let grants: Vec<&Grant> = accounts.grants_of(&due.customer).collect();
-    let discounts: Vec<&Discount> = accounts.discounts_of(&due.customer).collect();
     let of = Document {
         id: invoice::InvoiceId::of_document(&due.customer, due.at_us),
         customer: &due.customer,
@@ -335,7 +335,10 @@ fn bounds_of(plan: &PlanDefinition, cycle: &Cycle, charged: &Charged) -> Result<
             add(&mut bounds.maximum, maximum)?;
         }
     }
-    Ok(bounds)
+    Ok(Bounds {
+        minimum: bounds.minimum.map(sum_of_shares),
+        maximum: bounds.maximum.map(sum_of_shares),
+    })
 }
 
 /// What the fixed prices of a plan cost for a whole period, by what they cost in the last segment.

@@ -7,7 +7,7 @@ use super::{
     call::{Constants, Kind, Model},
     error::FunctionError,
 };
-use crate::money::{Exact, Rounding, share};
+use crate::money::{Exact, Rounding, round_to, share};
 
 /// Fraction digits of a share.
 pub const SHARE_DIGITS: i8 = 18;
@@ -32,6 +32,21 @@ pub fn prorate(amount: Exact, part: Exact, whole: Exact) -> Result<Exact, Functi
         function: Prorate::NAME,
         source,
     })
+}
+
+/// A sum of shares without what rounding left of each, which is below the 15th digit after the point: shares that make half a cent
+/// together are half a cent. A sum too large for 15 digits stays as it is.
+///
+/// ```
+/// # use tollgate_sql::{functions::prorate::{prorate, sum_of_shares}, money::Exact};
+/// let fee = Exact::parse("49.99").unwrap();
+/// let share = |days: i64| prorate(fee, Exact::from(days), Exact::from(30_i64)).unwrap();
+/// let sum = share(1).checked_add(share(4)).unwrap().checked_add(share(10)).unwrap();
+/// assert_eq!(sum, Exact::parse("24.994999999999999999").unwrap());
+/// assert_eq!(sum_of_shares(sum), Exact::parse("24.995").unwrap());
+/// ```
+pub fn sum_of_shares(sum: Exact) -> Exact {
+    round_to(sum, SHARE_DIGITS - 3, Rounding::HalfAway).unwrap_or(sum)
 }
 
 fn check_whole(whole: Exact) -> Result<(), FunctionError> {

@@ -27,22 +27,34 @@ pub fn taken_off(kind: DiscountKind, value: Exact, left: Money) -> Result<Money>
     Ok(Money::round(amount, currency)?)
 }
 
-/// Takes discounts off lines, in their order. One applies to the lines of its prices, or to all, whose last instant of
+/// What a discount may be taken off: a line, or what would be one.
+#[derive(Debug, Clone, Copy)]
+pub struct Discounted<'a> {
+    /// The price it comes from.
+    pub price: Option<&'a str>,
+    /// The last instant of its service period, in microseconds.
+    pub last_us: i64,
+    /// What it comes to.
+    pub amount: Money,
+}
+
+/// What discounts take off each of some lines, in the discounts' order. One applies to the lines of its prices, or to all, whose last instant of
 /// service it is in force at; lines at or below zero are left as they are.
 ///
 /// # Errors
 /// [`crate::Error::Money`] past 38 digits.
-pub(super) fn apply(
-    lines: &mut [LineItem],
+pub fn off(
+    lines: &[Discounted<'_>],
     discounts: &[&Discount],
     order: DiscountOrder,
     currency: Currency,
-) -> Result<()> {
+) -> Result<Vec<Money>> {
+    let mut all = vec![Money::zero(currency); lines.len()];
     for discount in in_order(discounts, order) {
+        let lines = lines.iter().zip(&all);
         let left: Vec<i128> = lines
-            .iter()
-            .map(|line| match applies(discount, line) {
-                true => (line.amount.minor() - line.discount.minor()).max(0),
+            .map(|(line, off)| match applies(discount, line) {
+                true => (line.amount.minor() - off.minor()).max(0),
                 false => 0,
             })
             .collect();
@@ -50,12 +62,35 @@ pub(super) fn apply(
         for minor in &left {
             sum = sum.checked_add(Money::of_minor(*minor, currency))?;
         }
-        let off = taken_off(discount.kind, discount.value, sum)?;
-        for (line, share) in lines.iter_mut().zip(shares(off.minor(), &left)) {
-            line.discount = line
-                .discount
-                .checked_add(Money::of_minor(share, currency))?;
+        let taken = taken_off(discount.kind, discount.value, sum)?;
+        for (off, share) in all.iter_mut().zip(shares(taken.minor(), &left)) {
+            *off = off.checked_add(Money::of_minor(share, currency))?;
         }
+    }
+    Ok(all)
+}
+
+/// Takes discounts off the lines of a document.
+///
+/// # Errors
+/// Those of [`off`].
+pub(super) fn apply(
+    lines: &mut [LineItem],
+    discounts: &[&Discount],
+    order: DiscountOrder,
+    currency: Currency,
+) -> Result<()> {
+    let discounted: Vec<Discounted<'_>> = lines
+        .iter()
+        .map(|line| Discounted {
+            price: line.price.as_deref(),
+            last_us: line.period.last_us(),
+            amount: line.amount,
+        })
+        .collect();
+    let all = off(&discounted, discounts, order, currency)?;
+    for (line, off) in lines.iter_mut().zip(all) {
+        line.discount = off;
     }
     Ok(())
 }
@@ -70,11 +105,10 @@ fn in_order<'a>(discounts: &[&'a Discount], order: DiscountOrder) -> Vec<&'a Dis
     all
 }
 
-fn applies(discount: &Discount, line: &LineItem) -> bool {
-    let last_us = line.period.last_us();
-    let price = line.price.as_ref();
-    let of_price = discount.applies_to.is_empty()
-        || price.is_some_and(|price| discount.applies_to.contains(price));
+fn applies(discount: &Discount, line: &Discounted<'_>) -> bool {
+    let last_us = line.last_us;
+    let is_named = |price: &str| discount.applies_to.iter().any(|name| name == price);
+    let of_price = discount.applies_to.is_empty() || line.price.is_some_and(is_named);
     of_price
         && discount
             .starts_at_us

@@ -12,6 +12,7 @@ use crate::{
     credits::{self, Burn},
     definitions::{DiscountOrder, MinimumProration, PlanDefinition, TaxMode},
     error::{Error, Result},
+    functions::prorate::sum_of_shares,
     money::{Currency, Exact, Money},
     rating::Charge,
 };
@@ -381,7 +382,11 @@ fn lines_of(
             None => (Exact::ZERO, Money::zero(currency)),
         };
         let sum = before.checked_add(exact)?;
-        let rounded = Money::round(sum, currency)?;
+        let settled = match goes_on {
+            Some(_) => sum_of_shares(sum),
+            None => sum,
+        };
+        let rounded = Money::round(settled, currency)?;
         lines.push(LineItem {
             kind: match (&charge.subscription, charge.is_fixed) {
                 (None, _) => LineKind::Charge,

@@ -5,6 +5,7 @@
 //! `docs/invoices.md`, and shares no code with the engine. `TOLLGATE_COMPANY_CUSTOMERS` and `TOLLGATE_COMPANY_SEED` name
 //! another company; `--nocapture` shows the times.
 
+use arrow::array::AsArray;
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,7 +64,7 @@ async fn a_company_owes_what_an_oracle_makes_of_its_events_and_files() {
     let seed = variable("TOLLGATE_COMPANY_SEED", SEED);
     let customers = variable("TOLLGATE_COMPANY_CUSTOMERS", CUSTOMERS);
     let company = Company::new(&python, &seed, &customers);
-    let expected = company.expected(&python);
+    let (expected, balances) = company.expected(&python);
     let billed = company.bill().await;
     let differences = differences(&expected, &billed);
     println!(
@@ -71,6 +72,7 @@ async fn a_company_owes_what_an_oracle_makes_of_its_events_and_files() {
         expected.len()
     );
     assert!(differences.is_empty(), "seed {seed}:{differences}");
+    assert_eq!(company.balances().await, balances, "seed {seed}");
 }
 
 /// A file of the company's.
@@ -148,20 +150,43 @@ impl Company {
         self.folder.path().join(name)
     }
 
-    /// What the oracle says.
-    fn expected(&self, python: &OsString) -> Documents {
+    /// What the oracle says: documents, and what is left of each grant.
+    fn expected(&self, python: &OsString) -> (Documents, Value) {
         let arguments = [
             source("oracle.py"),
             self.path("company"),
             self.path("definitions"),
         ];
         let printed = print_of(python, &arguments.each_ref().map(PathBuf::as_path));
-        let documents = printed.lines().map(|line| {
+        let (documents, balances) = printed.trim_end().rsplit_once('\n').unwrap();
+        let balances: Value = serde_json::from_str(balances).unwrap();
+        let documents = documents.lines().map(|line| {
             let mut document: Map<String, Value> = serde_json::from_str(line).unwrap();
             let run = document.remove("run").unwrap().as_u64().unwrap();
             keyed(run, Value::Object(document))
         });
-        documents.collect()
+        (documents.collect(), balances["balances"].clone())
+    }
+
+    /// What the rows of `credit_ledger` add up to, by grant.
+    async fn balances(&self) -> Value {
+        let lake = self.lake().await;
+        let rows = billing::credit_ledger(&lake, *self.runs.last().unwrap()).await;
+        let rows = rows.unwrap();
+        let accounts = billing::accounts::load(&lake).await.unwrap().indexed();
+        let grants = accounts.grants().iter().map(|grant| grant.grant.clone());
+        let mut sums: BTreeMap<String, Exact> = grants.map(|name| (name, Exact::ZERO)).collect();
+        for row in 0..rows.num_rows() {
+            let name = rows["grant"].as_string::<i32>().value(row);
+            let amount = Exact::from_array(&rows["amount"], row).unwrap();
+            let sum = sums.get_mut(name).unwrap();
+            *sum = sum.checked_add(amount.unwrap()).unwrap();
+        }
+        let sums = sums.into_iter();
+        Value::Object(
+            sums.map(|(name, sum)| (name, Value::from(plain(sum))))
+                .collect(),
+        )
     }
 
     /// What the engine issues.

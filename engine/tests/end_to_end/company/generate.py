@@ -21,7 +21,7 @@ UTC = timezone.utc
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 START = datetime(2025, 1, 1, tzinfo=UTC)
 END = datetime(2026, 3, 1, tzinfo=UTC)
-RUNS = [datetime(2025, 5, 10, 12, tzinfo=UTC), datetime(2025, 10, 20, 12, tzinfo=UTC), datetime(2026, 3, 5, 12, tzinfo=UTC)]
+RUNS = [datetime(*day, 12, tzinfo=UTC) for day in [(2025, 4, 10), (2025, 7, 16), (2025, 10, 20), (2025, 12, 12), (2026, 3, 5)]]
 
 # Nothing takes effect so shortly before a run: its documents would wait for the windows of the day.
 QUIET = timedelta(days=3)
@@ -48,6 +48,11 @@ KEYS = {
 }
 
 
+def quiet(at):
+    """An instant, or one some days before where it is shortly before a run."""
+    return at - 2 * QUIET if any(run - QUIET <= at <= run for run in RUNS) else at
+
+
 def text(at):
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
@@ -65,7 +70,8 @@ class Company:
         self.subjects = {}
         makers = [
             self.starter, self.upgrades, self.seats, self.team, self.quarterly, self.yearly, self.euro, self.pauses,
-            self.other_periods, self.trial, self.add_on, self.yen, self.own_bounds, self.without_plan,
+            self.other_periods, self.trial, self.add_on, self.yen, self.own_bounds, self.without_plan, self.half_cents,
+            self.surprises,
         ]
         for number in range(customers):
             kind = makers[number % len(makers)]
@@ -101,10 +107,7 @@ class Company:
             at = self.local(local.year, local.month, local.day)
         elif shape < 0.6:
             at = at.replace(minute=0, second=0, microsecond=0)
-        for run in RUNS:
-            if run - QUIET <= at <= run:
-                at -= 2 * QUIET
-        return at
+        return quiet(at)
 
     def subscribe(self, name, plan, starts, ends=None, seats=None, trial_ends=None, anchor=None, minimum=None, maximum=None):
         """A row of a subscription; one that ends is written a second time when it has ended."""
@@ -243,6 +246,27 @@ class Company:
     def without_plan(self):
         self.one_off(1)
 
+    def half_cents(self):
+        """49.99 and 99.99 for 1, 4 and 10 of 30 days are half a cent together, and no single one of them ends."""
+        for day, plan, seats in [(1, "pro", 1), (2, "pro", 2), (6, "pro", 3), (16, "starter", 1)]:
+            minimum = "99.99" if plan == "pro" else None
+            self.subscribe(f"{self.name}-main", plan, self.local(2025, 6, day), seats=seats, minimum=minimum)
+
+    def surprises(self):
+        """Changes some days after a run has billed the period in advance: less seats, another plan or other periods, an end."""
+        plan = self.random.choice(["pro", "team", "enterprise"])
+        anchors = {"team": self.month_anchor(), "scale": self.quarter_anchor(), "enterprise": self.local(2025, 1, 31, 8)}
+        self.subscribe(f"{self.name}-main", plan, self.local(2025, 1, 1), seats=5, anchor=anchors.get(plan))
+        changes = [run + timedelta(days=self.random.randrange(1, 25), hours=self.random.randrange(24)) for run in RUNS[:4]]
+        for at in sorted(map(quiet, self.random.sample(changes, 2))):
+            plan = self.random.choice([plan, "starter", "team", "pro", "scale"])
+            seats = self.random.choice([1, 2, 8])
+            anchor = anchors.get(plan)
+            self.subscribe(f"{self.name}-main", plan, at, seats=seats, anchor=anchor)
+        if self.random.random() < 0.4:
+            at = quiet(RUNS[-2] + timedelta(days=self.random.randrange(30, 60)))
+            self.subscribe(f"{self.name}-main", plan, at, seats=3, anchor=anchor, ends=at + timedelta(days=9))
+
     # What comes on top
 
     def more(self):
@@ -303,7 +327,7 @@ class Company:
 
     def hand_over(self, customers):
         """Subjects that another customer pays for, for a while or for ever."""
-        for number in range(15, customers, 4):
+        for number in range(17, customers, 4):
             self.name = f"c{number:04}"
             self.zone = ZoneInfo("UTC")
             subject, other = self.subjects[self.name][0], f"c{number - 1:04}"

@@ -3,7 +3,7 @@
     oracle.py FOLDER DEFINITIONS
 
 reads what generate.py wrote, run by run, and the CSV files of the rate tables in DEFINITIONS, and prints each document that a
-run of `tollgate invoice --due --finalize` issues as a line of JSON. The rules are those of DESIGN.md section 8, docs/accounts.md
+run of `tollgate invoice --due --finalize` issues as a line of JSON, and at the end what is left of each grant. The rules are those of DESIGN.md section 8, docs/accounts.md
 and docs/invoices.md, written down a second time: nothing here is shared with the engine. Amounts are exact fractions until they
 are rounded.
 """
@@ -511,7 +511,7 @@ class Bill:
         unit = 10 ** DIGITS[currency]
         lines, of_parts = [], []
         for cycle, name, is_opening in parts:
-            of_part = self.lines_of(cycle, name, is_opening, events, unit)
+            of_part = self.lines_of(accounts, cycle, name, is_opening, events, unit)
             of_parts.append(of_part)
             lines += of_part
         for row in due["one_offs"]:
@@ -563,7 +563,7 @@ class Bill:
             "tax": money(sum(line.amount for line, _ in taxes)), "total": money(total), "credits": money(paid),
             "amount_due": money(total - paid)}
 
-    def lines_of(self, cycle, name, is_opening, events, unit):
+    def lines_of(self, accounts, cycle, name, is_opening, events, unit):
         terms, lines = PLANS[name], []
         for price in terms["prices"]:
             in_advance = price in terms["in_advance"]
@@ -574,7 +574,7 @@ class Bill:
                 continue
             now = fixed_lines(cycle, name, price, unit)
             if in_advance:
-                now = self.not_billed(cycle, price, now)
+                now = self.not_billed(accounts, cycle, name, price, now, unit)
             lines += now
         return lines
 
@@ -583,15 +583,23 @@ class Bill:
         lines = self.billed[(cycle.subscription, price)]
         return [line for line in lines if cycle.starts <= line.starts < cycle.ends]
 
-    def not_billed(self, cycle, price, now):
-        """`rate(now) - what was issued before`, of what is billed in advance."""
+    def not_billed(self, accounts, cycle, name, price, now, unit):
+        """`rate(now) - what was issued before`, of what is billed in advance. What was not paid is not given back: of a fee that
+        had a discount, what comes back is what was paid less what the used part costs with its discounts, which take no more off
+        than they did."""
         before = self.billed_for(cycle, price)
-        if not before:
+        if not before or not now:
             return now
-        difference = sum(line.amount for line in now) - sum(line.amount for line in before)
+        more = sum(line.amount for line in now) - sum(line.amount for line in before)
+        if more >= 0:
+            kind, difference = "base", more
+        else:
+            discount = sum(line.discount for line in before)
+            self.take_discounts(accounts, now, PLANS[name].get("percent_first", False), unit)
+            discount_now = min(sum(line.discount for line in now), discount)
+            kind, difference = "credit", min(more + discount - discount_now, 0)
         if difference == 0:
             return []
-        kind = "base" if difference > 0 else "credit"
         return [Line(kind, difference, cycle.starts, cycle.closes, price, subscription=cycle.subscription)]
 
     def bound(self, kind, cycle, name, of_part, unit):
@@ -687,42 +695,66 @@ class Bill:
         ends = min(grant["expires_at"] or FOREVER, grant["voided_at"] or FOREVER)
         if not grant["effective_at"] <= at < ends:
             return 0
-        burnt = self.burnt[grant["grant"]]
-        turns = [(grant["effective_at"], 0, 0)] + [(when, 2, amount) for when, amount in burnt]
-        last = max([at] + [when for when, _ in burnt])
-        if grant.get("recurs_every"):
-            count, unit_ = grant["recurs_every"].split() if " " in grant["recurs_every"] else ("1", grant["recurs_every"])
-            step = {"month": ("months", 1), "quarter": ("months", 3), "weeks": ("days", 7)}[unit_]
-            step = (step[0], step[1] * int(count))
-            anchor, place = clock(grant["effective_at"], UTC), 1
-            while True:
-                when = clock_to_us(after(anchor, step, place), UTC)
-                if when > last or when >= ends:
-                    break
-                turns.append((when, 1, 0))
-                place += 1
-        amount, least, most = (
-            rounded(Fraction(grant.get(name) or 0), unit) for name in ("amount", "rollover_min", "rollover_max"))
+        turns = self.turns(grant, at)
+        amount, least, most = terms_of(grant, unit)
 
         def lasts(more):
             """Whether nothing is overdrawn when so much more is burnt."""
-            rest = 0
-            for when, what, burn in sorted(turns + [(at, 2, more)], key=lambda turn: turn[:2]):
-                if what == 0:
-                    rest = amount
-                elif what == 1:
-                    rest = amount + min(most, max(rest, least))
-                else:
-                    rest -= burn
-                if rest < 0:
-                    return False
-            return True
+            return all(rest >= 0 for _, rest in rests(turns + [(at, BURN, more)], amount, least, most))
 
         low, high = 0, amount + most
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if lasts(middle) else (low, middle - 1)
         return low
+
+    def turns(self, grant, at):
+        """What happens to a grant up to an instant and to what was burnt after it: (when, what, how much)."""
+        ends = min(grant["expires_at"] or FOREVER, grant["voided_at"] or FOREVER)
+        burnt = self.burnt[grant["grant"]]
+        turns = [(grant["effective_at"], GRANT, 0)] + [(when, BURN, amount) for when, amount in burnt]
+        last = max([at] + [when for when, _ in burnt])
+        if grant.get("recurs_every"):
+            count, every = grant["recurs_every"].split() if " " in grant["recurs_every"] else ("1", grant["recurs_every"])
+            step = {"month": ("months", 1), "quarter": ("months", 3), "weeks": ("days", 7)}[every]
+            step = (step[0], step[1] * int(count))
+            anchor, place = clock(grant["effective_at"], UTC), 1
+            while (when := clock_to_us(after(anchor, step, place), UTC)) <= last and when < ends:
+                turns.append((when, RECUR, 0))
+                place += 1
+        return turns
+
+    def balance(self, grant, at, unit):
+        """What is left of a grant at an instant. After its end that is what a document had burnt of later time before it was known
+        that the grant ends."""
+        ends = min(grant["expires_at"] or FOREVER, grant["voided_at"] or FOREVER)
+        if at < grant["effective_at"] or ends <= grant["effective_at"]:
+            return 0
+        if ends <= at:
+            return sum(amount for when, amount in self.burnt[grant["grant"]] if when > at)
+        known = [(when, rest) for when, rest in rests(self.turns(grant, at), *terms_of(grant, unit)) if when <= at]
+        return known[-1][1]
+
+
+GRANT, RECUR, BURN = range(3)
+
+
+def terms_of(grant, unit):
+    names = ("amount", "rollover_min", "rollover_max")
+    return [rounded(Fraction(grant.get(name) or 0), unit) for name in names]
+
+
+def rests(turns, amount, least, most):
+    """What is left after each turn. Of one instant, what follows from the grant is before what is burnt."""
+    rest = 0
+    for when, what, burn in sorted(turns, key=lambda turn: turn[:2]):
+        if what == GRANT:
+            rest = amount
+        elif what == RECUR:
+            rest = amount + min(most, max(rest, least))
+        else:
+            rest -= burn
+        yield when, rest
 
 
 def applies(row, price):
@@ -763,6 +795,12 @@ def main(folder, definitions):
             documents += bill.run(accounts, paid.get(customer, []), until)
         for _, document in sorted(documents, key=lambda known: (known[0], known[1]["customer"])):
             print(json.dumps({"run": number, **document}))
+    balances = {}
+    for grant in accounts.tables["grants"].values():
+        unit = 10 ** DIGITS[grant["currency"]]
+        left = bills[grant["customer"]].balance(grant, runs[-1], unit)
+        balances[grant["grant"]] = plain(Fraction(left, unit))
+    print(json.dumps({"balances": balances}))
 
 
 if __name__ == "__main__":

@@ -334,14 +334,15 @@ async fn draft_from(
     inputs.note_plan(plan, &mut rated_by);
     let cut = cut(view).await?;
     let mut invoices = Vec::with_capacity(charges.len());
-    for (customer, charges) in &charges {
+    // A customer's charges go when its invoice is made: together they are as large as all invoices.
+    for (customer, charges) in charges {
         let terms = Terms {
-            customer,
+            customer: &customer,
             plan,
             period: period.into(),
             cut: &cut,
         };
-        match invoice::assemble(&terms, charges) {
+        match invoice::assemble(&terms, &charges) {
             Ok(invoice) => invoices.push(invoice),
             // Amounts that fit by themselves may be too many digits together: it is this customer's invoice alone.
             Err(error @ tollgate_sql::Error::Money(_)) => {

@@ -62,6 +62,7 @@ use tokio::sync::OnceCell;
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     definitions::EventType,
+    functions,
     meter::{ERROR, Meter},
     period::Period,
     rating::LeftOut,
@@ -436,6 +437,7 @@ impl View {
         let mut left_out = Vec::new();
         let context = session::spilling(RATING_BYTES).map_err(query_error("rating a price"))?;
         let wanted = referenced(&context, sql)?;
+        functions::register_currencies(&context, &self.catalog.definitions.currencies);
         // A name that a price may not read is not there, whatever hides it in the text.
         self.register_rate_tables(&context, &wanted)?;
         self.register_priced_events(&context, &wanted, period, totals)?;

@@ -7,6 +7,7 @@
 
 mod answer;
 mod apart;
+mod digits;
 mod events;
 mod keys;
 mod lineage;
@@ -137,11 +138,22 @@ impl Rated {
         problem: impl Into<String>,
         hint: &str,
     ) {
+        self.note_at(price, price.at.clone(), customer, (problem.into(), hint));
+    }
+
+    /// The same at a place of its text.
+    fn note_at(
+        &mut self,
+        price: &PriceDefinition,
+        at: Location,
+        customer: &str,
+        (problem, hint): (String, &str),
+    ) {
         self.in_error.push(Unrated {
             customer: customer.to_owned(),
             price: price.name.clone(),
-            at: price.at.clone(),
-            problem: problem.into(),
+            at,
+            problem,
             hint: hint.to_owned(),
         });
     }
@@ -201,12 +213,16 @@ pub async fn rate(
     let mut rated = Rated::default();
     let batches = match execute(context, &plan).await {
         Ok(batches) => batches,
-        Err(error) if compares => return Err(failed(error)),
+        Err(error) if compares => {
+            return Err(match digits::too_many(context, price, &error).await {
+                Some(fault) => digits::refusal(price, fault),
+                None => failed(error),
+            });
+        }
         Err(error) => apart::evaluate(context, price, (&written, &plan), error, &mut rated).await?,
     };
-    for batch in &batches {
-        columns.read(price, batch, &mut rated)?;
-    }
+    columns.read(price, &batches, &mut rated)?;
+    drop(batches);
     quantity::check(context, price, &plan, &mut rated).await?;
     rated.settle(&left_out);
     match rated.in_error.first().filter(|_| compares) {
@@ -247,14 +263,22 @@ async fn planned(
     price: &PriceDefinition,
 ) -> Result<(LogicalPlan, LogicalPlan)> {
     let state = context.state();
-    let failed = |source: DataFusionError| {
-        unplanned::unplanned(&state, purity::relations(context), price, source)
+    let planned = match session::plan(&state, &price.query).await {
+        Ok(plan) => {
+            // Types are final once rules have run: a session may turn integer arithmetic into decimals.
+            let written = purity::checked(context, price, plan)?;
+            state.optimize(&written).map(|plan| (written, plan))
+        }
+        Err(source) => Err(source),
     };
-    let plan = session::plan(&state, &price.query).await.map_err(failed)?;
-    // Types are final once rules have run: a session may turn integer arithmetic into decimals.
-    let written = purity::checked(context, price, plan)?;
-    let plan = state.optimize(&written).map_err(failed)?;
-    Ok((written, plan))
+    let source = match planned {
+        Ok(planned) => return Ok(planned),
+        Err(source) => source,
+    };
+    Err(match digits::too_many(context, price, &source).await {
+        Some(fault) => digits::refusal(price, fault),
+        None => unplanned::unplanned(&state, purity::relations(context), price, source),
+    })
 }
 
 /// Refuses a price that compares customers, for usage that its relations lack.

@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 pub mod arithmetic;
 mod filters;
+pub(crate) mod products;
 
 /// A session in which `0.10` is exact and every aggregate and pricing function is ours.
 pub fn context() -> SessionContext {
@@ -50,8 +51,28 @@ pub fn spilling(bytes: usize) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(bytes)))
         .build_arc()?;
-    Ok(context_on(SessionConfig::new(), runtime))
+    let mut config = SessionConfig::new();
+    let (partitions, set_aside) = shares(bytes, config.target_partitions());
+    config = config.with_target_partitions(partitions);
+    let execution = &mut config.options_mut().execution;
+    execution.sort_spill_reservation_bytes = set_aside.min(execution.sort_spill_reservation_bytes);
+    // What is in memory is sorted where it is: to merge it takes as much memory again, which a full pool does not have.
+    execution.sort_in_place_threshold_bytes = bytes;
+    Ok(context_on(config, runtime))
 }
+
+/// In how many parts rows are sorted and grouped at once, and how many bytes the sort of one part may set aside for merging what it
+/// has spilled.
+///
+/// A sort sets these bytes aside when its first rows come. Where other parts have their whole shares by then, the share of this one must
+/// be more than that: with many parts of little memory each, a part whose rows came late found too little and failed.
+fn shares(bytes: usize, cores: usize) -> (usize, usize) {
+    let partitions = (bytes / PART_BYTES_MIN).clamp(1, cores.max(1));
+    (partitions, bytes / partitions / 3)
+}
+
+/// A part has at least so much memory, unless it is the only one.
+const PART_BYTES_MIN: usize = 64_000_000;
 
 /// The same with other settings, except those that exactness depends on.
 pub(crate) fn context_with(config: SessionConfig) -> SessionContext {

@@ -2,11 +2,21 @@
 //! each; `docs/prices.md` explains the lists.
 
 use crate::world::World;
+use arrow::datatypes::DataType;
+use datafusion::{
+    common::tree_node::{TreeNode, TreeNodeRecursion},
+    logical_expr::{ExprSchemable, utils::merge_schema},
+    physical_plan::displayable,
+    prelude::SessionContext,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+use tollgate::{catalog::Catalog, view::View};
+use tollgate_sql::{period::Period, session, subscriptions};
 
 const PAGE: &str = include_str!("../../../docs/prices.md");
 
@@ -538,12 +548,96 @@ async fn every_price_list_of_the_cookbook_comes_to_what_it_says() {
     }
 }
 
+/// Every plan of every price: as it is written, as it is optimized and as it runs.
+#[tokio::test]
+async fn no_plan_of_a_price_has_a_float() {
+    let mut prices = BTreeSet::new();
+    for Recipe { file, zone, .. } in RECIPES {
+        let world = World::offline();
+        write_definitions(&world, file);
+        let catalog = Catalog::load(&world.cli().settings()).await.unwrap();
+        let view = View::empty(Arc::new(catalog));
+        let period = Period::month("2026-10", zone).unwrap();
+        let totals = view.all_totals(&period).await.unwrap();
+        for price in &view.catalog().definitions.prices {
+            let nobody = subscriptions::relation(&[], &period).unwrap();
+            let session = view.period_session(&period, &price.query, &totals, nobody);
+            let session = session.await.unwrap();
+            let found = floats_in(&session.context, &price.query).await;
+            assert_eq!(found, Vec::<String>::new(), "{file}: {}", price.name);
+            prices.insert(price.name.clone());
+            // The walk sees a float that is between two decimals only.
+            let through = "SELECT customer, CAST(CAST(seats AS DOUBLE) AS DECIMAL(9, 2)) AS amount FROM subscription";
+            assert!(!floats_in(&session.context, through).await.is_empty());
+        }
+    }
+    assert!(!prices.is_empty());
+}
+
+/// Floats in the plans of a query: columns of a step, and what is calculated on the way.
+async fn floats_in(context: &SessionContext, query: &str) -> Vec<String> {
+    let state = context.state();
+    let written = session::plan(&state, query).await.unwrap();
+    let optimized = state.optimize(&written).unwrap();
+    let mut floats = Vec::new();
+    for plan in [&written, &optimized] {
+        let walked = plan.apply_with_subqueries(|node| {
+            let fields = node.schema().fields().iter();
+            floats.extend(
+                fields
+                    .filter(|field| is_float(field.data_type()))
+                    .map(|field| field.to_string()),
+            );
+            let schema = merge_schema(&node.inputs());
+            node.apply_expressions(|root| {
+                root.apply(|expr| {
+                    if expr.get_type(&schema).is_ok_and(|t| is_float(&t)) {
+                        floats.push(expr.to_string());
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })
+        });
+        walked.unwrap();
+    }
+    let planner = state.query_planner();
+    let physical = planner
+        .create_physical_plan(&optimized, &state)
+        .await
+        .unwrap();
+    let mut steps = vec![physical];
+    while let Some(step) = steps.pop() {
+        let schema = step.schema();
+        let fields = schema
+            .fields()
+            .iter()
+            .filter(|field| is_float(field.data_type()));
+        floats.extend(fields.map(|field| field.to_string()));
+        let text = displayable(step.as_ref()).one_line().to_string();
+        floats.extend(text.contains("Float").then_some(text));
+        steps.extend(step.children().into_iter().cloned());
+    }
+    floats
+}
+
+fn is_float(data_type: &DataType) -> bool {
+    data_type.to_string().contains("Float")
+}
+
 fn files(extension: &str) -> BTreeSet<String> {
     let files = fs::read_dir(folder()).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names
         .filter(|name| name.ends_with(&format!(".{extension}")))
         .collect()
+}
+
+/// A price list as a definitions folder, with every file that it may read.
+fn write_definitions(world: &World, file: &str) {
+    for name in files("csv").into_iter().chain([file.to_owned()]) {
+        let text = fs::read_to_string(folder().join(&name)).unwrap();
+        world.write(&format!("definitions/{name}"), &text);
+    }
 }
 
 async fn check(recipe: &Recipe) {
@@ -555,10 +649,7 @@ async fn check(recipe: &Recipe) {
         lines,
     } = recipe;
     let world = World::offline();
-    for name in files("csv").into_iter().chain([(*file).to_owned()]) {
-        let text = fs::read_to_string(folder().join(&name)).unwrap();
-        world.write(&format!("definitions/{name}"), &text);
-    }
+    write_definitions(&world, file);
     let events = events.iter().enumerate().map(|(id, (of_type, subject, time, data))| {
         format!(
             r#"{{"specversion":"1.0","id":"{id}","source":"cookbook","type":"{of_type}","subject":"{subject}","time":"{time}","data":{data}}}"#

@@ -301,7 +301,7 @@ async fn a_price_that_fails_for_a_customer_holds_up_that_invoice_alone() {
             "customer `unknown`: ./definitions/all.sql:7:14: price `by_width`: the amount is NULL for customer `unknown` in the row of \
              quantity 6; a rate \
              or quantity is missing: ",
-            "customer `wide`: ./definitions/all.sql:10:14: price `by_area`: it fails for customer `wide`: ",
+            "customer `wide`: ./definitions/all.sql:11:22: price `by_area`: it fails for customer `wide`: `widths.w * widths.h` has ",
         ] {
             assert!(ran.stderr.contains(line), "{line}\n{ran:#?}");
         }

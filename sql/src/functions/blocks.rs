@@ -186,7 +186,7 @@ impl Model for Blocks {
     const REQUIRED: usize = 3;
     type Terms = BlockTerms;
 
-    fn terms(constants: &Constants<'_>) -> Result<BlockTerms, FunctionError> {
+    fn terms(&self, constants: &Constants<'_>) -> Result<BlockTerms, FunctionError> {
         let policy = match constants.text(2)? {
             "ALL_TIERS" => Policy::AllTiers,
             "TOP_TIER" => Policy::TopTier,

@@ -19,7 +19,6 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt::Debug,
     hash::Hash,
-    marker::PhantomData,
     sync::Arc,
 };
 
@@ -128,7 +127,7 @@ pub(super) trait Model: Debug + PartialEq + Eq + Hash + Send + Sync + 'static {
     type Terms;
 
     /// Reads and checks the constants.
-    fn terms(constants: &Constants<'_>) -> Result<Self::Terms, FunctionError>;
+    fn terms(&self, constants: &Constants<'_>) -> Result<Self::Terms, FunctionError>;
 
     /// Fraction digits of the result, from those of the numbers.
     fn scale(terms: &Self::Terms, scales: &[u8]) -> u8;
@@ -212,17 +211,17 @@ impl Constants<'_> {
 }
 
 /// The SQL function of a model.
-pub(super) fn function<M: Model>() -> ScalarUDF {
-    ScalarUDF::from(Function::<M> {
+pub(super) fn function<M: Model>(model: M) -> ScalarUDF {
+    ScalarUDF::from(Function {
         signature: signature(M::ARGUMENTS.iter().map(|(name, _)| *name)),
-        model: PhantomData,
+        model,
     })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Function<M> {
     signature: Signature,
-    model: PhantomData<M>,
+    model: M,
 }
 
 impl<M: Model> ScalarUDFImpl for Function<M> {
@@ -261,7 +260,7 @@ impl<M: Model> ScalarUDFImpl for Function<M> {
         let lists: Vec<Option<ScalarValue>> = lists.collect();
         let values = call.scalar_arguments.iter().zip(&lists);
         let values = values.map(|(value, list)| value.or(list.as_ref()));
-        let terms = M::terms(&constants::<M>(values.collect()))?;
+        let terms = self.model.terms(&constants::<M>(values.collect()))?;
         let scale = M::scale(&terms, &scales::<M>(&types)).min(SCALE_MAX);
         let data_type = decimal(scale);
         Ok(Arc::new(Field::new(M::NAME, data_type, true)))
@@ -269,7 +268,7 @@ impl<M: Model> ScalarUDFImpl for Function<M> {
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
         evaluated(&call, |rows| {
-            let terms = Terms::<M>::of(&call.args)?;
+            let terms = Terms::of(&self.model, &call.args)?;
             let columns = number_columns::<M>(&call.args, rows)?;
             let amounts = amounts::<M>(&terms, &columns, rows, call.return_type())?;
             Ok(Arc::new(amounts))
@@ -286,7 +285,7 @@ struct Terms<M: Model> {
 }
 
 impl<M: Model> Terms<M> {
-    fn of(arguments: &[ColumnarValue]) -> PlanResult<Self> {
+    fn of(model: &M, arguments: &[ColumnarValue]) -> PlanResult<Self> {
         let scalar = |argument: &'_ ColumnarValue| match argument {
             ColumnarValue::Scalar(value) => Some(value.clone()),
             ColumnarValue::Array(_) => None,
@@ -299,7 +298,8 @@ impl<M: Model> Terms<M> {
         let Some((list_at, ColumnarValue::Array(lists))) =
             list_at.map(|list_at| (list_at, &arguments[list_at]))
         else {
-            let terms = M::terms(&constants::<M>(values.iter().map(Option::as_ref).collect()))?;
+            let values = values.iter().map(Option::as_ref).collect();
+            let terms = model.terms(&constants::<M>(values))?;
             return Ok(Self {
                 terms: vec![terms],
                 of_rows: None,
@@ -320,7 +320,7 @@ impl<M: Model> Terms<M> {
                 Entry::Vacant(new) => {
                     values[list_at] = Some(ScalarValue::try_from_array(lists, row)?);
                     let of_row = values.iter().map(Option::as_ref).collect();
-                    terms.push(M::terms(&constants::<M>(of_row))?);
+                    terms.push(model.terms(&constants::<M>(of_row))?);
                     *new.insert(terms.len() - 1)
                 }
             };

@@ -36,7 +36,7 @@ impl Model for Divide {
     const REQUIRED: usize = 4;
     type Terms = Place;
 
-    fn terms(constants: &Constants<'_>) -> Result<Place, FunctionError> {
+    fn terms(&self, constants: &Constants<'_>) -> Result<Place, FunctionError> {
         constants.number(1).map_or(Ok(()), check_by)?;
         Place::read(constants, 2)
     }

@@ -24,7 +24,7 @@ impl Model for GraduatedPercentage {
     const REQUIRED: usize = 2;
     type Terms = TieredTerms;
 
-    fn terms(constants: &Constants<'_>) -> Result<TieredTerms, FunctionError> {
+    fn terms(&self, constants: &Constants<'_>) -> Result<TieredTerms, FunctionError> {
         TieredTerms::read(Self::NAME, TierPrice::Rate, constants)
     }
 

@@ -57,6 +57,7 @@ pub use error::FunctionError;
 pub(crate) use error::TierError;
 pub(crate) use keys::is_exact;
 
+use crate::definitions::CurrencyDefinition;
 use datafusion::{execution::SessionStateBuilder, prelude::SessionContext};
 use std::sync::Arc;
 
@@ -66,23 +67,29 @@ use std::sync::Arc;
 /// otherwise a price such as `0.002` is a float, which every function refuses.
 pub fn register(context: &SessionContext) {
     for function in [
-        call::function::<per_unit::PerUnit>(),
-        call::function::<package::Package>(),
-        call::function::<graduated::Graduated>(),
-        call::function::<volume::Volume>(),
-        call::function::<round_money::RoundMoney>(),
-        call::function::<blocks::Blocks>(),
-        call::function::<percentage::Percentage>(),
-        call::function::<graduated_percentage::GraduatedPercentage>(),
-        call::function::<prorate::Prorate>(),
-        call::function::<divide::Divide>(),
-        call::function::<round_to::RoundTo>(),
+        call::function(per_unit::PerUnit),
+        call::function(package::Package),
+        call::function(graduated::Graduated),
+        call::function(volume::Volume),
+        call::function(round_money::RoundMoney::default()),
+        call::function(blocks::Blocks),
+        call::function(percentage::Percentage),
+        call::function(graduated_percentage::GraduatedPercentage),
+        call::function(prorate::Prorate),
+        call::function(divide::Divide),
+        call::function(round_to::RoundTo),
         local_time::function(),
         arm::function(),
     ] {
         context.register_udf(function);
     }
     read_tiers_first(context);
+}
+
+/// Lets `round_money` round in these currencies too.
+pub fn register_currencies(context: &SessionContext, currencies: &[CurrencyDefinition]) {
+    let round_money = round_money::RoundMoney::with(currencies);
+    context.register_udf(call::function(round_money));
 }
 
 /// Puts the reader of tier lists before the planners DataFusion has, since the first that takes an

@@ -86,7 +86,7 @@ impl Model for Package {
     type Terms = Rounding;
 
     /// Sizes written in the query are refused while it is planned, others when they are met.
-    fn terms(constants: &Constants<'_>) -> Result<Rounding, FunctionError> {
+    fn terms(&self, constants: &Constants<'_>) -> Result<Rounding, FunctionError> {
         constants.number(1).map_or(Ok(()), check_size)?;
         constants.number(3).map_or(Ok(()), check_free_units)?;
         if constants.required(4)?.is_none() {

@@ -31,7 +31,7 @@ impl Model for PerUnit {
     const REQUIRED: usize = 2;
     type Terms = ();
 
-    fn terms(constants: &Constants<'_>) -> Result<(), FunctionError> {
+    fn terms(&self, constants: &Constants<'_>) -> Result<(), FunctionError> {
         constants.number(2).map_or(Ok(()), check_free_units)
     }
 

@@ -80,7 +80,7 @@ impl Model for Percentage {
     const REQUIRED: usize = 2;
     type Terms = ();
 
-    fn terms(_: &Constants<'_>) -> Result<(), FunctionError> {
+    fn terms(&self, _: &Constants<'_>) -> Result<(), FunctionError> {
         Ok(())
     }
 

@@ -74,7 +74,7 @@ impl Model for Prorate {
     const REQUIRED: usize = 3;
     type Terms = ();
 
-    fn terms(constants: &Constants<'_>) -> Result<(), FunctionError> {
+    fn terms(&self, constants: &Constants<'_>) -> Result<(), FunctionError> {
         constants.number(2).map_or(Ok(()), check_whole)
     }
 

@@ -51,7 +51,7 @@ impl Model for RoundTo {
     const REQUIRED: usize = 3;
     type Terms = Place;
 
-    fn terms(constants: &Constants<'_>) -> Result<Place, FunctionError> {
+    fn terms(&self, constants: &Constants<'_>) -> Result<Place, FunctionError> {
         Place::read(constants, 1)
     }
 

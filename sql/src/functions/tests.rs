@@ -6,10 +6,13 @@ use super::{
     literal::TierListPlanner,
     package::{PackageTerms, package},
     per_unit::per_unit,
+    register_currencies,
     tiers::{Tier, Tiers},
     volume::volume,
 };
 use crate::{
+    definitions::CurrencyDefinition,
+    error::Location,
     money::{Exact, Rounding, divide, round_to},
     session,
 };
@@ -301,6 +304,37 @@ async fn money_is_rounded_by_the_currency_half_away_from_zero() {
     assert_eq!(
         plan_refusal("round_money(1, 'usd')").await,
         "currency `usd` is not an ISO 4217 code"
+    );
+}
+
+#[tokio::test]
+async fn money_of_ones_own_is_rounded_to_its_digits_half_away_from_zero() {
+    let credits = CurrencyDefinition {
+        name: "credits".into(),
+        digits: 3,
+        at: Location::default(),
+    };
+    let context = session::context();
+    register_currencies(&context, &[credits]);
+    let round = async |amount: &str, currency: &str| {
+        let sql = format!("SELECT round_money({amount}, '{currency}')");
+        let run = async { context.sql(&sql).await?.collect().await };
+        let batches = run.await.map_err(|error| causes(&error))?;
+        Ok::<_, String>(array_value_to_string(batches[0].column(0), 0).unwrap())
+    };
+    for (amount, currency, expected) in [
+        ("2.3455", "credits", "2.346"),
+        ("-2.3455", "credits", "-2.346"),
+        ("2.34549", "credits", "2.345"),
+        ("7", "credits", "7.000"),
+        ("2.345", "USD", "2.35"),
+    ] {
+        let rounded = round(amount, currency).await;
+        assert_eq!(rounded.as_deref(), Ok(expected), "{amount} {currency}");
+    }
+    assert_eq!(
+        round("1", "credit").await.unwrap_err(),
+        "`round_money`: `currency` is credit, but must be a code of ISO 4217 such as USD, or a name of CREATE CURRENCY"
     );
 }
 

@@ -43,7 +43,7 @@ impl Model for Volume {
     const REQUIRED: usize = 2;
     type Terms = TieredTerms;
 
-    fn terms(constants: &Constants<'_>) -> Result<TieredTerms, FunctionError> {
+    fn terms(&self, constants: &Constants<'_>) -> Result<TieredTerms, FunctionError> {
         TieredTerms::read(Self::NAME, TierPrice::Unit, constants)
     }
 

@@ -94,27 +94,27 @@ pub fn usage_of(
 ) -> Result<BTreeMap<String, Vec<Usage>>> {
     let customers = totals["customer"].as_string::<i32>();
     let subjects = totals["subject"].as_string::<i32>();
-    let texts = texts(totals).map_err(engine)?;
-    let mut rows: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
-    for row in 0..totals.num_rows() {
-        let key = (customers.value(row), subjects.value(row));
-        rows.entry(key).or_default().push(row);
-    }
+    let formatters = formatters(totals).map_err(engine)?;
+    let key = |row: usize| (customers.value(row), subjects.value(row));
+    let mut rows: Vec<usize> = (0..totals.num_rows()).collect();
+    rows.sort_by_key(|row| key(*row));
     let mut usage: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
-    for ((customer, subject), rows) in rows {
+    for rows in rows.chunk_by(|left, right| key(*left) == key(*right)) {
+        let (customer, subject) = key(rows[0]);
         let mut quantities = BTreeMap::new();
         for measure in measures {
-            if let Some(sum) = sum(totals, measure, &rows) {
+            if let Some(sum) = sum(totals, measure, rows) {
                 quantities.insert((*measure).to_owned(), sum.to_string());
             }
         }
-        let mut lines: Vec<&Vec<String>> = rows.iter().map(|row| &texts[*row]).collect();
+        let lines = rows.iter().map(|row| text(totals, &formatters, *row));
+        let mut lines: Vec<Vec<String>> = lines.collect::<Result<_, _>>().map_err(engine)?;
         lines.sort();
         usage.entry(customer.to_owned()).or_default().push(Usage {
             meter: meter.to_owned(),
             subject: subject.to_owned(),
             quantities,
-            hash: hash(lines.into_iter().flatten().map(String::as_str)),
+            hash: hash(lines.iter().flatten().map(String::as_str)),
         });
     }
     Ok(usage)
@@ -157,21 +157,33 @@ pub fn hash<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     format!("{:016x}", hash.digest())
 }
 
-/// Each row as texts; NULL is not the same as the text `NULL` is.
+/// Each row as texts.
 fn texts(rows: &RecordBatch) -> Result<Vec<Vec<String>>, ArrowError> {
-    let options = FormatOptions::default();
+    let formatters = formatters(rows)?;
+    let texts = (0..rows.num_rows()).map(|row| text(rows, &formatters, row));
+    texts.collect()
+}
+
+/// What makes texts of the cells of each column.
+fn formatters(rows: &RecordBatch) -> Result<Vec<ArrayFormatter<'_>>, ArrowError> {
+    const OPTIONS: FormatOptions<'static> = FormatOptions::new();
     let columns = rows.columns().iter();
-    let columns = columns.map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
-    let columns = columns.collect::<Result<Vec<_>, _>>()?;
-    let text = |row: usize| {
-        let cells = columns.iter().zip(rows.columns());
-        let cells = cells.map(|(text, column)| match column.is_null(row) {
-            true => Ok(String::new()),
-            false => Ok(format!("={}", text.value(row).try_to_string()?)),
-        });
-        cells.collect()
-    };
-    (0..rows.num_rows()).map(text).collect()
+    let formatters = columns.map(|column| ArrayFormatter::try_new(column.as_ref(), &OPTIONS));
+    formatters.collect()
+}
+
+/// A row as texts; NULL is not the same as the text `NULL` is.
+fn text(
+    rows: &RecordBatch,
+    formatters: &[ArrayFormatter<'_>],
+    row: usize,
+) -> Result<Vec<String>, ArrowError> {
+    let cells = formatters.iter().zip(rows.columns());
+    let cells = cells.map(|(text, column)| match column.is_null(row) {
+        true => Ok(String::new()),
+        false => Ok(format!("={}", text.value(row).try_to_string()?)),
+    });
+    cells.collect()
 }
 
 impl Basis {

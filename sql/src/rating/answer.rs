@@ -11,8 +11,10 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
     compute::cast,
     datatypes::{DataType, Schema},
+    error::ArrowError,
+    row::{RowConverter, Rows, SortField},
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 /// Where the columns are that a price returns.
 pub(super) struct Columns {
@@ -57,32 +59,33 @@ impl Columns {
         Ok(())
     }
 
-    /// Reads every row of a batch into a charge, or notes why its customer has none.
+    /// Reads every row into a charge, or notes why its customer has none; in order of customer and dimensions.
     pub(super) fn read(
         &self,
         price: &PriceDefinition,
-        batch: &RecordBatch,
+        batches: &[RecordBatch],
         rated: &mut Rated,
     ) -> Result<()> {
-        let customers = text_column(price, batch.column(self.customer))?;
-        let dimensions = self.dimensions.iter().map(|(name, index)| {
-            text_column(price, batch.column(*index)).map(|column| (name.as_str(), column))
-        });
-        let dimensions: Vec<(&str, StringArray)> = dimensions.collect::<Result<_>>()?;
-        for row in 0..batch.num_rows() {
-            let customer = text_at(&customers, row)
+        let texts = batches.iter().map(|batch| self.texts(price, batch));
+        let texts: Vec<Texts<'_>> = texts.collect::<Result<_>>()?;
+        let order = order(&texts).map_err(|error| failed(price, error))?;
+        rated.charges.reserve(order.len());
+        for (place, row) in order {
+            let (batch, texts) = (&batches[place], &texts[place]);
+            let dimensions = &texts.dimensions;
+            let customer = text_at(&texts.customers, row)
                 .ok_or_else(|| refused(price, "a row has a NULL `customer`", NO_CUSTOMER))?;
             let numbers = self.numbers(batch, row);
             let (amount, quantity) = match numbers {
                 Ok((Some(amount), quantity)) => (amount, quantity),
                 Ok((None, quantity)) => {
-                    let row = row_text(&dimensions, quantity, row);
+                    let row = row_text(dimensions, quantity, row);
                     let problem = format!("the amount is NULL for customer `{customer}`{row}");
                     rated.note(price, &customer, problem, NO_AMOUNT);
                     continue;
                 }
                 Err(error) => {
-                    let row = row_text(&dimensions, None, row);
+                    let row = row_text(dimensions, None, row);
                     let problem = format!("customer `{customer}`{row}: {error}");
                     rated.note(price, &customer, problem, "keep numbers within 38 digits");
                     continue;
@@ -108,6 +111,17 @@ impl Columns {
         Ok(())
     }
 
+    /// The columns of a batch that are shown as text.
+    fn texts(&self, price: &PriceDefinition, batch: &RecordBatch) -> Result<Texts<'_>> {
+        let dimensions = self.dimensions.iter().map(|(name, index)| {
+            text_column(price, batch.column(*index)).map(|column| (name.as_str(), column))
+        });
+        Ok(Texts {
+            customers: text_column(price, batch.column(self.customer))?,
+            dimensions: dimensions.collect::<Result<_>>()?,
+        })
+    }
+
     /// The amount and the quantity of a row.
     fn numbers(
         &self,
@@ -118,6 +132,39 @@ impl Columns {
         let quantity = self.quantity.map(number).transpose()?.flatten();
         Ok((number(self.amount)?, quantity))
     }
+}
+
+/// The columns of a batch that are shown as text.
+struct Texts<'a> {
+    customers: StringArray,
+    dimensions: Vec<(&'a str, StringArray)>,
+}
+
+/// The rows of all batches by customer and dimensions, NULL first, each as its batch and its place there. Charges are made in this
+/// order: to sort rows of bytes moves less than to sort charges.
+fn order(texts: &[Texts<'_>]) -> Result<Vec<(usize, usize)>, ArrowError> {
+    let Some(first) = texts.first() else {
+        return Ok(Vec::new());
+    };
+    let columns = 1 + first.dimensions.len();
+    let fields = (0..columns).map(|_| SortField::new(DataType::Utf8));
+    let converter = RowConverter::new(fields.collect())?;
+    let keys = texts.iter().map(|texts| {
+        let customers = Arc::new(texts.customers.clone()) as ArrayRef;
+        let dimensions = texts.dimensions.iter();
+        let dimensions = dimensions.map(|(_, column)| Arc::new(column.clone()) as ArrayRef);
+        let columns: Vec<ArrayRef> = [customers].into_iter().chain(dimensions).collect();
+        converter.convert_columns(&columns)
+    });
+    let keys: Vec<Rows> = keys.collect::<Result<_, _>>()?;
+    let rows = keys.iter().enumerate();
+    let rows = rows.flat_map(|(place, keys)| (0..keys.num_rows()).map(move |row| (place, row)));
+    let mut rows: Vec<(usize, usize)> = rows.collect();
+    rows.sort_unstable_by(|left, right| {
+        let key = |(place, row): (usize, usize)| keys[place].row(row);
+        (key(*left), left).cmp(&(key(*right), right))
+    });
+    Ok(rows)
 }
 
 /// What tells one row of a customer from another: its dimensions, and its quantity if there is one.
@@ -200,12 +247,16 @@ fn check_dimension(price: &PriceDefinition, name: &str, data_type: &DataType) ->
 
 /// A column as text: numbers and decimals with all their digits, instants in RFC 3339.
 fn text_column(price: &PriceDefinition, column: &ArrayRef) -> Result<StringArray> {
-    let text = cast(column, &DataType::Utf8).map_err(|error| crate::Error::Price {
+    let text = cast(column, &DataType::Utf8).map_err(|error| failed(price, error))?;
+    Ok(text.as_string::<i32>().clone())
+}
+
+fn failed(price: &PriceDefinition, error: ArrowError) -> crate::Error {
+    crate::Error::Price {
         price: price.name.clone(),
         at: price.at.clone(),
         source: Box::new(error.into()),
-    })?;
-    Ok(text.as_string::<i32>().clone())
+    }
 }
 
 fn text_at(column: &StringArray, row: usize) -> Option<String> {

@@ -7,7 +7,7 @@
 //! Where the evaluation over all customers fails, each half of the customers is evaluated by itself, and a half that
 //! fails is halved again.
 
-use super::{Rated, execute, unplanned};
+use super::{Rated, digits, execute, unplanned};
 use crate::{
     definitions::PriceDefinition,
     error::{Result, is_of_values},
@@ -45,7 +45,10 @@ pub(super) async fn evaluate(
 ) -> Result<Vec<RecordBatch>> {
     let in_all = |source: DataFusionError| unplanned::failed(price, source);
     if !is_of_values(&failed) || repeats_common_rows(plan) {
-        return Err(in_all(failed));
+        return Err(match digits::too_many(context, price, &failed).await {
+            Some(fault) => digits::refusal(price, fault),
+            None => in_all(failed),
+        });
     }
     let customers = customers(context, plan).await.map_err(in_all)?;
     if customers.is_empty() {
@@ -58,12 +61,23 @@ pub(super) async fn evaluate(
             Ok(batches) => answers.extend(batches),
             Err(error) if !is_of_values(&error) => return Err(in_all(error)),
             Err(error) => match part {
-                [customer] => rated.note(
-                    price,
-                    customer,
-                    format!("it fails for customer `{customer}`: {}", root(&error)),
-                    "mend that customer's rates or usage, or say in the price what such usage costs",
-                ),
+                [customer] => match digits::too_many(context, price, &error).await {
+                    Some(fault) => rated.note_at(
+                        price,
+                        digits::place(price, &fault),
+                        customer,
+                        (
+                            format!("it fails for customer `{customer}`: {}", fault.problem),
+                            &fault.hint,
+                        ),
+                    ),
+                    None => rated.note(
+                        price,
+                        customer,
+                        format!("it fails for customer `{customer}`: {}", root(&error)),
+                        "mend that customer's rates or usage, or say in the price what such usage costs",
+                    ),
+                },
                 _ => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);

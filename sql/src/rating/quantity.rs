@@ -18,7 +18,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 use futures::StreamExt;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 /// A column of a meter or an event type in the session.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ struct Origin {
     column: String,
 }
 
-/// Notes customers whose quantities are more than their usage.
+/// Notes customers whose quantities are more than their usage. Charges are in order of customer.
 ///
 /// What is used is added up from positive values alone: a price may leave out what was taken back.
 pub(super) async fn check(
@@ -39,28 +39,29 @@ pub(super) async fn check(
     let Some(measure) = measure(plan) else {
         return Ok(());
     };
-    let used = used(context, &measure).await;
-    let used = used.map_err(|source| Error::Price {
+    let mut sums = billed(rated);
+    if sums.is_empty() {
+        return Ok(());
+    }
+    let used = add_used(context, &measure, rated, &mut sums).await;
+    used.map_err(|source| Error::Price {
         price: price.name.clone(),
         at: price.at.clone(),
         source: Box::new(source),
     })?;
-    let zero = Exact::from(0_i64);
-    let mut billed: BTreeMap<String, Sum> = BTreeMap::new();
-    for charge in &rated.charges {
-        if let Some(quantity) = charge.quantity.filter(|quantity| !quantity.is_negative()) {
-            let so_far = billed.entry(charge.customer.clone());
-            add(so_far.or_insert(Some(zero)), quantity);
-        }
-    }
-    for (customer, billed) in billed {
-        let used = used.get(&customer).copied().unwrap_or(Some(zero));
+    for Sums {
+        first,
+        billed,
+        used,
+    } in sums
+    {
         let is_more = match (billed, used) {
             (Some(billed), Some(used)) => billed > used,
             (None, Some(_)) => true,
             (_, None) => false,
         };
         if is_more {
+            let customer = rated.charges[first].customer.clone();
             let number = |sum: Sum| sum.map_or("a number of 39 digits".into(), |s| s.to_string());
             let problem = format!(
                 "the quantity of customer `{customer}` is {}, but `{}` of `{}` is {} for that customer",
@@ -153,26 +154,66 @@ fn summed<'a>(aggregate: &'a Aggregate, column: &Column) -> Option<&'a Column> {
     }
 }
 
-/// What each customer used of a measure.
-async fn used(context: &SessionContext, measure: &Origin) -> Planned<BTreeMap<String, Sum>> {
+/// What one customer was billed and used.
+struct Sums {
+    /// The place of its first charge with a quantity.
+    first: usize,
+    billed: Sum,
+    used: Sum,
+}
+
+/// What each customer is billed, in order of customer, as charges are.
+fn billed(rated: &Rated) -> Vec<Sums> {
+    let zero = Some(Exact::ZERO);
+    let mut all: Vec<Sums> = Vec::new();
+    for (place, charge) in rated.charges.iter().enumerate() {
+        let Some(quantity) = charge.quantity.filter(|quantity| !quantity.is_negative()) else {
+            continue;
+        };
+        let is_same = |sums: &Sums| rated.charges[sums.first].customer == charge.customer;
+        if !all.last().is_some_and(is_same) {
+            all.push(Sums {
+                first: place,
+                billed: zero,
+                used: zero,
+            });
+        }
+        if let Some(sums) = all.last_mut() {
+            add(&mut sums.billed, quantity);
+        }
+    }
+    all
+}
+
+/// Adds what each of these customers used of a measure.
+async fn add_used(
+    context: &SessionContext,
+    measure: &Origin,
+    rated: &Rated,
+    sums: &mut [Sums],
+) -> Planned<()> {
+    let places = sums.iter().enumerate();
+    let places = places.map(|(place, sums)| (rated.charges[sums.first].customer.as_str(), place));
+    let places: HashMap<&str, usize> = places.collect();
     let mut rows = context
         .table(measure.relation.clone())
         .await?
         .select_columns(&["customer", &measure.column])?
         .execute_stream()
         .await?;
-    let mut used = BTreeMap::new();
     while let Some(batch) = rows.next().await.transpose()? {
         let customers = batch["customer"].as_string::<i32>();
+        let values = &batch[measure.column.as_str()];
         for row in 0..batch.num_rows() {
-            let value = Exact::from_array(&batch[measure.column.as_str()], row);
+            let value = Exact::from_array(values, row);
             let value = value.map_err(|error| DataFusionError::External(Box::new(error)))?;
-            let sum = used.entry(customers.value(row).to_owned());
-            let sum = sum.or_insert(Some(Exact::from(0_i64)));
-            if let Some(value) = value.filter(|value| !value.is_negative()) {
-                add(sum, value);
+            let place = places.get(customers.value(row));
+            if let Some(place) = place
+                && let Some(value) = value.filter(|value| !value.is_negative())
+            {
+                add(&mut sums[*place].used, value);
             }
         }
     }
-    Ok(used)
+    Ok(())
 }

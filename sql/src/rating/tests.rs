@@ -552,6 +552,7 @@ async fn what_the_hints_propose_is_rated_exactly() {
 }
 
 mod apart;
+mod digits;
 mod events;
 mod joins;
 mod properties;

@@ -17,21 +17,26 @@
 //! an error. Operators over dates, times, intervals and floats are left as they are. A list that holds more than
 //! constants becomes comparisons.
 
+use super::products::{Factor, TooManyDigits, Written, digits_of};
 use arrow::{
     array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar},
     compute::{cast, kernels::numeric},
-    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Int64Type},
+    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Int64Type, i256},
 };
 use datafusion::{
     common::{
         DFSchema, Result, ScalarValue, config::ConfigOptions, plan_err, tree_node::Transformed,
     },
+    error::DataFusionError,
     logical_expr::{
         BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
         ScalarUDFImpl, Signature, Volatility, expr::InList, expr_rewriter::FunctionRewrite, lit,
     },
 };
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 /// Replaces arithmetic operators over numbers by exact functions.
 #[derive(Debug)]
@@ -115,24 +120,41 @@ fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<E
 
 /// The operations of a call that is exact already.
 fn operations_of(expr: &Expr) -> Option<&[Operation]> {
+    Some(&exact_of(expr)?.operations)
+}
+
+fn exact_of(expr: &Expr) -> Option<&Exact> {
     let Expr::ScalarFunction(call) = expr else {
         return None;
     };
-    let exact = call.func.inner().downcast_ref::<Exact>()?;
-    Some(&exact.operations)
+    call.func.inner().downcast_ref::<Exact>()
 }
 
 /// One more operation: a step of the call on its left if there is one.
 fn then(left: Expr, operation: Operation, right: Expr) -> Expr {
-    let before = operations_of(&left).map(<[Operation]>::to_vec);
+    let before = exact_of(&left).map(|exact| (exact.operations.clone(), exact.written.clone()));
     match (before, left) {
-        (Some(mut operations), Expr::ScalarFunction(call)) if goes_on_with(&call.args, &right) => {
+        (Some((mut operations, mut all_written)), Expr::ScalarFunction(call))
+            if goes_on_with(&call.args, &right) =>
+        {
             let mut operands = call.args;
             operations.push(operation);
+            all_written.push(written(&right));
             operands.push(right);
-            udf(operations).call(operands)
+            udf(operations, all_written).call(operands)
         }
-        (_, left) => udf(vec![operation]).call(vec![left, right]),
+        (_, left) => {
+            let all_written = vec![written(&left), written(&right)];
+            udf(vec![operation], all_written).call(vec![left, right])
+        }
+    }
+}
+
+/// An operand as it is written.
+fn written(operand: &Expr) -> Written {
+    match exact_of(operand).and_then(Exact::as_written) {
+        Some(written) => written,
+        None => Written::of(operand),
     }
 }
 
@@ -191,11 +213,12 @@ fn is_left_alone(data_type: &DataType) -> bool {
         || matches!(data_type, DataType::Interval(_))
 }
 
-fn udf(operations: Vec<Operation>) -> ScalarUDF {
+fn udf(operations: Vec<Operation>, written: Vec<Written>) -> ScalarUDF {
     let words = operations.iter().map(|operation| operation.word());
     ScalarUDF::from(Exact {
         name: format!("exact_{}", words.collect::<Vec<_>>().join("_")),
         operations,
+        written,
         signature: Signature::user_defined(Volatility::Immutable),
     })
 }
@@ -213,6 +236,14 @@ impl Operation {
             Operation::Add => "add",
             Operation::Subtract => "subtract",
             Operation::Multiply => "multiply",
+        }
+    }
+
+    fn sign(self) -> char {
+        match self {
+            Operation::Add => '+',
+            Operation::Subtract => '-',
+            Operation::Multiply => '*',
         }
     }
 
@@ -248,7 +279,7 @@ impl Operation {
         }?;
         if precision > i16::from(DECIMAL128_MAX_PRECISION) {
             // Only then can a value need more digits than the type has, and still fit 128 bits.
-            let decimals = result.as_primitive::<arrow::datatypes::Decimal128Type>();
+            let decimals = result.as_primitive::<Decimal128Type>();
             decimals.validate_decimal_precision(DECIMAL128_MAX_PRECISION)?;
         }
         as_columnar(result, &[left, right])
@@ -256,11 +287,28 @@ impl Operation {
 }
 
 /// Exact operations from left to right, the first over two numbers, each other over the result so far and one more.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 struct Exact {
     name: String,
     operations: Vec<Operation>,
+    /// Each operand as it is written, for what is said of a product that does not fit.
+    written: Vec<Written>,
     signature: Signature,
+}
+
+/// The same operations are one function, wherever they are written.
+impl PartialEq for Exact {
+    fn eq(&self, other: &Self) -> bool {
+        self.operations == other.operations
+    }
+}
+
+impl Eq for Exact {}
+
+impl Hash for Exact {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.operations.hash(state);
+    }
 }
 
 impl ScalarUDFImpl for Exact {
@@ -284,14 +332,74 @@ impl ScalarUDFImpl for Exact {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let (first, mut others) = self.operands(&args.args)?;
-        others.try_fold(first.clone(), |left, (operation, right)| {
-            operation.evaluate(&left, right)
-        })
+        let (first, others) = self.operands(&args.args)?;
+        let mut so_far = first.clone();
+        for (place, (operation, right)) in others.enumerate() {
+            so_far = operation.evaluate(&so_far, right).map_err(|error| {
+                let fault = self.too_many_digits(place, (&so_far, right), &args.args);
+                fault.map_or(error, |fault| DataFusionError::External(Box::new(fault)))
+            })?;
+        }
+        Ok(so_far)
     }
 }
 
 impl Exact {
+    /// What to say of a product that does not fit; `None` where that is not what is wrong.
+    fn too_many_digits(
+        &self,
+        place: usize,
+        (left, right): (&ColumnarValue, &ColumnarValue),
+        all: &[ColumnarValue],
+    ) -> Option<TooManyDigits> {
+        let whole = whole_digits(left, right).filter(|_| {
+            let operation = self.operations.get(place);
+            operation == Some(&Operation::Multiply)
+        })?;
+        let types: Vec<DataType> = all.iter().map(ColumnarValue::data_type).collect();
+        Some(TooManyDigits::in_value(
+            &self.factors(place, &types)?,
+            whole,
+        ))
+    }
+
+    /// The whole call as it is written, in parentheses.
+    fn as_written(&self) -> Option<Written> {
+        self.written_until(self.operations.len())
+    }
+
+    /// What the operations up to a place are as they are written, in parentheses where there are any.
+    fn written_until(&self, place: usize) -> Option<Written> {
+        let (first, others) = self.written.split_first()?;
+        if place == 0 {
+            return Some(first.clone());
+        }
+        let others = self.operations.iter().zip(others).take(place);
+        let others =
+            others.map(|(operation, right)| format!(" {} {}", operation.sign(), right.text));
+        let others: String = others.collect();
+        Some(Written::new(&format!("({}{others})", first.text), first.at))
+    }
+
+    /// What the product of the operation at a place is a product of: what comes before the last other operation is one factor.
+    fn factors(&self, place: usize, types: &[DataType]) -> Option<Vec<Factor>> {
+        let mut before = self.operations[..place].iter();
+        let other = before.rposition(|operation| *operation != Operation::Multiply);
+        let first = other.map_or(0, |other| other + 1);
+        let mut first_type = types.first()?.clone();
+        for step in 0..first {
+            let right = types.get(step + 1)?;
+            first_type = self.operations[step].result_type(&first_type, right).ok()?;
+        }
+        let composed = self.written_until(first)?;
+        let mut factors = vec![Factor::of(&composed, digits_of(&first_type))];
+        for operand in first + 1..=place + 1 {
+            let digits = digits_of(types.get(operand)?);
+            factors.push(Factor::of(self.written.get(operand)?, digits));
+        }
+        Some(factors)
+    }
+
     /// The first operand, and each other one with its operation.
     fn operands<'a, T>(
         &'a self,
@@ -378,6 +486,28 @@ fn as_columnar(result: ArrayRef, arguments: &[&ColumnarValue]) -> Result<Columna
         )?));
     }
     Ok(ColumnarValue::Array(result))
+}
+
+/// How many digits the first product of two numbers that does not fit has before the point.
+fn whole_digits(left: &ColumnarValue, right: &ColumnarValue) -> Option<u8> {
+    let (left, right) = (operand(left).ok()?, operand(right).ok()?);
+    let ((left, is_one_left), (right, is_one_right)) = (left.get(), right.get());
+    let left = left.as_primitive_opt::<Decimal128Type>()?;
+    let right = right.as_primitive_opt::<Decimal128Type>()?;
+    let scale = usize::try_from(left.scale().checked_add(right.scale())?).ok()?;
+    let rows = if is_one_left { right.len() } else { left.len() };
+    let mut digits = (0..rows).filter_map(|row| {
+        let (l, r) = (
+            if is_one_left { 0 } else { row },
+            if is_one_right { 0 } else { row },
+        );
+        let is_there = left.is_valid(l) && right.is_valid(r);
+        let left = i256::from_i128(left.value(l));
+        let product = left.checked_mul(i256::from_i128(right.value(r)))?;
+        let digits = product.to_string().trim_start_matches('-').len();
+        (is_there && digits > usize::from(DECIMAL128_MAX_PRECISION)).then_some(digits)
+    });
+    u8::try_from(digits.next()?.saturating_sub(scale)).ok()
 }
 
 #[cfg(test)]

@@ -283,3 +283,28 @@ async fn a_statement_that_nests_too_deeply_is_refused_before_it_is_read() {
         .await
         .unwrap();
 }
+
+#[test]
+fn what_sorts_set_aside_is_less_than_their_share_on_any_number_of_cores() {
+    for (bytes, cores, expected) in [
+        (32_000_000, 64, (1, 10_666_666)),
+        (128_000_000, 64, (2, 21_333_333)),
+        (1_000_000_000, 2, (2, 166_666_666)),
+        (1_000_000_000, 64, (15, 22_222_222)),
+        (0, 0, (1, 0)),
+    ] {
+        assert_eq!(shares(bytes, cores), expected);
+    }
+    let config = spilling(32_000_000).unwrap().copied_config();
+    assert_eq!(config.target_partitions(), 1);
+    let execution = &config.options().execution;
+    assert_eq!(execution.sort_in_place_threshold_bytes, 32_000_000);
+    // No more than DataFusion itself sets aside.
+    assert_eq!(
+        execution.sort_spill_reservation_bytes,
+        SessionConfig::new()
+            .options()
+            .execution
+            .sort_spill_reservation_bytes
+    );
+}

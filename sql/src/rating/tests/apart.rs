@@ -100,8 +100,9 @@ async fn a_price_that_compares_customers_fails_as_a_whole() {
          FROM m FULL JOIN m_windows o ON o.customer = m.customer",
     ] {
         assert!(!is_apart(query).await, "{query}");
-        let error = rated(query).await.unwrap_err();
-        assert_eq!(error.to_string(), "prices.sql:7:1: price `tokens` failed", "{query}");
+        let error = rated(query).await.unwrap_err().to_string();
+        let too_many = "` has 40 digits before the point and 0 after it, and a decimal has 38 in all";
+        assert!(error.contains(too_many), "{query}: {error}");
     }
 }
 

@@ -6,11 +6,15 @@
 //! crash between the two is mended by deriving what is missing, before anything else is issued.
 
 pub mod accounts;
+mod advance;
+mod assembly;
 mod billed;
 mod burnt;
+mod corrections;
 mod credits;
 mod documents;
 mod due;
+mod issued;
 mod job;
 pub mod kept;
 mod rated;
@@ -44,7 +48,7 @@ use tollgate_connectors::{
 use tollgate_sql::{
     definitions::PlanDefinition,
     invoice::{
-        self, Invoice, Status, Terms,
+        self, CREDIT_NOTE, Invoice, Status, Terms,
         basis::{self, Basis, RatedBy, Usage},
         tables::invoices_batch,
     },
@@ -60,7 +64,7 @@ use tollgate_sql::{
 pub use burnt::Burnt;
 pub use credits::credit_ledger;
 use documents::{RatedAs, document_of, issued_table, lines_in, of_customer, rows_where, within};
-pub use job::{Documents, Which, documents_of, issue_documents};
+pub use job::{Asked, Documents, Which, documents_of, issue_documents};
 use kept::{Inputs, keep};
 use rated::Rating;
 pub use rehearsal::warnings;
@@ -74,6 +78,9 @@ pub use versions::price_in_force;
 
 /// The `txn` app id, in `invoices` and in `line_items`, of the last number they hold.
 const NUMBER_MARK: &str = "invoices/number";
+
+/// The `txn` app id, in `invoices`, of how many of them are credit notes, which have numbers of their own.
+const CREDIT_NOTES_MARK: &str = "invoices/credit_notes";
 
 /// What issuing did.
 #[derive(Debug, Default)]
@@ -132,6 +139,7 @@ impl Drafts {
             usage: self.usage.get(customer).cloned().unwrap_or_default(),
             rated_by: self.rated_by.clone(),
             zone: Some(self.period.zone().to_owned()),
+            ..Basis::default()
         }
     }
 
@@ -672,10 +680,16 @@ async fn commit_invoices(
     now_us: i64,
 ) -> Result<()> {
     let last = table.mark(NUMBER_MARK).unwrap_or(0);
+    let mut credit_notes = table.mark(CREDIT_NOTES_MARK).unwrap_or(0);
     let mut serials = Vec::with_capacity(invoices.len());
     for (serial, invoice) in (last + 1..).zip(invoices.iter_mut()) {
         serials.push(serial);
-        invoice.number = Some(format!("INV-{serial:06}"));
+        let is_credit_note = invoice.kind() == CREDIT_NOTE;
+        credit_notes += i64::from(is_credit_note);
+        invoice.number = Some(match is_credit_note {
+            true => format!("CN-{credit_notes:06}"),
+            false => format!("INV-{:06}", serial - credit_notes),
+        });
         invoice.status = Status::Final;
         invoice.issued_at_us = Some(now_us);
     }
@@ -694,7 +708,8 @@ async fn commit_invoices(
     columns.push(Arc::new(burns.collect::<StringArray>()));
     let rows = RecordBatch::try_new(issued_invoices_schema(), columns)
         .map_err(query_error("writing invoices"))?;
-    commit(table, &[rows], number).await
+    let marks = [(NUMBER_MARK, number), (CREDIT_NOTES_MARK, credit_notes)];
+    commit(table, &[rows], &marks).await
 }
 
 /// Writes the lines of every invoice whose lines are not in `line_items` yet.
@@ -705,15 +720,18 @@ async fn derive_line_items(invoices: &dyn Table, line_items: &mut dyn Table) -> 
         return Ok(());
     }
     let missing = rows_where(invoices, col("serial").gt(lit(derived))).await?;
-    commit(line_items, &[lines_in(&missing)?], issued).await
+    commit(line_items, &[lines_in(&missing)?], &[(NUMBER_MARK, issued)]).await
 }
 
-/// Commits rows and the number they bring the table to. A conflict means that another job issued.
-async fn commit(table: &mut dyn Table, rows: &[RecordBatch], number: i64) -> Result<()> {
+/// Commits rows and the numbers they bring the table to. A conflict means that another job issued.
+async fn commit(table: &mut dyn Table, rows: &[RecordBatch], marks: &[(&str, i64)]) -> Result<()> {
     let nonce = uuid::Uuid::now_v7().simple();
+    let marks = marks
+        .iter()
+        .map(|(name, number)| ((*name).to_owned(), *number));
     let attempt = Attempt {
-        commit_id: CommitId(format!("invoices-{number}-{nonce}")),
-        marks: BTreeMap::from([(NUMBER_MARK.to_owned(), number)]),
+        commit_id: CommitId(format!("invoices-{nonce}")),
+        marks: marks.collect(),
         info: BTreeMap::new(),
     };
     let staged = table.stage(&attempt.commit_id, rows).await?;

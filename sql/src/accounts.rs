@@ -61,6 +61,8 @@ pub struct Accounts {
     pub one_offs: Vec<OneOff>,
     /// What is taken off.
     pub discounts: Vec<Discount>,
+    /// The number of the last import whose rows these are; 0 without any.
+    pub serial: i64,
 }
 
 /// A row of `customers`: what holds of one customer from `valid_from_us` on.

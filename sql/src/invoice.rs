@@ -7,12 +7,14 @@
 //!  charges ─▶ lines, each rounded once          fixed prices cumulatively by segment
 //!          ─▶ discounts                         shares of the lines they apply to
 //!          ─▶ maximum, then minimum of a plan   lines of their own
+//!          ─▶ adjustments                       what documents that were issued before lack now
 //!          ─▶ promotional credits               shares of the lines they pay
 //!          ─▶ taxes by region and rate          each rounded once
 //!          ─▶ total                             lines − discounts − promotional credits + taxes on top; checked
 //!          ─▶ prepaid credits, amount due       what grants pay of the total
 //! ```
 
+pub mod adjustments;
 pub mod basis;
 pub mod bounds;
 pub mod changes;
@@ -31,9 +33,10 @@ use crate::{
     credits::Burn,
     definitions::PlanDefinition,
     error::{Error, Result},
-    money::{Currency, Exact, Money},
+    money::{Currency, Exact, Money, MoneyError},
     rating::Charge,
 };
+use adjustments::Corrects;
 use bounds::Bounds;
 use document::{Document, OfPlan, Tax};
 use std::fmt;
@@ -96,6 +99,9 @@ impl fmt::Display for InvoiceId {
     }
 }
 
+/// The kind of a document whose total is below zero.
+pub const CREDIT_NOTE: &str = "credit_note";
+
 /// How far an invoice has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -116,7 +122,7 @@ impl Status {
 }
 
 /// What a line item is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LineKind {
     /// One charge of one price, of a customer without a subscription.
@@ -133,6 +139,8 @@ pub enum LineKind {
     Maximum,
     /// What a plan's minimum adds.
     Minimum,
+    /// What a line of an earlier document lacked, or had too much.
+    Adjustment,
     /// A tax on top of the other lines.
     Tax,
     /// A tax that the other lines have in them: it adds nothing.
@@ -150,9 +158,32 @@ impl LineKind {
             LineKind::Credit => "credit",
             LineKind::Maximum => "maximum",
             LineKind::Minimum => "minimum",
+            LineKind::Adjustment => "adjustment",
             LineKind::Tax => "tax",
             LineKind::TaxIncluded => "tax_included",
         }
+    }
+
+    /// The kind with this text in tables; `None` when there is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [
+            LineKind::Charge,
+            LineKind::Base,
+            LineKind::Usage,
+            LineKind::OneOff,
+            LineKind::Credit,
+            LineKind::Maximum,
+            LineKind::Minimum,
+            LineKind::Adjustment,
+            LineKind::Tax,
+            LineKind::TaxIncluded,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether it is a tax, on top of other lines or in them.
+    pub fn is_tax(self) -> bool {
+        matches!(self, LineKind::Tax | LineKind::TaxIncluded)
     }
 }
 
@@ -183,6 +214,35 @@ pub struct LineItem {
     pub subscription: Option<String>,
     /// What it is, in words, where no price says so.
     pub text: Option<String>,
+    /// The line of an earlier document that it corrects; `None` of a line of its own document.
+    pub corrects: Option<Corrects>,
+}
+
+impl LineItem {
+    /// A line of a kind and an amount for some time, with nothing else.
+    pub fn of(kind: LineKind, amount: Money, period: Period) -> Self {
+        let zero = Money::zero(amount.currency());
+        LineItem {
+            kind,
+            price: None,
+            price_version: None,
+            dimensions: Vec::new(),
+            quantity: None,
+            amount_exact: amount.to_exact(),
+            amount,
+            discount: zero,
+            promotional: zero,
+            period,
+            subscription: None,
+            text: None,
+            corrects: None,
+        }
+    }
+
+    /// Its kind, and that of the line that it corrects where it is an adjustment.
+    pub fn billed_kind(&self) -> LineKind {
+        self.corrects.as_ref().map_or(self.kind, |of| of.kind)
+    }
 }
 
 /// What one customer owes on one plan for one billing period.
@@ -220,6 +280,33 @@ pub struct Invoice {
     pub amount_due: Money,
     /// What each grant pays, in order.
     pub burns: Vec<Burn>,
+}
+
+impl Invoice {
+    /// What it is called in tables: `invoice`, or `credit_note` when its total is below zero.
+    pub fn kind(&self) -> &'static str {
+        match self.total.minor() < 0 {
+            true => CREDIT_NOTE,
+            false => "invoice",
+        }
+    }
+
+    /// What it bills of an earlier document, by its number: a part of the total.
+    ///
+    /// # Errors
+    /// [`crate::money::MoneyError`] past 38 digits.
+    pub fn corrected(&self, number: &str) -> Result<Exact, MoneyError> {
+        let mut sum = Money::zero(self.total.currency());
+        let lines = self.lines.iter().filter(|line| {
+            line.kind != LineKind::TaxIncluded
+                && line.corrects.as_ref().is_some_and(|of| of.number == number)
+        });
+        for line in lines {
+            sum = sum.checked_add(line.amount)?.checked_sub(line.discount)?;
+            sum = sum.checked_sub(line.promotional)?;
+        }
+        Ok(sum.to_exact())
+    }
 }
 
 /// What an invoice is made for.
@@ -267,6 +354,7 @@ pub fn assemble(terms: &Terms<'_>, charges: &[Charge]) -> Result<Invoice> {
         tax: Tax::default(),
         grants: &[],
         burnt: &[],
+        corrections: &[],
     };
     document::document(document, &[plan])
 }

@@ -14,6 +14,7 @@ use crate::{
     accounts::Subscription,
     definitions::{Anchor, BillingPeriod, PlanDefinition, TrialUsage},
     error::{Error, Result},
+    invoice,
     money::Exact,
     period::{Period, Recurrence, days_ended, local, zone_of},
     schema,
@@ -71,6 +72,16 @@ pub struct Cycle {
     pub closes_us: i64,
     /// What is in force in it, by plan, in the order in which they came; at least one.
     pub parts: Vec<Part>,
+}
+
+impl Cycle {
+    /// The time from when a plan is first in force in it until it is over.
+    pub fn closed(&self) -> invoice::Period {
+        invoice::Period {
+            start_us: self.opens_us,
+            end_us: self.closes_us,
+        }
+    }
 }
 
 /// What one plan rates of a billing period.

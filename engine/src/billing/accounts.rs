@@ -68,8 +68,19 @@ pub async fn are_there(lake: &Lake) -> Result<bool> {
 /// # Errors
 /// The lake cannot be read.
 pub async fn load(lake: &Lake) -> Result<Accounts> {
-    let (accounts, _) = load_where(lake, &Counted::of(lake).await?, |_| lit(true)).await?;
-    Ok(accounts)
+    load_counted(lake, &Counted::of(lake).await?, None).await
+}
+
+/// The rows that counted when an import was the last one, of one customer as [`load_of`] has them, or of all.
+///
+/// # Errors
+/// The lake cannot be read.
+pub(super) async fn load_until(
+    lake: &Lake,
+    serial: i64,
+    customer: Option<&str>,
+) -> Result<Accounts> {
+    load_counted(lake, &Counted::until(lake, serial).await?, customer).await
 }
 
 /// The rows of one customer that count, and all rows of the subjects that it pays for at some time: with whom they are before and
@@ -78,9 +89,16 @@ pub async fn load(lake: &Lake) -> Result<Accounts> {
 /// # Errors
 /// The lake cannot be read.
 pub async fn load_of(lake: &Lake, customer: &str) -> Result<Accounts> {
-    let counted = Counted::of(lake).await?;
+    load_counted(lake, &Counted::of(lake).await?, Some(customer)).await
+}
+
+async fn load_counted(lake: &Lake, counted: &Counted, customer: Option<&str>) -> Result<Accounts> {
+    let Some(customer) = customer else {
+        let (accounts, _) = load_where(lake, counted, |_| lit(true)).await?;
+        return Ok(accounts);
+    };
     let of_customer = || col("customer").eq(lit(customer));
-    let (mut accounts, files) = load_where(lake, &counted, |_| of_customer()).await?;
+    let (mut accounts, files) = load_where(lake, counted, |_| of_customer()).await?;
     let subjects = accounts.subjects.iter().map(|row| row.subject.as_str());
     let subjects: BTreeSet<&str> = subjects.collect();
     if let Some(table) = files.get("subjects")
@@ -241,6 +259,11 @@ struct Counted {
 impl Counted {
     /// Read before any table: the rows of an import that is there were committed before.
     async fn of(lake: &Lake) -> Result<Self> {
+        Self::until(lake, i64::MAX).await
+    }
+
+    /// The imports up to one.
+    async fn until(lake: &Lake, last: i64) -> Result<Self> {
         let mut counted = Counted {
             serial: 0,
             imports: BTreeSet::new(),
@@ -252,8 +275,9 @@ impl Counted {
         let Some(table) = table.await? else {
             return Ok(counted);
         };
-        counted.serial = table.mark(SERIAL_MARK).unwrap_or(0);
-        for batch in rows_where(&counted.context, &table, lit(true)).await? {
+        counted.serial = table.mark(SERIAL_MARK).unwrap_or(0).min(last);
+        let is_known = col("serial").lt_eq(lit(last));
+        for batch in rows_where(&counted.context, &table, is_known).await? {
             let ids = batch["import"].as_string::<i32>().iter().flatten();
             counted.imports.extend(ids.map(str::to_owned));
             let times = batch["written_at"].as_primitive::<TimestampMicrosecondType>();
@@ -283,6 +307,7 @@ async fn load_where(
     condition: impl Fn(&str) -> Expr,
 ) -> Result<(Accounts, BTreeMap<&'static str, DeltaTable>)> {
     let (mut accounts, mut tables) = (Accounts::default(), BTreeMap::new());
+    accounts.serial = counted.serial;
     // Rows of imports that do not count are not worth reading, nor tables without any other.
     if counted.imports.is_empty() {
         return Ok((accounts, tables));

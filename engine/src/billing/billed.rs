@@ -1,6 +1,6 @@
 //! What subscriptions were billed for fixed prices, so that each is billed once, whether in advance or not.
 
-use super::documents::lines_in;
+use super::{documents::lines_in, subscribed::Charged};
 use crate::error::{Error, Result};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -39,12 +39,15 @@ impl Billed {
         let mut billed = Billed::default();
         let lines = lines_in(issued)?;
         let kinds = lines["kind"].as_string::<i32>();
-        let is_fixed = |kind: &str| {
-            [LineKind::Base, LineKind::Credit]
-                .iter()
-                .any(|of| of.as_str() == kind)
+        let corrected = lines["corrects_kind"].as_string::<i32>();
+        let is_fixed = |row: &usize| {
+            let kind = match corrected.is_valid(*row) {
+                true => corrected.value(*row),
+                false => kinds.value(*row),
+            };
+            LineKind::parse(kind).is_some_and(is_fixed)
         };
-        for row in (0..lines.num_rows()).filter(|row| is_fixed(kinds.value(*row))) {
+        for row in (0..lines.num_rows()).filter(is_fixed) {
             billed.add_row(&lines, row)?;
         }
         Ok(billed)
@@ -86,11 +89,11 @@ impl Billed {
     }
 
     /// Adds what a document has that is made now.
-    pub(super) fn add(&mut self, lines: &[LineItem]) {
-        let fixed = lines
-            .iter()
-            .filter(|line| matches!(line.kind, LineKind::Base | LineKind::Credit));
-        for line in fixed {
+    pub(super) fn add<'a>(&mut self, lines: impl IntoIterator<Item = &'a LineItem>) {
+        for line in lines
+            .into_iter()
+            .filter(|line| is_fixed(line.billed_kind()))
+        {
             if let (Some(subscription), Some(price)) = (&line.subscription, &line.price) {
                 let of_price = self
                     .0
@@ -120,7 +123,7 @@ impl Billed {
 
     /// What the prices in advance of a plan were billed at for a billing period of a subscription, less their discounts: it counts
     /// toward the minimum and the maximum of that period.
-    pub(super) fn in_advance(
+    fn in_advance(
         &self,
         (subscription, plan): (&str, &PlanDefinition),
         cycle: &Cycle,
@@ -136,10 +139,41 @@ impl Billed {
         Ok(sum)
     }
 
+    /// What of a plan's charges for a billing period is left to bill, and what counts toward the plan's bounds beside it.
+    pub(super) fn left_of(
+        &self,
+        plan: &PlanDefinition,
+        charged: &Charged,
+        cycle: &Cycle,
+        discounts: &[&Discount],
+    ) -> Result<(Vec<Charge>, Exact)> {
+        let of = (cycle.subscription.as_str(), plan);
+        if charged.is_opening {
+            let left = self.left(of, cycle, &charged.charges, discounts)?;
+            return Ok((left, Exact::ZERO));
+        }
+        let mut charges = charged.charges.clone();
+        charges.extend(self.left(of, cycle, &charged.in_advance, discounts)?);
+        Ok((charges, self.in_advance(of, cycle)?))
+    }
+
+    /// What was billed in advance for a billing period that closes, see [`Billed::left_of`].
+    pub(super) fn counted(
+        &self,
+        plan: &PlanDefinition,
+        charged: &Charged,
+        cycle: &Cycle,
+    ) -> Result<Exact> {
+        match charged.is_opening {
+            true => Ok(Exact::ZERO),
+            false => self.in_advance((&cycle.subscription, plan), cycle),
+        }
+    }
+
     /// What is left to bill of the charges of fixed prices for a billing period of a subscription. A price that was not billed
     /// for it yet has its charges; of any other it is one difference, below zero where less was used than was paid. What was
     /// billed may be for time after the period closed: it was billed before that was known. What discounts took off is not given back.
-    pub(super) fn left(
+    fn left(
         &self,
         (subscription, plan): (&str, &PlanDefinition),
         cycle: &Cycle,
@@ -220,6 +254,11 @@ fn difference(
     }
     let unpaid = discount_before.checked_sub(discount_after.min(discount_before))?;
     Ok(more.checked_add(unpaid)?.min(Exact::ZERO))
+}
+
+/// Whether lines of a kind are of prices that read no usage.
+pub(super) fn is_fixed(kind: LineKind) -> bool {
+    matches!(kind, LineKind::Base | LineKind::Credit)
 }
 
 /// What charges come to in a plan's currency, exactly.

@@ -29,6 +29,11 @@ pub(super) struct Due {
 }
 
 impl Due {
+    /// Whether nothing is due.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.closing.is_empty() && self.opening.is_empty() && self.one_offs.is_empty()
+    }
+
     /// The time that the document is for: of what closes from its first start, else of what opens.
     pub(super) fn period(&self) -> invoice::Period {
         let of = |cycles: &[Cycle]| {

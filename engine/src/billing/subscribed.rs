@@ -42,6 +42,29 @@ pub(super) struct Rated {
     pub(super) rated_by: RatedBy,
 }
 
+impl Rated {
+    /// A document of a customer that bills nothing by itself.
+    pub(super) fn nothing(customer: &str, at_us: i64) -> Self {
+        Rated {
+            due: Due {
+                customer: customer.to_owned(),
+                at_us,
+                closing: Vec::new(),
+                opening: Vec::new(),
+                one_offs: Vec::new(),
+            },
+            charged: Vec::new(),
+            usage: Vec::new(),
+            rated_by: RatedBy::default(),
+        }
+    }
+
+    /// Whether it bills nothing by itself.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.due.is_nothing()
+    }
+}
+
 /// What a plan charges for a billing period of a subscription.
 #[derive(Debug)]
 pub(super) struct Charged {

@@ -1,7 +1,7 @@
 //! `tollgate invoice`: drafts invoices for a billing period, or issues them.
 
 use crate::{
-    billing::{self, Documents, Issued, Review, Unbilled, Which, causes_text},
+    billing::{self, Asked, Documents, Issued, Review, Unbilled, Which, causes_text},
     cli::{
         load,
         output::{self, Format},
@@ -41,6 +41,10 @@ pub struct Arguments {
     /// Everything of subscriptions that was due by now and is not issued.
     #[arg(long, conflicts_with = "period")]
     pub due: bool,
+    /// Bill what has changed since documents were issued: prices, rate tables, plans and accounts too, not usage alone. Of the period,
+    /// the customer, or all.
+    #[arg(long)]
+    pub correct: bool,
     /// Issue the invoices: number them and write them to the lake, once and for ever.
     #[arg(long)]
     pub finalize: bool,
@@ -90,6 +94,10 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let view = View::open(catalog, &lake).await?;
     if billing::accounts::are_there(&lake).await? {
         return of_subscriptions(settings, arguments, (&view, &lake)).await;
+    }
+    if arguments.correct {
+        let problem = "`--correct` is for subscriptions, and there are no accounts: import them";
+        return Err(Error::Usage(problem.into()));
     }
     let Some(period) = period else {
         let problem = "`--due` is for subscriptions, and there are no accounts: import them, or name a month with --period";
@@ -147,7 +155,11 @@ async fn of_subscriptions(
         Some(month) => Which::Month(month.clone()),
         None => Which::Due,
     };
-    let asked = (&which, arguments.customer.as_deref());
+    let asked = Asked {
+        which: &which,
+        customer: arguments.customer.as_deref(),
+        corrects: arguments.correct,
+    };
     let clock = SystemClock;
     let accounts = accounts.indexed();
     let now_us = clock.now_us();

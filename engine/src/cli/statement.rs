@@ -28,14 +28,11 @@ pub(super) fn statement(invoice: &Invoice, tiers: &[Vec<TierPart>]) -> String {
         ("promotional credits", invoice.promotional),
     ];
     for (what, amount) in taken_off.into_iter().filter(|(_, amount)| *amount != zero) {
-        rows.push(sum(what, format!("-{}", amount.amount_text())));
+        rows.push(sum(what, less(amount)));
     }
     rows.push(sum("total", invoice.total.amount_text()));
     if invoice.credits != zero {
-        rows.push(sum(
-            "prepaid credits",
-            format!("-{}", invoice.credits.amount_text()),
-        ));
+        rows.push(sum("prepaid credits", less(invoice.credits)));
     }
     rows.push(sum("amount due", invoice.amount_due.amount_text()));
     let width = |column: usize| {
@@ -63,6 +60,14 @@ pub(super) fn statement(invoice: &Invoice, tiers: &[Vec<TierPart>]) -> String {
     text
 }
 
+/// An amount that is taken off; one below zero is added.
+fn less(amount: Money) -> String {
+    match amount.amount_text() {
+        text if text.starts_with('-') => text[1..].to_owned(),
+        text => format!("-{text}"),
+    }
+}
+
 fn sum(what: &str, amount: String) -> Row {
     [what.to_owned(), String::new(), String::new(), amount]
 }
@@ -79,6 +84,9 @@ fn row(line: &LineItem) -> Row {
         .chain(&line.text)
         .map(|text| printable(text))
         .collect();
+    if let Some(corrects) = &line.corrects {
+        what.push(format!("of {}", printable(&corrects.number)));
+    }
     for (name, value) in &line.dimensions {
         what.push(format!(
             "{name} {}",

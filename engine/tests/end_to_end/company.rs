@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tollgate::{
-    billing::{self, Which},
+    billing::{self, Asked, Which},
     catalog::Catalog,
     clock::ManualClock,
     config::Settings,
@@ -300,7 +300,11 @@ impl Company {
         let accounts = billing::accounts::load(&lake).await.unwrap().indexed();
         let view = View::open(catalog, &lake).await.unwrap();
         let settings = &self.settings.billing;
-        let asked = (&Which::Due, None);
+        let asked = Asked {
+            which: &Which::Due,
+            customer: None,
+            corrects: false,
+        };
         let documents = billing::documents_of(&view, &lake, settings, &accounts, asked, at_us);
         let documents = Box::pin(documents).await.unwrap();
         assert!(documents.in_error.is_empty(), "{:#?}", documents.in_error);

@@ -21,6 +21,7 @@ mod check;
 mod company;
 mod conflicts;
 mod cookbook;
+mod corrections;
 mod crashes;
 mod errors;
 mod event_types;

@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tollgate::{
-    billing::{self, Documents, Which},
+    billing::{self, Asked, Documents, Which},
     catalog::Catalog,
     clock::ManualClock,
     config::Settings,
@@ -164,9 +164,6 @@ async fn told(story: &Story) -> Outcome<Vec<String>> {
     let mut issued: Vec<(usize, Invoice)> = Vec::new();
     let mut unissued = Vec::new();
     for (number, run) in story.runs.iter().enumerate() {
-        if run.correct {
-            return crate::case::not_built("--correct");
-        }
         let clock = ManualClock::at(run.as_of.as_microsecond());
         if number == 0 {
             world.import(&story.accounts, &clock).await?;
@@ -176,11 +173,11 @@ async fn told(story: &Story) -> Outcome<Vec<String>> {
             world.import(&edit.accounts, &clock).await?;
         }
         world.meter(&story.usage, run.as_of).await?;
-        let documents = world.documents(run.as_of).await?;
+        let documents = world.documents(run).await?;
         let made = match run.finalize {
             true => {
                 let lake = world.lake().await?;
-                let at_once = world.documents(run.as_of).await?;
+                let at_once = world.documents(run).await?;
                 let issued = billing::issue_documents(&lake, documents, &clock)
                     .await?
                     .issued;
@@ -501,19 +498,23 @@ impl World {
         Ok(problems)
     }
 
-    async fn documents(&self, as_of: Timestamp) -> Outcome<Documents> {
+    async fn documents(&self, run: &Run) -> Outcome<Documents> {
         let (lake, catalog) = (self.lake().await?, self.catalog().await?);
         let accounts = billing::accounts::load(&lake).await?.indexed();
         let view = View::open(catalog, &lake).await?;
         let settings = &self.settings.billing;
-        let asked = (&Which::Due, None);
+        let asked = Asked {
+            which: &Which::Due,
+            customer: None,
+            corrects: run.correct,
+        };
         let documents = billing::documents_of(
             &view,
             &lake,
             settings,
             &accounts,
             asked,
-            as_of.as_microsecond(),
+            run.as_of.as_microsecond(),
         )
         .await?;
         let in_error = documents.in_error.iter().map(|known| format!("{known:?}"));
@@ -792,7 +793,7 @@ fn document(run: usize, invoice: &Invoice) -> Value {
     json!({
         "run": run,
         "customer": invoice.customer,
-        "kind": "invoice",
+        "kind": invoice.kind(),
         "period": [instant(invoice.period.start_us), instant(invoice.period.end_us)],
         "lines": lines.collect::<Vec<_>>(),
         "discount": invoice.discount.amount_text(),

@@ -57,6 +57,7 @@ pub fn import(
         grants: with_new(&before.grants, &new.grants),
         one_offs: with_new(&before.one_offs, &new.one_offs),
         discounts: with_new(&before.discounts, &new.discounts),
+        serial: before.serial,
     };
     check::check_new(&all.indexed(), &before, &new, definitions, &mut read)?;
     if !read.problems.is_empty() {
@@ -72,6 +73,7 @@ pub fn import(
             grants: changes(&before, new.grants),
             one_offs: changes(&before, new.one_offs),
             discounts: changes(&before, new.discounts),
+            serial: before.serial,
         },
         read: read.rows,
     })

@@ -1,6 +1,7 @@
 //! What the newest row says at an instant: account rows by key and time, each found without looking at all others.
 
 use super::{Accounts, Customer, Discount, Grant, OneOff, Subject, Subscription};
+use std::collections::BTreeSet;
 
 /// The account rows that stand, by key and time. Of two rows with one key and time the one that was written later stands; of a
 /// grant, a one-off and a discount, the last row of its key.
@@ -14,6 +15,7 @@ pub struct Index {
     grants: List<Grant>,
     one_offs: List<OneOff>,
     discounts: List<Discount>,
+    serial: i64,
 }
 
 /// Who pays for a subject's usage in `[from_us, to_us)`.
@@ -54,6 +56,7 @@ impl Accounts {
             grants: List::of(self.grants),
             one_offs: List::of(self.one_offs),
             discounts: List::of(self.discounts),
+            serial: self.serial,
         }
     }
 }
@@ -62,6 +65,11 @@ impl Index {
     /// No rows.
     pub fn empty() -> Self {
         Accounts::default().indexed()
+    }
+
+    /// The number of the last import whose rows these are; 0 without any.
+    pub fn serial(&self) -> i64 {
+        self.serial
     }
 
     /// Whether there is no row at all: then every subject is its own customer.
@@ -83,6 +91,26 @@ impl Index {
             grants: self.grants.rows,
             one_offs: self.one_offs.rows,
             discounts: self.discounts.rows,
+            serial: self.serial,
+        }
+    }
+
+    /// All that holds of some customers, and of the subjects that they pay for at some time.
+    pub fn of_customers(&self, customers: &BTreeSet<&str>) -> Accounts {
+        fn of<R: Row + Clone>(list: &List<R>, customers: &BTreeSet<&str>) -> Vec<R> {
+            let groups = customers
+                .iter()
+                .flat_map(|customer| list.groups_of(customer));
+            groups.flatten().cloned().collect()
+        }
+        Accounts {
+            customers: of(&self.customers, customers),
+            subjects: of(&self.subjects, customers),
+            subscriptions: of(&self.subscriptions, customers),
+            grants: of(&self.grants, customers),
+            one_offs: of(&self.one_offs, customers),
+            discounts: of(&self.discounts, customers),
+            serial: self.serial,
         }
     }
 
@@ -123,6 +151,7 @@ impl Index {
                 .filter(|row| is_in(row.starts_at_us, row.ends_at_us))
                 .cloned()
                 .collect(),
+            serial: self.serial,
         }
     }
 

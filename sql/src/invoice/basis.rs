@@ -4,12 +4,15 @@
 //! ```json
 //! {"usage":[{"meter":"tokens","subject":"acme","quantities":{"calls":"3","input":"1200"},"hash":"…"}],
 //!  "plans":{"pro":"…"},"prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"},
-//!  "reads":{"tokens_by_model":["model_rates"]},"zone":"Europe/Berlin"}
+//!  "reads":{"tokens_by_model":["model_rates"]},"zone":"Europe/Berlin","accounts":7,
+//!  "due":1769904000000000,"closed":[["s1",1767225600000000,1769904000000000]],"corrected":{"INV-000001":{…}}}
 //! ```
-//! A price that was one thing in the period that closed and another in the one that opened has a list of hashes. `zone`,
-//! `reads` and `plans` are missing in documents that were issued before they were kept.
+//! A price that was one thing in the period that closed and another in the one that opened has a list of hashes. `corrected`
+//! has, by number, what each earlier document that this one corrects is made from now. `zone`, `reads`, `plans`, `accounts`,
+//! `due` and `closed` are missing in documents that were issued before they were kept.
 //! Hashes are XXH3-64 in 16 hex digits over texts with their lengths, so that they mean the same in every build.
 
+use super::Period;
 use crate::{
     error::{Error, Result},
     money::Exact,
@@ -32,6 +35,14 @@ pub struct Basis {
     pub rated_by: RatedBy,
     /// The zone by whose calendar the billing period was; `None` where that was not kept.
     pub zone: Option<String>,
+    /// The number of the last import of accounts that was known; `None` without accounts, and where that was not kept.
+    pub accounts: Option<i64>,
+    /// When it was due, in microseconds since the Unix epoch; `None` where that was not kept.
+    pub due_us: Option<i64>,
+    /// The billing periods that it closed, by subscription; none in documents that were issued before that was kept.
+    pub closed: Vec<(String, Period)>,
+    /// What earlier documents are made from now, by number, as far as this one was compared with them.
+    pub corrected: BTreeMap<String, Basis>,
 }
 
 /// What one subject used of one meter in the billing period.
@@ -189,6 +200,10 @@ fn text(
 impl Basis {
     /// As the column `basis` of `invoices` has it.
     pub fn to_json(&self) -> String {
+        self.to_value().to_string()
+    }
+
+    fn to_value(&self) -> Value {
         let usage = self.usage.iter().map(|usage| {
             json!({
                 "meter": usage.meter,
@@ -204,13 +219,19 @@ impl Basis {
             "rate_tables": hashes_json(&self.rated_by.rate_tables),
             "reads": self.rated_by.reads,
             "zone": self.zone,
+            "accounts": self.accounts,
+            "due": self.due_us,
+            "closed": self.closed.iter().map(|(name, of)| json!([name, of.start_us, of.end_us])).collect::<Vec<_>>(),
+            "corrected": self.corrected.iter().map(|(number, basis)| (number.clone(), basis.to_value())).collect::<Map<_, _>>(),
         })
-        .to_string()
     }
 
     /// Reads [`Basis::to_json`]; `None` when it is something else.
     pub fn from_json(text: &str) -> Option<Self> {
-        let value: Value = serde_json::from_str(text).ok()?;
+        Self::from_value(&serde_json::from_str(text).ok()?)
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
         let usage = value.get("usage")?.as_array()?.iter().map(|usage| {
             Some(Usage {
                 meter: usage.get("meter")?.as_str()?.to_owned(),
@@ -228,8 +249,34 @@ impl Basis {
                 reads: named_if_kept(value.get("reads"))?,
             },
             zone: value.get("zone").and_then(Value::as_str).map(str::to_owned),
+            accounts: value.get("accounts").and_then(Value::as_i64),
+            due_us: value.get("due").and_then(Value::as_i64),
+            closed: match value.get("closed") {
+                Some(closed) => closed_of(closed)?,
+                None => Vec::new(),
+            },
+            corrected: match value.get("corrected") {
+                Some(corrected) => {
+                    let corrected = corrected.as_object()?.iter();
+                    let corrected = corrected
+                        .map(|(number, basis)| Some((number.clone(), Self::from_value(basis)?)));
+                    corrected.collect::<Option<_>>()?
+                }
+                None => BTreeMap::new(),
+            },
         })
     }
+}
+
+fn closed_of(value: &Value) -> Option<Vec<(String, Period)>> {
+    let closed = value.as_array()?.iter().map(|of| {
+        let period = Period {
+            start_us: of.get(1)?.as_i64()?,
+            end_us: of.get(2)?.as_i64()?,
+        };
+        Some((of.get(0)?.as_str()?.to_owned(), period))
+    });
+    closed.collect()
 }
 
 fn engine(source: ArrowError) -> Error {

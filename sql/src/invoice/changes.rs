@@ -134,7 +134,8 @@ fn lines_of(lines: &[super::LineItem]) -> Vec<IssuedLine> {
     lines
 }
 
-fn causes(issued: &Basis, now: &Basis) -> Vec<Cause> {
+/// Why a document would be another now, by what it was made from and what it would be made from now; at least one.
+pub fn causes(issued: &Basis, now: &Basis) -> Vec<Cause> {
     let usage = |basis: &Basis| -> BTreeMap<(String, String), String> {
         let usage = basis.usage.iter();
         usage
@@ -158,7 +159,10 @@ fn causes(issued: &Basis, now: &Basis) -> Vec<Cause> {
     causes.extend(differing(&before.prices, &after.prices).map(Cause::Price));
     causes.extend(differing(&before.rate_tables, &after.rate_tables).map(Cause::RateTable));
     if causes.is_empty() {
-        causes.push(Cause::Rating);
+        causes.push(match now.accounts {
+            Some(_) => Cause::Accounts,
+            None => Cause::Rating,
+        });
     }
     causes
 }
@@ -261,6 +265,10 @@ mod tests {
                 reads: BTreeMap::from([("p".to_owned(), named(rates).into_keys().collect())]),
             },
             zone: Some("Europe/Berlin".into()),
+            accounts: None,
+            due_us: None,
+            closed: Vec::new(),
+            corrected: BTreeMap::new(),
         }
     }
 
@@ -373,6 +381,7 @@ mod tests {
         assert_eq!(Basis::from_json(&text), Some(basis.clone()));
         // One that was written before the zone was kept.
         let older = text.replace(r#","zone":"Europe/Berlin""#, "");
+        let older = older.replace(r#""plans":{},"#, "");
         assert_ne!(older, text);
         basis.zone = None;
         assert_eq!(Basis::from_json(&older), Some(basis.clone()));
@@ -388,7 +397,19 @@ mod tests {
         let text = basis.to_json();
         assert!(text.contains(r#""prices":{"p":["p1","p2"]}"#), "{text}");
         assert!(text.contains(r#""rate_tables":{"rates":"r1"}"#), "{text}");
-        assert_eq!(Basis::from_json(&text), Some(basis));
+        assert_eq!(Basis::from_json(&text), Some(basis.clone()));
+        let corrected = basis.clone();
+        basis.accounts = Some(7);
+        basis.due_us = Some(1_769_904_000_000_000);
+        basis.closed = vec![(
+            "s".to_owned(),
+            Period {
+                start_us: -1,
+                end_us: 1_767_225_600_000_000,
+            },
+        )];
+        basis.corrected = BTreeMap::from([("INV-000001".to_owned(), corrected)]);
+        assert_eq!(Basis::from_json(&basis.to_json()), Some(basis));
         assert_eq!(Basis::from_json("{}"), None);
         assert_eq!(Basis::from_json("not JSON"), None);
     }

@@ -1,15 +1,17 @@
 //! One document of a customer: what its plans charge, in the order in which it becomes the total.
 
 use super::{
-    Invoice, InvoiceId, LineItem, LineKind, Period, Status, amount_on,
+    Invoice, InvoiceId, LineItem, LineKind, Period, Status,
+    adjustments::{Correction, TaxOf, Taxed},
+    amount_on,
     bounds::{Bounds, cap, top_up},
     discounts, place,
     shares::shares,
-    taxes::{TaxRate, included, on_top, rate_at},
+    taxes::{TaxRate, rate_at},
 };
 use crate::{
     accounts::{Discount, Grant, GrantKind, OneOff},
-    credits::{self, Burn},
+    credits::{self, Burn, Payment},
     definitions::{DiscountOrder, MinimumProration, PlanDefinition, TaxMode},
     error::{Error, Result},
     functions::prorate::sum_of_shares,
@@ -41,6 +43,8 @@ pub struct Document<'a> {
     pub grants: &'a [&'a Grant],
     /// What earlier documents burnt of them.
     pub burnt: &'a [Burn],
+    /// Earlier documents that it corrects.
+    pub corrections: &'a [Correction],
 }
 
 /// Which taxes are charged.
@@ -84,12 +88,83 @@ pub struct OfPlan<'a> {
 /// keeps its line, because its quantity is part of what the customer is told. Fixed charges of one price and
 /// dimensions for times that follow one another are rounded cumulatively: what they come to up to the end of each, rounded,
 /// less what was rounded before, so that three thirds of 10.00 are 10.00. Then come one-offs, the maximum and the minimum of
-/// each plan, promotional credits, taxes, and prepaid credits.
+/// each plan, the adjustments of earlier documents, promotional credits, taxes, and prepaid credits.
 ///
 /// # Errors
 /// [`Error::Invoice`] for a charge of another customer, plan or currency, and for a region without a tax rate;
 /// [`Error::Money`] for an amount or total that does not fit 38 digits.
 pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice> {
+    let currency = Currency::parse(document.currency)?;
+    let own = priced(&document, plans)?;
+    let mut lines: Vec<LineItem> = own.iter().map(|taxed| taxed.line.clone()).collect();
+    let mut adjusting = Vec::with_capacity(document.corrections.len());
+    for correction in document.corrections {
+        let first = lines.len();
+        lines.extend(correction.differences(currency)?);
+        adjusting.push((correction, first..lines.len()));
+    }
+    let mut burnt = document.burnt.to_vec();
+    let promotional = credited(
+        &document,
+        &mut burnt,
+        GrantKind::Promotional,
+        &lines,
+        net_of(&lines)?,
+    )?;
+    for (line, paid) in lines.iter_mut().zip(&promotional) {
+        line.promotional = *paid;
+    }
+    let mut taxes = tax_lines(&document, &own, &lines, currency)?;
+    for (correction, places) in adjusting {
+        for (tax, of_lines) in correction.taxes(&lines[places.clone()], currency)? {
+            let mut all = vec![0; lines.len()];
+            all[places.clone()].copy_from_slice(&of_lines);
+            taxes.push((tax, all));
+        }
+    }
+    let tax = sum(taxes.iter().map(|(line, _)| line.amount), currency)?;
+    let mut owed = net_of(&lines)?;
+    for (_, of_lines) in taxes.iter().filter(|(line, _)| line.kind == LineKind::Tax) {
+        for (owed, share) in owed.iter_mut().zip(of_lines) {
+            *owed += share;
+        }
+    }
+    let prepaid = credited(&document, &mut burnt, GrantKind::Prepaid, &lines, owed)?;
+    let credits = sum(prepaid.into_iter(), currency)?;
+    lines.extend(taxes.into_iter().map(|(line, _)| line));
+    let discount = sum(lines.iter().map(|line| line.discount), currency)?;
+    let promotional = sum(promotional.into_iter(), currency)?;
+    let total = total(&lines, currency)?;
+    let mut names: Vec<&str> = plans.iter().map(|of| of.plan.name.as_str()).collect();
+    names.dedup();
+    let invoice = Invoice {
+        total,
+        credits,
+        amount_due: total.checked_sub(credits)?,
+        burns: burnt.split_off(document.burnt.len()),
+        promotional,
+        id: document.id,
+        number: None,
+        customer: document.customer.to_owned(),
+        plan: names.join(", "),
+        period: document.period,
+        status: Status::Draft,
+        issued_at_us: None,
+        cut: document.cut.to_owned(),
+        discount,
+        tax,
+        lines,
+    };
+    check(&invoice)?;
+    Ok(invoice)
+}
+
+/// The lines of a document before credits and taxes, each with the tax that it bears: charges, one-offs, discounts, the maximum and
+/// the minimum of each plan.
+///
+/// # Errors
+/// Those of [`document`].
+pub fn priced(document: &Document<'_>, plans: &[OfPlan<'_>]) -> Result<Vec<Taxed>> {
     let currency = Currency::parse(document.currency)?;
     let mut lines = Vec::new();
     let mut of_plans = Vec::with_capacity(plans.len());
@@ -99,14 +174,14 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
                 "it is in {}, and the rest of the document in {}",
                 of_plan.plan.currency, document.currency
             );
-            return Err(refused(&document, &of_plan.plan.name, problem));
+            return Err(refused(document, &of_plan.plan.name, problem));
         }
         let first = lines.len();
-        lines.extend(lines_of(&document, of_plan, currency)?);
+        lines.extend(lines_of(document, of_plan, currency)?);
         of_plans.push(first..lines.len());
     }
     for one_off in document.one_offs {
-        lines.push(one_off_line(&document, one_off, currency)?);
+        lines.push(one_off_line(document, one_off, currency)?);
     }
     let order = plans
         .first()
@@ -147,56 +222,32 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
         let own = line.price.as_deref().and_then(|price| modes.get(price));
         own.copied().unwrap_or(mode)
     };
-    let mut burnt = document.burnt.to_vec();
-    let promotional = pay(
-        &document,
-        &mut burnt,
-        GrantKind::Promotional,
-        &lines,
-        &net_of(&lines, currency)?,
-    )?;
-    for (line, paid) in lines.iter_mut().zip(&promotional) {
-        line.promotional = *paid;
+    let mut taxed = Vec::with_capacity(lines.len());
+    for line in lines {
+        taxed.push(Taxed {
+            tax: tax_of(document, &line, mode_of(&line))?,
+            line,
+        });
     }
-    let taxes = tax_lines(&document, &lines, mode_of, currency)?;
-    let tax = sum(taxes.iter().map(|(line, _)| line.amount), currency)?;
-    let mut owed = net_of(&lines, currency)?;
-    for (line, of_lines) in &taxes {
-        if line.kind == LineKind::Tax {
-            let weights: Vec<i128> = of_lines.iter().map(|minor| (*minor).max(0)).collect();
-            for (owed, share) in owed.iter_mut().zip(shares(line.amount.minor(), &weights)) {
-                *owed += share;
-            }
-        }
-    }
-    let prepaid = pay(&document, &mut burnt, GrantKind::Prepaid, &lines, &owed)?;
-    let credits = sum(prepaid.into_iter(), currency)?;
-    lines.extend(taxes.into_iter().map(|(line, _)| line));
-    let discount = sum(lines.iter().map(|line| line.discount), currency)?;
-    let promotional = sum(promotional.into_iter(), currency)?;
-    let total = total(&lines, currency)?;
-    let mut names: Vec<&str> = plans.iter().map(|of| of.plan.name.as_str()).collect();
-    names.dedup();
-    let invoice = Invoice {
-        total,
-        credits,
-        amount_due: total.checked_sub(credits)?,
-        burns: burnt.split_off(document.burnt.len()),
-        promotional,
-        id: document.id,
-        number: None,
-        customer: document.customer.to_owned(),
-        plan: names.join(", "),
-        period: document.period,
-        status: Status::Draft,
-        issued_at_us: None,
-        cut: document.cut.to_owned(),
-        discount,
-        tax,
-        lines,
+    Ok(taxed)
+}
+
+/// The tax that a line bears: that of the last instant of its service period.
+fn tax_of(document: &Document<'_>, line: &LineItem, mode: TaxMode) -> Result<Option<TaxOf>> {
+    let last_us = line.period.last_us();
+    let Some(region) = document.tax.region_at(last_us) else {
+        return Ok(None);
     };
-    check(&invoice)?;
-    Ok(invoice)
+    let rate = rate_at(document.tax.rates, region, last_us).ok_or_else(|| {
+        let at = jiff::Timestamp::from_microsecond(last_us).unwrap_or_default();
+        let problem = format!("region `{region}` has no tax rate at {at}");
+        refused(document, "", problem)
+    })?;
+    Ok(Some(TaxOf {
+        region: region.to_owned(),
+        rate_percent: rate.rate_percent,
+        is_included: mode == TaxMode::Included,
+    }))
 }
 
 fn refused(document: &Document<'_>, plan: &str, problem: String) -> Error {
@@ -215,30 +266,27 @@ fn sum(amounts: impl Iterator<Item = Money>, currency: Currency) -> Result<Money
     Ok(sum)
 }
 
-/// What each line comes to in minor units, without taxes. What lines below zero give back is taken off the others.
-fn net_of(lines: &[LineItem], currency: Currency) -> Result<Vec<i128>> {
-    let mut net = Vec::with_capacity(lines.len());
-    for line in lines {
-        let left = line
-            .amount
-            .checked_sub(line.discount)?
-            .checked_sub(line.promotional)?;
-        net.push(left.minor());
-    }
-    let back = sum(
-        net.iter()
-            .filter(|minor| **minor < 0)
-            .map(|minor| Money::of_minor(-*minor, currency)),
-        currency,
-    )?;
-    let weights: Vec<i128> = net.iter().map(|minor| (*minor).max(0)).collect();
-    let all = sum(
-        weights
+/// What each line comes to in minor units, without taxes.
+fn net_of(lines: &[LineItem]) -> Result<Vec<i128>> {
+    let net = lines.iter().map(|line| {
+        let net = line.amount.checked_sub(line.discount)?;
+        Ok(net.checked_sub(line.promotional)?.minor())
+    });
+    net.collect()
+}
+
+/// What is left to pay of each line when what lines below zero give back is taken off the others.
+fn left_of(net: &[i128], currency: Currency) -> Result<Vec<i128>> {
+    let all = |of: fn(i128) -> i128| {
+        let amounts = net
             .iter()
-            .map(|minor| Money::of_minor(*minor, currency)),
-        currency,
-    )?;
-    let back = back.minor().min(all.minor());
+            .map(|minor| Money::of_minor(of(*minor).max(0), currency));
+        sum(amounts, currency)
+    };
+    let back = all(|minor| -minor)?
+        .minor()
+        .min(all(|minor| minor)?.minor());
+    let weights: Vec<i128> = net.iter().map(|minor| (*minor).max(0)).collect();
     let given = shares(back, &weights);
     Ok(weights
         .iter()
@@ -247,13 +295,86 @@ fn net_of(lines: &[LineItem], currency: Currency) -> Result<Vec<i128>> {
         .collect())
 }
 
-/// What grants of a kind pay of each line, by the last instant of its service period; each burn is added to those before.
+/// What grants of a kind pay of each line, below zero where an adjusting line gives back what they had paid; `net` is what each line
+/// comes to. Each burn is added to those before.
+fn credited(
+    document: &Document<'_>,
+    burnt: &mut Vec<Burn>,
+    kind: GrantKind,
+    lines: &[LineItem],
+    mut net: Vec<i128>,
+) -> Result<Vec<Money>> {
+    let currency = Currency::parse(document.currency)?;
+    let back = given_back(document, burnt, kind, lines, &net)?;
+    for (net, back) in net.iter_mut().zip(&back) {
+        *net -= back.minor();
+    }
+    let paid = pay(document, burnt, kind, lines, &left_of(&net, currency)?)?;
+    let paid = paid.into_iter().zip(back);
+    paid.map(|(paid, back)| Ok(paid.checked_add(back)?))
+        .collect()
+}
+
+/// What goes back to grants of a kind of each adjusting line below zero, as amounts below zero.
+fn given_back(
+    document: &Document<'_>,
+    burnt: &mut Vec<Burn>,
+    kind: GrantKind,
+    lines: &[LineItem],
+    net: &[i128],
+) -> Result<Vec<Money>> {
+    let is_back = |place: usize| lines[place].corrects.is_some() && net[place] < 0;
+    let by_us = document.period.last_us();
+    by_instant(
+        document,
+        burnt,
+        lines,
+        is_back,
+        |grants, burnt, at_us, places| {
+            let currency = Currency::parse(document.currency)?;
+            let less = places.iter().map(|place| {
+                let less = Money::of_minor(-net[*place], currency).to_exact();
+                (lines[*place].price.as_deref(), less)
+            });
+            let less: Vec<(Option<&str>, Exact)> = less.collect();
+            credits::give_back(grants, burnt, (at_us, by_us), kind, &less)
+        },
+    )
+}
+
+/// What grants of a kind pay of each line.
 fn pay(
     document: &Document<'_>,
     burnt: &mut Vec<Burn>,
     kind: GrantKind,
     lines: &[LineItem],
     owed: &[i128],
+) -> Result<Vec<Money>> {
+    by_instant(
+        document,
+        burnt,
+        lines,
+        |_| true,
+        |grants, burnt, at_us, places| {
+            let currency = Currency::parse(document.currency)?;
+            let amounts = places.iter().map(|place| {
+                let owed = Money::of_minor(owed[*place], currency).to_exact();
+                (lines[*place].price.as_deref(), owed)
+            });
+            let amounts: Vec<(Option<&str>, Exact)> = amounts.collect();
+            credits::pay(grants, burnt, at_us, kind, &amounts)
+        },
+    )
+}
+
+/// What payments come to of each line: those of all lines whose service period has the same last instant are made at once, of
+/// the lines at some places. Each burn is added to those before.
+fn by_instant(
+    document: &Document<'_>,
+    burnt: &mut Vec<Burn>,
+    lines: &[LineItem],
+    is_wanted: impl Fn(usize) -> bool,
+    payments: impl Fn(&[&Grant], &[Burn], i64, &[usize]) -> Result<Vec<Payment>>,
 ) -> Result<Vec<Money>> {
     let currency = Currency::parse(document.currency)?;
     let mut paid = vec![Money::zero(currency); lines.len()];
@@ -265,16 +386,15 @@ fn pay(
         return Ok(paid);
     }
     let mut places: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
-    for (place, line) in lines.iter().enumerate() {
+    for (place, line) in lines
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| is_wanted(*place))
+    {
         places.entry(line.period.last_us()).or_default().push(place);
     }
     for (at_us, places) in places {
-        let amount = |place: &usize| {
-            let owed = Money::of_minor(owed[*place], currency).to_exact();
-            (lines[*place].price.as_deref(), owed)
-        };
-        let of_time: Vec<(Option<&str>, Exact)> = places.iter().map(amount).collect();
-        for payment in credits::pay(&grants, burnt, at_us, kind, &of_time)? {
+        for payment in payments(&grants, burnt, at_us, &places)? {
             let place = places[payment.line];
             let money = Money::round(payment.burn.amount, currency)?;
             paid[place] = paid[place].checked_add(money)?;
@@ -405,28 +525,11 @@ fn lines_of(
             period: service,
             subscription: charge.subscription.clone(),
             text: None,
+            corrects: None,
         });
         so_far = Some((charge, service, sum, rounded));
     }
     Ok(lines)
-}
-
-/// A line of the whole document, or of a plan.
-fn line(kind: LineKind, amount: Money, period: Period) -> LineItem {
-    LineItem {
-        kind,
-        price: None,
-        price_version: None,
-        dimensions: Vec::new(),
-        quantity: None,
-        amount_exact: amount.to_exact(),
-        amount,
-        discount: Money::zero(amount.currency()),
-        promotional: Money::zero(amount.currency()),
-        period,
-        subscription: None,
-        text: None,
-    }
 }
 
 fn one_off_line(document: &Document<'_>, one_off: &OneOff, currency: Currency) -> Result<LineItem> {
@@ -444,7 +547,7 @@ fn one_off_line(document: &Document<'_>, one_off: &OneOff, currency: Currency) -
     Ok(LineItem {
         amount_exact: one_off.amount,
         text: Some(one_off.text.clone()),
-        ..line(
+        ..LineItem::of(
             LineKind::OneOff,
             Money::round(one_off.amount, currency)?,
             period,
@@ -516,54 +619,41 @@ fn bound_line(of_plan: &OfPlan<'_>, kind: LineKind, amount: Money) -> Option<Lin
     (amount != Money::zero(amount.currency())).then(|| LineItem {
         subscription: of_plan.subscription.map(str::to_owned),
         text: Some(of_plan.plan.name.clone()),
-        ..line(kind, amount, of_plan.period)
+        ..LineItem::of(kind, amount, of_plan.period)
     })
 }
 
-/// One line for each rate that some lines have, with what each line is taxed on, in minor units.
+/// One line for each tax that a document's own lines bear, with each line's share of it in minor units. `lines` have what
+/// promotional credits pay of them, and may have more after the own ones.
 fn tax_lines(
     document: &Document<'_>,
+    own: &[Taxed],
     lines: &[LineItem],
-    mode_of: impl Fn(&LineItem) -> TaxMode,
     currency: Currency,
 ) -> Result<Vec<(LineItem, Vec<i128>)>> {
-    let tax = document.tax;
-    let mut taxable: BTreeMap<(Exact, bool, &str), Vec<i128>> = BTreeMap::new();
-    for (place, line) in lines.iter().enumerate() {
-        let last_us = line.period.last_us();
-        let Some(region) = tax.region_at(last_us) else {
-            continue;
-        };
-        let rate = rate_at(tax.rates, region, last_us).ok_or_else(|| {
-            let at = jiff::Timestamp::from_microsecond(last_us).unwrap_or_default();
-            let problem = format!("region `{region}` has no tax rate at {at}");
-            refused(document, "", problem)
-        })?;
-        let is_included = mode_of(line) == TaxMode::Included;
-        let of_rate = taxable.entry((rate.rate_percent, is_included, region));
-        let of_rate = of_rate.or_insert_with(|| vec![0; lines.len()]);
-        let net = line.amount.checked_sub(line.discount)?;
-        of_rate[place] = net.checked_sub(line.promotional)?.minor();
+    let mut taxable: BTreeMap<&TaxOf, Vec<i128>> = BTreeMap::new();
+    let net = net_of(lines)?;
+    for (place, taxed) in own.iter().enumerate() {
+        if let Some(tax) = &taxed.tax {
+            let of_tax = taxable.entry(tax);
+            let of_tax = of_tax.or_insert_with(|| vec![0; lines.len()]);
+            of_tax[place] = net[place];
+        }
     }
     let mut made = Vec::new();
-    for ((percent, is_included, region), of_lines) in taxable {
+    for (tax, of_lines) in taxable {
         let amounts = of_lines
             .iter()
             .map(|minor| Money::of_minor(*minor, currency));
         let sum = sum(amounts, currency)?;
-        let (kind, amount) = match is_included {
-            true => (LineKind::TaxIncluded, included(percent, sum)?),
-            false => (LineKind::Tax, on_top(percent, sum)?),
-        };
         let line = LineItem {
-            dimensions: vec![
-                ("region".to_owned(), Some(region.to_owned())),
-                ("rate_percent".to_owned(), Some(percent.to_string())),
-            ],
+            dimensions: tax.dimensions(),
             quantity: Some(sum.to_exact()),
-            ..line(kind, amount, document.period)
+            ..LineItem::of(tax.kind(), tax.of(sum)?, document.period)
         };
-        made.push((line, of_lines));
+        let weights: Vec<i128> = of_lines.iter().map(|minor| (*minor).max(0)).collect();
+        let shares = shares(line.amount.minor(), &weights);
+        made.push((line, shares));
     }
     Ok(made)
 }

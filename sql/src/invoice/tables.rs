@@ -1,18 +1,21 @@
 //! Invoices and their lines as rows of `invoices` and `line_items`, whose columns [`crate::schema::invoices`] defines.
 
-use super::{Invoice, LineItem};
+use super::{Invoice, LineItem, LineKind, Period, adjustments::Corrects};
 use crate::{
     error::{Error, Result},
-    money::{MINOR_DIGITS_MAX, Money, MoneyError},
+    money::{Currency, Exact, MINOR_DIGITS_MAX, Money, MoneyError},
     schema::invoices::{invoices_schema, line_items_schema, money_type},
 };
 use arrow::{
     array::{
-        ArrayRef, Decimal128Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+        Array, ArrayRef, AsArray, Decimal128Array, Int32Array, RecordBatch, StringArray,
+        TimestampMicrosecondArray,
     },
+    datatypes::{Int32Type, TimestampMicrosecondType},
     error::ArrowError,
 };
-use std::sync::Arc;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use std::{fmt, sync::Arc};
 
 /// The invoices as rows of `invoices`, in their order.
 ///
@@ -38,6 +41,7 @@ pub fn invoices_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
         amounts(invoices.iter().map(|i| i.tax))?,
         amounts(invoices.iter().map(|i| i.credits))?,
         amounts(invoices.iter().map(|i| i.amount_due))?,
+        text(invoices.iter().map(|i| Some(i.kind()))),
     ];
     RecordBatch::try_new(invoices_schema(), columns).map_err(engine)
 }
@@ -78,8 +82,93 @@ pub fn line_items_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
         amounts(line().map(|l| l.promotional))?,
         text(line().map(|l| l.subscription.as_deref())),
         text(line().map(|l| l.text.as_deref())),
+        text(line().map(|l| l.corrects.as_ref().map(|of| of.number.as_str()))),
+        text(line().map(|l| l.corrects.as_ref().map(|of| of.kind.as_str()))),
     ];
     RecordBatch::try_new(line_items_schema(), columns).map_err(engine)
+}
+
+/// The lines that rows of `line_items` are, in their order.
+///
+/// # Errors
+/// [`Error::Invoice`] for a row that is not as [`line_items_batch`] writes it, [`Error::Money`] for a number that is none.
+pub fn line_items_of(rows: &RecordBatch) -> Result<Vec<LineItem>> {
+    (0..rows.num_rows())
+        .map(|row| line_item_of(rows, row))
+        .collect()
+}
+
+fn line_item_of(rows: &RecordBatch, row: usize) -> Result<LineItem> {
+    let text = |name: &str| {
+        let column = rows[name].as_string::<i32>();
+        column.is_valid(row).then(|| column.value(row))
+    };
+    let refused = |column: &str| Error::Invoice {
+        customer: text("customer").unwrap_or_default().to_owned(),
+        plan: String::new(),
+        problem: format!("column `{column}` of an issued line is not as it was written"),
+    };
+    let currency = Currency::parse(text("currency").unwrap_or_default())?;
+    let money = |name: &str| -> Result<Money> {
+        let amount = Exact::from_array(rows[name].as_ref(), row)?;
+        Ok(Money::round(amount.unwrap_or(Exact::ZERO), currency)?)
+    };
+    let kind = |name: &str| {
+        let kind = text(name).map(|kind| LineKind::parse(kind).ok_or_else(|| refused(name)));
+        kind.transpose()
+    };
+    let instant = |name: &str| {
+        rows[name]
+            .as_primitive::<TimestampMicrosecondType>()
+            .value(row)
+    };
+    let versions = rows["price_version"].as_primitive::<Int32Type>();
+    let version = versions.is_valid(row).then(|| versions.value(row));
+    let version =
+        version.map(|version| u32::try_from(version).map_err(|_| refused("price_version")));
+    let corrects = text("corrects")
+        .map(str::to_owned)
+        .zip(kind("corrects_kind")?);
+    Ok(LineItem {
+        kind: kind("kind")?.ok_or_else(|| refused("kind"))?,
+        price: text("price").map(str::to_owned),
+        price_version: version.transpose()?,
+        dimensions: dimensions_of(text("dimensions").unwrap_or("{}"))
+            .ok_or_else(|| refused("dimensions"))?,
+        quantity: text("quantity").map(Exact::parse).transpose()?,
+        amount_exact: Exact::parse(text("amount_exact").unwrap_or("0"))?,
+        amount: money("amount")?,
+        discount: money("discount")?,
+        promotional: money("promotional")?,
+        period: Period {
+            start_us: instant("period_start"),
+            end_us: instant("period_end"),
+        },
+        subscription: text("subscription").map(str::to_owned),
+        text: text("text").map(str::to_owned),
+        corrects: corrects.map(|(number, kind)| Corrects { number, kind }),
+    })
+}
+
+/// Reads [`dimensions_json`], in its order.
+fn dimensions_of(json: &str) -> Option<Vec<(String, Option<String>)>> {
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<(String, Option<String>)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of text and null")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+    serde_json::Deserializer::from_str(json)
+        .deserialize_map(Pairs)
+        .ok()
 }
 
 /// A JSON object with the keys in this order; a map would sort them, or not, by a build's features.

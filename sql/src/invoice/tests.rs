@@ -120,6 +120,7 @@ fn a_line_is_taxed_by_the_region_of_the_customer_when_its_service_ended() {
         },
         grants: &[],
         burnt: &[],
+        corrections: &[],
     };
     let invoice = document::document(of, &[of_plan]).unwrap();
     let taxes = invoice
@@ -269,7 +270,8 @@ fn invoices_and_lines_become_rows() {
             "0.0000",
             "0.0000",
             "0.0000",
-            "49.0000"
+            "49.0000",
+            "invoice"
         ]
     );
     let lines = line_items_batch(invoices).unwrap();
@@ -293,6 +295,8 @@ fn invoices_and_lines_become_rows() {
             r#"{"USAGE":9}"#,
             "0.0000",
             "0.0000",
+            "",
+            "",
             "",
             ""
         ]

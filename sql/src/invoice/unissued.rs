@@ -4,7 +4,10 @@
 //! is none. So what invoices billed and what is unissued add up to what all of it comes to, whatever time zone or plan
 //! there was in between, and nothing is in both.
 
-use super::{Invoice, Period, changes::Change};
+use super::{
+    Invoice, Period,
+    changes::{Cause, Change},
+};
 use crate::schema::invoices::money_type;
 use crate::{
     error::{Error, Result},
@@ -99,7 +102,6 @@ impl Unissued {
 
     /// What an issued invoice lacks now, or has too much.
     pub fn of_change(change: &Change, plan: &str, period: Period) -> Self {
-        let causes: Vec<String> = change.causes.iter().map(ToString::to_string).collect();
         Unissued {
             customer: change.customer.clone(),
             plan: plan.to_owned(),
@@ -107,9 +109,15 @@ impl Unissued {
             number: Some(change.number.clone()),
             currency: change.currency.clone(),
             amount: Some(change.difference),
-            cause: format!("{} has changed since it was issued", causes.join(", ")),
+            cause: changed(&change.causes),
         }
     }
+}
+
+/// The cause of what an issued document lacks, in words.
+pub fn changed(causes: &[Cause]) -> String {
+    let causes: Vec<String> = causes.iter().map(ToString::to_string).collect();
+    format!("{} has changed since it was issued", causes.join(", "))
 }
 
 /// The schema of `unissued`.

@@ -10,6 +10,9 @@
 //! * `amount` is before discounts and promotional credits, of which the line's shares are `discount` and `promotional`. `total` is
 //!   after both and with taxes, `credits_applied` is what prepaid credits pay of it, `amount_due` what is left. These, `tax`,
 //!   `subscription` and `text` are NULL in rows that were written before they were kept.
+//! * `corrects` is the number of the earlier document that a line corrects, and `corrects_kind` the kind of its line; both are NULL
+//!   in a document's own lines. `period_start` and `period_end` are those of the line that is corrected.
+//! * `document_kind` is `invoice`, or `credit_note` of a document whose total is below zero; NULL is an invoice.
 //! * `line` counts from 1 within an invoice.
 
 use super::timestamp;
@@ -46,6 +49,7 @@ pub fn invoices_schema() -> SchemaRef {
         Field::new("tax", money_type(), true),
         Field::new("credits_applied", money_type(), true),
         Field::new("amount_due", money_type(), true),
+        Field::new("document_kind", DataType::Utf8, true),
     ]))
 }
 
@@ -70,6 +74,8 @@ pub fn line_items_schema() -> SchemaRef {
         Field::new("promotional", money_type(), true),
         Field::new("subscription", DataType::Utf8, true),
         Field::new("text", DataType::Utf8, true),
+        Field::new("corrects", DataType::Utf8, true),
+        Field::new("corrects_kind", DataType::Utf8, true),
     ]))
 }
 

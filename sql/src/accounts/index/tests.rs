@@ -264,6 +264,7 @@ fn what_holds_at_an_instant_begins_at_its_start_and_not_at_its_end() {
         grants: vec![expiring, grant("void", "c", 0, Some(20))],
         one_offs: vec![one_off],
         discounts: vec![discounted],
+        ..Accounts::default()
     };
     let index = accounts.indexed();
     let at = |us: i64| {

@@ -1,0 +1,329 @@
+//! Prices in advance, when a subscription is changed in a period for which they were issued.
+//!
+//! A change that starts after the document was issued is ordinary: the difference is on the document that closes the period. One
+//! that reaches back before waits in `unissued` until a job is asked to correct it. A document keeps which accounts it knew, so what
+//! was billed in advance is compared by the rows that were known then, with those of the rows since that are meant.
+//!
+//! | | rows since that are meant |
+//! |---|---|
+//! | the document that closes the period, in a job that does not correct | those that start after the document in advance was issued |
+//! | what a document in advance would be now | those that start before it was issued |
+
+use super::{
+    accounts,
+    due::{Due, due_of},
+    issued::{Document, documents_by_customer},
+    subscribed::{Charged, Rated, rate_due},
+};
+use crate::{error::Result, view::View};
+use arrow::array::RecordBatch;
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use tollgate_connectors::lake::Lake;
+use tollgate_sql::{
+    accounts::{Accounts, Index, Subscription},
+    invoice::InvoiceId,
+    subscriptions::Cycle,
+};
+
+/// By what prices in advance are rated again.
+#[derive(Clone, Copy)]
+pub(super) struct InAdvance<'a> {
+    pub(super) view: &'a View,
+    pub(super) lake: &'a Lake,
+    pub(super) accounts: &'a Index,
+    /// The customer whose accounts these are; `None` of all.
+    pub(super) customer: Option<&'a str>,
+    pub(super) zone: &'a str,
+}
+
+/// A subscription whose rows since a document in advance are not all meant, and the document's customer and time.
+struct Meant<'a> {
+    customer: &'a str,
+    at_us: i64,
+    subscription: &'a str,
+    /// The rows that were known, and those since that are meant.
+    rows: Vec<Subscription>,
+}
+
+impl InAdvance<'_> {
+    /// Takes out of what documents bill at the close of periods what changes come to that reach back before the document in advance.
+    ///
+    /// # Errors
+    /// The lake cannot be read, or a price fails and it cannot be told for which customer.
+    pub(super) async fn leave_out_reaching_back(
+        &self,
+        issued: &[RecordBatch],
+        rated: &mut [Rated],
+    ) -> Result<()> {
+        let customers = rated
+            .iter()
+            .filter(|rated| self.has_closing_in_advance(&rated.due));
+        let customers: BTreeSet<&str> =
+            customers.map(|rated| rated.due.customer.as_str()).collect();
+        if customers.is_empty() || issued.is_empty() {
+            return Ok(());
+        }
+        let documents = documents_by_customer(issued, |customer| customers.contains(customer))?;
+        let mut known = Known::default();
+        let mut meant = Vec::new();
+        for rated in &*rated {
+            let documents = documents.get(rated.due.customer.as_str());
+            for cycle in &rated.due.closing {
+                let opened = documents.into_iter().flatten().find(|document| {
+                    document.id == InvoiceId::of_document(&cycle.customer, cycle.opens_us).as_str()
+                });
+                let Some((serial, issued_at_us)) = opened.and_then(Document::known) else {
+                    continue;
+                };
+                let is_ordinary = |changes_us: i64| issued_at_us < changes_us;
+                let rows = self
+                    .meant(&mut known, serial, &cycle.subscription, is_ordinary)
+                    .await?;
+                meant.extend(rows.map(|rows| Meant {
+                    customer: &cycle.customer,
+                    at_us: rated.due.at_us,
+                    subscription: &cycle.subscription,
+                    rows,
+                }));
+            }
+        }
+        let by_meant = self.rated(&meant).await?;
+        let meant: BTreeSet<(String, i64, String)> = meant.iter().map(Meant::key).collect();
+        for rated in rated {
+            let at_us = rated.due.at_us;
+            let key = |cycle: &Cycle| (cycle.customer.clone(), at_us, cycle.subscription.clone());
+            for place in 0..rated.due.closing.len() {
+                let key = key(&rated.due.closing[place]);
+                if meant.contains(&key) {
+                    replace_in_advance(rated, place, by_meant.get(&(key.0, key.1)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what documents billed in advance by the rows that were known or start before they were issued.
+    ///
+    /// # Errors
+    /// Those of [`InAdvance::leave_out_reaching_back`].
+    pub(super) async fn without_ordinary<'d>(
+        &self,
+        documents: impl Iterator<Item = &'d Document<'d>>,
+        rated: &mut [Rated],
+    ) -> Result<()> {
+        let mut known = Known::default();
+        let mut meant = Vec::new();
+        let places: BTreeMap<(&str, i64), &Document<'_>> = documents
+            .map(|document| ((document.customer, document.at_us), document))
+            .collect();
+        for rated in &*rated {
+            let document = places.get(&(rated.due.customer.as_str(), rated.due.at_us));
+            let Some((serial, issued_at_us)) = document.and_then(|document| document.known())
+            else {
+                continue;
+            };
+            for cycle in &rated.due.opening {
+                let reaches_back = |changes_us: i64| changes_us <= issued_at_us;
+                let rows = self
+                    .meant(&mut known, serial, &cycle.subscription, reaches_back)
+                    .await?;
+                meant.extend(rows.map(|rows| Meant {
+                    customer: &cycle.customer,
+                    at_us: rated.due.at_us,
+                    subscription: &cycle.subscription,
+                    rows,
+                }));
+            }
+        }
+        let by_meant = self.rated(&meant).await?;
+        let meant: BTreeSet<(String, i64, String)> = meant.iter().map(Meant::key).collect();
+        for rated in rated {
+            let of_meant = by_meant.get(&(rated.due.customer.clone(), rated.due.at_us));
+            for place in 0..rated.due.opening.len() {
+                let cycle = &rated.due.opening[place];
+                let key = (
+                    cycle.customer.clone(),
+                    rated.due.at_us,
+                    cycle.subscription.clone(),
+                );
+                if meant.contains(&key) {
+                    replace_opening(rated, place, of_meant);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_closing_in_advance(&self, due: &Due) -> bool {
+        let definitions = &self.view.catalog().definitions;
+        let plans = due.closing.iter().flat_map(|cycle| &cycle.parts);
+        let mut plans = plans.filter_map(|part| definitions.plan(&part.plan));
+        plans.any(|plan| !plan.terms.in_advance.is_empty())
+    }
+
+    /// The rows of a subscription that were known when an import was the last, and those since for whose effect something holds;
+    /// `None` when it holds for all since.
+    async fn meant(
+        &self,
+        known: &mut Known,
+        serial: i64,
+        subscription: &str,
+        is_meant: impl Fn(i64) -> bool,
+    ) -> Result<Option<Vec<Subscription>>> {
+        if serial == self.accounts.serial() {
+            return Ok(None);
+        }
+        let before = known.of(self.lake, serial, self.customer).await?;
+        let before = before.subscription(subscription);
+        let now = self.accounts.subscription(subscription).iter();
+        let since: Vec<&Subscription> = now.filter(|row| !before.contains(row)).collect();
+        let is_meant = |row: &&Subscription| is_meant(changes_us(before, row));
+        if since.iter().all(is_meant) {
+            return Ok(None);
+        }
+        let since = since.into_iter().filter(is_meant);
+        Ok(Some(before.iter().chain(since).cloned().collect()))
+    }
+
+    /// Documents rated with the rows that are meant, by customer and time.
+    async fn rated(&self, meant: &[Meant<'_>]) -> Result<BTreeMap<(String, i64), Rated>> {
+        if meant.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let customers: BTreeSet<&str> = meant.iter().map(|meant| meant.customer).collect();
+        let mut accounts: Accounts = self.accounts.of_customers(&customers);
+        for meant in meant {
+            let is_other = |row: &Subscription| row.subscription != meant.subscription;
+            accounts.subscriptions.retain(is_other);
+            accounts.subscriptions.extend(meant.rows.iter().cloned());
+        }
+        let accounts = accounts.indexed();
+        let mut due = Vec::new();
+        for (customer, at_us) in meant
+            .iter()
+            .map(|m| (m.customer, m.at_us))
+            .collect::<BTreeSet<_>>()
+        {
+            let time = (at_us.saturating_sub(1), at_us);
+            let definitions = &self.view.catalog().definitions;
+            due.extend(due_of(&accounts, definitions, self.zone, customer, time)?);
+        }
+        // What cannot be told here cannot be told of the documents themselves.
+        let (rated, _) = rate_due(self.view, &accounts, due).await?;
+        let by_time = rated.into_iter();
+        Ok(by_time
+            .map(|rated| ((rated.due.customer.clone(), rated.due.at_us), rated))
+            .collect())
+    }
+}
+
+/// From when on a row changes what rows before it say: from its start, or from the earlier end where nothing but an end is another.
+fn changes_us(before: &[Subscription], row: &Subscription) -> i64 {
+    let replaced = before
+        .iter()
+        .find(|known| known.starts_at_us == row.starts_at_us);
+    let Some(replaced) = replaced else {
+        return row.starts_at_us;
+    };
+    let but_for_ends = Subscription {
+        ends_at_us: replaced.ends_at_us,
+        trial_ends_at_us: replaced.trial_ends_at_us,
+        ..row.clone()
+    };
+    if but_for_ends != *replaced {
+        return row.starts_at_us;
+    }
+    let ends = [
+        (replaced.ends_at_us, row.ends_at_us),
+        (replaced.trial_ends_at_us, row.trial_ends_at_us),
+    ];
+    let differing = ends.into_iter().filter(|(before, now)| before != now);
+    let first = differing
+        .flat_map(|(before, now)| [before, now])
+        .flatten()
+        .min();
+    first.unwrap_or(row.starts_at_us)
+}
+
+impl Meant<'_> {
+    fn key(&self) -> (String, i64, String) {
+        (
+            self.customer.to_owned(),
+            self.at_us,
+            self.subscription.to_owned(),
+        )
+    }
+}
+
+/// Accounts as they were when an import was the last.
+#[derive(Default)]
+struct Known(BTreeMap<i64, Index>);
+
+impl Known {
+    async fn of(&mut self, lake: &Lake, serial: i64, customer: Option<&str>) -> Result<&Index> {
+        match self.0.entry(serial) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unread) => {
+                let known = accounts::load_until(lake, serial, customer).await?;
+                Ok(unread.insert(known.indexed()))
+            }
+        }
+    }
+}
+
+/// Replaces what prices in advance come to at the close of a billing period.
+fn replace_in_advance(rated: &mut Rated, place: usize, by: Option<&Rated>) {
+    let subscription = rated.due.closing[place].subscription.clone();
+    let mut of_plan = of_subscription(by, &subscription, false);
+    for charged in &mut rated.charged {
+        if !charged.is_opening && charged.cycle == place {
+            charged.in_advance = of_plan
+                .remove(charged.plan.as_str())
+                .map_or(Vec::new(), |of| of.in_advance.clone());
+        }
+    }
+    // Plans that the subscription has been taken off since: what was billed on them stands.
+    rated
+        .charged
+        .extend(of_plan.into_values().map(|of| Charged {
+            is_opening: false,
+            cycle: place,
+            plan: of.plan.clone(),
+            charges: Vec::new(),
+            in_advance: of.in_advance.clone(),
+        }));
+}
+
+/// Replaces what is billed in advance when a billing period opens.
+fn replace_opening(rated: &mut Rated, place: usize, by: Option<&Rated>) {
+    let subscription = rated.due.opening[place].subscription.clone();
+    rated
+        .charged
+        .retain(|charged| !(charged.is_opening && charged.cycle == place));
+    let of_plan = of_subscription(by, &subscription, true).into_values();
+    rated.charged.extend(of_plan.map(|of| Charged {
+        is_opening: true,
+        cycle: place,
+        plan: of.plan.clone(),
+        charges: of.charges.clone(),
+        in_advance: Vec::new(),
+    }));
+}
+
+/// What a subscription is charged, by plan, of what opens or of what closes.
+fn of_subscription<'a>(
+    rated: Option<&'a Rated>,
+    subscription: &str,
+    is_opening: bool,
+) -> BTreeMap<&'a str, &'a Charged> {
+    let charged = rated.into_iter().flat_map(|rated| {
+        let of = rated
+            .charged
+            .iter()
+            .filter(move |charged| charged.is_opening == is_opening);
+        of.map(move |charged| (charged.cycle_of(&rated.due), charged))
+    });
+    let own = charged.filter(|(cycle, _)| cycle.subscription == subscription);
+    own.map(|(_, charged)| (charged.plan.as_str(), charged))
+        .collect()
+}

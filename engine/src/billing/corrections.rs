@@ -1,0 +1,606 @@
+//! Issued documents that later ones correct: which they are, and what they would be now.
+//!
+//! | | usage alone | everything |
+//! |---|---|---|
+//! | which documents | those for whose time panes or events were committed after their cut | all |
+//! | by what | the accounts that the document knew; none whose prices, rate tables or plans are others now | what is known now |
+//! | fixed prices | as they were issued | made anew |
+//!
+//! Usage alone is corrected by every job. Everything else waits in `unissued` until a job is asked to correct it.
+
+use super::{
+    accounts,
+    advance::InAdvance,
+    assembly::{MadeBy, TaxRates},
+    billed::{Billed, is_fixed},
+    due::{Due, due_of},
+    issued::{Document, Head, documents_by_customer, heads},
+    kept::{Inputs, restore},
+    subscribed::{Charged, Found, Rated, rate_due},
+};
+use crate::{
+    config::BillingSettings,
+    error::{Result, query_error},
+    view::{View, referenced},
+};
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::{Int64Type, TimestampMicrosecondType},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tollgate_connectors::lake::Lake;
+use tollgate_sql::{
+    accounts::Index,
+    definitions::PlanDefinition,
+    invoice::{
+        self, LineItem, LineKind,
+        adjustments::{Correction, Taxed, standing},
+        basis::{Basis, RatedBy},
+        changes::{Cause, causes},
+    },
+    rating::Charge,
+    session,
+    subscriptions::Cycle,
+    window::DAY_US,
+};
+
+/// The position of each shard.
+type Cuts = BTreeMap<String, i64>;
+
+/// What is corrected of issued documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Correcting {
+    /// Usage that came since.
+    Usage,
+    /// Whatever has changed since.
+    Everything,
+}
+
+/// Issued documents that are another now, by customer, each in the order in which they were issued, and what was found beside them.
+/// With everything, those that are the same are among them.
+pub(super) struct Corrections {
+    pub(super) of_customer: BTreeMap<String, Vec<Compared>>,
+    pub(super) found: Found,
+}
+
+/// An issued document and what it would be now.
+#[derive(Debug)]
+pub(super) struct Compared {
+    pub(super) customer: String,
+    pub(super) plan: String,
+    /// When it was due.
+    pub(super) at_us: i64,
+    pub(super) correction: Correction,
+    /// What it is made from now.
+    pub(super) basis: Basis,
+    /// Why it is another, if it is.
+    pub(super) causes: Vec<Cause>,
+    /// What it lacks, without credits and taxes.
+    pub(super) differences: Vec<LineItem>,
+}
+
+impl Compared {
+    fn of(
+        document: &Document<'_>,
+        issued: Vec<LineItem>,
+        (now, basis): (Vec<Taxed>, Basis),
+    ) -> Result<Self> {
+        let correction = Correction {
+            number: document.head.number.to_owned(),
+            period: document.head.period,
+            issued,
+            now,
+        };
+        Ok(Compared {
+            customer: document.head.customer.to_owned(),
+            plan: document.head.plan.to_owned(),
+            at_us: document.head.at_us,
+            causes: causes(document.basis.as_ref().unwrap_or(&basis), &basis),
+            differences: correction.differences(document.currency()?)?,
+            correction,
+            basis,
+        })
+    }
+}
+
+/// What is due without billing periods of which a document that was due at another time has billed some time: an account was changed
+/// since, and what that comes to waits until a job is asked to correct.
+pub(super) fn without_issued(issued: &[RecordBatch], due: Vec<Due>) -> Result<Vec<Due>> {
+    let mut periods: BTreeMap<&str, Vec<(i64, invoice::Period)>> = BTreeMap::new();
+    for head in heads(issued) {
+        periods
+            .entry(head.customer)
+            .or_default()
+            .push((head.at_us, head.period));
+    }
+    let is_near = |due: &Due| {
+        let others = periods.get(due.customer.as_str()).into_iter().flatten();
+        let mut others = others.filter(|(at_us, _)| *at_us != due.at_us);
+        others.any(|(_, period)| {
+            due.closing
+                .iter()
+                .any(|cycle| meet(*period, cycle.closed()))
+        })
+    };
+    let near: BTreeSet<String> = due
+        .iter()
+        .filter(|due| is_near(due))
+        .map(|due| due.customer.clone())
+        .collect();
+    let documents = documents_by_customer(issued, |customer| near.contains(customer))?;
+    let left = due.into_iter().map(|mut due| {
+        let documents = documents.get(due.customer.as_str()).into_iter().flatten();
+        let closed = documents
+            .flat_map(|document| document.own_basis.iter().flat_map(|basis| &basis.closed));
+        let closed: Vec<&(String, invoice::Period)> = closed.collect();
+        due.closing.retain(|cycle| {
+            let mut own = closed
+                .iter()
+                .filter(|(subscription, _)| *subscription == cycle.subscription);
+            !own.any(|(_, period)| meet(*period, cycle.closed()))
+        });
+        due
+    });
+    Ok(left.filter(|due| !due.is_nothing()).collect())
+}
+
+fn meet(one: invoice::Period, other: invoice::Period) -> bool {
+    one.start_us < other.end_us && other.start_us < one.end_us
+}
+
+/// By what corrections are made.
+#[derive(Clone, Copy)]
+pub(super) struct Correcter<'a> {
+    pub(super) view: &'a View,
+    pub(super) lake: &'a Lake,
+    pub(super) accounts: &'a Index,
+    /// The customer whose accounts these are; `None` of all.
+    pub(super) customer: Option<&'a str>,
+    pub(super) settings: &'a BillingSettings,
+    pub(super) rates: &'a TaxRates,
+    pub(super) cut: &'a str,
+}
+
+impl Correcter<'_> {
+    /// What is another now of issued documents. With everything, customers of whom it cannot be told are in error.
+    ///
+    /// # Errors
+    /// The lake cannot be read, or a price fails and it cannot be told for which customer.
+    pub(super) async fn corrections(
+        &self,
+        issued: &[RecordBatch],
+        correcting: Correcting,
+        is_asked_for: impl Fn(i64) -> bool,
+    ) -> Result<Corrections> {
+        let heads = heads(issued);
+        let touched = match correcting {
+            Correcting::Usage => self.touched(&heads).await?,
+            Correcting::Everything => heads
+                .iter()
+                .filter(|head| is_asked_for(head.at_us))
+                .map(|head| head.serial)
+                .collect(),
+        };
+        let of_touched = heads.iter().filter(|head| touched.contains(&head.serial));
+        let of_touched: BTreeSet<&str> = of_touched.map(|head| head.customer).collect();
+        let documents = documents_by_customer(issued, |customer| of_touched.contains(customer))?;
+        match correcting {
+            Correcting::Usage => self.of_usage(&documents, &touched).await,
+            Correcting::Everything => self.of_everything(&documents, &touched).await,
+        }
+    }
+
+    /// Documents by the usage of now and all else as they were made.
+    async fn of_usage(
+        &self,
+        documents: &BTreeMap<&str, Vec<Document<'_>>>,
+        touched: &BTreeSet<i64>,
+    ) -> Result<Corrections> {
+        let mut by_accounts: BTreeMap<i64, Vec<&Document<'_>>> = BTreeMap::new();
+        for document in documents.values().flatten() {
+            let known = document.known();
+            if let (Some((serial, _)), true) = (known, touched.contains(&document.head.serial)) {
+                by_accounts.entry(serial).or_default().push(document);
+            }
+        }
+        let mut compared = Vec::new();
+        for (serial, of_accounts) in by_accounts {
+            let known;
+            let accounts = match serial == self.accounts.serial() {
+                true => self.accounts,
+                false => {
+                    known = accounts::load_until(self.lake, serial, self.customer).await?;
+                    &known.indexed()
+                }
+            };
+            let by_now = self.made_by(accounts);
+            let others = by_now
+                .of_usage(&of_accounts, documents, &mut compared)
+                .await?;
+            let mut by_rated_by: BTreeMap<&RatedBy, Vec<&Document<'_>>> = BTreeMap::new();
+            for document in others {
+                let basis = document.basis.as_ref();
+                if let Some(basis) = basis {
+                    by_rated_by
+                        .entry(&basis.rated_by)
+                        .or_default()
+                        .push(document);
+                }
+            }
+            for (rated_by, documents_of) in by_rated_by {
+                // One from before that was kept is told by `unissued` alone.
+                let Some(kept) = restore(self.lake, rated_by).await? else {
+                    continue;
+                };
+                let catalog = Arc::new(kept.catalog(self.view.catalog()));
+                let view = View::open(Arc::clone(&catalog), self.lake).await?;
+                let rates = TaxRates::of(&catalog, self.settings, &mut Inputs::default())?;
+                let as_then = Made {
+                    made_by: MadeBy {
+                        view: &view,
+                        accounts,
+                        rates: &rates,
+                        cut: self.cut,
+                    },
+                    zone: &self.settings.time_zone,
+                };
+                as_then
+                    .of_usage(&documents_of, documents, &mut compared)
+                    .await?;
+            }
+        }
+        let mut of_customer: BTreeMap<String, Vec<Compared>> = BTreeMap::new();
+        compared.sort_by_key(|(serial, _)| *serial);
+        for (_, compared) in compared {
+            let of_customer = of_customer.entry(compared.customer.clone());
+            of_customer.or_default().push(compared);
+        }
+        Ok(Corrections {
+            of_customer,
+            found: Found::default(),
+        })
+    }
+
+    /// Documents by all that is known now, each after those that were issued before it.
+    async fn of_everything(
+        &self,
+        documents: &BTreeMap<&str, Vec<Document<'_>>>,
+        touched: &BTreeSet<i64>,
+    ) -> Result<Corrections> {
+        let made = self.made_by(self.accounts);
+        let made_by = made.made_by;
+        let mut due = Vec::new();
+        for document in documents.values().flatten() {
+            if touched.contains(&document.head.serial) {
+                due.extend(made.due(document)?);
+            }
+        }
+        let (mut rated, found) = rate_due(self.view, self.accounts, due).await?;
+        let in_advance = InAdvance {
+            view: self.view,
+            lake: self.lake,
+            accounts: self.accounts,
+            customer: self.customer,
+            zone: &self.settings.time_zone,
+        };
+        in_advance
+            .without_ordinary(documents.values().flatten(), &mut rated)
+            .await?;
+        let rated: BTreeMap<(&str, i64), &Rated> = rated
+            .iter()
+            .map(|rated| ((rated.due.customer.as_str(), rated.due.at_us), rated))
+            .collect();
+        let mut all: BTreeMap<String, Vec<Compared>> = BTreeMap::new();
+        for (customer, documents) in documents {
+            if found
+                .in_error
+                .iter()
+                .any(|known| known.customer == *customer)
+            {
+                continue;
+            }
+            let discounts = made_by.discounts(customer);
+            let mut billed = Billed::default();
+            for document in documents {
+                let issued = document.issued(documents);
+                if touched.contains(&document.head.serial) {
+                    let rated = rated.get(&(*customer, document.head.at_us));
+                    let now = match rated {
+                        Some(rated) => {
+                            let cycles = made_by.cycles(rated, |plan, charged, cycle| {
+                                billed.left_of(plan, charged, cycle, &discounts)
+                            })?;
+                            (made_by.lines(&rated.due, &cycles)?, made_by.basis(rated))
+                        }
+                        // Accounts are such that it would not be made any more.
+                        None => (Vec::new(), made_by.basis_again(document.basis.as_ref())),
+                    };
+                    let compared = Compared::of(document, issued.clone(), now)?;
+                    billed.add(&compared.differences);
+                    all.entry((*customer).to_owned())
+                        .or_default()
+                        .push(compared);
+                }
+                billed.add(&issued);
+            }
+        }
+        Ok(Corrections {
+            of_customer: all,
+            found,
+        })
+    }
+
+    fn made_by<'a>(&'a self, accounts: &'a Index) -> Made<'a> {
+        Made {
+            made_by: MadeBy {
+                view: self.view,
+                accounts,
+                rates: self.rates,
+                cut: self.cut,
+            },
+            zone: &self.settings.time_zone,
+        }
+    }
+
+    /// Documents, by serial, for whose time usage of a subject of theirs came after their cut. There may be some that are the same.
+    async fn touched(&self, heads: &[Head<'_>]) -> Result<BTreeSet<i64>> {
+        let mut touched = BTreeSet::new();
+        let mut of_customer: BTreeMap<&str, Vec<(&Head<'_>, Cuts)>> = BTreeMap::new();
+        let mut first: Option<Cuts> = None;
+        // Documents in advance and of one-offs have no usage.
+        let of_usage = |head: &&Head<'_>| head.period.end_us <= head.at_us;
+        let heads = || heads.iter().filter(of_usage);
+        for head in heads() {
+            let cut: Cuts = serde_json::from_str(head.cut).unwrap_or_default();
+            let first = first.get_or_insert_with(|| cut.clone());
+            // A shard that a document did not know has all to come.
+            first.retain(|shard, _| cut.contains_key(shard));
+            for (shard, known) in first {
+                *known = (*known).min(cut.get(shard).copied().unwrap_or(i64::MIN));
+            }
+            of_customer
+                .entry(head.customer)
+                .or_default()
+                .push((head, cut));
+        }
+        let (Some(first), Some(last)) = (first, heads().map(|head| head.period.end_us).max())
+        else {
+            return Ok(touched);
+        };
+        for came in self.came(&first, last).await? {
+            let payers = self.accounts.payers_of(&came.subject);
+            for payer in payers {
+                for (head, cut) in of_customer.get(payer.customer).into_iter().flatten() {
+                    let is_known = cut.get(&came.shard).is_some_and(|cut| came.cut <= *cut);
+                    if !is_known
+                        && came.from_us < head.period.end_us
+                        && head.period.start_us < came.until_us
+                    {
+                        touched.insert(head.serial);
+                    }
+                }
+            }
+        }
+        Ok(touched)
+    }
+
+    /// Usage that came after a cut, of time before an instant.
+    async fn came(&self, cut: &Cuts, before_us: i64) -> Result<Vec<Came>> {
+        let mut came = Vec::new();
+        let known = cut.iter().map(|(shard, cut)| {
+            format!("(shard = '{}' AND {{}} > {cut})", shard.replace('\'', "''"))
+        });
+        let names = cut
+            .keys()
+            .map(|shard| format!("'{}'", shard.replace('\'', "''")));
+        let names: Vec<String> = names.collect();
+        let mut later: Vec<String> = known.collect();
+        later.push(match names.is_empty() {
+            true => "true".to_owned(),
+            false => format!("shard NOT IN ({})", names.join(", ")),
+        });
+        let later = later.join(" OR ");
+        let before = format!("to_timestamp_micros({before_us})");
+        for meter in &self.view.catalog().meters {
+            // A session may reach as far as its events do: what came may join two of them.
+            let slack_us = if meter.has_sessions() { 31 * DAY_US } else { 0 };
+            let sql = format!(
+                "SELECT subject, shard, MAX(cut) AS cut, window_start AS from_time, MAX(window_end) AS until_time FROM \"{}_panes\" \
+                 WHERE ({}) AND window_start < {before} GROUP BY subject, shard, window_start",
+                meter.definition().name,
+                later.replace("{}", "cut"),
+            );
+            came.extend(self.read(&sql, slack_us).await?);
+        }
+        if self.reads_events()? {
+            let sql = format!(
+                "SELECT subject, shard, MAX(sequence) AS cut, event_time AS from_time, event_time + INTERVAL '1 microsecond' AS until_time \
+                 FROM events WHERE status IN ('ok', 'late') AND ({}) AND event_time < {before} GROUP BY subject, shard, event_time",
+                later.replace("{}", "sequence"),
+            );
+            came.extend(self.read(&sql, 0).await?);
+        }
+        Ok(came)
+    }
+
+    async fn read(&self, sql: &str, slack_us: i64) -> Result<Vec<Came>> {
+        let doing = "looking for usage that came after documents were issued";
+        let context = self.view.session(sql).await?;
+        let frame = session::query(&context, sql)
+            .await
+            .map_err(query_error(doing))?;
+        let mut came = Vec::new();
+        for rows in frame.collect().await.map_err(query_error(doing))? {
+            let texts = |name: &str| rows[name].as_string::<i32>();
+            let (subjects, shards) = (texts("subject"), texts("shard"));
+            let cuts = rows["cut"].as_primitive::<Int64Type>();
+            let instants = |name: &str| rows[name].as_primitive::<TimestampMicrosecondType>();
+            let (from, until) = (instants("from_time"), instants("until_time"));
+            came.extend((0..rows.num_rows()).map(|row| Came {
+                subject: subjects.value(row).to_owned(),
+                shard: shards.value(row).to_owned(),
+                cut: cuts.value(row),
+                from_us: from.value(row).saturating_sub(slack_us),
+                until_us: until.value(row).saturating_add(slack_us),
+            }));
+        }
+        Ok(came)
+    }
+
+    /// Whether a price reads events.
+    fn reads_events(&self) -> Result<bool> {
+        let definitions = &self.view.catalog().definitions;
+        let context = session::context();
+        for price in &definitions.prices {
+            let read = referenced(&context, &price.query)?;
+            if definitions
+                .event_types
+                .iter()
+                .any(|event_type| read.contains(&event_type.name))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Usage of a subject in some time that was committed at a cut of a shard.
+struct Came {
+    subject: String,
+    shard: String,
+    cut: i64,
+    from_us: i64,
+    until_us: i64,
+}
+
+/// By what documents are made again.
+#[derive(Clone, Copy)]
+struct Made<'a> {
+    made_by: MadeBy<'a>,
+    zone: &'a str,
+}
+
+impl Made<'_> {
+    /// What is due at a document's time, if anything is.
+    fn due(&self, document: &Document<'_>) -> Result<Option<Due>> {
+        let MadeBy { view, accounts, .. } = self.made_by;
+        let definitions = &view.catalog().definitions;
+        let time = (document.at_us.saturating_sub(1), document.at_us);
+        let due = due_of(accounts, definitions, self.zone, document.customer, time)?;
+        Ok(due.into_iter().next())
+    }
+
+    /// Documents by the usage of now, each with its serial; returns those that were made by other prices, rate tables or plans.
+    async fn of_usage<'d>(
+        &self,
+        of: &[&'d Document<'d>],
+        all: &BTreeMap<&str, Vec<Document<'_>>>,
+        compared: &mut Vec<(i64, Compared)>,
+    ) -> Result<Vec<&'d Document<'d>>> {
+        let MadeBy { view, accounts, .. } = self.made_by;
+        let due = of.iter().map(|document| self.due(document));
+        let due = due.collect::<Result<Vec<_>>>()?.into_iter().flatten();
+        let (rated, found) = rate_due(view, accounts, due.collect()).await?;
+        let mut others = Vec::new();
+        for rated in &rated {
+            let customer = rated.due.customer.as_str();
+            // What cannot be told is told by `unissued`.
+            if found
+                .in_error
+                .iter()
+                .any(|known| known.customer == customer)
+            {
+                continue;
+            }
+            let mut documents = of.iter();
+            let document = documents
+                .find(|known| known.customer == customer && known.at_us == rated.due.at_us);
+            let Some(document) = document else {
+                continue;
+            };
+            let basis = self.made_by.basis(rated);
+            let before = document.basis.as_ref().map(|basis| &basis.rated_by);
+            if !before.is_some_and(|before| is_alike(before, &basis.rated_by)) {
+                others.push(*document);
+                continue;
+            }
+            let all = all.get(customer).map_or(&[][..], Vec::as_slice);
+            let issued = document.issued(all);
+            let mut billed = Billed::default();
+            let before = all
+                .iter()
+                .filter(|known| known.head.serial < document.head.serial);
+            for before in before {
+                billed.add(&before.issued(all));
+            }
+            let now = self.lines_of_usage(rated, document, (&issued, &billed))?;
+            let of_usage = Compared::of(document, issued, (now, basis))?;
+            if !of_usage.differences.is_empty() {
+                compared.push((document.head.serial, of_usage));
+            }
+        }
+        Ok(others)
+    }
+
+    /// What a document's lines would be by the usage of now, with fixed prices as they were issued.
+    fn lines_of_usage(
+        &self,
+        rated: &Rated,
+        document: &Document<'_>,
+        (issued, billed): (&[LineItem], &Billed),
+    ) -> Result<Vec<Taxed>> {
+        let mut fixed = standing(issued, document.currency()?)?;
+        fixed.retain(|line| is_fixed(line.kind));
+        let cycles = self.made_by.cycles(rated, |plan, charged, cycle| {
+            let usage = charged.charges.iter().filter(|charge| !charge.is_fixed);
+            let mut charges: Vec<Charge> = match charged.is_opening {
+                true => Vec::new(),
+                false => usage.cloned().collect(),
+            };
+            let own = fixed.extract_if(.., |line| is_of(line, plan, charged, cycle));
+            charges.extend(own.map(|line| charge_of(line, cycle, plan)));
+            Ok((charges, billed.counted(plan, charged, cycle)?))
+        })?;
+        self.made_by.lines(&rated.due, &cycles)
+    }
+}
+
+fn is_alike(before: &RatedBy, now: &RatedBy) -> bool {
+    before.prices == now.prices
+        && before.rate_tables == now.rate_tables
+        && before.plans == now.plans
+}
+
+/// Whether a line of a fixed price is of a plan in a billing period.
+fn is_of(line: &LineItem, plan: &PlanDefinition, charged: &Charged, cycle: &Cycle) -> bool {
+    let of_plan = line.price.as_ref().is_some_and(|price| {
+        plan.prices.contains(price)
+            && (!charged.is_opening || plan.terms.in_advance.contains(price))
+    });
+    let start_us = line.period.start_us;
+    of_plan
+        && line.subscription.as_deref() == Some(&cycle.subscription)
+        && cycle.period.start_us <= start_us
+        && start_us < cycle.period.end_us
+}
+
+/// The charge of a line of a fixed price, as it was rounded.
+fn charge_of(line: LineItem, cycle: &Cycle, plan: &PlanDefinition) -> Charge {
+    Charge {
+        customer: cycle.customer.clone(),
+        is_unused: line.kind == LineKind::Credit,
+        is_fixed: true,
+        amount: line.amount.to_exact(),
+        currency: plan.currency.clone(),
+        service: Some(line.period),
+        price: line.price.unwrap_or_default(),
+        price_version: line.price_version.unwrap_or_default(),
+        dimensions: line.dimensions,
+        quantity: line.quantity,
+        subscription: line.subscription,
+    }
+}

@@ -1,0 +1,172 @@
+//! Issued documents of subscriptions as they stand: their lines, the lines of later ones that correct them, and by what they are
+//! compared.
+
+use super::documents::lines_in;
+use crate::error::Result;
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{Int64Type, TimestampMicrosecondType},
+};
+use std::collections::BTreeMap;
+use tollgate_sql::{
+    invoice::{self, InvoiceId, LineItem, basis::Basis, tables::line_items_of},
+    money::Currency,
+};
+
+/// What tells issued documents of subscriptions apart, without their lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) serial: i64,
+    pub(super) id: &'a str,
+    pub(super) number: &'a str,
+    pub(super) customer: &'a str,
+    pub(super) plan: &'a str,
+    pub(super) currency: &'a str,
+    pub(super) issued_at_us: i64,
+    pub(super) period: invoice::Period,
+    pub(super) at_us: i64,
+    pub(super) cut: &'a str,
+    /// Where its row is.
+    place: (usize, usize),
+}
+
+/// The heads of documents of subscriptions, in order of serial. Invoices from before there were accounts are not among them.
+pub(super) fn heads(rows: &[RecordBatch]) -> Vec<Head<'_>> {
+    let mut heads = Vec::new();
+    for (batch, rows) in rows.iter().enumerate() {
+        let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row);
+        let instant = |name: &str, row: usize| {
+            rows[name]
+                .as_primitive::<TimestampMicrosecondType>()
+                .value(row)
+        };
+        for row in 0..rows.num_rows() {
+            let customer = text("customer", row);
+            let period = invoice::Period {
+                start_us: instant("period_start", row),
+                end_us: instant("period_end", row),
+            };
+            let is_due = |at_us: &i64| {
+                InvoiceId::of_document(customer, *at_us).as_str() == text("invoice", row)
+            };
+            // Mostly when what closes is over; otherwise the document says it.
+            let due = [period.end_us, period.start_us].into_iter().find(is_due);
+            let due = due.or_else(|| basis_in(rows, row)?.due_us.filter(is_due));
+            heads.extend(due.map(|at_us| Head {
+                serial: rows["serial"].as_primitive::<Int64Type>().value(row),
+                id: text("invoice", row),
+                number: text("number", row),
+                issued_at_us: instant("issued_at", row),
+                customer,
+                plan: text("plan", row),
+                currency: text("currency", row),
+                period,
+                at_us,
+                cut: text("cut", row),
+                place: (batch, row),
+            }));
+        }
+    }
+    heads.sort_by_key(|head| head.serial);
+    heads
+}
+
+/// What the document of a row was made from, if it says so.
+fn basis_in(rows: &RecordBatch, row: usize) -> Option<Basis> {
+    let bases = rows["basis"].as_string::<i32>();
+    let basis = bases.is_valid(row).then(|| bases.value(row));
+    basis.and_then(Basis::from_json)
+}
+
+/// An issued document with its lines, and what it was made from.
+pub(super) struct Document<'a> {
+    pub(super) head: Head<'a>,
+    /// Who pays.
+    pub(super) customer: &'a str,
+    /// When it was due.
+    pub(super) at_us: i64,
+    /// Its name for ever.
+    pub(super) id: &'a str,
+    /// Its own lines, and those that correct others.
+    pub(super) lines: Vec<LineItem>,
+    /// By what it stands now: what it was made from, or what the last document that corrected it was.
+    pub(super) basis: Option<Basis>,
+    /// When that was issued.
+    issued_at_us: i64,
+    /// What it was made from.
+    pub(super) own_basis: Option<Basis>,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn currency(&self) -> Result<Currency> {
+        let currency = Currency::parse(self.head.currency);
+        Ok(currency.map_err(tollgate_sql::Error::from)?)
+    }
+
+    /// All documents of a customer, in order of serial.
+    fn of(rows: &[RecordBatch], heads: Vec<Head<'a>>) -> Result<Vec<Self>> {
+        let mut documents: Vec<Document<'a>> = Vec::with_capacity(heads.len());
+        for head in heads {
+            let (batch, row) = head.place;
+            let of_row = rows[batch].slice(row, 1);
+            let lines = line_items_of(&lines_in(std::slice::from_ref(&of_row))?)?;
+            let basis = basis_in(&of_row, 0);
+            let corrected = basis.iter().flat_map(|basis| &basis.corrected);
+            for (number, basis) in corrected {
+                let known = documents
+                    .iter_mut()
+                    .find(|known| known.head.number == number);
+                if let Some(known) = known {
+                    known.basis = Some(basis.clone());
+                    known.issued_at_us = head.issued_at_us;
+                }
+            }
+            documents.push(Document {
+                customer: head.customer,
+                at_us: head.at_us,
+                id: head.id,
+                issued_at_us: head.issued_at_us,
+                own_basis: basis.clone(),
+                head,
+                lines,
+                basis,
+            });
+        }
+        Ok(documents)
+    }
+
+    /// The number of the last import of accounts that it knew, and when it was issued, or corrected; `None` when it does not say.
+    pub(super) fn known(&self) -> Option<(i64, i64)> {
+        let serial = self.basis.as_ref()?.accounts?;
+        Some((serial, self.issued_at_us))
+    }
+
+    /// What was issued for it: its own lines, and those of later documents.
+    pub(super) fn issued(&self, all: &[Document<'_>]) -> Vec<LineItem> {
+        let own = self.lines.iter().filter(|line| line.corrects.is_none());
+        let later = all.iter().flat_map(|document| &document.lines);
+        let later = later.filter(|line| {
+            line.corrects
+                .as_ref()
+                .is_some_and(|of| of.number == self.head.number)
+        });
+        own.chain(later).cloned().collect()
+    }
+}
+
+/// The documents of customers for whom something holds, each in order of serial.
+pub(super) fn documents_by_customer(
+    issued: &[RecordBatch],
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<&str, Vec<Document<'_>>>> {
+    let mut of_customer: BTreeMap<&str, Vec<Head<'_>>> = BTreeMap::new();
+    for head in heads(issued)
+        .into_iter()
+        .filter(|head| is_wanted(head.customer))
+    {
+        of_customer.entry(head.customer).or_default().push(head);
+    }
+    let documents = of_customer.into_iter();
+    let documents = documents.map(|(customer, heads)| Ok((customer, Document::of(issued, heads)?)));
+    documents.collect()
+}

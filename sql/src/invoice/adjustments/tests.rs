@@ -1,0 +1,302 @@
+use super::*;
+use crate::{
+    accounts::{Grant, GrantKind},
+    credits::Burn,
+    invoice::{
+        Invoice, InvoiceId,
+        document::{Document, Tax, document},
+        tables::{line_items_batch, line_items_of},
+    },
+};
+
+const JANUARY: Period = Period {
+    start_us: 0,
+    end_us: 1_000,
+};
+const FEBRUARY: Period = Period {
+    start_us: 1_000,
+    end_us: 2_000,
+};
+
+fn usd() -> Currency {
+    Currency::parse("USD").unwrap()
+}
+
+fn cents(minor: i128) -> Money {
+    Money::of_minor(minor, usd())
+}
+
+/// A line of January.
+fn line(kind: LineKind, price: Option<&str>, minor: i128) -> LineItem {
+    LineItem {
+        price: price.map(str::to_owned),
+        quantity: price.map(|_| Exact::new(minor, 0).unwrap()),
+        ..LineItem::of(kind, cents(minor), JANUARY)
+    }
+}
+
+fn usage(minor: i128) -> LineItem {
+    line(LineKind::Usage, Some("api"), minor)
+}
+
+fn ten_percent() -> TaxOf {
+    TaxOf {
+        region: "X".into(),
+        rate_percent: Exact::from(10_i64),
+        is_included: false,
+    }
+}
+
+fn taxed(lines: &[LineItem], tax: Option<TaxOf>) -> Vec<Taxed> {
+    let lines = lines.iter().cloned();
+    lines
+        .map(|line| Taxed {
+            line,
+            tax: tax.clone(),
+        })
+        .collect()
+}
+
+fn correction(issued: &[LineItem], now: &[LineItem], tax: Option<TaxOf>) -> Correction {
+    Correction {
+        number: "INV-000001".into(),
+        period: JANUARY,
+        issued: issued.to_vec(),
+        now: taxed(now, tax),
+    }
+}
+
+/// A document of February with nothing of its own.
+fn correcting(correction: &Correction, grants: &[&Grant], burnt: &[Burn]) -> Invoice {
+    let of = Document {
+        id: InvoiceId::of_document("acme", FEBRUARY.end_us),
+        customer: "acme",
+        period: FEBRUARY,
+        cut: "{}",
+        currency: "USD",
+        one_offs: &[],
+        discounts: &[],
+        tax: Tax::default(),
+        grants,
+        burnt,
+        corrections: std::slice::from_ref(correction),
+    };
+    document(of, &[]).unwrap()
+}
+
+fn grant(kind: GrantKind, expires_at_us: Option<i64>) -> Grant {
+    Grant {
+        grant: "g".into(),
+        customer: "acme".into(),
+        amount: Exact::from(100_i64),
+        currency: "USD".into(),
+        priority: 0,
+        effective_at_us: 0,
+        expires_at_us,
+        applies_to: Vec::new(),
+        kind,
+        recurs_every: None,
+        rollover_min: Exact::ZERO,
+        rollover_max: Exact::ZERO,
+        voided_at_us: None,
+    }
+}
+
+fn burnt(minor: i128) -> Burn {
+    Burn {
+        grant: "g".into(),
+        at_us: JANUARY.last_us(),
+        amount: cents(minor).to_exact(),
+    }
+}
+
+/// Kind, kind of what is corrected, amount and discount in cents.
+fn told(lines: &[LineItem]) -> Vec<(LineKind, LineKind, i128, i128)> {
+    let lines = lines.iter();
+    lines
+        .map(|line| {
+            (
+                line.kind,
+                line.billed_kind(),
+                line.amount.minor(),
+                line.discount.minor(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn each_difference_is_a_line_with_the_period_that_it_is_for() {
+    use LineKind::{Adjustment, Minimum, Usage};
+    // Usage of 30 topped up to 50; 10 more shrinks the top-up.
+    let minimum = |minor| line(Minimum, None, minor);
+    let issued = [usage(3_000), minimum(2_000)];
+    let of = correction(&issued, &[usage(4_000), minimum(1_000)], None);
+    let lines = of.differences(usd()).unwrap();
+    assert_eq!(
+        told(&lines),
+        [
+            (Adjustment, Usage, 1_000, 0),
+            (Adjustment, Minimum, -1_000, 0)
+        ]
+    );
+    assert_eq!(lines[0].quantity, Some(Exact::from(1_000_i64)));
+    assert!(lines.iter().all(|line| line.period == JANUARY));
+    assert_eq!(lines[0].corrects.as_ref().unwrap().number, "INV-000001");
+    let invoice = correcting(&of, &[], &[]);
+    assert_eq!((invoice.lines.len(), invoice.total.minor()), (2, 0));
+    // What was corrected is not corrected again.
+    let corrected = [&issued[..], &invoice.lines].concat();
+    let again = correction(&corrected, &[usage(4_000), minimum(1_000)], None);
+    assert_eq!(told(&again.differences(usd()).unwrap()), []);
+    // All of it is gone.
+    let gone = correction(&corrected, &[], None)
+        .differences(usd())
+        .unwrap();
+    assert_eq!(
+        told(&gone),
+        [
+            (Adjustment, Usage, -4_000, 0),
+            (Adjustment, Minimum, -1_000, 0)
+        ]
+    );
+}
+
+#[test]
+fn a_discount_is_what_it_is_now_less_what_was_given() {
+    // 20 off down to zero: 10 of 10, then 20 of 25.
+    let with = |minor, discount| LineItem {
+        discount: cents(discount),
+        ..usage(minor)
+    };
+    let of = correction(&[with(1_000, 1_000)], &[with(2_500, 2_000)], None);
+    let invoice = correcting(&of, &[], &[]);
+    assert_eq!(invoice.lines[0].discount.minor(), 1_000);
+    assert_eq!(
+        (invoice.discount.minor(), invoice.total.minor()),
+        (1_000, 500)
+    );
+    assert_eq!(invoice.corrected("INV-000001").unwrap(), Exact::from(5_i64));
+}
+
+#[test]
+fn taxes_are_cumulative() {
+    // 10 % of 10.04 is 1.00; of 10.08 it is 1.01, though 10 % of 0.04 is nothing.
+    let tax = |minor, amount| LineItem {
+        dimensions: ten_percent().dimensions(),
+        quantity: Some(cents(minor).to_exact()),
+        ..line(LineKind::Tax, None, amount)
+    };
+    let issued = [usage(1_004), tax(1_004, 100)];
+    let of = correction(&issued, &[usage(1_008)], Some(ten_percent()));
+    let invoice = correcting(&of, &[], &[]);
+    let kinds: Vec<_> = told(&invoice.lines);
+    assert_eq!(
+        kinds,
+        [
+            (LineKind::Adjustment, LineKind::Usage, 4, 0),
+            (LineKind::Tax, LineKind::Tax, 1, 0)
+        ]
+    );
+    assert_eq!(invoice.lines[1].quantity, Some(cents(4).to_exact()));
+    assert_eq!((invoice.tax.minor(), invoice.total.minor()), (1, 5));
+    // A rate that is another now: 20 % instead.
+    let twenty = TaxOf {
+        rate_percent: Exact::from(20_i64),
+        ..ten_percent()
+    };
+    let of = correction(&issued, &[usage(1_004)], Some(twenty));
+    let invoice = correcting(&of, &[], &[]);
+    let amounts: Vec<i128> = invoice
+        .lines
+        .iter()
+        .map(|line| line.amount.minor())
+        .collect();
+    assert_eq!(amounts, [-100, 201]);
+}
+
+#[test]
+fn what_is_taken_back_goes_back_to_the_grant_that_paid() {
+    // 10.00 were paid by a promotional grant, so that there was no tax. 4.00 are left.
+    let paid = LineItem {
+        promotional: cents(1_000),
+        ..usage(1_000)
+    };
+    let of = correction(&[paid], &[usage(400)], Some(ten_percent()));
+    let lasting = grant(GrantKind::Promotional, None);
+    let invoice = correcting(&of, &[&lasting], &[burnt(1_000)]);
+    assert_eq!(
+        (
+            invoice.total.minor(),
+            invoice.promotional.minor(),
+            invoice.tax.minor()
+        ),
+        (0, -600, 0)
+    );
+    assert_eq!(invoice.burns, [burnt(-600)]);
+    // Where the grant has expired since, it is owed.
+    let expired = grant(GrantKind::Promotional, Some(1_500));
+    let invoice = correcting(&of, &[&expired], &[burnt(1_000)]);
+    assert_eq!(
+        (
+            invoice.total.minor(),
+            invoice.promotional.minor(),
+            invoice.tax.minor()
+        ),
+        (-600, 0, 0)
+    );
+    // 11.00 with tax were prepaid.
+    let tax = LineItem {
+        dimensions: ten_percent().dimensions(),
+        quantity: Some(cents(1_000).to_exact()),
+        ..line(LineKind::Tax, None, 100)
+    };
+    let of = correction(&[usage(1_000), tax], &[usage(400)], Some(ten_percent()));
+    let prepaid = grant(GrantKind::Prepaid, None);
+    let invoice = correcting(&of, &[&prepaid], &[burnt(1_100)]);
+    assert_eq!(
+        (
+            invoice.total.minor(),
+            invoice.credits.minor(),
+            invoice.amount_due.minor()
+        ),
+        (-660, -660, 0)
+    );
+    assert_eq!(invoice.burns, [burnt(-660)]);
+}
+
+#[test]
+fn what_is_added_is_paid_by_what_is_left_of_grants() {
+    let of = correction(&[usage(1_000)], &[usage(1_700)], None);
+    let prepaid = grant(GrantKind::Prepaid, None);
+    let invoice = correcting(&of, &[&prepaid], &[burnt(9_500)]);
+    assert_eq!(
+        (
+            invoice.total.minor(),
+            invoice.credits.minor(),
+            invoice.amount_due.minor()
+        ),
+        (700, 500, 200)
+    );
+    assert_eq!(invoice.burns, [burnt(500)]);
+}
+
+#[test]
+fn lines_read_back_as_they_were_written() {
+    let of = LineItem {
+        dimensions: vec![("z".into(), None), ("a".into(), Some("\"q\"".into()))],
+        subscription: Some("s1".into()),
+        text: Some("once".into()),
+        price_version: Some(3),
+        promotional: cents(7),
+        discount: cents(5),
+        ..usage(1_000)
+    };
+    let invoice = correcting(
+        &correction(&[], &[of, line(LineKind::Minimum, None, 3)], None),
+        &[],
+        &[],
+    );
+    let rows = line_items_batch(std::slice::from_ref(&invoice)).unwrap();
+    assert_eq!(line_items_of(&rows).unwrap(), invoice.lines);
+}

@@ -225,6 +225,24 @@ impl Lake {
         DeltaTable::open_or_create(&self.store, name, &wanted).await
     }
 
+    /// Gives a table that holds nothing other columns and another configuration, as if it were created now: one without a
+    /// data file, whose marks `is_unused` takes. The marks stay. A process that has the table open as it was can commit to it
+    /// no more. True when the table is as it is wanted; false when it holds something, and then nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::Data`] a type that the lake does not keep; [`Error::Table`] a failure to read or write.
+    pub async fn renew(
+        &self,
+        name: &str,
+        schema: &Schema,
+        configuration: &BTreeMap<String, String>,
+        is_unused: impl Fn(&BTreeMap<String, i64>) -> bool,
+    ) -> Result<bool> {
+        check_name(name)?;
+        let wanted = schema::Wanted::new(name, schema, &[], configuration)?;
+        DeltaTable::renew(&self.store, name, &wanted, is_unused).await
+    }
+
     /// Opens a table if it is there, to read it as [`Lake::table`] would make it, and changes nothing:
     /// columns that it lacks are NULL.
     ///

@@ -185,7 +185,7 @@ async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) ->
     check_paths(catalog, &lake).await?;
     let events = catalog.create_events(&lake).await?;
     let meters = catalog.meters.iter();
-    let tables = meters.map(|meter| catalog.create_meter(&lake, meter).boxed());
+    let tables = meters.map(|meter| catalog.own_meter(&lake, meter).boxed());
     let tables = several(tables.collect::<Vec<_>>()).await?;
     // From the definitions, not from the table: the fields' metadata tells where each value is.
     let schema = catalog.events_schema();

@@ -94,7 +94,8 @@ impl Catalog {
         Ok(table.await?.map(|table| Box::new(table) as Box<dyn Table>))
     }
 
-    /// Opens a meter's table to read, if it is there; it must have been written for this definition.
+    /// Opens a meter's table to read, if it is there; it must have been written for this definition. One that holds nothing
+    /// of another definition is not there: the next run makes it anew.
     pub async fn existing_meter(
         &self,
         lake: &Lake,
@@ -106,12 +107,30 @@ impl Catalog {
         let table = match lake.existing_as(&name, &schema, &[], &wanted).await {
             Err(refused @ OtherTable { .. }) => {
                 let before = configuration_by_rule_1(meter);
-                let opened = lake.existing_as(&name, &schema, &[], &before).await;
-                opened.map_err(|_| changed(meter, refused))?
+                match lake.existing_as(&name, &schema, &[], &before).await {
+                    Err(_) if holds_nothing(lake, &name).await? => None,
+                    opened => opened.map_err(|_| changed(meter, refused))?,
+                }
             }
             opened => opened?,
         };
         Ok(table.map(|table| Box::new(table) as Box<dyn Table>))
+    }
+
+    /// Opens a meter's table to own it, creating it when it is missing, and making it anew when it holds nothing of another
+    /// definition: by that one nothing was measured.
+    pub async fn own_meter(&self, lake: &Lake, meter: &Meter) -> Result<Box<dyn Table>> {
+        match self.create_meter(lake, meter).await {
+            Err(refused @ Error::Meter { .. }) => {
+                let name = meter_table(&meter.definition().name);
+                let (schema, wanted) = (meter.table_schema(), configuration(meter));
+                match lake.renew(&name, &schema, &wanted, are_unused).await? {
+                    true => self.create_meter(lake, meter).await,
+                    false => Err(refused),
+                }
+            }
+            opened => opened,
+        }
     }
 
     /// Opens a meter's table to write, creating it when it is missing.
@@ -130,6 +149,19 @@ impl Catalog {
         };
         Ok(Box::new(table.keeping_together(METER_TOGETHER)))
     }
+}
+
+/// True when a meter's table has no panes, and says of no message that they are written.
+async fn holds_nothing(lake: &Lake, name: &str) -> Result<bool> {
+    let table = lake.existing(name).await?;
+    Ok(table.is_some_and(|table| table.files().is_empty() && are_unused(table.marks())))
+}
+
+/// True for the marks of a table in which no shard says how far it is written: they name owners and versions.
+fn are_unused(marks: &BTreeMap<String, i64>) -> bool {
+    let ends = ["/cut", "/closed", "/watermark"];
+    let says = |mark: &String| ends.iter().any(|end| mark.ends_with(end));
+    !marks.keys().any(says)
 }
 
 /// Why a meter cannot go on with its table, and the ways out: the lake stays, for all other meters are well.

@@ -4,7 +4,7 @@ use super::{
     Attempt, CommitId, LoggedCommit, Snapshot, Staged, StagedFile, Table, Version,
     change::Change,
     encode::Encoder,
-    load::{Loaded, creation, load, log_of, redefinition},
+    load::{Loaded, creation, load, log_of, redefinition, renewal},
     log::Log,
     provider::DeltaSnapshot,
     schema::{self, Fit, Stored, Wanted},
@@ -175,6 +175,37 @@ impl DeltaTable {
             }
         }
         Err(log.failed("creating the table", "others kept changing it"))
+    }
+
+    /// Gives a table without files and with marks that `is_unused` takes the wanted columns and configuration. Others may
+    /// commit to it meanwhile: hence the loop.
+    pub(crate) async fn renew(
+        store: &Store,
+        name: &str,
+        wanted: &Wanted,
+        is_unused: impl Fn(&BTreeMap<String, i64>) -> bool,
+    ) -> Result<bool> {
+        let log = log_of(store, name)?;
+        for _ in 0..TRIES {
+            let Some(loaded) = load(&log, None).await? else {
+                return Ok(false);
+            };
+            if matches!(wanted.compare(name, &loaded.stored), Ok(Fit::Same)) {
+                return Ok(true);
+            }
+            if !loaded.files.is_empty() || !is_unused(&loaded.marks) {
+                return Ok(false);
+            }
+            let version = loaded.version + 1;
+            log.create(version, renewal(&log, loaded.metadata, wanted)?)
+                .await?;
+        }
+        Err(log.failed("making the table anew", "others kept changing it"))
+    }
+
+    /// Its marks.
+    pub fn marks(&self) -> &BTreeMap<String, i64> {
+        &self.marks
     }
 
     /// The same table, in whose files the rows of one value of a column stand together from now on: a query that asks

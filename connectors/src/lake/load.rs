@@ -162,3 +162,18 @@ pub(crate) fn redefinition(log: &Log, metadata: Metadata, wanted: &Schema) -> Re
     ];
     to_bytes(&lines).map_err(|e| log.failed("adding columns", e))
 }
+
+/// The bytes of a commit that gives a table without rows other columns and another configuration. It stays the same table.
+pub(crate) fn renewal(log: &Log, metadata: Metadata, wanted: &Wanted) -> Result<bytes::Bytes> {
+    let schema = schema::to_delta(&log.table, &wanted.schema)?;
+    let parameters = json!({ "fields": schema["fields"].to_string() });
+    let lines = [
+        Line::commit_info(commit_info("REPLACE COLUMNS", parameters)),
+        Line::metadata(Metadata {
+            schema_string: schema.to_string(),
+            configuration: wanted.configuration.clone(),
+            ..metadata
+        }),
+    ];
+    to_bytes(&lines).map_err(|e| log.failed("making the table anew", e))
+}

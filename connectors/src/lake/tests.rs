@@ -928,3 +928,36 @@ async fn a_table_that_needs_more_than_plain_delta_is_refused() {
     assert!(matches!(error, Error::OtherTable { .. }), "{error}");
     drop(table);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_holds_nothing_is_made_anew_and_who_has_it_open_is_out() {
+    let place = place().await;
+    let column = |name: &str, data_type| Schema::new(vec![Field::new(name, data_type, true)]);
+    let (before, after) = (column("a", DataType::Int64), column("b", DataType::Utf8));
+    let made_by = |by: &str| BTreeMap::from([("tollgate.by".to_owned(), by.to_owned())]);
+    let (one, two, three) = (made_by("one"), made_by("two"), made_by("three"));
+    let is_unused = |marks: &BTreeMap<String, i64>| !marks.contains_key("s/cut");
+    let table = place.lake.table("t", &before, &[], &one);
+    let mut old = table.await.unwrap();
+    let epoch = attempt("e1", &[("s/epoch", 1)]);
+    old.commit(&epoch, &Staged::default()).await.unwrap();
+    for _ in 0..2 {
+        let renewed = place.lake.renew("t", &after, &two, is_unused);
+        assert!(renewed.await.unwrap());
+    }
+    let table = place.lake.table("t", &after, &[], &two);
+    let mut table = table.await.unwrap();
+    assert_eq!(table.schema().as_ref(), &after);
+    // Created, owned, and made anew once.
+    assert_eq!((table.mark("s/epoch"), table.version()), (Some(1), 2));
+    let late = attempt("e1-5", &[("s/epoch", 1), ("s/cut", 5)]);
+    let refused = old.commit(&late, &Staged::default()).await.unwrap_err();
+    assert!(matches!(refused, Error::OtherTable { .. }), "{refused}");
+    // A table that says how far it is written stays as it is.
+    let written = attempt("e2-7", &[("s/epoch", 2), ("s/cut", 7)]);
+    table.commit(&written, &Staged::default()).await.unwrap();
+    let renewed = place.lake.renew("t", &before, &three, is_unused);
+    assert!(!renewed.await.unwrap());
+    let stays = place.lake.table("t", &after, &[], &two);
+    assert_eq!(stays.await.unwrap().version(), 3);
+}

@@ -86,3 +86,47 @@ async fn a_meter_that_was_changed_stops_what_asks_for_it_and_no_other_query() {
     let ran = cli.run(&["invoice", "--period", "2026-09"]).await;
     assert_eq!(ran.code, Some(2), "{ran:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_that_has_measured_nothing_may_be_changed() {
+    const IDLE: &str = "
+CREATE EVENT TYPE ping (n BIGINT NOT NULL) WITH (type = 'ping');
+CREATE METER pings WITH (window = '1 hour') AS SELECT subject, SUM(n) AS n FROM ping GROUP BY subject;
+";
+    let (world, cli) = metered().await;
+    world.write("definitions/idle.sql", IDLE);
+    cli.run_to_end().await;
+    // Another aggregate, other columns, another lateness, another window.
+    let by_day = IDLE.replace("'1 hour'", "'1 day'");
+    for changed in [
+        IDLE.replace("SUM(n)", "MAX(n)"),
+        IDLE.replace("SUM(n) AS n", "COUNT(*) AS pings"),
+        IDLE.replace("'1 hour'", "'1 hour', lateness = '1 day'"),
+        by_day.clone(),
+    ] {
+        world.write("definitions/idle.sql", &changed);
+        cli.succeed(&["check", "--lake"]).await;
+        assert_eq!(cli.query("SELECT COUNT(*) FROM pings").await, [["0"]]);
+        cli.run_to_end().await;
+    }
+    for (id, hour, n) in [("p1", "10", 3), ("p2", "22", 4)] {
+        let event = format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"test","type":"ping","subject":"acme","time":"2026-09-10T{hour}:00:00Z","data":{{"n":{n}}}}}"#
+        );
+        world.send(&[], &event).await;
+    }
+    cli.run_to_end().await;
+    let days = "SELECT window_start, n FROM pings";
+    assert_eq!(cli.query(days).await, [["2026-09-10T00:00:00Z", "7"]]);
+    cli.audit().await;
+    // Now it has.
+    world.write("definitions/idle.sql", IDLE);
+    let ran = cli.run(&["check", "--lake"]).await;
+    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    let said = "error: meter `pings`: ./definitions/idle.sql:3:14: its window or its query was changed since";
+    assert!(ran.stderr.starts_with(said), "{ran:#?}");
+    let ran = cli.run(&["run", "--until-end"]).await;
+    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    world.write("definitions/idle.sql", &by_day);
+    cli.audit().await;
+}

@@ -39,7 +39,7 @@ impl Time {
             Ok(Some(text)) => match time::instant(text) {
                 Ok(instant) => Time::Sent(instant.micros),
                 Err(fault) => Time::Unreadable(format!(
-                    "`time` \"{}\" {fault} (RFC 3339 with an offset)",
+                    "`time` \"{}\" {fault} (RFC 3339 with an offset, such as 2026-01-15T10:00:00Z)",
                     shorten(text)
                 )),
             },

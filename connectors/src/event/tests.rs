@@ -960,7 +960,7 @@ fn a_time_that_cannot_be_read_is_refused() {
     let at = |time: &str| reason(with_data(DATA).replace("\"2026-07-31T23:54:00Z\"", time));
     assert_eq!(
         at("\"yesterday\""),
-        "`time` \"yesterday\" is not in the right form (RFC 3339 with an offset)"
+        "`time` \"yesterday\" is not in the right form (RFC 3339 with an offset, such as 2026-01-15T10:00:00Z)"
     );
     assert_eq!(
         at("1785542100"),
@@ -970,7 +970,7 @@ fn a_time_that_cannot_be_read_is_refused() {
     assert_eq!(at("\"0001-01-01T00:00:00Z\""), "`time` is before 1970");
     assert_eq!(
         at("\"2016-12-31T23:59:60Z\""),
-        "`time` \"2016-12-31T23:59:60Z\" is a leap second, which cannot be stored (RFC 3339 with an offset)"
+        "`time` \"2016-12-31T23:59:60Z\" is a leap second, which cannot be stored (RFC 3339 with an offset, such as 2026-01-15T10:00:00Z)"
     );
 }
 

@@ -173,6 +173,9 @@ async fn a_lake_that_cannot_be_used_is_named() {
         .await;
     check(&unread, 1, &["nowhere"]);
 
+    // A meter that has measured nothing may be changed: this one has.
+    let event = r#"{"specversion":"1.0","id":"1","source":"test","type":"llm.completion","subject":"s","time":"2026-01-05T10:00:00Z","data":{"model":"m","input_tokens":1,"output_tokens":1}}"#;
+    world.send(&[], event).await;
     world.cli().run_to_end().await;
     let other = TOKENS.replace(
         "SUM(output_tokens) AS output",

@@ -10,7 +10,7 @@ use crate::{
     jobs::fit,
 };
 use clap::Args;
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 use tollgate_connectors::lake::Lake;
 
 /// Flags of `tollgate check`.
@@ -44,12 +44,18 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     output::print(&text)
 }
 
-async fn check_lake(settings: &Settings, catalog: &Catalog) -> Result<()> {
+async fn check_lake(settings: &Settings, catalog: &Arc<Catalog>) -> Result<()> {
     let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
     let problems = fit::problems(catalog, &settings.billing, &lake, SystemClock.now_us()).await?;
     problems.iter().for_each(|problem| print_error(problem));
     match problems.len() {
-        0 => Ok(()),
+        0 => {
+            let billing = &settings.billing;
+            for warning in fit::issued_by_earlier_versions(catalog, billing, &lake).await? {
+                eprintln!("warning: {warning}");
+            }
+            Ok(())
+        }
         problems => Err(Error::Unfit { problems }),
     }
 }

@@ -5,13 +5,19 @@ use crate::{
     catalog::Catalog,
     commit::{Marks, Position},
     config::BillingSettings,
-    error::{Error, Result},
+    error::{Error, Result, query_error},
     recovery,
     standing::Standings,
+    view::{View, one_batch},
 };
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::Int64Type,
+};
+use jiff::{Timestamp, civil::Date};
 use std::sync::Arc;
 use tollgate_connectors::{Error as ConnectorError, Table, lake::Lake};
-use tollgate_sql::meter::Meter;
+use tollgate_sql::{meter::Meter, session};
 
 /// Everything in which the definitions and the settings do not go with a lake, in order of definition. Changes nothing. What is
 /// over at `now_us` in accounts may be of plans and prices that are not defined any more.
@@ -45,6 +51,69 @@ pub async fn problems(
         }
     }
     Ok(found)
+}
+
+/// Prices whose version would be in force in a period that was issued by an earlier one: a line for each. It is lawful, and what
+/// differs is on no document.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn issued_by_earlier_versions(
+    catalog: &Arc<Catalog>,
+    billing: &BillingSettings,
+    lake: &Lake,
+) -> Result<Vec<String>> {
+    let later = catalog.definitions.prices.iter();
+    let later: Vec<_> = later.filter(|price| price.version > 1).collect();
+    if later.is_empty() {
+        return Ok(Vec::new());
+    }
+    let view = View::open(Arc::clone(catalog), lake).await?;
+    let mut found = Vec::new();
+    for price in later {
+        let Some(from) = price.effective_from else {
+            continue;
+        };
+        let start = start_of_day(from, &billing.time_zone)?;
+        let sql = format!(
+            "SELECT COUNT(DISTINCT i.number), MIN(i.number) FROM line_items l JOIN invoices i ON i.invoice = l.invoice
+             WHERE l.price = '{}' AND l.price_version < {} AND l.period_start >= '{start}'",
+            price.name, price.version
+        );
+        let rows = rows_of(&view, &sql).await?;
+        let (count, first) = (rows.column(0).as_primitive::<Int64Type>(), rows.column(1));
+        if count.value(0) > 0 {
+            found.push(format!(
+                "{}: price `{}`: version {} is effective from {from}, and {} invoices of periods since then were issued by an \
+                 earlier version, the first {}\n  hint: they stand; the relation `unissued` has what they would be otherwise",
+                price.at,
+                price.name,
+                price.version,
+                count.value(0),
+                first.as_string::<i32>().value(0),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+fn start_of_day(date: Date, zone: &str) -> Result<Timestamp> {
+    let start = date.in_tz(zone);
+    let start = start.map_err(|_| tollgate_sql::Error::Zone {
+        zone: zone.to_owned(),
+    })?;
+    Ok(start.timestamp())
+}
+
+async fn rows_of(view: &View, sql: &str) -> Result<RecordBatch> {
+    let doing = "reading what was issued";
+    let context = view.session(sql).await?;
+    let frame = session::query(&context, sql)
+        .await
+        .map_err(query_error(doing))?;
+    let schema = Arc::clone(frame.schema().inner());
+    let rows = frame.collect().await.map_err(query_error(doing))?;
+    one_batch(&schema, &rows)
 }
 
 /// What accounts name that is not defined any more, and what came to contradict them.

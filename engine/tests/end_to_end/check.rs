@@ -130,3 +130,30 @@ CREATE METER pings WITH (window = '1 hour') AS SELECT subject, SUM(n) AS n FROM 
     world.write("definitions/idle.sql", &by_day);
     cli.audit().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_version_for_a_time_that_was_issued_is_warned_of() {
+    let (world, cli) = metered().await;
+    let issue = ["invoice", "--period", "2026-09", "--finalize"];
+    cli.succeed(&issue).await;
+    for (from, warned) in [
+        ("2026-09-01", true),
+        ("2026-09-02", false),
+        ("2026-10-01", false),
+    ] {
+        let later = format!(
+            "CREATE OR REPLACE PRICE used WITH (currency = 'USD', effective_from = '{from}') AS \
+             SELECT customer, n * 2.00 AS amount FROM calls;"
+        );
+        world.write("definitions/later.sql", &later);
+        let ran = cli.run(&["check", "--lake"]).await;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        let warning = format!(
+            "warning: ./definitions/later.sql:1:25: price `used`: version 2 is effective from {from}, and 1 invoices of periods \
+             since then were issued by an earlier version, the first INV-000001\n  hint: they stand; the relation `unissued` has \
+             what they would be otherwise\n"
+        );
+        let expected = if warned { warning } else { String::new() };
+        assert_eq!(ran.stderr, expected, "{from}");
+    }
+}

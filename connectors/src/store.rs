@@ -422,7 +422,9 @@ fn store_error(written: &str, problem: String) -> Error {
 
 fn folder_error(written: &str, what: &str, path: &FilePath, source: std::io::Error) -> Error {
     let hint = match source.kind() {
-        std::io::ErrorKind::NotFound => "; nothing was written there yet, or the path is wrong",
+        std::io::ErrorKind::NotFound => {
+            "; nothing was written there yet, as `tollgate run` does, or the path is wrong"
+        }
         std::io::ErrorKind::PermissionDenied => {
             "; change its owner or mode, or set another lake url"
         }

@@ -10,7 +10,7 @@ use crate::{
 use clap::{Parser, Subcommand};
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 use tokio::runtime::{Builder, Runtime};
-use tollgate_connectors::lake::Lake;
+use tollgate_connectors::{Error as ConnectorError, lake::Lake};
 
 pub mod accounts;
 pub mod audit;
@@ -161,12 +161,12 @@ async fn open_to_read(settings: &Settings) -> Result<(Arc<Catalog>, Lake)> {
 }
 
 /// Prints an error and its causes to stderr.
-pub fn print_error(error: &dyn std::error::Error) {
+pub fn print_error(error: &(dyn std::error::Error + 'static)) {
     eprint!("{}", error_text(error));
 }
 
 /// An error and its causes, a line each; nothing in them is obeyed by a terminal.
-fn error_text(error: &dyn std::error::Error) -> String {
+fn error_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut shown = error.to_string();
     let mut text = format!("error: {shown}\n");
     let mut cause = error.source();
@@ -179,5 +179,18 @@ fn error_text(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
+    if let Some(hint) = way_out(error) {
+        text.push_str(&format!("  hint: {hint}\n"));
+    }
     printable_lines(&text)
+}
+
+/// What to do about an error that says it in no hint, because it is logged on one line too.
+fn way_out(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    match error.downcast_ref()? {
+        Error::Connector(ConnectorError::Unreachable { what: "NATS", .. }) => {
+            Some("start the server, or set source.url to where it is")
+        }
+        _ => None,
+    }
 }

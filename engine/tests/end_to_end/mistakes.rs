@@ -127,6 +127,23 @@ const MISTAKES: &[Mistake] = &[
         "source.kind: is `files`, and `publish` sends to a stream; set it to `nats`, with `url` and `stream`",
     ),
     (
+        "tollgate.toml",
+        [
+            "kind = \"files\"",
+            "kind = \"nats\"\nurl = \"nats://127.0.0.1:9\"",
+        ],
+        &["publish", "events.ndjson"],
+        "could not reach NATS at nats://127.0.0.1:9\n  caused by: IO error: Connection refused (os error 111)\n  hint: start the \
+         server, or set source.url to where it is",
+    ),
+    (
+        "tollgate.toml",
+        ["file://./lake", "file://./lage"],
+        &["query", "SELECT 1"],
+        "lake file://./lage: folder ././lage could not be opened; nothing was written there yet, as `tollgate run` does, or the path \
+         is wrong\n  caused by: No such file or directory (os error 2)",
+    ),
+    (
         USAGE,
         ["", ""],
         &["query", "SELECT * FROM tokns"],

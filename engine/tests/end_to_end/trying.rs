@@ -177,6 +177,31 @@ async fn credits_are_worth_what_the_plan_says_and_rounded_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_price_is_rounded_to_the_digits_of_credits() {
+    let (world, cli) = cookbook(&["credits.sql"]);
+    let rounded = |currency: &str| {
+        format!(
+            "CREATE PRICE rounded WITH (currency = 'credits') AS
+             SELECT customer, round_money(SUM(tokens) * 0.000333, '{currency}') * 3 AS amount FROM tasks GROUP BY customer;"
+        )
+    };
+    world.write("definitions/rounded.sql", &rounded("credits"));
+    let usage = "kind=text, tasks=1, tokens=13000";
+    // 13,000 × 0.000333 is 4.329: three times 4.33, and not 12.987.
+    let said = price(&cli, &["rounded", "--input", usage]).await;
+    assert_eq!(said[1], "  example: amount 12.99, in all 12.99 credits");
+    world.write("definitions/rounded.sql", &rounded("credit"));
+    let said = refused(&cli, &["rounded", "--input", usage]).await;
+    assert!(
+        said.contains(
+            "definitions/rounded.sql:2:31: price `rounded`: `round_money`: `currency` is credit, but must be a code of ISO 4217 such \
+             as USD, or a name of CREATE CURRENCY"
+        ),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn windows_events_and_subscriptions_can_be_given() {
     let (_world, cli) = cookbook(&["gpu_surge.sql"]);
     // 16:00 and 17:00 of a Friday in Berlin.

@@ -14,7 +14,7 @@ use tollgate_sql::{
     period::Period,
     rating::{
         rate,
-        warnings::{Warning, numbers, silent_joins},
+        warnings::{Warning, begun_anew, numbers, silent_joins},
     },
 };
 
@@ -39,6 +39,7 @@ pub async fn warnings(catalog: &Arc<Catalog>) -> Result<Vec<Warning>> {
         trial.put_on(plan.unwrap_or_default());
         let session = trial.session(price, &[]).await?;
         warnings.extend(silent_joins(&session.context, price).await?);
+        warnings.extend(begun_anew(&session.context, price).await?);
         warnings.extend(tried(&trial, price, &session).await?);
     }
     let bare = definitions

@@ -556,4 +556,5 @@ mod digits;
 mod events;
 mod joins;
 mod properties;
+mod read;
 mod tier_rows;

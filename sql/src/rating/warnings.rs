@@ -1,5 +1,5 @@
-//! What a price may say and is likely a mistake: joins that give usage away without a word. And at which quantities an
-//! amount may jump.
+//! What a price may say and is likely a mistake: joins that give usage away without a word, tiers that begin anew for each
+//! subject. And at which quantities an amount may jump.
 
 use super::{apart, planned};
 use crate::{
@@ -61,6 +61,82 @@ pub async fn silent_joins(
         hint,
     };
     Ok(found.into_iter().map(warning).collect())
+}
+
+/// The functions of a price whose tiers, packages or free units begin anew for each subject of a customer: they are given rows of a
+/// meter's totals, and a customer has such a row for each of its subjects. A price that returns `subject` means it.
+///
+/// # Errors
+/// [`Error::Price`](crate::Error::Price) when the query cannot be planned.
+pub async fn begun_anew(context: &SessionContext, price: &PriceDefinition) -> Result<Vec<Warning>> {
+    let (written, _) = planned(context, price).await?;
+    let mut found = BTreeSet::new();
+    if written.schema().has_column_with_unqualified_name(SUBJECT) {
+        return Ok(Vec::new());
+    }
+    // The walk cannot fail: its steps only look.
+    let _ = written.apply_with_subqueries(|node| {
+        if let LogicalPlan::Projection(projection) = node
+            && is_by_subject(&projection.input)
+        {
+            for expr in &projection.expr {
+                found.extend(that_begin(expr));
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let warning = |function: String| {
+        Warning {
+        at: price.at.clone(),
+        problem: format!(
+            "price `{}`: its `{function}` begins anew for each subject of a customer",
+            price.name
+        ),
+        hint: "GROUP BY customer and give it SUM of the measure; or return `subject` too, if each subject has its own".into(),
+    }
+    };
+    Ok(found.into_iter().map(warning).collect())
+}
+
+/// The column of those who use, in the totals of a meter.
+const SUBJECT: &str = "subject";
+
+/// Whether the rows of a plan are those of a meter's totals, not gathered.
+fn is_by_subject(plan: &LogicalPlan) -> bool {
+    let (mut is_of_meter, mut gathers) = (false, false);
+    let _ = plan.apply(|node| {
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                let schema = scan.source.schema();
+                let has = |name: &str| schema.column_with_name(name).is_some();
+                is_of_meter |= has(SUBJECT) && !has("event_id") && !has("window_start");
+            }
+            LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_) => {
+                gathers = true;
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    is_of_meter && !gathers
+}
+
+/// The functions in an expression for which two parts of a quantity cost something else than the whole.
+fn that_begin(expr: &Expr) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let _ = expr.apply(|expr| {
+        if let Expr::ScalarFunction(call) = expr {
+            let begins = match call.name() {
+                "graduated" | "graduated_percentage" | "volume" | "package" | "blocks" => true,
+                // With free units, or with a part for each.
+                "per_unit" | "percentage" => call.args.len() > 2,
+                _ => false,
+            };
+            found.extend(begins.then(|| call.name().to_owned()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
 }
 
 /// Every number that a price has in its text, tiers included: the quantities at which an amount may jump are among them.

@@ -63,6 +63,7 @@ use tollgate_sql::{
 
 pub use burnt::Burnt;
 pub use credits::credit_ledger;
+pub use documents::{IssuedAs, issued_as};
 use documents::{RatedAs, document_of, issued_table, lines_in, of_customer, rows_where, within};
 pub use job::{Asked, Documents, Which, documents_of, issue_documents};
 use kept::{Inputs, keep};

@@ -28,7 +28,7 @@ use tollgate_sql::{
         changes::{Change, Issued, IssuedLine, change},
         tables::line_items_batch,
     },
-    money::{Exact, MoneyError},
+    money::{Currency, Exact, Money, MoneyError},
     period::Period,
     schema::{
         self,
@@ -42,6 +42,46 @@ pub(super) struct Document {
     pub(super) plan: String,
     pub(super) period: invoice::Period,
     pub(super) issued: Issued,
+}
+
+/// A document that was issued, in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedAs {
+    /// Its number.
+    pub number: String,
+    /// Who pays.
+    pub customer: String,
+    /// Its total.
+    pub total: Money,
+}
+
+/// The documents with some ids, in the order of their numbers.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn issued_as(lake: &Lake, ids: &BTreeSet<String>) -> Result<Vec<IssuedAs>> {
+    let (Some(invoices), false) = (issued_table(lake).await?, ids.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let ids = ids.iter().map(|id| lit(id.as_str())).collect();
+    let mut all = Vec::new();
+    for rows in rows_where(&invoices, col("invoice").in_list(ids, false)).await? {
+        let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row).to_owned();
+        let totals = rows["total"].as_primitive::<Decimal128Type>();
+        for row in 0..rows.num_rows() {
+            let total = Exact::from_decimal(totals.value(row), totals.scale());
+            let currency = Currency::parse(&text("currency", row));
+            let total = total.and_then(|total| Money::round(total, currency?));
+            all.push(IssuedAs {
+                number: text("number", row),
+                customer: text("customer", row),
+                total: total.map_err(tollgate_sql::Error::from)?,
+            });
+        }
+    }
+    // Numbers of more digits are longer.
+    all.sort_by(|a, b| (a.number.len(), &a.number).cmp(&(b.number.len(), &b.number)));
+    Ok(all)
 }
 
 /// By what an invoice is rated: its billing period, its plan, and the zone of its calendar.

@@ -60,6 +60,8 @@ pub struct Documents {
     inputs: Inputs,
     /// Issued documents that these were compared with.
     compared: Vec<Compared>,
+    /// The ids of these documents.
+    pub issued_before: BTreeSet<String>,
     /// The number of the last document that was issued when these were made.
     last: i64,
     /// When documents are due that wait: for that time, or for usage that may still be on its way.
@@ -117,6 +119,10 @@ pub async fn documents_of(
         issued.contains(invoice::InvoiceId::of_document(&due.customer, due.at_us).as_str())
     };
     let (before, due): (Vec<Due>, Vec<Due>) = due.into_iter().partition(is_issued);
+    let ids = before
+        .iter()
+        .map(|due| invoice::InvoiceId::of_document(&due.customer, due.at_us));
+    documents.issued_before = ids.map(|id| id.as_str().to_owned()).collect();
     documents.already = before.into_iter().map(|due| due.customer).collect();
     let due = match asked.corrects {
         true => due,

@@ -174,6 +174,9 @@ async fn of_subscriptions(
     let unbilled_from_us = starts.min().unwrap_or(now_us.saturating_sub(MONTH_US));
     let invoices = match arguments.finalize {
         false => {
+            if arguments.period.is_some() {
+                output::print(&issued_text(lake, &documents.issued_before).await?)?;
+            }
             output::print(&drafts_text(view, &documents.invoices).await?)?;
             documents.invoices
         }
@@ -209,6 +212,28 @@ const MONTH_US: i64 = 31 * DAY_US;
 
 /// How many drafts are shown with their lines.
 const STATEMENTS_MAX: usize = 20;
+
+/// A line for each document of a period that was issued before; how many there are when they are many.
+async fn issued_text(lake: &Lake, ids: &BTreeSet<String>) -> Result<String> {
+    if ids.len() > STATEMENTS_MAX {
+        return Ok(format!(
+            "issued       {} documents of this period\n",
+            ids.len()
+        ));
+    }
+    let mut text = String::new();
+    for known in billing::issued_as(lake, ids).await? {
+        let _ = writeln!(
+            text,
+            "issued       {:<32} {} {:>18} {}",
+            printable(&known.customer),
+            known.number,
+            known.total.amount_text(),
+            known.total.currency().code(),
+        );
+    }
+    Ok(text)
+}
 
 /// Drafts with their lines and tiers; one line for each when they are many.
 async fn drafts_text(view: &View, drafts: &[Invoice]) -> Result<String> {

@@ -170,3 +170,39 @@ async fn the_company_bills_what_is_worked_out_by_hand() {
         "{again}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_shows_what_each_line_is_made_of() {
+    let (_world, cli) = imported().await;
+    let draft = cli
+        .succeed(&["invoice", "--period", "2025-01", "--customer", "acme"])
+        .await;
+    let expected = "\
+draft  acme  2025-01-01 to 2025-02-01  USD
+  base        starter_base                            2025-01-01 to 2025-01-16    9.68
+  usage       tokens_by_model, model sage-2, 1200000  2025-01-01 to 2025-01-16    6.00
+  usage       tickets_starter, 4                      2025-01-01 to 2025-01-16    1.98
+                up to 2: 2 for 0
+                above 2: 2 for 1.98
+  base        team_base                               2025-01-16 to 2025-02-01   51.10
+  base        team_seats, 3                           2025-01-16 to 2025-02-01   23.23
+  usage       tokens_by_model, model quill, 3000000   2025-01-16 to 2025-02-01    2.50
+  usage       tickets_team, 5                         2025-01-16 to 2025-02-01    3.95
+  minimum     team                                    2025-01-01 to 2025-02-01   12.80
+  discounts                                                                     -19.69
+  total                                                                          91.55
+  amount due                                                                     91.55
+";
+    let trimmed: Vec<&str> = draft.lines().map(str::trim_end).collect();
+    assert_eq!(trimmed, expected.lines().collect::<Vec<_>>(), "{draft}");
+    cli.succeed(&["invoice", "--due", "--finalize"]).await;
+    let after = cli.succeed(&["invoice", "--period", "2025-01"]).await;
+    // Both documents of January close with it; the one of 31 January in New York is due in it.
+    for line in [
+        "issued       initech                          INV-000001             272.19 USD",
+        "issued       globex                           INV-000002             219.67 USD",
+        "issued       acme                             INV-000003              91.55 USD",
+    ] {
+        assert!(after.contains(line), "{after}");
+    }
+}

@@ -17,6 +17,7 @@ pub mod audit;
 pub mod backfill;
 pub mod check;
 pub mod demo;
+mod html;
 pub mod init;
 pub mod invoice;
 pub mod maintain;
@@ -120,7 +121,7 @@ pub async fn run(cli: Cli) -> Result<()> {
     start_logging(cli.log.as_deref().unwrap_or(usual))?;
     let settings = || Settings::load(&cli.config, variables());
     match cli.command {
-        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,
         Command::Init(arguments) => init::run(&arguments),
         Command::Check(arguments) => check::run(&settings()?, &arguments).await,
         Command::Run(arguments) => run::run(&settings()?, &arguments).await,

@@ -189,6 +189,22 @@ pub struct BillingSettings {
     pub time_zone: String,
     /// The rate table that has the tax rates of regions: columns `region` and `rate_percent`. Default `tax_rates`.
     pub tax_rates: String,
+    /// Who is on documents that print.
+    pub seller: SellerSettings,
+}
+
+/// `[billing.seller]`: each a text, of several lines where that is needed; none by default.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SellerSettings {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub address: String,
+    /// The number by which tax authorities know the seller.
+    pub tax_id: String,
+    /// What stands below the amount due, such as how to pay.
+    pub notes: String,
 }
 
 impl BillingSettings {
@@ -325,6 +341,7 @@ impl Default for BillingSettings {
             default_plan: "payg".into(),
             time_zone: "UTC".into(),
             tax_rates: "tax_rates".into(),
+            seller: SellerSettings::default(),
         }
     }
 }
@@ -458,7 +475,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
 }
 
 /// Every setting that a variable can override.
-fn keys() -> [&'static str; 41] {
+fn keys() -> [&'static str; 45] {
     [
         "definitions",
         "source.kind",
@@ -496,6 +513,10 @@ fn keys() -> [&'static str; 41] {
         "billing.default_plan",
         "billing.time_zone",
         "billing.tax_rates",
+        "billing.seller.name",
+        "billing.seller.address",
+        "billing.seller.tax_id",
+        "billing.seller.notes",
         "maintenance.enabled",
         "maintenance.interval",
         "maintenance.file_bytes",
@@ -997,14 +1018,17 @@ mod tests {
 
     #[test]
     fn every_setting_has_its_variable() {
-        let value = serde_json::to_value(Settings::default()).unwrap();
-        let mut leaves = Vec::new();
-        for (key, value) in value.as_object().unwrap() {
+        fn leaves_of(above: &str, value: &serde_json::Value) -> Vec<String> {
             match value.as_object() {
-                Some(section) => leaves.extend(section.keys().map(|k| format!("{key}.{k}"))),
-                None => leaves.push(key.clone()),
+                Some(section) => section
+                    .iter()
+                    .flat_map(|(key, value)| leaves_of(&format!("{above}.{key}"), value))
+                    .collect(),
+                None => vec![above.trim_start_matches('.').to_owned()],
             }
         }
+        let value = serde_json::to_value(Settings::default()).unwrap();
+        let mut leaves = leaves_of("", &value);
         leaves.sort();
         let mut known: Vec<_> = keys().into_iter().map(str::to_owned).collect();
         known.sort();

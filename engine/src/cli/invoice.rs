@@ -3,17 +3,20 @@
 use crate::{
     billing::{self, Asked, Documents, Issued, Review, Unbilled, Which, causes_text},
     cli::{
+        html::{self, Parties},
         load,
         output::{self, Format},
         statement::statement,
     },
     clock::{Clock, SystemClock},
-    config::Settings,
+    config::{BillingSettings, Settings},
     error::{Error, Result, printable},
     view::View,
 };
 use arrow::array::RecordBatch;
 use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -22,6 +25,7 @@ use std::{
 };
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
+    accounts::Index,
     invoice::{
         self, Invoice,
         changes::Change,
@@ -75,6 +79,8 @@ pub enum Export {
     Json,
     /// A Parquet file.
     Parquet,
+    /// A page that prints, for each document that is drafted or issued now.
+    Html,
 }
 
 /// Prints, and with `--out` writes, the invoices of a period.
@@ -108,7 +114,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         None => billing::draft(&view, &settings.billing, &period).await?,
     };
     let in_error = drafts.in_error();
-    let (tables, review) = match arguments.finalize {
+    let (tables, review, invoices) = match arguments.finalize {
         false => {
             let review = billing::review_of(&view, &lake, &drafts, &period).await?;
             let text = listing(&drafts.invoices) + &changes_text(&review);
@@ -120,7 +126,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
                 invoices_batch(&drafts.invoices)?,
                 line_items_batch(&drafts.invoices)?,
             );
-            (tables, review)
+            (tables, review, drafts.invoices)
         }
         true => {
             let issued = billing::issue(&view, &lake, drafts, &period, &SystemClock).await?;
@@ -129,11 +135,14 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
             output::print(&changes_text(&issued.review))?;
             // What was issued before too, or a second run would leave empty files behind.
             let tables = billing::issued(&lake, &period, arguments.customer.as_deref()).await?;
-            (tables, issued.review)
+            (tables, issued.review, issued.issued)
         }
     };
     if let Some(folder) = &arguments.out {
         export(folder, &tables, &arguments.format)?;
+        if arguments.format.contains(&Export::Html) {
+            write_pages(folder, &invoices, &settings.billing, &Index::empty())?;
+        }
     }
     if !in_error.is_empty() {
         return Err(Error::InError { in_error });
@@ -200,6 +209,9 @@ async fn of_subscriptions(
     if let Some(folder) = &arguments.out {
         let tables = (invoices_batch(&invoices)?, line_items_batch(&invoices)?);
         export(folder, &tables, &arguments.format)?;
+        if arguments.format.contains(&Export::Html) {
+            write_pages(folder, &invoices, &settings.billing, &accounts)?;
+        }
     }
     match in_error.is_empty() {
         true => Ok(()),
@@ -442,25 +454,70 @@ fn export(
     };
     fs::create_dir_all(folder).map_err(failed("creating the folder"))?;
     for (name, rows) in [("invoices", invoices), ("line_items", line_items)] {
-        for format in formats {
-            let (path, bytes) = file(folder, name, rows, *format)?;
+        let formats = formats.iter().filter_map(|format| format.of_rows());
+        for (extension, format) in formats {
+            let (path, bytes) = file(folder, (name, extension), rows, format)?;
             fs::write(&path, bytes).map_err(failed("writing an export"))?;
         }
     }
     Ok(())
 }
 
+/// Writes a page for each document, named by its number, a draft's by its customer and the end of its period.
+fn write_pages(
+    folder: &Path,
+    invoices: &[Invoice],
+    settings: &BillingSettings,
+    accounts: &Index,
+) -> Result<()> {
+    for invoice in invoices {
+        let last_us = invoice.period.last_us();
+        let customer = accounts.customer_at(&invoice.customer, last_us);
+        let zone = customer.and_then(|customer| customer.time_zone.as_deref());
+        let zone = TimeZone::get(zone.unwrap_or(&settings.time_zone));
+        let parties = Parties {
+            seller: &settings.seller,
+            customer,
+            zone: zone.unwrap_or(TimeZone::UTC),
+        };
+        let name = match &invoice.number {
+            Some(number) => number.clone(),
+            None => format!("draft-{}-{last_us}", invoice.customer),
+        };
+        // A customer's name may hold what no file name may.
+        let name = utf8_percent_encode(&name, FILE_NAME).to_string();
+        let path = folder.join(format!("{name}.html"));
+        let page = html::page(invoice, &parties);
+        fs::write(&path, page).map_err(|source| Error::File {
+            file: path.display().to_string(),
+            doing: "writing a document",
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// What is not itself in a file's name.
+const FILE_NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+impl Export {
+    /// The extension and format of files of rows; `None` of pages.
+    fn of_rows(self) -> Option<(&'static str, Format)> {
+        match self {
+            Export::Csv => Some(("csv", Format::Csv)),
+            Export::Json => Some(("json", Format::Json)),
+            Export::Parquet => Some(("parquet", Format::Parquet)),
+            Export::Html => None,
+        }
+    }
+}
+
 fn file(
     folder: &Path,
-    name: &str,
+    (name, extension): (&str, &str),
     rows: &RecordBatch,
-    format: Export,
+    format: Format,
 ) -> Result<(PathBuf, Vec<u8>)> {
-    let (extension, format) = match format {
-        Export::Csv => ("csv", Format::Csv),
-        Export::Json => ("json", Format::Json),
-        Export::Parquet => ("parquet", Format::Parquet),
-    };
     let bytes = output::encode_rows(&rows.schema(), std::slice::from_ref(rows), format)?;
     Ok((folder.join(format!("{name}.{extension}")), bytes))
 }

@@ -91,7 +91,7 @@ const MISTAKES: &[Mistake] = &[
         ["default_plan", "defaultplan"],
         CHECK,
         "tollgate.toml: line 36: there is no setting `defaultplan` in [billing]\n  hint: did you mean `default_plan`? known settings: \
-         `default_plan`, `time_zone`, `tax_rates`",
+         `default_plan`, `time_zone`, `tax_rates`, `seller`",
     ),
     (
         "tollgate.toml",

@@ -186,7 +186,8 @@ fn in_order<'a>(grants: &[&'a Grant], kind: GrantKind) -> Vec<&'a Grant> {
     ordered
 }
 
-fn applies(grant: &Grant, price: Option<&str>) -> bool {
+/// Whether a grant pays lines of a price, `None` of a line without one.
+pub(crate) fn applies(grant: &Grant, price: Option<&str>) -> bool {
     let is_named = |price: &str| grant.applies_to.iter().any(|name| name == price);
     grant.applies_to.is_empty() || price.is_some_and(is_named)
 }

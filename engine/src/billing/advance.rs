@@ -118,7 +118,8 @@ impl InAdvance<'_> {
             .collect();
         for rated in &*rated {
             let document = places.get(&(rated.due.customer.as_str(), rated.due.at_us));
-            let Some((serial, issued_at_us)) = document.and_then(|document| document.known())
+            let Some((serial, issued_at_us)) =
+                document.and_then(|document| document.known_at_first())
             else {
                 continue;
             };
@@ -206,7 +207,9 @@ impl InAdvance<'_> {
         {
             let time = (at_us.saturating_sub(1), at_us);
             let definitions = &self.view.catalog().definitions;
-            due.extend(due_of(&accounts, definitions, self.zone, customer, time)?);
+            // What has no answer here has none among the documents themselves.
+            let of_customer = due_of(&accounts, definitions, self.zone, customer, time);
+            due.extend(of_customer.unwrap_or_default());
         }
         // What cannot be told here cannot be told of the documents themselves.
         let (rated, _) = rate_due(self.view, &accounts, due).await?;

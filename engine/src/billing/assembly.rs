@@ -109,6 +109,16 @@ impl<'a> MadeBy<'a> {
         Ok(made.filter(|invoice| !invoice.lines.is_empty()))
     }
 
+    /// The currency of a document by what it bills; `None` when it bills nothing.
+    pub(super) fn currency(&self, rated: &Rated) -> Option<String> {
+        let definitions = &self.view.catalog().definitions;
+        let plans = rated.charged.iter();
+        let mut plans = plans.filter_map(|charged| definitions.plan(&charged.plan));
+        let of_plan = plans.next().map(|plan| plan.currency.clone());
+        let one_off = rated.due.one_offs.first();
+        of_plan.or_else(|| one_off.map(|one_off| one_off.currency.clone()))
+    }
+
     /// The lines of a document before credits and taxes.
     pub(super) fn lines(&self, due: &Due, cycles: &[OfCycle<'_>]) -> Result<Vec<Taxed>> {
         let made = self.composed(due, cycles, None, |of, plans| priced(&of, plans))?;
@@ -182,10 +192,12 @@ impl<'a> MadeBy<'a> {
         .collect()
     }
 
-    /// What a document was made from, by the accounts of now.
-    pub(super) fn basis_again(&self, before: Option<&Basis>) -> Basis {
+    /// What a document was made from that would not be made any more by the accounts of now: it closes and bills nothing.
+    pub(super) fn basis_of_none(&self, before: Option<&Basis>) -> Basis {
         Basis {
             accounts: Some(self.accounts.serial()),
+            closed: Vec::new(),
+            one_offs: Vec::new(),
             ..before.cloned().unwrap_or_default()
         }
     }
@@ -200,13 +212,16 @@ impl<'a> MadeBy<'a> {
         }
         let closed = rated.due.closing.iter();
         let closed = closed.map(|cycle| (cycle.subscription.clone(), cycle.closed()));
+        let one_offs = rated.due.one_offs.iter();
+        let one_offs = one_offs.map(|one_off| one_off.one_off.clone());
         Basis {
             closed: closed.collect(),
             due_us: Some(rated.due.at_us),
             usage: rated.usage.clone(),
             rated_by,
             zone: cycles.map(|cycle| cycle.period.zone().to_owned()).next(),
-            ..self.basis_again(None)
+            one_offs: one_offs.collect(),
+            ..self.basis_of_none(None)
         }
     }
 }

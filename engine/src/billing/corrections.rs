@@ -15,12 +15,12 @@ use super::{
     billed::{Billed, is_fixed},
     due::{Due, due_of},
     issued::{Document, Head, documents_by_customer, heads},
-    kept::{Inputs, restore},
+    kept::{self, Inputs, restore},
     subscribed::{Charged, Found, Rated, rate_due},
 };
 use crate::{
     config::BillingSettings,
-    error::{Result, query_error},
+    error::{Error, Faulty, InError, Result, chain, query_error},
     view::{View, referenced},
 };
 use arrow::{
@@ -71,6 +71,8 @@ pub(super) struct Corrections {
 pub(super) struct Compared {
     pub(super) customer: String,
     pub(super) plan: String,
+    /// ISO 4217 code.
+    pub(super) currency: String,
     /// When it was due.
     pub(super) at_us: i64,
     pub(super) correction: Correction,
@@ -80,6 +82,8 @@ pub(super) struct Compared {
     pub(super) causes: Vec<Cause>,
     /// What it lacks, without credits and taxes.
     pub(super) differences: Vec<LineItem>,
+    /// Whether it is another: by these, or by its taxes alone.
+    pub(super) is_other: bool,
 }
 
 impl Compared {
@@ -94,20 +98,25 @@ impl Compared {
             issued,
             now,
         };
+        let currency = document.currency()?;
+        let differences = correction.differences(currency)?;
+        let is_other = !differences.is_empty() || !correction.taxes(&[], currency)?.is_empty();
         Ok(Compared {
             customer: document.head.customer.to_owned(),
             plan: document.head.plan.to_owned(),
+            currency: document.head.currency.to_owned(),
             at_us: document.head.at_us,
             causes: causes(document.basis.as_ref().unwrap_or(&basis), &basis),
-            differences: correction.differences(document.currency()?)?,
+            differences,
+            is_other,
             correction,
             basis,
         })
     }
 }
 
-/// What is due without billing periods of which a document that was due at another time has billed some time: an account was changed
-/// since, and what that comes to waits until a job is asked to correct.
+/// What is due without billing periods of which a document that was due at another time has billed some time, and without one-offs
+/// that one has billed: an account was changed since, and what that comes to waits until a job is asked to correct.
 pub(super) fn without_issued(issued: &[RecordBatch], due: Vec<Due>) -> Result<Vec<Due>> {
     let mut periods: BTreeMap<&str, Vec<(i64, invoice::Period)>> = BTreeMap::new();
     for head in heads(issued) {
@@ -127,20 +136,26 @@ pub(super) fn without_issued(issued: &[RecordBatch], due: Vec<Due>) -> Result<Ve
     };
     let near: BTreeSet<String> = due
         .iter()
-        .filter(|due| is_near(due))
+        .filter(|due| is_near(due) || !due.one_offs.is_empty())
         .map(|due| due.customer.clone())
         .collect();
     let documents = documents_by_customer(issued, |customer| near.contains(customer))?;
     let left = due.into_iter().map(|mut due| {
-        let documents = documents.get(due.customer.as_str()).into_iter().flatten();
+        let documents = documents.get(due.customer.as_str());
+        let documents = documents.map_or(&[][..], Vec::as_slice);
         let closed = documents
-            .flat_map(|document| document.own_basis.iter().flat_map(|basis| &basis.closed));
+            .iter()
+            .flat_map(|document| document.basis.iter().flat_map(|basis| &basis.closed));
         let closed: Vec<&(String, invoice::Period)> = closed.collect();
         due.closing.retain(|cycle| {
             let mut own = closed
                 .iter()
                 .filter(|(subscription, _)| *subscription == cycle.subscription);
             !own.any(|(_, period)| meet(*period, cycle.closed()))
+        });
+        due.one_offs.retain(|one_off| {
+            let mut documents = documents.iter().flat_map(|document| &document.basis);
+            !documents.any(|basis| basis.one_offs.contains(&one_off.one_off))
         });
         due
     });
@@ -162,6 +177,16 @@ pub(super) struct Correcter<'a> {
     pub(super) settings: &'a BillingSettings,
     pub(super) rates: &'a TaxRates,
     pub(super) cut: &'a str,
+    pub(super) now_us: i64,
+}
+
+/// That it cannot be told what a customer's documents would be now.
+fn untold_of(customer: &str, error: &Error) -> InError {
+    InError {
+        customer: customer.to_owned(),
+        what: Faulty::Invoice,
+        reason: chain(error),
+    }
 }
 
 impl Correcter<'_> {
@@ -206,7 +231,7 @@ impl Correcter<'_> {
                 by_accounts.entry(serial).or_default().push(document);
             }
         }
-        let mut compared = Vec::new();
+        let (mut compared, mut found) = (Vec::new(), Found::default());
         for (serial, of_accounts) in by_accounts {
             let known;
             let accounts = match serial == self.accounts.serial() {
@@ -231,8 +256,16 @@ impl Correcter<'_> {
                 }
             }
             for (rated_by, documents_of) in by_rated_by {
-                // One from before that was kept is told by `unissued` alone.
                 let Some(kept) = restore(self.lake, rated_by).await? else {
+                    found.in_error.extend(documents_of.iter().map(|document| InError {
+                        customer: document.customer.to_owned(),
+                        what: Faulty::Invoice,
+                        reason: format!(
+                            "usage of {} came late, and what it was rated by is not in the lake's folder `{}` any more: bring the folder back",
+                            document.head.number,
+                            kept::FOLDER
+                        ),
+                    }));
                     continue;
                 };
                 let catalog = Arc::new(kept.catalog(self.view.catalog()));
@@ -258,10 +291,7 @@ impl Correcter<'_> {
             let of_customer = of_customer.entry(compared.customer.clone());
             of_customer.or_default().push(compared);
         }
-        Ok(Corrections {
-            of_customer,
-            found: Found::default(),
-        })
+        Ok(Corrections { of_customer, found })
     }
 
     /// Documents by all that is known now, each after those that were issued before it.
@@ -271,14 +301,17 @@ impl Correcter<'_> {
         touched: &BTreeSet<i64>,
     ) -> Result<Corrections> {
         let made = self.made_by(self.accounts);
-        let made_by = made.made_by;
-        let mut due = Vec::new();
+        let (mut due, mut in_error) = (Vec::new(), Vec::new());
         for document in documents.values().flatten() {
             if touched.contains(&document.head.serial) {
-                due.extend(made.due(document)?);
+                match made.due(document, self.now_us) {
+                    Ok(of_document) => due.extend(of_document),
+                    Err(error) => in_error.push(untold_of(document.customer, &error)),
+                }
             }
         }
-        let (mut rated, found) = rate_due(self.view, self.accounts, due).await?;
+        let (mut rated, mut found) = rate_due(self.view, self.accounts, due).await?;
+        found.in_error.extend(in_error);
         let in_advance = InAdvance {
             view: self.view,
             lake: self.lake,
@@ -302,29 +335,13 @@ impl Correcter<'_> {
             {
                 continue;
             }
-            let discounts = made_by.discounts(customer);
-            let mut billed = Billed::default();
-            for document in documents {
-                let issued = document.issued(documents);
-                if touched.contains(&document.head.serial) {
-                    let rated = rated.get(&(*customer, document.head.at_us));
-                    let now = match rated {
-                        Some(rated) => {
-                            let cycles = made_by.cycles(rated, |plan, charged, cycle| {
-                                billed.left_of(plan, charged, cycle, &discounts)
-                            })?;
-                            (made_by.lines(&rated.due, &cycles)?, made_by.basis(rated))
-                        }
-                        // Accounts are such that it would not be made any more.
-                        None => (Vec::new(), made_by.basis_again(document.basis.as_ref())),
-                    };
-                    let compared = Compared::of(document, issued.clone(), now)?;
-                    billed.add(&compared.differences);
-                    all.entry((*customer).to_owned())
-                        .or_default()
-                        .push(compared);
+            match made.all_of(documents, touched, &rated) {
+                Ok(compared) => {
+                    all.insert((*customer).to_owned(), compared);
                 }
-                billed.add(&issued);
+                Err(error) => {
+                    found.in_error.insert(untold_of(customer, &error));
+                }
             }
         }
         Ok(Corrections {
@@ -485,13 +502,49 @@ struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// What is due at a document's time, if anything is.
-    fn due(&self, document: &Document<'_>) -> Result<Option<Due>> {
+    /// What is due at a document's time, if anything is, by what a job knows of later times that runs until an instant.
+    fn due(&self, document: &Document<'_>, until_us: i64) -> Result<Option<Due>> {
         let MadeBy { view, accounts, .. } = self.made_by;
         let definitions = &view.catalog().definitions;
-        let time = (document.at_us.saturating_sub(1), document.at_us);
+        let time = (
+            document.at_us.saturating_sub(1),
+            until_us.max(document.at_us),
+        );
         let due = due_of(accounts, definitions, self.zone, document.customer, time)?;
-        Ok(due.into_iter().next())
+        Ok(due.into_iter().find(|due| due.at_us == document.at_us))
+    }
+
+    /// The documents of one customer by all that is known now, each after those that were issued before it.
+    fn all_of(
+        &self,
+        documents: &[Document<'_>],
+        touched: &BTreeSet<i64>,
+        rated: &BTreeMap<(&str, i64), &Rated>,
+    ) -> Result<Vec<Compared>> {
+        let made_by = self.made_by;
+        let mut all = Vec::with_capacity(documents.len());
+        let mut billed = Billed::default();
+        for document in documents {
+            let issued = document.issued(documents);
+            if touched.contains(&document.head.serial) {
+                let now = match rated.get(&(document.customer, document.at_us)) {
+                    Some(rated) => {
+                        let discounts = made_by.discounts(document.customer);
+                        let cycles = made_by.cycles(rated, |plan, charged, cycle| {
+                            billed.left_of(plan, charged, cycle, &discounts)
+                        })?;
+                        (made_by.lines(&rated.due, &cycles)?, made_by.basis(rated))
+                    }
+                    // Accounts are such that it would not be made any more.
+                    None => (Vec::new(), made_by.basis_of_none(document.basis.as_ref())),
+                };
+                let compared = Compared::of(document, issued.clone(), now)?;
+                billed.add(&compared.differences);
+                all.push(compared);
+            }
+            billed.add(&issued);
+        }
+        Ok(all)
     }
 
     /// Documents by the usage of now, each with its serial; returns those that were made by other prices, rate tables or plans.
@@ -502,48 +555,62 @@ impl Made<'_> {
         compared: &mut Vec<(i64, Compared)>,
     ) -> Result<Vec<&'d Document<'d>>> {
         let MadeBy { view, accounts, .. } = self.made_by;
-        let due = of.iter().map(|document| self.due(document));
-        let due = due.collect::<Result<Vec<_>>>()?.into_iter().flatten();
-        let (rated, found) = rate_due(view, accounts, due.collect()).await?;
+        // What is in error by the definitions of now may not be by those of then.
+        let due = of
+            .iter()
+            .map(|document| self.due(document, document.head.issued_at_us));
+        let due: Vec<Due> = due.filter_map(Result::ok).flatten().collect();
+        let (rated, found) = rate_due(view, accounts, due).await?;
         let mut others = Vec::new();
-        for rated in &rated {
-            let customer = rated.due.customer.as_str();
-            // What cannot be told is told by `unissued`.
-            if found
-                .in_error
+        for document in of {
+            let in_error = &found.in_error;
+            let is_in_error = in_error
                 .iter()
-                .any(|known| known.customer == customer)
-            {
-                continue;
-            }
-            let mut documents = of.iter();
-            let document = documents
-                .find(|known| known.customer == customer && known.at_us == rated.due.at_us);
-            let Some(document) = document else {
-                continue;
+                .any(|known| known.customer == document.customer);
+            let mut rated = rated.iter();
+            let rated = rated.find(|rated| {
+                rated.due.customer == document.customer && rated.due.at_us == document.at_us
+            });
+            let all = all.get(document.customer).map_or(&[][..], Vec::as_slice);
+            let of_usage = match rated {
+                Some(rated) if !is_in_error => self.document_of_usage(rated, document, all),
+                Some(_) | None => Ok(None),
             };
-            let basis = self.made_by.basis(rated);
-            let before = document.basis.as_ref().map(|basis| &basis.rated_by);
-            if !before.is_some_and(|before| is_alike(before, &basis.rated_by)) {
-                others.push(*document);
-                continue;
-            }
-            let all = all.get(customer).map_or(&[][..], Vec::as_slice);
-            let issued = document.issued(all);
-            let mut billed = Billed::default();
-            let before = all
-                .iter()
-                .filter(|known| known.head.serial < document.head.serial);
-            for before in before {
-                billed.add(&before.issued(all));
-            }
-            let now = self.lines_of_usage(rated, document, (&issued, &billed))?;
-            let of_usage = Compared::of(document, issued, (now, basis))?;
-            if !of_usage.differences.is_empty() {
-                compared.push((document.head.serial, of_usage));
+            match of_usage {
+                Ok(Some(of_usage)) if of_usage.is_other => {
+                    compared.push((document.head.serial, of_usage));
+                }
+                Ok(Some(_)) => {}
+                // What cannot be told by then either is told by `unissued`.
+                Ok(None) | Err(_) => others.push(*document),
             }
         }
         Ok(others)
+    }
+
+    /// A document by the usage of now; `None` when it was made by other prices, rate tables or plans.
+    fn document_of_usage(
+        &self,
+        rated: &Rated,
+        document: &Document<'_>,
+        all: &[Document<'_>],
+    ) -> Result<Option<Compared>> {
+        let basis = self.made_by.basis(rated);
+        let before = document.basis.as_ref().map(|basis| &basis.rated_by);
+        if !before.is_some_and(|before| is_alike(before, &basis.rated_by)) {
+            return Ok(None);
+        }
+        let issued = document.issued(all);
+        let mut billed = Billed::default();
+        let before = all.iter();
+        let before = before.filter(|known| known.head.serial < document.head.serial);
+        for before in before {
+            billed.add(&before.issued(all));
+        }
+        let Some(now) = self.lines_of_usage(rated, document, (&issued, &billed))? else {
+            return Ok(None);
+        };
+        Compared::of(document, issued, (now, basis)).map(Some)
     }
 
     /// What a document's lines would be by the usage of now, with fixed prices as they were issued.
@@ -552,20 +619,39 @@ impl Made<'_> {
         rated: &Rated,
         document: &Document<'_>,
         (issued, billed): (&[LineItem], &Billed),
-    ) -> Result<Vec<Taxed>> {
+    ) -> Result<Option<Vec<Taxed>>> {
         let mut fixed = standing(issued, document.currency()?)?;
         fixed.retain(|line| is_fixed(line.kind));
+        // To the plan that was in force; what was given back stands for the whole period.
+        let definitions = &self.made_by.view.catalog().definitions;
+        let mut of_charged: Vec<Vec<LineItem>> = rated.charged.iter().map(|_| Vec::new()).collect();
+        for line in fixed {
+            let is_of = |in_force: bool| {
+                rated.charged.iter().position(|charged| {
+                    let plan = definitions.plan(&charged.plan);
+                    plan.is_some_and(|plan| {
+                        is_of(&line, plan, charged, charged.cycle_of(&rated.due), in_force)
+                    })
+                })
+            };
+            let Some(place) = is_of(true).or_else(|| is_of(false)) else {
+                return Ok(None);
+            };
+            of_charged[place].push(line);
+        }
+        let mut of_charged = of_charged.into_iter();
         let cycles = self.made_by.cycles(rated, |plan, charged, cycle| {
             let usage = charged.charges.iter().filter(|charge| !charge.is_fixed);
             let mut charges: Vec<Charge> = match charged.is_opening {
                 true => Vec::new(),
                 false => usage.cloned().collect(),
             };
-            let own = fixed.extract_if(.., |line| is_of(line, plan, charged, cycle));
+            // In the order of what is charged.
+            let own = of_charged.next().unwrap_or_default().into_iter();
             charges.extend(own.map(|line| charge_of(line, cycle, plan)));
             Ok((charges, billed.counted(plan, charged, cycle)?))
         })?;
-        self.made_by.lines(&rated.due, &cycles)
+        Ok(Some(self.made_by.lines(&rated.due, &cycles)?))
     }
 }
 
@@ -575,14 +661,25 @@ fn is_alike(before: &RatedBy, now: &RatedBy) -> bool {
         && before.plans == now.plans
 }
 
-/// Whether a line of a fixed price is of a plan in a billing period.
-fn is_of(line: &LineItem, plan: &PlanDefinition, charged: &Charged, cycle: &Cycle) -> bool {
+/// Whether a line of a fixed price is of a plan in a billing period, of the time in which it is in force.
+fn is_of(
+    line: &LineItem,
+    plan: &PlanDefinition,
+    charged: &Charged,
+    cycle: &Cycle,
+    in_force: bool,
+) -> bool {
     let of_plan = line.price.as_ref().is_some_and(|price| {
         plan.prices.contains(price)
             && (!charged.is_opening || plan.terms.in_advance.contains(price))
     });
     let start_us = line.period.start_us;
+    let part = cycle.parts.iter().find(|part| part.plan == plan.name);
+    let mut segments = part.into_iter().flat_map(|part| &part.segments);
+    let is_in_force =
+        segments.any(|segment| segment.from_us <= start_us && start_us < segment.until_us);
     of_plan
+        && (is_in_force || !in_force)
         && line.subscription.as_deref() == Some(&cycle.subscription)
         && cycle.period.start_us <= start_us
         && start_us < cycle.period.end_us

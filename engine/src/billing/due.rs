@@ -110,7 +110,7 @@ pub(super) fn due_of(
 }
 
 /// When each one-off of a customer is due by `until_us`, in order: when the first billing period closes that is not over at its time, or
-/// at its time when no period is to come.
+/// at its time when no subscription goes on after it.
 fn one_offs_due<'a>(
     accounts: &'a Index,
     definitions: &Definitions,
@@ -131,9 +131,19 @@ fn one_offs_due<'a>(
         let all = cycles(&rows, plan, zones, (first_us, until_us))?;
         closes.extend(all.into_iter().map(|cycle| cycle.closes_us));
     }
-    let due = one_offs.into_iter().map(|one_off| {
+    let goes_on = |at_us: i64| {
+        let last = accounts.subscriptions_of(customer);
+        let mut last = last.filter_map(|rows| rows.last());
+        last.any(|row| row.ends_at_us.is_none_or(|end_us| at_us < end_us))
+    };
+    let due = one_offs.into_iter().filter_map(|one_off| {
         let next = closes.range(one_off.date_us.saturating_add(1)..).next();
-        (next.copied().unwrap_or(one_off.date_us), one_off)
+        match next {
+            Some(at_us) => Some((*at_us, one_off)),
+            // Its period closes later.
+            None if goes_on(one_off.date_us) => None,
+            None => Some((one_off.date_us, one_off)),
+        }
     });
     Ok(due.collect())
 }

@@ -91,8 +91,6 @@ pub(super) struct Document<'a> {
     pub(super) lines: Vec<LineItem>,
     /// By what it stands now: what it was made from, or what the last document that corrected it was.
     pub(super) basis: Option<Basis>,
-    /// When that was issued.
-    issued_at_us: i64,
     /// What it was made from.
     pub(super) own_basis: Option<Basis>,
 }
@@ -118,14 +116,12 @@ impl<'a> Document<'a> {
                     .find(|known| known.head.number == number);
                 if let Some(known) = known {
                     known.basis = Some(basis.clone());
-                    known.issued_at_us = head.issued_at_us;
                 }
             }
             documents.push(Document {
                 customer: head.customer,
                 at_us: head.at_us,
                 id: head.id,
-                issued_at_us: head.issued_at_us,
                 own_basis: basis.clone(),
                 head,
                 lines,
@@ -135,10 +131,16 @@ impl<'a> Document<'a> {
         Ok(documents)
     }
 
-    /// The number of the last import of accounts that it knew, and when it was issued, or corrected; `None` when it does not say.
+    /// The number of the last import of accounts by which it stands, and when it was issued; `None` when it does not say.
     pub(super) fn known(&self) -> Option<(i64, i64)> {
         let serial = self.basis.as_ref()?.accounts?;
-        Some((serial, self.issued_at_us))
+        Some((serial, self.head.issued_at_us))
+    }
+
+    /// The number of the last import of accounts that it knew itself, and when it was issued.
+    pub(super) fn known_at_first(&self) -> Option<(i64, i64)> {
+        let serial = self.own_basis.as_ref()?.accounts?;
+        Some((serial, self.head.issued_at_us))
     }
 
     /// What was issued for it: its own lines, and those of later documents.

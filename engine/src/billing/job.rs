@@ -23,7 +23,7 @@ use crate::{
     view::View,
 };
 use arrow::array::AsArray;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     accounts::Index,
@@ -138,6 +138,7 @@ pub async fn documents_of(
         settings,
         rates: &rates,
         cut: &cut,
+        now_us,
     };
     let (correcting, is_asked_for) = corrected_by(asked, &settings.time_zone)?;
     let Corrections {
@@ -169,8 +170,9 @@ pub async fn documents_of(
         cut: &cut,
     };
     let (mut billed, mut burnt) = (Billed::of(&rows)?, Burnt::in_rows(&rows)?);
-    for rated in rated {
-        let customer = &rated.due.customer;
+    let mut rated = VecDeque::from(rated);
+    while let Some(rated_now) = rated.pop_front() {
+        let customer = &rated_now.due.customer;
         if documents
             .in_error
             .iter()
@@ -179,32 +181,45 @@ pub async fn documents_of(
             continue;
         }
         let compared = corrections.remove(customer).unwrap_or_default();
-        let differing = compared
-            .iter()
-            .filter(|compared| !compared.differences.is_empty());
+        let first = compared.iter().find(|compared| compared.is_other);
+        let first = first.map(|compared| compared.currency.clone());
+        let currency = made_by.currency(&rated_now).or(first);
+        let (compared, others): (Vec<Compared>, Vec<Compared>) = compared
+            .into_iter()
+            .partition(|compared| Some(&compared.currency) == currency.as_ref());
+        if others.iter().any(|compared| compared.is_other) {
+            // A document is in one currency: these are on the next one, or on one of their own.
+            if !rated.iter().any(|rated| rated.due.customer == *customer) {
+                let at_us = now_us.max(rated_now.due.at_us).saturating_add(1);
+                rated.push_back(Rated::nothing(customer, at_us));
+            }
+            corrections.insert(customer.clone(), others);
+        }
+        let differing = compared.iter().filter(|compared| compared.is_other);
         let corrections: Vec<Correction> = differing
             .map(|compared| compared.correction.clone())
             .collect();
         billed.add(compared.iter().flat_map(|compared| &compared.differences));
         let before = (&billed, burnt.of_customer(customer));
-        match made_by.invoice(&rated, before, &corrections) {
+        match made_by.invoice(&rated_now, before, &corrections) {
             Ok(None) => {}
             Ok(Some(invoice)) => {
                 billed.add(invoice.lines.iter().filter(|line| line.corrects.is_none()));
                 burnt.add(customer, &invoice.burns);
                 documents.invoices.push(invoice);
                 // Complete at the end of what is corrected, if nothing else is billed.
-                let last_us = compared.iter().map(|compared| compared.at_us).max();
-                let at_us = match rated.is_nothing() {
-                    true => last_us.unwrap_or(rated.due.at_us),
-                    false => rated.due.at_us,
+                let others = compared.iter().filter(|compared| compared.is_other);
+                let last_us = others.map(|compared| compared.at_us).max();
+                let at_us = match rated_now.is_nothing() {
+                    true => last_us.unwrap_or(rated_now.due.at_us),
+                    false => rated_now.due.at_us,
                 };
                 let corrected = compared.iter();
                 let corrected = corrected
                     .map(|compared| (compared.correction.number.clone(), compared.basis.clone()));
                 let basis = Basis {
                     corrected: corrected.collect(),
-                    ..made_by.basis(&rated)
+                    ..made_by.basis(&rated_now)
                 };
                 documents.made.push((at_us, basis.to_json()));
                 documents.compared.extend(compared);

@@ -210,27 +210,8 @@ impl Correction {
         currency: Currency,
     ) -> Result<Vec<(LineItem, Vec<i128>)>> {
         let zero = Money::zero(currency);
-        let issued = self.issued.iter().filter(|line| !line.kind.is_tax());
-        let credited = sums(issued.chain(adjusting), currency)?;
-        let now = sums(self.now.iter().map(|taxed| &taxed.line), currency)?;
-        let mut tax_of: BTreeMap<Key<'_>, &TaxOf> = BTreeMap::new();
-        for taxed in &self.now {
-            if let Some(tax) = &taxed.tax {
-                tax_of.insert(key(&taxed.line), tax);
-            }
-        }
-        let mut taxable: BTreeMap<TaxOf, Money> = BTreeMap::new();
-        for (key, tax) in &tax_of {
-            let Some(sum) = now.get(key) else {
-                continue;
-            };
-            let net = sum.amount.checked_sub(sum.discount)?;
-            let paid = credited.get(key).map_or(zero, |sum| sum.promotional);
-            let paid = paid.minor().min(net.minor().max(0));
-            let left = net.checked_sub(Money::of_minor(paid, currency))?;
-            let of_rate = taxable.entry((*tax).clone()).or_insert(zero);
-            *of_rate = of_rate.checked_add(left)?;
-        }
+        let tax_of = self.tax_of();
+        let taxable = self.taxable(&tax_of, &self.left(adjusting, currency)?, currency)?;
         let mut issued: BTreeMap<TaxOf, (Exact, Money)> = BTreeMap::new();
         for line in &self.issued {
             if let Some(tax) = TaxOf::of_line(line) {
@@ -263,6 +244,117 @@ impl Correction {
             lines.push((line, spread(difference, adjusting, bears)?));
         }
         Ok(lines)
+    }
+}
+
+/// What the lines of a document come to now.
+type Left<'a> = BTreeMap<Key<'a>, Money>;
+
+impl Correction {
+    /// How much of each adjusting line below zero goes back to promotional grants, in minor units: what they paid of it beyond what
+    /// it comes to now. What was paid otherwise comes back first.
+    ///
+    /// # Errors
+    /// [`crate::Error::Money`] past 38 digits.
+    pub(super) fn promotional_back(
+        &self,
+        adjusting: &[LineItem],
+        currency: Currency,
+    ) -> Result<Vec<i128>> {
+        let issued = self.issued.iter().filter(|line| !line.kind.is_tax());
+        let before = sums(issued, currency)?;
+        let now = sums(self.now.iter().map(|taxed| &taxed.line), currency)?;
+        let mut back = Vec::with_capacity(adjusting.len());
+        for line in adjusting {
+            let (less, key) = (line.amount.checked_sub(line.discount)?.minor(), key(line));
+            let paid = before.get(&key).map_or(0, |sum| sum.promotional.minor());
+            let left = match now.get(&key) {
+                Some(sum) => sum.amount.checked_sub(sum.discount)?.minor().max(0),
+                None => 0,
+            };
+            back.push((paid - left).clamp(0, (-less).max(0)));
+        }
+        Ok(back)
+    }
+
+    /// How much of each adjusting line below zero goes back to prepaid grants, in minor units: what they paid of the document, `paid`,
+    /// beyond what the lines of prices that they pay come to now with their taxes. `net` is what each line comes to with its share of
+    /// the taxes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Money`] past 38 digits.
+    pub(super) fn prepaid_back(
+        &self,
+        adjusting: &[LineItem],
+        (paid, net): (Exact, &[i128]),
+        pays: impl Fn(Option<&str>) -> bool,
+        currency: Currency,
+    ) -> Result<Vec<i128>> {
+        let mut left = self.left(adjusting, currency)?;
+        left.retain(|(_, _, price, ..), _| pays(*price));
+        let mut owed = Money::zero(currency);
+        for amount in left.values() {
+            owed = owed.checked_add(*amount)?;
+        }
+        for (tax, taxable) in self.taxable(&self.tax_of(), &left, currency)? {
+            if !tax.is_included {
+                owed = owed.checked_add(tax.of(taxable)?)?;
+            }
+        }
+        let beyond = paid.checked_sub(owed.to_exact().max(Exact::ZERO))?;
+        let mut beyond = Money::round(beyond.max(Exact::ZERO), currency)?.minor();
+        let back = net.iter().map(|net| {
+            let back = (-net).clamp(0, beyond);
+            beyond -= back;
+            back
+        });
+        Ok(back.collect())
+    }
+
+    /// The last instants of the service periods of its lines, at which grants paid them.
+    pub(super) fn instants(&self) -> BTreeSet<i64> {
+        let issued = self.issued.iter().filter(|line| !line.kind.is_tax());
+        issued.map(|line| line.period.last_us()).collect()
+    }
+
+    /// The tax that the lines of each key bear now.
+    fn tax_of(&self) -> BTreeMap<Key<'_>, &TaxOf> {
+        let taxed = self.now.iter();
+        let taxed = taxed.filter_map(|taxed| Some((key(&taxed.line), taxed.tax.as_ref()?)));
+        taxed.collect()
+    }
+
+    /// What its lines come to now, less what promotional credits paid of them and pay of these adjusting lines: never more than
+    /// there is to pay.
+    fn left(&self, adjusting: &[LineItem], currency: Currency) -> Result<Left<'_>> {
+        let issued = self.issued.iter().filter(|line| !line.kind.is_tax());
+        let credited = sums(issued.chain(adjusting), currency)?;
+        let mut left = BTreeMap::new();
+        for (key, sum) in sums(self.now.iter().map(|taxed| &taxed.line), currency)? {
+            let net = sum.amount.checked_sub(sum.discount)?;
+            let paid = credited.get(&key).map_or(0, |sum| sum.promotional.minor());
+            let paid = Money::of_minor(paid.min(net.minor().max(0)), currency);
+            left.insert(key, net.checked_sub(paid)?);
+        }
+        Ok(left)
+    }
+
+    /// What each tax is on now.
+    fn taxable(
+        &self,
+        tax_of: &BTreeMap<Key<'_>, &TaxOf>,
+        left: &Left<'_>,
+        currency: Currency,
+    ) -> Result<BTreeMap<TaxOf, Money>> {
+        let mut taxable: BTreeMap<TaxOf, Money> = BTreeMap::new();
+        for (key, tax) in tax_of {
+            if let Some(left) = left.get(key) {
+                let of_rate = taxable.entry((*tax).clone());
+                let of_rate = of_rate.or_insert(Money::zero(currency));
+                *of_rate = of_rate.checked_add(*left)?;
+            }
+        }
+        Ok(taxable)
     }
 }
 

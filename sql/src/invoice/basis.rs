@@ -5,11 +5,11 @@
 //! {"usage":[{"meter":"tokens","subject":"acme","quantities":{"calls":"3","input":"1200"},"hash":"…"}],
 //!  "plans":{"pro":"…"},"prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"},
 //!  "reads":{"tokens_by_model":["model_rates"]},"zone":"Europe/Berlin","accounts":7,
-//!  "due":1769904000000000,"closed":[["s1",1767225600000000,1769904000000000]],"corrected":{"INV-000001":{…}}}
+//!  "due":1769904000000000,"closed":[["s1",1767225600000000,1769904000000000]],"one_offs":["setup"],"corrected":{"INV-000001":{…}}}
 //! ```
 //! A price that was one thing in the period that closed and another in the one that opened has a list of hashes. `corrected`
 //! has, by number, what each earlier document that this one corrects is made from now. `zone`, `reads`, `plans`, `accounts`,
-//! `due` and `closed` are missing in documents that were issued before they were kept.
+//! `due`, `closed` and `one_offs` are missing in documents that were issued before they were kept.
 //! Hashes are XXH3-64 in 16 hex digits over texts with their lengths, so that they mean the same in every build.
 
 use super::Period;
@@ -41,6 +41,8 @@ pub struct Basis {
     pub due_us: Option<i64>,
     /// The billing periods that it closed, by subscription; none in documents that were issued before that was kept.
     pub closed: Vec<(String, Period)>,
+    /// The names of the one-offs that it billed; none in documents that were issued before that was kept.
+    pub one_offs: Vec<String>,
     /// What earlier documents are made from now, by number, as far as this one was compared with them.
     pub corrected: BTreeMap<String, Basis>,
 }
@@ -221,6 +223,7 @@ impl Basis {
             "zone": self.zone,
             "accounts": self.accounts,
             "due": self.due_us,
+            "one_offs": self.one_offs,
             "closed": self.closed.iter().map(|(name, of)| json!([name, of.start_us, of.end_us])).collect::<Vec<_>>(),
             "corrected": self.corrected.iter().map(|(number, basis)| (number.clone(), basis.to_value())).collect::<Map<_, _>>(),
         })
@@ -251,6 +254,13 @@ impl Basis {
             zone: value.get("zone").and_then(Value::as_str).map(str::to_owned),
             accounts: value.get("accounts").and_then(Value::as_i64),
             due_us: value.get("due").and_then(Value::as_i64),
+            one_offs: match value.get("one_offs").and_then(Value::as_array) {
+                Some(names) => {
+                    let names = names.iter().map(|name| Some(name.as_str()?.to_owned()));
+                    names.collect::<Option<_>>()?
+                }
+                None => Vec::new(),
+            },
             closed: match value.get("closed") {
                 Some(closed) => closed_of(closed)?,
                 None => Vec::new(),

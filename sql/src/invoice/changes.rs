@@ -267,6 +267,7 @@ mod tests {
             zone: Some("Europe/Berlin".into()),
             accounts: None,
             due_us: None,
+            one_offs: Vec::new(),
             closed: Vec::new(),
             corrected: BTreeMap::new(),
         }
@@ -400,6 +401,7 @@ mod tests {
         assert_eq!(Basis::from_json(&text), Some(basis.clone()));
         let corrected = basis.clone();
         basis.accounts = Some(7);
+        basis.one_offs = vec!["setup".to_owned()];
         basis.due_us = Some(1_769_904_000_000_000);
         basis.closed = vec![(
             "s".to_owned(),

@@ -18,7 +18,7 @@ use crate::{
     money::{Currency, Exact, Money},
     rating::Charge,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a document is made for.
 #[derive(Debug, Clone)]
@@ -104,18 +104,23 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
         adjusting.push((correction, first..lines.len()));
     }
     let mut burnt = document.burnt.to_vec();
+    let mut back = vec![0; lines.len()];
+    for (correction, places) in &adjusting {
+        let of_lines = correction.promotional_back(&lines[places.clone()], currency)?;
+        back[places.clone()].copy_from_slice(&of_lines);
+    }
     let promotional = credited(
         &document,
         &mut burnt,
         GrantKind::Promotional,
         &lines,
-        net_of(&lines)?,
+        (net_of(&lines)?, &back),
     )?;
     for (line, paid) in lines.iter_mut().zip(&promotional) {
         line.promotional = *paid;
     }
     let mut taxes = tax_lines(&document, &own, &lines, currency)?;
-    for (correction, places) in adjusting {
+    for (correction, places) in &adjusting {
         for (tax, of_lines) in correction.taxes(&lines[places.clone()], currency)? {
             let mut all = vec![0; lines.len()];
             all[places.clone()].copy_from_slice(&of_lines);
@@ -129,7 +134,20 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
             *owed += share;
         }
     }
-    let prepaid = credited(&document, &mut burnt, GrantKind::Prepaid, &lines, owed)?;
+    for (correction, places) in &adjusting {
+        let (paid, by) = prepaid_at(&document, &correction.instants())?;
+        let pays = |price: Option<&str>| by.iter().any(|grant| credits::applies(grant, price));
+        let paid = (paid, &owed[places.clone()]);
+        let of_lines = correction.prepaid_back(&lines[places.clone()], paid, pays, currency)?;
+        back[places.clone()].copy_from_slice(&of_lines);
+    }
+    let prepaid = credited(
+        &document,
+        &mut burnt,
+        GrantKind::Prepaid,
+        &lines,
+        (owed, &back),
+    )?;
     let credits = sum(prepaid.into_iter(), currency)?;
     lines.extend(taxes.into_iter().map(|(line, _)| line));
     let discount = sum(lines.iter().map(|line| line.discount), currency)?;
@@ -295,17 +313,41 @@ fn left_of(net: &[i128], currency: Currency) -> Result<Vec<i128>> {
         .collect())
 }
 
-/// What grants of a kind pay of each line, below zero where an adjusting line gives back what they had paid; `net` is what each line
-/// comes to. Each burn is added to those before.
+/// What prepaid grants paid at some instants before, and which.
+fn prepaid_at<'a>(
+    document: &Document<'a>,
+    instants: &BTreeSet<i64>,
+) -> Result<(Exact, Vec<&'a Grant>)> {
+    let prepaid = document.grants.iter().copied();
+    let prepaid = prepaid.filter(|grant| grant.kind == GrantKind::Prepaid);
+    let (mut paid, mut by) = (Exact::ZERO, Vec::new());
+    for grant in prepaid {
+        let burnt = document.burnt.iter();
+        let burnt =
+            burnt.filter(|burn| burn.grant == grant.grant && instants.contains(&burn.at_us));
+        let mut of_grant = Exact::ZERO;
+        for burn in burnt {
+            of_grant = of_grant.checked_add(burn.amount)?;
+        }
+        if !of_grant.is_zero() {
+            paid = paid.checked_add(of_grant)?;
+            by.push(grant);
+        }
+    }
+    Ok((paid, by))
+}
+
+/// What grants of a kind pay of each line, below zero where an adjusting line gives back what they had paid. Of each line it is told
+/// what it comes to, and how much of it goes back at most. Each burn is added to those before.
 fn credited(
     document: &Document<'_>,
     burnt: &mut Vec<Burn>,
     kind: GrantKind,
     lines: &[LineItem],
-    mut net: Vec<i128>,
+    (mut net, back): (Vec<i128>, &[i128]),
 ) -> Result<Vec<Money>> {
     let currency = Currency::parse(document.currency)?;
-    let back = given_back(document, burnt, kind, lines, &net)?;
+    let back = given_back(document, burnt, kind, lines, back)?;
     for (net, back) in net.iter_mut().zip(&back) {
         *net -= back.minor();
     }
@@ -315,29 +357,29 @@ fn credited(
         .collect()
 }
 
-/// What goes back to grants of a kind of each adjusting line below zero, as amounts below zero.
+/// What goes back to grants of a kind of each line, at most so much in minor units, as amounts below zero.
 fn given_back(
     document: &Document<'_>,
     burnt: &mut Vec<Burn>,
     kind: GrantKind,
     lines: &[LineItem],
-    net: &[i128],
+    most: &[i128],
 ) -> Result<Vec<Money>> {
-    let is_back = |place: usize| lines[place].corrects.is_some() && net[place] < 0;
     let by_us = document.period.last_us();
     by_instant(
         document,
         burnt,
         lines,
-        is_back,
+        |place| most[place] > 0,
         |grants, burnt, at_us, places| {
             let currency = Currency::parse(document.currency)?;
             let less = places.iter().map(|place| {
-                let less = Money::of_minor(-net[*place], currency).to_exact();
+                let less = Money::of_minor(most[*place], currency).to_exact();
                 (lines[*place].price.as_deref(), less)
             });
             let less: Vec<(Option<&str>, Exact)> = less.collect();
-            credits::give_back(grants, burnt, (at_us, by_us), kind, &less)
+            // A document that is for an earlier time than what it corrects says so now all the same.
+            credits::give_back(grants, burnt, (at_us, by_us.max(at_us)), kind, &less)
         },
     )
 }

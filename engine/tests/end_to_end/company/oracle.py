@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo
 UTC = timezone.utc
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER = 10**18
+TWO_YEARS = 731 * 86_400 * 10**6
 DIGITS = {"USD": 2, "EUR": 2, "JPY": 0}
 
 
@@ -476,6 +477,7 @@ class Bill:
         self.issued = {}
         # What was billed of each subscription and price for fixed prices: (subscription, price) -> lines.
         self.billed = defaultdict(list)
+        self.one_offs = set()
         # What each grant paid: (at, amount).
         self.burnt = defaultdict(list)
 
@@ -484,8 +486,9 @@ class Bill:
         due = defaultdict(lambda: {"closing": [], "opening": [], "one_offs": []})
         closes = []
         for rows in accounts.subscriptions(self.customer).values():
+            # A period that closes after this run takes a one-off too.
+            closes += [cycle.closes for cycle in cycles_of(rows, lambda at: accounts.zone_at(self.customer, at), until + TWO_YEARS)]
             for cycle in cycles_of(rows, lambda at: accounts.zone_at(self.customer, at), until):
-                closes.append(cycle.closes)
                 if any(PLANS[name]["in_advance"] for name in cycle.segments) and cycle.opens <= until:
                     due[cycle.opens]["opening"].append(cycle)
                 if cycle.closes <= until:
@@ -493,7 +496,7 @@ class Bill:
         one_offs = sorted(accounts.rows("one_offs", self.customer), key=lambda row: (row["date"], row["one_off"]))
         for row in one_offs:
             at = min((at for at in closes if at > row["date"]), default=row["date"])
-            if row["date"] <= until and at <= until:
+            if row["date"] <= until and at <= until and row["one_off"] not in self.one_offs:
                 due[at]["one_offs"].append(row)
         for at in sorted(due):
             if at in self.issued:
@@ -501,6 +504,7 @@ class Bill:
             document = self.document(accounts, events, at, due[at])
             if document is not None:
                 self.issued[at] = document
+                self.one_offs.update(row["one_off"] for row in due[at]["one_offs"])
                 yield at, document
 
     def document(self, accounts, events, at, due):

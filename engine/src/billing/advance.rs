@@ -12,11 +12,10 @@
 use super::{
     accounts,
     due::{Due, due_of},
-    issued::{Document, documents_by_customer},
+    issued::{Document, History},
     subscribed::{Charged, Rated, rate_due},
 };
 use crate::{error::Result, view::View};
-use arrow::array::RecordBatch;
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
@@ -37,12 +36,18 @@ pub(super) struct InAdvance<'a> {
 }
 
 /// A subscription whose rows since a document in advance are not all meant, and the document's customer and time.
-struct Meant<'a> {
-    customer: &'a str,
+struct Meant {
+    customer: String,
     at_us: i64,
-    subscription: &'a str,
+    subscription: String,
     /// The rows that were known, and those since that are meant.
     rows: Vec<Subscription>,
+}
+
+impl Meant {
+    fn key(&self) -> (&str, i64, &str) {
+        (&self.customer, self.at_us, &self.subscription)
+    }
 }
 
 impl InAdvance<'_> {
@@ -52,7 +57,7 @@ impl InAdvance<'_> {
     /// The lake cannot be read, or a price fails and it cannot be told for which customer.
     pub(super) async fn leave_out_reaching_back(
         &self,
-        issued: &[RecordBatch],
+        issued: &History<'_>,
         rated: &mut [Rated],
     ) -> Result<()> {
         let customers = rated
@@ -60,46 +65,26 @@ impl InAdvance<'_> {
             .filter(|rated| self.has_closing_in_advance(&rated.due));
         let customers: BTreeSet<&str> =
             customers.map(|rated| rated.due.customer.as_str()).collect();
-        if customers.is_empty() || issued.is_empty() {
+        if customers.is_empty() || issued.heads.is_empty() {
             return Ok(());
         }
-        let documents = documents_by_customer(issued, |customer| customers.contains(customer))?;
-        let mut known = Known::default();
-        let mut meant = Vec::new();
+        let documents = issued.by_customer(|customer| customers.contains(customer))?;
+        let (mut known, mut meant) = (Known::default(), Vec::new());
         for rated in &*rated {
             let documents = documents.get(rated.due.customer.as_str());
             for cycle in &rated.due.closing {
-                let opened = documents.into_iter().flatten().find(|document| {
-                    document.id == InvoiceId::of_document(&cycle.customer, cycle.opens_us).as_str()
-                });
-                let Some((serial, issued_at_us)) = opened.and_then(Document::known) else {
-                    continue;
-                };
-                let is_ordinary = |changes_us: i64| issued_at_us < changes_us;
-                let rows = self
-                    .meant(&mut known, serial, &cycle.subscription, is_ordinary)
-                    .await?;
-                meant.extend(rows.map(|rows| Meant {
-                    customer: &cycle.customer,
-                    at_us: rated.due.at_us,
-                    subscription: &cycle.subscription,
-                    rows,
-                }));
-            }
-        }
-        let by_meant = self.rated(&meant).await?;
-        let meant: BTreeSet<(String, i64, String)> = meant.iter().map(Meant::key).collect();
-        for rated in rated {
-            let at_us = rated.due.at_us;
-            let key = |cycle: &Cycle| (cycle.customer.clone(), at_us, cycle.subscription.clone());
-            for place in 0..rated.due.closing.len() {
-                let key = key(&rated.due.closing[place]);
-                if meant.contains(&key) {
-                    replace_in_advance(rated, place, by_meant.get(&(key.0, key.1)));
+                let opened = InvoiceId::of_document(&cycle.customer, cycle.opens_us);
+                let mut documents = documents.into_iter().flatten();
+                let opened = documents.find(|document| document.head.id == opened.as_str());
+                if let Some((serial, issued_at_us)) = opened.and_then(Document::known) {
+                    let is_ordinary = |changes_us: i64| issued_at_us < changes_us;
+                    let of = (rated.due.at_us, cycle);
+                    meant.extend(self.meant(&mut known, serial, of, is_ordinary).await?);
                 }
             }
         }
-        Ok(())
+        self.replace(&meant, rated, |due| &due.closing, replace_in_advance)
+            .await
     }
 
     /// Makes what documents billed in advance by the rows that were known or start before they were issued.
@@ -111,13 +96,12 @@ impl InAdvance<'_> {
         documents: impl Iterator<Item = &'d Document<'d>>,
         rated: &mut [Rated],
     ) -> Result<()> {
-        let mut known = Known::default();
-        let mut meant = Vec::new();
-        let places: BTreeMap<(&str, i64), &Document<'_>> = documents
-            .map(|document| ((document.customer, document.at_us), document))
+        let documents: BTreeMap<(&str, i64), &Document<'_>> = documents
+            .map(|document| ((document.head.customer, document.head.at_us), document))
             .collect();
+        let (mut known, mut meant) = (Known::default(), Vec::new());
         for rated in &*rated {
-            let document = places.get(&(rated.due.customer.as_str(), rated.due.at_us));
+            let document = documents.get(&(rated.due.customer.as_str(), rated.due.at_us));
             let Some((serial, issued_at_us)) =
                 document.and_then(|document| document.known_at_first())
             else {
@@ -125,31 +109,35 @@ impl InAdvance<'_> {
             };
             for cycle in &rated.due.opening {
                 let reaches_back = |changes_us: i64| changes_us <= issued_at_us;
-                let rows = self
-                    .meant(&mut known, serial, &cycle.subscription, reaches_back)
-                    .await?;
-                meant.extend(rows.map(|rows| Meant {
-                    customer: &cycle.customer,
-                    at_us: rated.due.at_us,
-                    subscription: &cycle.subscription,
-                    rows,
-                }));
+                let of = (rated.due.at_us, cycle);
+                meant.extend(self.meant(&mut known, serial, of, reaches_back).await?);
             }
         }
-        let by_meant = self.rated(&meant).await?;
-        let meant: BTreeSet<(String, i64, String)> = meant.iter().map(Meant::key).collect();
+        self.replace(&meant, rated, |due| &due.opening, replace_opening)
+            .await
+    }
+
+    /// Rates again with the rows that are meant, and replaces what that is of the billing periods that open, or that close.
+    async fn replace(
+        &self,
+        meant: &[Meant],
+        rated: &mut [Rated],
+        cycles_of: impl Fn(&Due) -> &[Cycle],
+        replace: impl Fn(&mut Rated, usize, Option<&Rated>),
+    ) -> Result<()> {
+        let by_meant = self.rated(meant).await?;
+        let meant: BTreeSet<(&str, i64, &str)> = meant.iter().map(Meant::key).collect();
         for rated in rated {
-            let of_meant = by_meant.get(&(rated.due.customer.clone(), rated.due.at_us));
-            for place in 0..rated.due.opening.len() {
-                let cycle = &rated.due.opening[place];
-                let key = (
-                    cycle.customer.clone(),
-                    rated.due.at_us,
-                    cycle.subscription.clone(),
-                );
-                if meant.contains(&key) {
-                    replace_opening(rated, place, of_meant);
-                }
+            let at_us = rated.due.at_us;
+            let is_meant = |cycle: &Cycle| {
+                meant.contains(&(cycle.customer.as_str(), at_us, cycle.subscription.as_str()))
+            };
+            let cycles = cycles_of(&rated.due).iter().enumerate();
+            let places = cycles.filter(|(_, cycle)| is_meant(cycle));
+            let places: Vec<usize> = places.map(|(place, _)| place).collect();
+            let by_meant = by_meant.get(&(rated.due.customer.clone(), at_us));
+            for place in places {
+                replace(rated, place, by_meant);
             }
         }
         Ok(())
@@ -168,30 +156,35 @@ impl InAdvance<'_> {
         &self,
         known: &mut Known,
         serial: i64,
-        subscription: &str,
+        (at_us, cycle): (i64, &Cycle),
         is_meant: impl Fn(i64) -> bool,
-    ) -> Result<Option<Vec<Subscription>>> {
+    ) -> Result<Option<Meant>> {
         if serial == self.accounts.serial() {
             return Ok(None);
         }
         let before = known.of(self.lake, serial, self.customer).await?;
-        let before = before.subscription(subscription);
-        let now = self.accounts.subscription(subscription).iter();
+        let before = before.subscription(&cycle.subscription);
+        let now = self.accounts.subscription(&cycle.subscription).iter();
         let since: Vec<&Subscription> = now.filter(|row| !before.contains(row)).collect();
         let is_meant = |row: &&Subscription| is_meant(changes_us(before, row));
         if since.iter().all(is_meant) {
             return Ok(None);
         }
         let since = since.into_iter().filter(is_meant);
-        Ok(Some(before.iter().chain(since).cloned().collect()))
+        Ok(Some(Meant {
+            customer: cycle.customer.clone(),
+            at_us,
+            subscription: cycle.subscription.clone(),
+            rows: before.iter().chain(since).cloned().collect(),
+        }))
     }
 
     /// Documents rated with the rows that are meant, by customer and time.
-    async fn rated(&self, meant: &[Meant<'_>]) -> Result<BTreeMap<(String, i64), Rated>> {
+    async fn rated(&self, meant: &[Meant]) -> Result<BTreeMap<(String, i64), Rated>> {
         if meant.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let customers: BTreeSet<&str> = meant.iter().map(|meant| meant.customer).collect();
+        let customers: BTreeSet<&str> = meant.iter().map(|meant| meant.customer.as_str()).collect();
         let mut accounts: Accounts = self.accounts.of_customers(&customers);
         for meant in meant {
             let is_other = |row: &Subscription| row.subscription != meant.subscription;
@@ -202,7 +195,7 @@ impl InAdvance<'_> {
         let mut due = Vec::new();
         for (customer, at_us) in meant
             .iter()
-            .map(|m| (m.customer, m.at_us))
+            .map(|meant| (meant.customer.as_str(), meant.at_us))
             .collect::<BTreeSet<_>>()
         {
             let time = (at_us.saturating_sub(1), at_us);
@@ -246,16 +239,6 @@ fn changes_us(before: &[Subscription], row: &Subscription) -> i64 {
         .flatten()
         .min();
     first.unwrap_or(row.starts_at_us)
-}
-
-impl Meant<'_> {
-    fn key(&self) -> (String, i64, String) {
-        (
-            self.customer.to_owned(),
-            self.at_us,
-            self.subscription.to_owned(),
-        )
-    }
 }
 
 /// Accounts as they were when an import was the last.

@@ -3,7 +3,6 @@
 use super::{
     billed::{Billed, sum_on},
     credits::check_burns,
-    due::Due,
     kept::Inputs,
     subscribed::{Charged, Rated},
 };
@@ -19,7 +18,7 @@ use tollgate_sql::{
     definitions::{MinimumProration, PlanDefinition},
     functions::prorate::{SHARE_DIGITS, sum_of_shares},
     invoice::{
-        self, Invoice,
+        Invoice,
         adjustments::{Correction, Taxed},
         basis::{Basis, RatedBy},
         bounds::{self, Bounds},
@@ -91,10 +90,10 @@ impl<'a> MadeBy<'a> {
         let cycles = self.cycles(rated, |plan, charged, cycle| {
             billed.left_of(plan, charged, cycle, &discounts)
         })?;
-        let mut currency = corrections.iter().flat_map(|correction| &correction.issued);
-        let currency = currency.next().map(|line| line.amount.currency().code());
+        let mut corrected = corrections.iter().flat_map(|correction| &correction.issued);
+        let corrected = corrected.next().map(|line| line.amount.currency().code());
         let grants: Vec<&Grant> = self.accounts.grants_of(&rated.due.customer).collect();
-        let made = self.composed(&rated.due, &cycles, currency, |of, plans| {
+        let made = self.composed(rated, &cycles, corrected, |of, plans| {
             let of = Document {
                 grants: &grants,
                 burnt,
@@ -120,17 +119,18 @@ impl<'a> MadeBy<'a> {
     }
 
     /// The lines of a document before credits and taxes.
-    pub(super) fn lines(&self, due: &Due, cycles: &[OfCycle<'_>]) -> Result<Vec<Taxed>> {
-        let made = self.composed(due, cycles, None, |of, plans| priced(&of, plans))?;
+    pub(super) fn lines(&self, rated: &Rated, cycles: &[OfCycle<'_>]) -> Result<Vec<Taxed>> {
+        let made = self.composed(rated, cycles, None, |of, plans| priced(&of, plans))?;
         Ok(made.unwrap_or_default())
     }
 
-    /// Composes what a document is made of; `None` when nothing says in which currency it is.
+    /// Composes what a document is made of, in the currency of what it corrects where it bills nothing; `None` when nothing says in
+    /// which currency it is.
     fn composed<R>(
         &self,
-        due: &Due,
+        rated: &Rated,
         cycles: &[OfCycle<'_>],
-        currency: Option<&str>,
+        corrected: Option<&str>,
         make: impl FnOnce(Document<'_>, &[OfPlan<'_>]) -> tollgate_sql::Result<R>,
     ) -> Result<Option<R>> {
         let mut plans = Vec::with_capacity(cycles.len());
@@ -148,17 +148,16 @@ impl<'a> MadeBy<'a> {
                 counted: of.counted,
             });
         }
-        let of_plan = plans.first().map(|of_plan| of_plan.plan.currency.as_str());
-        let one_off = due.one_offs.first();
-        let one_off = one_off.map(|one_off| one_off.currency.as_str());
-        let Some(currency) = of_plan.or(one_off).or(currency) else {
+        let due = &rated.due;
+        let billed = self.currency(rated);
+        let Some(currency) = billed.as_deref().or(corrected) else {
             return Ok(None);
         };
         let regions = self.regions(&due.customer);
         let one_offs: Vec<&OneOff> = due.one_offs.iter().collect();
         let discounts = self.discounts(&due.customer);
         let of = Document {
-            id: invoice::InvoiceId::of_document(&due.customer, due.at_us),
+            id: due.id(),
             customer: &due.customer,
             period: due.period(),
             cut: self.cut,

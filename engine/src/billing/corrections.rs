@@ -14,7 +14,7 @@ use super::{
     assembly::{MadeBy, TaxRates},
     billed::{Billed, is_fixed},
     due::{Due, due_of},
-    issued::{Document, Head, documents_by_customer, heads},
+    issued::{Document, Head, History},
     kept::{self, Inputs, restore},
     subscribed::{Charged, Found, Rated, rate_due},
 };
@@ -24,7 +24,7 @@ use crate::{
     view::{View, referenced},
 };
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::AsArray,
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
 use std::{
@@ -117,9 +117,9 @@ impl Compared {
 
 /// What is due without billing periods of which a document that was due at another time has billed some time, and without one-offs
 /// that one has billed: an account was changed since, and what that comes to waits until a job is asked to correct.
-pub(super) fn without_issued(issued: &[RecordBatch], due: Vec<Due>) -> Result<Vec<Due>> {
+pub(super) fn without_issued(issued: &History<'_>, due: Vec<Due>) -> Result<Vec<Due>> {
     let mut periods: BTreeMap<&str, Vec<(i64, invoice::Period)>> = BTreeMap::new();
-    for head in heads(issued) {
+    for head in &issued.heads {
         periods
             .entry(head.customer)
             .or_default()
@@ -139,7 +139,7 @@ pub(super) fn without_issued(issued: &[RecordBatch], due: Vec<Due>) -> Result<Ve
         .filter(|due| is_near(due) || !due.one_offs.is_empty())
         .map(|due| due.customer.clone())
         .collect();
-    let documents = documents_by_customer(issued, |customer| near.contains(customer))?;
+    let documents = issued.by_customer(|customer| near.contains(customer))?;
     let left = due.into_iter().map(|mut due| {
         let documents = documents.get(due.customer.as_str());
         let documents = documents.map_or(&[][..], Vec::as_slice);
@@ -196,13 +196,13 @@ impl Correcter<'_> {
     /// The lake cannot be read, or a price fails and it cannot be told for which customer.
     pub(super) async fn corrections(
         &self,
-        issued: &[RecordBatch],
+        issued: &History<'_>,
         correcting: Correcting,
         is_asked_for: impl Fn(i64) -> bool,
     ) -> Result<Corrections> {
-        let heads = heads(issued);
+        let heads = &issued.heads;
         let touched = match correcting {
-            Correcting::Usage => self.touched(&heads).await?,
+            Correcting::Usage => self.touched(heads).await?,
             Correcting::Everything => heads
                 .iter()
                 .filter(|head| is_asked_for(head.at_us))
@@ -211,7 +211,7 @@ impl Correcter<'_> {
         };
         let of_touched = heads.iter().filter(|head| touched.contains(&head.serial));
         let of_touched: BTreeSet<&str> = of_touched.map(|head| head.customer).collect();
-        let documents = documents_by_customer(issued, |customer| of_touched.contains(customer))?;
+        let documents = issued.by_customer(|customer| of_touched.contains(customer))?;
         match correcting {
             Correcting::Usage => self.of_usage(&documents, &touched).await,
             Correcting::Everything => self.of_everything(&documents, &touched).await,
@@ -258,7 +258,7 @@ impl Correcter<'_> {
             for (rated_by, documents_of) in by_rated_by {
                 let Some(kept) = restore(self.lake, rated_by).await? else {
                     found.in_error.extend(documents_of.iter().map(|document| InError {
-                        customer: document.customer.to_owned(),
+                        customer: document.head.customer.to_owned(),
                         what: Faulty::Invoice,
                         reason: format!(
                             "usage of {} came late, and what it was rated by is not in the lake's folder `{}` any more: bring the folder back",
@@ -306,20 +306,13 @@ impl Correcter<'_> {
             if touched.contains(&document.head.serial) {
                 match made.due(document, self.now_us) {
                     Ok(of_document) => due.extend(of_document),
-                    Err(error) => in_error.push(untold_of(document.customer, &error)),
+                    Err(error) => in_error.push(untold_of(document.head.customer, &error)),
                 }
             }
         }
         let (mut rated, mut found) = rate_due(self.view, self.accounts, due).await?;
         found.in_error.extend(in_error);
-        let in_advance = InAdvance {
-            view: self.view,
-            lake: self.lake,
-            accounts: self.accounts,
-            customer: self.customer,
-            zone: &self.settings.time_zone,
-        };
-        in_advance
+        self.in_advance()
             .without_ordinary(documents.values().flatten(), &mut rated)
             .await?;
         let rated: BTreeMap<(&str, i64), &Rated> = rated
@@ -328,11 +321,7 @@ impl Correcter<'_> {
             .collect();
         let mut all: BTreeMap<String, Vec<Compared>> = BTreeMap::new();
         for (customer, documents) in documents {
-            if found
-                .in_error
-                .iter()
-                .any(|known| known.customer == *customer)
-            {
+            if found.is_in_error(customer) {
                 continue;
             }
             match made.all_of(documents, touched, &rated) {
@@ -348,6 +337,17 @@ impl Correcter<'_> {
             of_customer: all,
             found,
         })
+    }
+
+    /// By what prices in advance are rated again.
+    pub(super) fn in_advance(&self) -> InAdvance<'_> {
+        InAdvance {
+            view: self.view,
+            lake: self.lake,
+            accounts: self.accounts,
+            customer: self.customer,
+            zone: &self.settings.time_zone,
+        }
     }
 
     fn made_by<'a>(&'a self, accounts: &'a Index) -> Made<'a> {
@@ -507,11 +507,17 @@ impl Made<'_> {
         let MadeBy { view, accounts, .. } = self.made_by;
         let definitions = &view.catalog().definitions;
         let time = (
-            document.at_us.saturating_sub(1),
-            until_us.max(document.at_us),
+            document.head.at_us.saturating_sub(1),
+            until_us.max(document.head.at_us),
         );
-        let due = due_of(accounts, definitions, self.zone, document.customer, time)?;
-        Ok(due.into_iter().find(|due| due.at_us == document.at_us))
+        let due = due_of(
+            accounts,
+            definitions,
+            self.zone,
+            document.head.customer,
+            time,
+        )?;
+        Ok(due.into_iter().find(|due| due.at_us == document.head.at_us))
     }
 
     /// The documents of one customer by all that is known now, each after those that were issued before it.
@@ -527,13 +533,13 @@ impl Made<'_> {
         for document in documents {
             let issued = document.issued(documents);
             if touched.contains(&document.head.serial) {
-                let now = match rated.get(&(document.customer, document.at_us)) {
+                let now = match rated.get(&(document.head.customer, document.head.at_us)) {
                     Some(rated) => {
-                        let discounts = made_by.discounts(document.customer);
+                        let discounts = made_by.discounts(document.head.customer);
                         let cycles = made_by.cycles(rated, |plan, charged, cycle| {
                             billed.left_of(plan, charged, cycle, &discounts)
                         })?;
-                        (made_by.lines(&rated.due, &cycles)?, made_by.basis(rated))
+                        (made_by.lines(rated, &cycles)?, made_by.basis(rated))
                     }
                     // Accounts are such that it would not be made any more.
                     None => (Vec::new(), made_by.basis_of_none(document.basis.as_ref())),
@@ -563,15 +569,15 @@ impl Made<'_> {
         let (rated, found) = rate_due(view, accounts, due).await?;
         let mut others = Vec::new();
         for document in of {
-            let in_error = &found.in_error;
-            let is_in_error = in_error
-                .iter()
-                .any(|known| known.customer == document.customer);
+            let is_in_error = found.is_in_error(document.head.customer);
             let mut rated = rated.iter();
             let rated = rated.find(|rated| {
-                rated.due.customer == document.customer && rated.due.at_us == document.at_us
+                rated.due.customer == document.head.customer
+                    && rated.due.at_us == document.head.at_us
             });
-            let all = all.get(document.customer).map_or(&[][..], Vec::as_slice);
+            let all = all
+                .get(document.head.customer)
+                .map_or(&[][..], Vec::as_slice);
             let of_usage = match rated {
                 Some(rated) if !is_in_error => self.document_of_usage(rated, document, all),
                 Some(_) | None => Ok(None),
@@ -651,7 +657,7 @@ impl Made<'_> {
             charges.extend(own.map(|line| charge_of(line, cycle, plan)));
             Ok((charges, billed.counted(plan, charged, cycle)?))
         })?;
-        Ok(Some(self.made_by.lines(&rated.due, &cycles)?))
+        Ok(Some(self.made_by.lines(rated, &cycles)?))
     }
 }
 

@@ -29,6 +29,11 @@ pub(super) struct Due {
 }
 
 impl Due {
+    /// The name of its document.
+    pub(super) fn id(&self) -> invoice::InvoiceId {
+        invoice::InvoiceId::of_document(&self.customer, self.at_us)
+    }
+
     /// Whether nothing is due.
     pub(super) fn is_nothing(&self) -> bool {
         self.closing.is_empty() && self.opening.is_empty() && self.one_offs.is_empty()
@@ -131,17 +136,12 @@ fn one_offs_due<'a>(
         let all = cycles(&rows, plan, zones, (first_us, until_us))?;
         closes.extend(all.into_iter().map(|cycle| cycle.closes_us));
     }
-    let goes_on = |at_us: i64| {
-        let last = accounts.subscriptions_of(customer);
-        let mut last = last.filter_map(|rows| rows.last());
-        last.any(|row| row.ends_at_us.is_none_or(|end_us| at_us < end_us))
-    };
     let due = one_offs.into_iter().filter_map(|one_off| {
         let next = closes.range(one_off.date_us.saturating_add(1)..).next();
         match next {
             Some(at_us) => Some((*at_us, one_off)),
             // Its period closes later.
-            None if goes_on(one_off.date_us) => None,
+            None if accounts.goes_on_after(customer, one_off.date_us) => None,
             None => Some((one_off.date_us, one_off)),
         }
     });

@@ -31,7 +31,7 @@ pub(super) struct Head<'a> {
 }
 
 /// The heads of documents of subscriptions, in order of serial. Invoices from before there were accounts are not among them.
-pub(super) fn heads(rows: &[RecordBatch]) -> Vec<Head<'_>> {
+fn heads(rows: &[RecordBatch]) -> Vec<Head<'_>> {
     let mut heads = Vec::new();
     for (batch, rows) in rows.iter().enumerate() {
         let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row);
@@ -81,12 +81,6 @@ fn basis_in(rows: &RecordBatch, row: usize) -> Option<Basis> {
 /// An issued document with its lines, and what it was made from.
 pub(super) struct Document<'a> {
     pub(super) head: Head<'a>,
-    /// Who pays.
-    pub(super) customer: &'a str,
-    /// When it was due.
-    pub(super) at_us: i64,
-    /// Its name for ever.
-    pub(super) id: &'a str,
     /// Its own lines, and those that correct others.
     pub(super) lines: Vec<LineItem>,
     /// By what it stands now: what it was made from, or what the last document that corrected it was.
@@ -119,9 +113,6 @@ impl<'a> Document<'a> {
                 }
             }
             documents.push(Document {
-                customer: head.customer,
-                at_us: head.at_us,
-                id: head.id,
                 own_basis: basis.clone(),
                 head,
                 lines,
@@ -156,19 +147,33 @@ impl<'a> Document<'a> {
     }
 }
 
-/// The documents of customers for whom something holds, each in order of serial.
-pub(super) fn documents_by_customer(
-    issued: &[RecordBatch],
-    is_wanted: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<&str, Vec<Document<'_>>>> {
-    let mut of_customer: BTreeMap<&str, Vec<Head<'_>>> = BTreeMap::new();
-    for head in heads(issued)
-        .into_iter()
-        .filter(|head| is_wanted(head.customer))
-    {
-        of_customer.entry(head.customer).or_default().push(head);
+/// All issued documents of subscriptions, told apart once.
+pub(super) struct History<'a> {
+    rows: &'a [RecordBatch],
+    /// In order of serial.
+    pub(super) heads: Vec<Head<'a>>,
+}
+
+impl<'a> History<'a> {
+    pub(super) fn of(rows: &'a [RecordBatch]) -> Self {
+        History {
+            rows,
+            heads: heads(rows),
+        }
     }
-    let documents = of_customer.into_iter();
-    let documents = documents.map(|(customer, heads)| Ok((customer, Document::of(issued, heads)?)));
-    documents.collect()
+
+    /// The documents of customers for whom something holds, each in order of serial.
+    pub(super) fn by_customer(
+        &self,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<BTreeMap<&'a str, Vec<Document<'a>>>> {
+        let mut of_customer: BTreeMap<&str, Vec<Head<'a>>> = BTreeMap::new();
+        for head in self.heads.iter().filter(|head| is_wanted(head.customer)) {
+            of_customer.entry(head.customer).or_default().push(*head);
+        }
+        let documents = of_customer.into_iter();
+        let documents =
+            documents.map(|(customer, heads)| Ok((customer, Document::of(self.rows, heads)?)));
+        documents.collect()
+    }
 }

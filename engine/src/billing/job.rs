@@ -2,7 +2,6 @@
 
 use super::{
     Issued, NUMBER_MARK,
-    advance::InAdvance,
     assembly::{MadeBy, TaxRates},
     billed::Billed,
     burnt::Burnt,
@@ -11,6 +10,7 @@ use super::{
     cut, derive_line_items,
     documents::{issued_table, of_customer, rows_where, untold},
     due::{Due, due_of, is_of_month},
+    issued::History,
     issued_meanwhile,
     kept::{Inputs, keep},
     subscribed::{Found, Rated, rate_due},
@@ -56,12 +56,12 @@ pub struct Documents {
     pub in_error: BTreeSet<InError>,
     /// Customers whose document of the same time was issued before.
     pub already: Vec<String>,
+    /// The ids of these documents.
+    pub issued_before: BTreeSet<String>,
     /// What all of them are rated by.
     inputs: Inputs,
     /// Issued documents that these were compared with.
     compared: Vec<Compared>,
-    /// The ids of these documents.
-    pub issued_before: BTreeSet<String>,
     /// The number of the last document that was issued when these were made.
     last: i64,
     /// When documents are due that wait: for that time, or for usage that may still be on its way.
@@ -115,18 +115,15 @@ pub async fn documents_of(
         ..Documents::default()
     };
     let due = asked_for(view, settings, accounts, asked, now_us, &mut documents)?;
-    let is_issued = |due: &Due| {
-        issued.contains(invoice::InvoiceId::of_document(&due.customer, due.at_us).as_str())
-    };
+    let is_issued = |due: &Due| issued.contains(due.id().as_str());
     let (before, due): (Vec<Due>, Vec<Due>) = due.into_iter().partition(is_issued);
-    let ids = before
-        .iter()
-        .map(|due| invoice::InvoiceId::of_document(&due.customer, due.at_us));
-    documents.issued_before = ids.map(|id| id.as_str().to_owned()).collect();
+    let ids = before.iter().map(|due| due.id().as_str().to_owned());
+    documents.issued_before = ids.collect();
     documents.already = before.into_iter().map(|due| due.customer).collect();
+    let history = History::of(&rows);
     let due = match asked.corrects {
         true => due,
-        false => without_issued(&rows, due)?,
+        false => without_issued(&history, due)?,
     };
     let cut = cut(view).await?;
     let rates = TaxRates::of(view.catalog(), settings, &mut documents.inputs)?;
@@ -145,21 +142,15 @@ pub async fn documents_of(
         of_customer: mut corrections,
         found,
     } = correcter
-        .corrections(&rows, correcting, is_asked_for)
+        .corrections(&history, correcting, is_asked_for)
         .await?;
     documents.take_in(found);
     let (mut rated, found) = rate_due(view, accounts, due).await?;
     documents.take_in(found);
     if !asked.corrects {
-        let in_advance = InAdvance {
-            view,
-            lake,
-            accounts,
-            customer: asked.customer,
-            zone: &settings.time_zone,
-        };
-        in_advance
-            .leave_out_reaching_back(&rows, &mut rated)
+        correcter
+            .in_advance()
+            .leave_out_reaching_back(&history, &mut rated)
             .await?;
     }
     rated.extend(alone(accounts, &rated, &corrections, asked, now_us));
@@ -269,14 +260,9 @@ fn alone(
         .iter()
         .map(|rated| rated.due.customer.as_str())
         .collect();
-    let goes_on = |customer: &str| {
-        let mut last = accounts
-            .subscriptions_of(customer)
-            .filter_map(|rows| rows.last());
-        last.any(|row| row.ends_at_us.is_none_or(|end_us| now_us < end_us))
-    };
     let customers = corrections.keys().filter(|customer| {
-        !with_others.contains(customer.as_str()) && (asked.corrects || !goes_on(customer))
+        !with_others.contains(customer.as_str())
+            && (asked.corrects || !accounts.goes_on_after(customer, now_us))
     });
     customers
         .map(|customer| Rated::nothing(customer, now_us))

@@ -108,6 +108,13 @@ pub(super) struct Found {
     pub(super) inputs: Inputs,
 }
 
+impl Found {
+    /// Whether a customer is in error.
+    pub(super) fn is_in_error(&self, customer: &str) -> bool {
+        self.in_error.iter().any(|known| known.customer == customer)
+    }
+}
+
 /// By what units are rated at once.
 type Alike<'a> = (invoice::Period, &'a str, &'a str, bool);
 

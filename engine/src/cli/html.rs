@@ -1,5 +1,6 @@
 //! A document as a page that prints: one file, without a script or another file, on A4 and on Letter.
 
+use super::statement::less;
 use crate::{config::SellerSettings, error::printable};
 use jiff::{Timestamp, tz::TimeZone};
 use std::fmt::Write;
@@ -225,15 +226,6 @@ fn tax_text(line: &LineItem) -> String {
         of("region"),
         of("rate_percent")
     )
-}
-
-/// An amount that is taken off; one below zero is added.
-fn less(amount: Money) -> String {
-    let text = amount.amount_text();
-    match text.strip_prefix('-') {
-        Some(added) => added.to_owned(),
-        None => format!("-{text}"),
-    }
 }
 
 /// A period by its first and its last day.

@@ -61,7 +61,7 @@ pub(super) fn statement(invoice: &Invoice, tiers: &[Vec<TierPart>]) -> String {
 }
 
 /// An amount that is taken off; one below zero is added.
-fn less(amount: Money) -> String {
+pub(super) fn less(amount: Money) -> String {
     match amount.amount_text() {
         text if text.starts_with('-') => text[1..].to_owned(),
         text => format!("-{text}"),

@@ -223,6 +223,12 @@ impl Index {
         self.subscriptions.groups_of(customer)
     }
 
+    /// Whether a subscription of a customer goes on, or begins, after an instant.
+    pub fn goes_on_after(&self, customer: &str, at_us: i64) -> bool {
+        let mut last = self.subscriptions_of(customer).filter_map(<[_]>::last);
+        last.any(|row| row.ends_at_us.is_none_or(|end_us| at_us < end_us))
+    }
+
     /// A grant as it is now.
     pub fn grant(&self, grant: &str) -> Option<&Grant> {
         self.grants.rows_of(grant).first()

@@ -164,7 +164,7 @@ impl Correction {
     /// # Errors
     /// [`crate::Error::Money`] past 38 digits.
     pub fn differences(&self, currency: Currency) -> Result<Vec<LineItem>> {
-        let issued = || self.issued.iter().filter(|line| !line.kind.is_tax());
+        let issued = || self.issued_lines();
         let now = || self.now.iter().map(|taxed| &taxed.line);
         let (before, after) = (sums(issued(), currency)?, sums(now(), currency)?);
         let nothing = Sum::nothing(currency);
@@ -261,8 +261,7 @@ impl Correction {
         adjusting: &[LineItem],
         currency: Currency,
     ) -> Result<Vec<i128>> {
-        let issued = self.issued.iter().filter(|line| !line.kind.is_tax());
-        let before = sums(issued, currency)?;
+        let before = sums(self.issued_lines(), currency)?;
         let now = sums(self.now.iter().map(|taxed| &taxed.line), currency)?;
         let mut back = Vec::with_capacity(adjusting.len());
         for line in adjusting {
@@ -311,10 +310,16 @@ impl Correction {
         Ok(back.collect())
     }
 
+    /// What was issued, without taxes.
+    fn issued_lines(&self) -> impl Iterator<Item = &LineItem> {
+        self.issued.iter().filter(|line| !line.kind.is_tax())
+    }
+
     /// The last instants of the service periods of its lines, at which grants paid them.
     pub(super) fn instants(&self) -> BTreeSet<i64> {
-        let issued = self.issued.iter().filter(|line| !line.kind.is_tax());
-        issued.map(|line| line.period.last_us()).collect()
+        self.issued_lines()
+            .map(|line| line.period.last_us())
+            .collect()
     }
 
     /// The tax that the lines of each key bear now.
@@ -327,8 +332,7 @@ impl Correction {
     /// What its lines come to now, less what promotional credits paid of them and pay of these adjusting lines: never more than
     /// there is to pay.
     fn left(&self, adjusting: &[LineItem], currency: Currency) -> Result<Left<'_>> {
-        let issued = self.issued.iter().filter(|line| !line.kind.is_tax());
-        let credited = sums(issued.chain(adjusting), currency)?;
+        let credited = sums(self.issued_lines().chain(adjusting), currency)?;
         let mut left = BTreeMap::new();
         for (key, sum) in sums(self.now.iter().map(|taxed| &taxed.line), currency)? {
             let net = sum.amount.checked_sub(sum.discount)?;

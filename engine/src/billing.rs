@@ -14,6 +14,7 @@ mod corrections;
 mod credits;
 mod documents;
 mod due;
+mod instalments;
 mod issued;
 mod job;
 pub mod kept;

@@ -20,6 +20,7 @@ pub mod bounds;
 pub mod changes;
 pub mod discounts;
 pub mod document;
+pub mod instalments;
 pub mod kept;
 pub mod proration;
 pub mod shares;
@@ -68,8 +69,12 @@ impl InvoiceId {
     /// Each part is preceded by its length in bytes, so no two sets of parts run together the same way.
     pub fn new(customer: &str, plan: &str, period: Period) -> Self {
         let (start, end) = (period.start_us.to_le_bytes(), period.end_us.to_le_bytes());
+        Self::of_parts(&[customer.as_bytes(), plan.as_bytes(), &start, &end])
+    }
+
+    fn of_parts(parts: &[&[u8]]) -> Self {
         let mut hash = Xxh3::new();
-        for part in [customer.as_bytes(), plan.as_bytes(), &start, &end] {
+        for part in parts {
             // 128 bits hold any length, so the prefix is the same on every machine.
             hash.update(&(part.len() as u128).to_le_bytes());
             hash.update(part);
@@ -85,6 +90,18 @@ impl InvoiceId {
             end_us: at_us,
         };
         Self::new(customer, "", at)
+    }
+
+    /// The id of a document of a billing period of a subscription that is not over, by its place among those of the period, from 1.
+    pub fn of_instalment(customer: &str, subscription: &str, start_us: i64, place: u32) -> Self {
+        let (start, place) = (start_us.to_le_bytes(), place.to_le_bytes());
+        Self::of_parts(&[
+            customer.as_bytes(),
+            subscription.as_bytes(),
+            b"instalment",
+            &start,
+            &place,
+        ])
     }
 
     /// The 32 hex digits.
@@ -355,6 +372,7 @@ pub fn assemble(terms: &Terms<'_>, charges: &[Charge]) -> Result<Invoice> {
         grants: &[],
         burnt: &[],
         corrections: &[],
+        begun: &[],
     };
     document::document(document, &[plan])
 }

@@ -18,7 +18,7 @@ use tollgate_sql::{
     definitions::{MinimumProration, PlanDefinition},
     functions::prorate::{SHARE_DIGITS, sum_of_shares},
     invoice::{
-        Invoice,
+        Invoice, LineItem,
         adjustments::{Correction, Taxed},
         basis::{Basis, RatedBy},
         bounds::{self, Bounds},
@@ -135,10 +135,14 @@ impl<'a> MadeBy<'a> {
     ) -> Result<Option<R>> {
         let mut plans = Vec::with_capacity(cycles.len());
         for of in cycles {
-            let bounds = match of.charged.is_opening {
+            let mut bounds = match of.charged.is_opening {
                 true => Bounds::default(),
                 false => bounds_of(of.plan, of.cycle, of.charged)?,
             };
+            if rated.instalment.is_some() {
+                // More may come until the period is over.
+                bounds.minimum = None;
+            }
             plans.push(OfPlan {
                 plan: of.plan,
                 subscription: Some(&of.cycle.subscription),
@@ -156,8 +160,10 @@ impl<'a> MadeBy<'a> {
         let regions = self.regions(&due.customer);
         let one_offs: Vec<&OneOff> = due.one_offs.iter().collect();
         let discounts = self.discounts(&due.customer);
+        let begun = rated.begun.iter();
+        let begun: Vec<LineItem> = begun.flat_map(|issued| issued.lines.clone()).collect();
         let of = Document {
-            id: due.id(),
+            id: rated.id(),
             customer: &due.customer,
             period: due.period(),
             cut: self.cut,
@@ -171,6 +177,7 @@ impl<'a> MadeBy<'a> {
             grants: &[],
             burnt: &[],
             corrections: &[],
+            begun: &begun,
         };
         Ok(Some(make(of, &plans)?))
     }
@@ -209,7 +216,11 @@ impl<'a> MadeBy<'a> {
         if regions.iter().any(|(_, region)| region.is_some()) {
             rated_by.extend(&self.rates.rated_by);
         }
-        let closed = rated.due.closing.iter();
+        // An instalment closes nothing.
+        let closed = match rated.instalment {
+            Some(_) => [].iter(),
+            None => rated.due.closing.iter(),
+        };
         let closed = closed.map(|cycle| (cycle.subscription.clone(), cycle.closed()));
         let one_offs = rated.due.one_offs.iter();
         let one_offs = one_offs.map(|one_off| one_off.one_off.clone());
@@ -220,6 +231,8 @@ impl<'a> MadeBy<'a> {
             rated_by,
             zone: cycles.map(|cycle| cycle.period.zone().to_owned()).next(),
             one_offs: one_offs.collect(),
+            instalment: rated.instalment.clone(),
+            begun: rated.begun.iter().map(|of| of.number.clone()).collect(),
             ..self.basis_of_none(None)
         }
     }

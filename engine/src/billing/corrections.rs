@@ -69,6 +69,7 @@ pub(super) struct Corrections {
 /// An issued document and what it would be now.
 #[derive(Debug)]
 pub(super) struct Compared {
+    pub(super) number: String,
     pub(super) customer: String,
     pub(super) plan: String,
     /// ISO 4217 code.
@@ -93,7 +94,7 @@ impl Compared {
         (now, basis): (Vec<Taxed>, Basis),
     ) -> Result<Self> {
         let correction = Correction {
-            number: document.head.number.to_owned(),
+            number: Some(document.head.number.to_owned()),
             period: document.head.period,
             issued,
             now,
@@ -102,6 +103,7 @@ impl Compared {
         let differences = correction.differences(currency)?;
         let is_other = !differences.is_empty() || !correction.taxes(&[], currency)?.is_empty();
         Ok(Compared {
+            number: document.head.number.to_owned(),
             customer: document.head.customer.to_owned(),
             plan: document.head.plan.to_owned(),
             currency: document.head.currency.to_owned(),

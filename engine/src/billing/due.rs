@@ -9,6 +9,7 @@ use tollgate_sql::{
     accounts::{Index, OneOff},
     definitions::Definitions,
     invoice,
+    money::Exact,
     period::Period,
     subscriptions::{Cycle, Zones, cycles},
 };
@@ -112,6 +113,41 @@ pub(super) fn due_of(
         at.one_offs.push(one_off.clone());
     }
     Ok(due.into_values().collect())
+}
+
+/// The billing periods of a customer that run at an instant on a plan that is billed in instalments, with the thresholds of the plan.
+///
+/// # Errors
+/// Those of [`due_of`].
+pub(super) fn running_of<'a>(
+    accounts: &Index,
+    definitions: &'a Definitions,
+    default_zone: &str,
+    customer: &str,
+    now_us: i64,
+) -> Result<Vec<(Cycle, &'a [Exact])>> {
+    let zones = zones_of(accounts, default_zone, customer)?;
+    let mut running = Vec::new();
+    for rows in accounts.subscriptions_of(customer) {
+        let rows: Vec<_> = rows.iter().collect();
+        let plan = |name: &str| definitions.plan(name);
+        for mut cycle in cycles(&rows, plan, &zones, (now_us, now_us))? {
+            // A plan that comes later in the period has charged nothing yet.
+            let has_begun = |(from_us, _): &(i64, i64)| *from_us <= now_us;
+            cycle.parts.retain(|part| part.usage.iter().any(has_begun));
+            let mut plans = cycle.parts.iter().rev();
+            let in_force = plans.find(|part| {
+                let mut usage = part.usage.iter();
+                usage.any(|(from_us, until_us)| *from_us <= now_us && now_us < *until_us)
+            });
+            let plan = in_force.and_then(|part| definitions.plan(&part.plan));
+            let thresholds = plan.map_or(&[][..], |plan| &plan.terms.progressive_billing);
+            if !thresholds.is_empty() && now_us < cycle.closes_us {
+                running.push((cycle, thresholds));
+            }
+        }
+    }
+    Ok(running)
 }
 
 /// When each one-off of a customer is due by `until_us`, in order: when the first billing period closes that is not over at its time, or

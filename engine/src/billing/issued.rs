@@ -1,5 +1,5 @@
-//! Issued documents of subscriptions as they stand: their lines, the lines of later ones that correct them, and by what they are
-//! compared.
+//! Issued documents of subscriptions as they stand: their lines, the instalments that they took up, the lines of later ones that
+//! correct them, and by what they are compared.
 
 use super::documents::lines_in;
 use crate::error::Result;
@@ -9,7 +9,9 @@ use arrow::{
 };
 use std::collections::BTreeMap;
 use tollgate_sql::{
-    invoice::{self, InvoiceId, LineItem, basis::Basis, tables::line_items_of},
+    invoice::{
+        self, InvoiceId, LineItem, basis::Basis, instalments::Instalment, tables::line_items_of,
+    },
     money::Currency,
 };
 
@@ -30,9 +32,10 @@ pub(super) struct Head<'a> {
     place: (usize, usize),
 }
 
-/// The heads of documents of subscriptions, in order of serial. Invoices from before there were accounts are not among them.
-fn heads(rows: &[RecordBatch]) -> Vec<Head<'_>> {
-    let mut heads = Vec::new();
+/// The heads of documents of subscriptions, and those of instalments, each in order of serial. Invoices from before there were
+/// accounts are not among them.
+fn heads(rows: &[RecordBatch]) -> (Vec<Head<'_>>, Vec<Head<'_>>) {
+    let (mut heads, mut instalments) = (Vec::new(), Vec::new());
     for (batch, rows) in rows.iter().enumerate() {
         let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row);
         let instant = |name: &str, row: usize| {
@@ -51,8 +54,13 @@ fn heads(rows: &[RecordBatch]) -> Vec<Head<'_>> {
             };
             // Mostly when what closes is over; otherwise the document says it.
             let due = [period.end_us, period.start_us].into_iter().find(is_due);
-            let due = due.or_else(|| basis_in(rows, row)?.due_us.filter(is_due));
-            heads.extend(due.map(|at_us| Head {
+            let basis = match due {
+                Some(_) => None,
+                None => basis_in(rows, row),
+            };
+            let due = due.or_else(|| basis.as_ref()?.due_us.filter(is_due));
+            let is_instalment = basis.is_some_and(|basis| basis.instalment.is_some());
+            let head = |at_us: i64| Head {
                 serial: rows["serial"].as_primitive::<Int64Type>().value(row),
                 id: text("invoice", row),
                 number: text("number", row),
@@ -64,11 +72,16 @@ fn heads(rows: &[RecordBatch]) -> Vec<Head<'_>> {
                 at_us,
                 cut: text("cut", row),
                 place: (batch, row),
-            }));
+            };
+            match is_instalment {
+                true => instalments.push(head(period.end_us)),
+                false => heads.extend(due.map(head)),
+            }
         }
     }
     heads.sort_by_key(|head| head.serial);
-    heads
+    instalments.sort_by_key(|head| head.serial);
+    (heads, instalments)
 }
 
 /// What the document of a row was made from, if it says so.
@@ -83,6 +96,8 @@ pub(super) struct Document<'a> {
     pub(super) head: Head<'a>,
     /// Its own lines, and those that correct others.
     pub(super) lines: Vec<LineItem>,
+    /// The own lines of the instalments of which it billed the rest.
+    begun: Vec<LineItem>,
     /// By what it stands now: what it was made from, or what the last document that corrected it was.
     pub(super) basis: Option<Basis>,
     /// What it was made from.
@@ -96,13 +111,16 @@ impl<'a> Document<'a> {
     }
 
     /// All documents of a customer, in order of serial.
-    fn of(rows: &[RecordBatch], heads: Vec<Head<'a>>) -> Result<Vec<Self>> {
+    fn of(rows: &[RecordBatch], heads: Vec<Head<'a>>, instalments: &[Issued]) -> Result<Vec<Self>> {
         let mut documents: Vec<Document<'a>> = Vec::with_capacity(heads.len());
         for head in heads {
-            let (batch, row) = head.place;
-            let of_row = rows[batch].slice(row, 1);
-            let lines = line_items_of(&lines_in(std::slice::from_ref(&of_row))?)?;
-            let basis = basis_in(&of_row, 0);
+            let (lines, basis) = content(rows, &head)?;
+            let begun = instalments.iter().filter(|instalment| {
+                let begun = basis.as_ref().map_or(&[][..], |basis| &basis.begun);
+                begun.contains(&instalment.number)
+            });
+            let begun = begun.flat_map(|instalment| instalment.lines.iter().cloned());
+            let begun = begun.collect();
             let corrected = basis.iter().flat_map(|basis| &basis.corrected);
             for (number, basis) in corrected {
                 let known = documents
@@ -116,6 +134,7 @@ impl<'a> Document<'a> {
                 own_basis: basis.clone(),
                 head,
                 lines,
+                begun,
                 basis,
             });
         }
@@ -134,9 +153,10 @@ impl<'a> Document<'a> {
         Some((serial, self.head.issued_at_us))
     }
 
-    /// What was issued for it: its own lines, and those of later documents.
+    /// What was issued for it: its own lines, with those of its instalments, and those of later documents.
     pub(super) fn issued(&self, all: &[Document<'_>]) -> Vec<LineItem> {
-        let own = self.lines.iter().filter(|line| line.corrects.is_none());
+        let own = self.begun.iter().chain(&self.lines);
+        let own = own.filter(|line| line.corrects.is_none());
         let later = all.iter().flat_map(|document| &document.lines);
         let later = later.filter(|line| {
             line.corrects
@@ -147,19 +167,78 @@ impl<'a> Document<'a> {
     }
 }
 
+/// The lines of a document, and what it was made from.
+fn content(rows: &[RecordBatch], head: &Head<'_>) -> Result<(Vec<LineItem>, Option<Basis>)> {
+    let (batch, row) = head.place;
+    let of_row = rows[batch].slice(row, 1);
+    let lines = line_items_of(&lines_in(std::slice::from_ref(&of_row))?)?;
+    Ok((lines, basis_in(&of_row, 0)))
+}
+
+/// An instalment that was issued.
+#[derive(Debug, Clone)]
+pub(super) struct Issued {
+    pub(super) number: String,
+    pub(super) instalment: Instalment,
+    /// Its own lines.
+    pub(super) lines: Vec<LineItem>,
+}
+
 /// All issued documents of subscriptions, told apart once.
 pub(super) struct History<'a> {
     rows: &'a [RecordBatch],
-    /// In order of serial.
+    /// In order of serial; without instalments.
     pub(super) heads: Vec<Head<'a>>,
+    /// Documents of billing periods that were not over, in order of serial.
+    instalments: Vec<Head<'a>>,
 }
 
 impl<'a> History<'a> {
     pub(super) fn of(rows: &'a [RecordBatch]) -> Self {
+        let (heads, instalments) = heads(rows);
         History {
             rows,
-            heads: heads(rows),
+            heads,
+            instalments,
         }
+    }
+
+    /// The instalments of customers for whom something holds, each in order of serial.
+    fn instalments_of(
+        &self,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<BTreeMap<&'a str, Vec<Issued>>> {
+        let mut of_customer: BTreeMap<&str, Vec<Issued>> = BTreeMap::new();
+        for head in &self.instalments {
+            if !is_wanted(head.customer) {
+                continue;
+            }
+            let (mut lines, basis) = content(self.rows, head)?;
+            lines.retain(|line| line.corrects.is_none());
+            let instalment = basis.and_then(|basis| basis.instalment);
+            let issued = instalment.map(|instalment| Issued {
+                number: head.number.to_owned(),
+                instalment,
+                lines,
+            });
+            let of_customer = of_customer.entry(head.customer).or_default();
+            of_customer.extend(issued);
+        }
+        Ok(of_customer)
+    }
+
+    /// The instalments of which no document has billed the rest yet, by customer.
+    pub(super) fn begun(&self) -> Result<BTreeMap<&'a str, Vec<Issued>>> {
+        let mut begun = self.instalments_of(|_| true)?;
+        let documents = self.by_customer(|customer| begun.contains_key(customer))?;
+        for (customer, documents) in documents {
+            let taken_up = documents.iter().flat_map(|document| &document.own_basis);
+            let taken_up: Vec<&String> = taken_up.flat_map(|basis| &basis.begun).collect();
+            if let Some(instalments) = begun.get_mut(customer) {
+                instalments.retain(|instalment| !taken_up.contains(&&instalment.number));
+            }
+        }
+        Ok(begun)
     }
 
     /// The documents of customers for whom something holds, each in order of serial.
@@ -171,9 +250,12 @@ impl<'a> History<'a> {
         for head in self.heads.iter().filter(|head| is_wanted(head.customer)) {
             of_customer.entry(head.customer).or_default().push(*head);
         }
-        let documents = of_customer.into_iter();
-        let documents =
-            documents.map(|(customer, heads)| Ok((customer, Document::of(self.rows, heads)?)));
+        let instalments = self.instalments_of(&is_wanted)?;
+        let documents = of_customer.into_iter().map(|(customer, heads)| {
+            let instalments = instalments.get(customer);
+            let instalments = instalments.map_or(&[][..], Vec::as_slice);
+            Ok((customer, Document::of(self.rows, heads, instalments)?))
+        });
         documents.collect()
     }
 }

@@ -10,6 +10,7 @@ use super::{
     cut, derive_line_items,
     documents::{issued_table, of_customer, rows_where, untold},
     due::{Due, due_of, is_of_month},
+    instalments::{instalments, take_up},
     issued::History,
     issued_meanwhile,
     kept::{Inputs, keep},
@@ -50,8 +51,8 @@ pub enum Which {
 pub struct Documents {
     /// In order of time and customer.
     pub invoices: Vec<Invoice>,
-    /// When each is due, and what it is made from, as JSON.
-    made: Vec<(i64, String)>,
+    /// When each is due, which an instalment is at once, and what it is made from, as JSON.
+    made: Vec<(Option<i64>, String)>,
     /// Customers who get none until their usage, a price or an account is mended, and why.
     pub in_error: BTreeSet<InError>,
     /// Customers whose document of the same time was issued before.
@@ -153,7 +154,6 @@ pub async fn documents_of(
             .leave_out_reaching_back(&history, &mut rated)
             .await?;
     }
-    rated.extend(alone(accounts, &rated, &corrections, asked, now_us));
     let made_by = MadeBy {
         view,
         accounts,
@@ -161,6 +161,15 @@ pub async fn documents_of(
         cut: &cut,
     };
     let (mut billed, mut burnt) = (Billed::of(&rows)?, Burnt::in_rows(&rows)?);
+    let begun = history.begun()?;
+    take_up(&begun, &mut rated);
+    if *asked.which == Which::Due {
+        let (zone, before) = (&settings.time_zone, (&begun, &billed));
+        let (running, found) = instalments(made_by, zone, before, asked.customer, now_us).await?;
+        documents.take_in(found);
+        rated.extend(running);
+    }
+    rated.extend(alone(accounts, &rated, &corrections, asked, now_us));
     let mut rated = VecDeque::from(rated);
     while let Some(rated_now) = rated.pop_front() {
         let customer = &rated_now.due.customer;
@@ -201,13 +210,14 @@ pub async fn documents_of(
                 // Complete at the end of what is corrected, if nothing else is billed.
                 let others = compared.iter().filter(|compared| compared.is_other);
                 let last_us = others.map(|compared| compared.at_us).max();
-                let at_us = match rated_now.is_nothing() {
-                    true => last_us.unwrap_or(rated_now.due.at_us),
-                    false => rated_now.due.at_us,
+                let at_us = match (&rated_now.instalment, rated_now.is_nothing()) {
+                    (Some(_), _) => None,
+                    (None, true) => Some(last_us.unwrap_or(rated_now.due.at_us)),
+                    (None, false) => Some(rated_now.due.at_us),
                 };
                 let corrected = compared.iter();
-                let corrected = corrected
-                    .map(|compared| (compared.correction.number.clone(), compared.basis.clone()));
+                let corrected =
+                    corrected.map(|compared| (compared.number.clone(), compared.basis.clone()));
                 let basis = Basis {
                     corrected: corrected.collect(),
                     ..made_by.basis(&rated_now)
@@ -224,7 +234,8 @@ pub async fn documents_of(
             }
         }
     }
-    let due: BTreeSet<i64> = documents.made.iter().map(|(at_us, _)| *at_us).collect();
+    let due = documents.made.iter();
+    let due: BTreeSet<i64> = due.filter_map(|(at_us, _)| *at_us).collect();
     for at_us in due {
         if at_us > now_us || !is_complete(view, at_us).await? {
             documents.waiting.insert(at_us);
@@ -361,7 +372,7 @@ pub(super) async fn unissued_documents(
         let mut left = invoice.total.to_exact();
         let compared = documents.compared.iter();
         for compared in compared.filter(|compared| compared.customer == invoice.customer) {
-            let amount = invoice.corrected(&compared.correction.number);
+            let amount = invoice.corrected(&compared.number);
             let amount = amount.map_err(tollgate_sql::Error::from)?;
             left = left
                 .checked_sub(amount)
@@ -371,7 +382,7 @@ pub(super) async fn unissued_documents(
                     customer: invoice.customer.clone(),
                     plan: compared.plan.clone(),
                     period: compared.correction.period,
-                    number: Some(compared.correction.number.clone()),
+                    number: Some(compared.number.clone()),
                     currency: invoice.total.currency().code().to_owned(),
                     amount: Some(amount),
                     cause: changed(&compared.causes),
@@ -428,7 +439,7 @@ pub async fn issue_documents(
     };
     let mut bases = Vec::new();
     for (draft, (at_us, basis)) in documents.invoices.into_iter().zip(documents.made) {
-        if !documents.waiting.contains(&at_us) {
+        if !at_us.is_some_and(|at_us| documents.waiting.contains(&at_us)) {
             outcome.issued.push(draft);
             bases.push(basis);
         }

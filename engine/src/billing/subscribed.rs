@@ -8,6 +8,7 @@
 use super::{
     due::Due,
     events_of_plan,
+    issued::Issued,
     kept::Inputs,
     rated::{Rating, fixed_prices},
     subscription, usage_of_all,
@@ -21,8 +22,9 @@ use tollgate_sql::{
     accounts::Index,
     definitions::PlanDefinition,
     invoice::{
-        self,
+        self, InvoiceId,
         basis::{RatedBy, Usage},
+        instalments::Instalment,
     },
     period::Period,
     rating::{Charge, is_by_row},
@@ -40,9 +42,21 @@ pub(super) struct Rated {
     pub(super) charged: Vec<Charged>,
     pub(super) usage: Vec<Usage>,
     pub(super) rated_by: RatedBy,
+    /// Which instalment it is of a billing period that is not over.
+    pub(super) instalment: Option<Instalment>,
+    /// Instalments of which it bills the rest.
+    pub(super) begun: Vec<Issued>,
 }
 
 impl Rated {
+    /// The name of its document.
+    pub(super) fn id(&self) -> InvoiceId {
+        let Some(of) = &self.instalment else {
+            return self.due.id();
+        };
+        InvoiceId::of_instalment(&self.due.customer, &of.subscription, of.start_us, of.place)
+    }
+
     /// A document of a customer that bills nothing by itself.
     pub(super) fn nothing(customer: &str, at_us: i64) -> Self {
         Rated {
@@ -56,6 +70,8 @@ impl Rated {
             charged: Vec::new(),
             usage: Vec::new(),
             rated_by: RatedBy::default(),
+            instalment: None,
+            begun: Vec::new(),
         }
     }
 
@@ -166,6 +182,8 @@ pub(super) async fn rate_due(
         charged: made.charged,
         usage: made.usage,
         rated_by: made.rated_by,
+        instalment: None,
+        begun: Vec::new(),
     });
     Ok((rated.collect(), found))
 }

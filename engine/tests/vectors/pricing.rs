@@ -12,7 +12,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_sql::{
-    money::{Currency, Exact},
+    invoice::{
+        self, LineItem, LineKind,
+        adjustments::{Correction, Taxed},
+    },
+    money::{Currency, Exact, Money},
     rating::{
         Charge,
         progress::{self, Terms},
@@ -40,6 +44,7 @@ pub(crate) async fn answer(case: &Case) -> Outcome<Value> {
         "credits" => credits(case).await,
         "coupon" => invoicing::coupon(case),
         "min_commit" => invoicing::min_commit(case),
+        "progressive_billing" => progressive_billing(case).await,
         "proration" => invoicing::proration(case),
         "tax" => invoicing::tax(case),
         _ => not_built(""),
@@ -501,6 +506,78 @@ async fn incremental_line(case: &Case) -> Outcome<Value> {
         "discount_amount": discount.to_string(),
         "minimum_top_up": minimum_top_up.to_string(),
     }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProgressiveTerms {
+    unit_amount: Option<Number>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProgressiveInput {
+    quantity: Option<Number>,
+    #[serde(default)]
+    period_end_fees: Vec<Number>,
+    already_progressively_billed: Option<Number>,
+}
+
+/// A document of a running period, or the last one of it, after a part was billed.
+async fn progressive_billing(case: &Case) -> Outcome<Value> {
+    let terms: ProgressiveTerms = read(&case.params)?;
+    let input: ProgressiveInput = read(&case.input)?;
+    let mut amounts = Vec::new();
+    if let (Some(unit_amount), Some(quantity)) = (terms.unit_amount, input.quantity) {
+        let amount = format!("quantity * {}", unit_amount.sql());
+        let charges = Sale::of_sum(vec![quantity], &amount).charges().await?;
+        amounts.extend(charges.into_iter().map(|charge| charge.amount));
+    }
+    let of_usage = amounts.len();
+    for fee in &input.period_end_fees {
+        amounts.push(fee.exact()?);
+    }
+    let already = input.already_progressively_billed;
+    let already = already.map(|already| already.exact()).transpose()?;
+    let so_far = rest(&amounts[..of_usage], already)?;
+    let all = rest(&amounts, already)?;
+    Ok(json!({"threshold_invoice_amount": so_far.to_string(), "amount_due": all.to_string()}))
+}
+
+/// What lines of these amounts come to after an amount was billed of the last of them.
+fn rest(amounts: &[Exact], billed: Option<Exact>) -> Outcome<Exact> {
+    let usd = Currency::parse("USD")?;
+    let line = |place: usize, amount: Exact| -> Outcome<LineItem> {
+        let period = invoice::Period {
+            start_us: 0,
+            end_us: 1,
+        };
+        Ok(LineItem {
+            price: Some(place.to_string()),
+            amount_exact: amount,
+            ..LineItem::of(LineKind::Usage, Money::round(amount, usd)?, period)
+        })
+    };
+    let mut now = Vec::new();
+    for (place, amount) in (1..).zip(amounts) {
+        let line = line(place, *amount)?;
+        now.push(Taxed { line, tax: None });
+    }
+    let issued = billed.map(|billed| line(amounts.len(), billed));
+    let of_period = Correction {
+        number: None,
+        period: invoice::Period {
+            start_us: 0,
+            end_us: 1,
+        },
+        issued: issued.into_iter().collect::<Outcome<_>>()?,
+        now,
+    };
+    let mut sum = Exact::ZERO;
+    for line in of_period.differences(usd)? {
+        sum = sum.checked_add(line.amount_exact)?;
+    }
+    Ok(sum)
 }
 
 #[derive(Debug, Deserialize)]

@@ -88,6 +88,7 @@ struct Plan {
     tax: Option<String>,
     trial_usage: Option<String>,
     issue_after: Option<String>,
+    progressive_billing: Option<String>,
     prices: Vec<Map<String, Value>>,
 }
 
@@ -544,6 +545,7 @@ impl Plan {
             ("tax", &self.tax),
             ("trial_usage", &self.trial_usage),
             ("issue_after", &self.issue_after),
+            ("progressive_billing", &self.progressive_billing),
         ] {
             if let Some(value) = value {
                 let _ = write!(options, ", {name} = '{value}'");

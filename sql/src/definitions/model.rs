@@ -421,6 +421,9 @@ pub struct PlanTerms {
     pub trial_usage: TrialUsage,
     /// How long after the end of its period an invoice is issued, in microseconds.
     pub issue_after_us: i64,
+    /// How much of a running period may be unbilled until an invoice of it is issued, each amount above zero: the first for the first
+    /// invoice of a period, and so on; the last for all after it. Without any, a period is billed when it is over.
+    pub progressive_billing: Vec<Exact>,
 }
 
 /// `CREATE PLAN`: prices that are billed together.

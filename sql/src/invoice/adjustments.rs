@@ -9,6 +9,8 @@
 //! | lines, maximum, minimum, discounts | an `adjustment` for each price, dimensions and service period whose amount or discount is another |
 //! | promotional and prepaid credits | what is added is paid by grants like any line; what is taken back goes back to the grant that paid it, as [`crate::credits::give_back`] says |
 //! | taxes | a `tax` for each rate: tax now less the tax that was issued |
+//!
+//! A document that bills the rest of a period of which others billed a part is the same difference, as lines of its own.
 
 use super::{
     LineItem, LineKind, Period,
@@ -97,11 +99,11 @@ pub struct Taxed {
     pub tax: Option<TaxOf>,
 }
 
-/// An issued document that a later one corrects.
+/// An issued document that a later one corrects, or what was issued of a period of which a document bills the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Correction {
-    /// Its number.
-    pub number: String,
+    /// Its number; `None` of a billing period that goes on with the document that is made: these lines are its own.
+    pub number: Option<String>,
     /// The time that it is for.
     pub period: Period,
     /// Its lines, and the lines of later documents that corrected it.
@@ -177,20 +179,22 @@ impl Correction {
             }
             let of = |sums: &BTreeMap<Key<'_>, Sum>| sums.get(&key).copied().unwrap_or(nothing);
             let difference = of(&after).less(&of(&before))?;
-            if difference.amount.minor() == 0 && difference.discount.minor() == 0 {
+            // What a document says for the first time of its own period is a line, be it of zero.
+            let is_told = !before.contains_key(&key) && self.number.is_none();
+            if difference.amount.minor() == 0 && difference.discount.minor() == 0 && !is_told {
                 continue;
             }
             lines.push(LineItem {
-                kind: LineKind::Adjustment,
+                kind: match self.number {
+                    Some(_) => LineKind::Adjustment,
+                    None => line.billed_kind(),
+                },
                 quantity: difference.quantity,
                 amount_exact: difference.exact,
                 amount: difference.amount,
                 discount: difference.discount,
                 promotional: Money::zero(currency),
-                corrects: Some(Corrects {
-                    number: self.number.clone(),
-                    kind: line.billed_kind(),
-                }),
+                corrects: self.corrects(line.billed_kind()),
                 ..line.clone()
             });
         }
@@ -234,10 +238,7 @@ impl Correction {
             let line = LineItem {
                 dimensions: tax.dimensions(),
                 quantity: Some(taxable.to_exact().checked_sub(quantity)?),
-                corrects: Some(Corrects {
-                    number: self.number.clone(),
-                    kind: tax.kind(),
-                }),
+                corrects: self.corrects(tax.kind()),
                 ..LineItem::of(tax.kind(), difference, self.period)
             };
             let bears = |line: &LineItem| tax_of.get(&key(line)).is_none_or(|of| *of == tax);
@@ -308,6 +309,12 @@ impl Correction {
             back
         });
         Ok(back.collect())
+    }
+
+    /// What a line of a kind corrects.
+    fn corrects(&self, kind: LineKind) -> Option<Corrects> {
+        let number = self.number.clone();
+        number.map(|number| Corrects { number, kind })
     }
 
     /// What was issued, without taxes.

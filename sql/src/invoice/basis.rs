@@ -5,14 +5,15 @@
 //! {"usage":[{"meter":"tokens","subject":"acme","quantities":{"calls":"3","input":"1200"},"hash":"…"}],
 //!  "plans":{"pro":"…"},"prices":{"tokens_by_model":"…"},"rate_tables":{"model_rates":"…"},
 //!  "reads":{"tokens_by_model":["model_rates"]},"zone":"Europe/Berlin","accounts":7,
-//!  "due":1769904000000000,"closed":[["s1",1767225600000000,1769904000000000]],"one_offs":["setup"],"corrected":{"INV-000001":{…}}}
+//!  "due":1769904000000000,"closed":[["s1",1767225600000000,1769904000000000]],"one_offs":["setup"],"corrected":{"INV-000001":{…}},
+//!  "instalment":null,"begun":["INV-000007"]}
 //! ```
 //! A price that was one thing in the period that closed and another in the one that opened has a list of hashes. `corrected`
 //! has, by number, what each earlier document that this one corrects is made from now. `zone`, `reads`, `plans`, `accounts`,
-//! `due`, `closed` and `one_offs` are missing in documents that were issued before they were kept.
+//! `due`, `closed`, `one_offs`, `instalment` and `begun` are missing in documents that were issued before they were kept.
 //! Hashes are XXH3-64 in 16 hex digits over texts with their lengths, so that they mean the same in every build.
 
-use super::Period;
+use super::{Period, instalments::Instalment};
 use crate::{
     error::{Error, Result},
     money::Exact,
@@ -45,6 +46,10 @@ pub struct Basis {
     pub one_offs: Vec<String>,
     /// What earlier documents are made from now, by number, as far as this one was compared with them.
     pub corrected: BTreeMap<String, Basis>,
+    /// Which instalment it is of a billing period that was not over.
+    pub instalment: Option<Instalment>,
+    /// The numbers of earlier documents that billed a part of its billing periods.
+    pub begun: Vec<String>,
 }
 
 /// What one subject used of one meter in the billing period.
@@ -224,6 +229,8 @@ impl Basis {
             "accounts": self.accounts,
             "due": self.due_us,
             "one_offs": self.one_offs,
+            "instalment": self.instalment.as_ref().map(|of| json!([of.subscription, of.start_us, of.place])),
+            "begun": self.begun,
             "closed": self.closed.iter().map(|(name, of)| json!([name, of.start_us, of.end_us])).collect::<Vec<_>>(),
             "corrected": self.corrected.iter().map(|(number, basis)| (number.clone(), basis.to_value())).collect::<Map<_, _>>(),
         })
@@ -254,13 +261,16 @@ impl Basis {
             zone: value.get("zone").and_then(Value::as_str).map(str::to_owned),
             accounts: value.get("accounts").and_then(Value::as_i64),
             due_us: value.get("due").and_then(Value::as_i64),
-            one_offs: match value.get("one_offs").and_then(Value::as_array) {
-                Some(names) => {
-                    let names = names.iter().map(|name| Some(name.as_str()?.to_owned()));
-                    names.collect::<Option<_>>()?
-                }
-                None => Vec::new(),
+            one_offs: names_if_kept(value.get("one_offs"))?,
+            instalment: match value.get("instalment") {
+                None | Some(Value::Null) => None,
+                Some(of) => Some(Instalment {
+                    subscription: of.get(0)?.as_str()?.to_owned(),
+                    start_us: of.get(1)?.as_i64()?,
+                    place: u32::try_from(of.get(2)?.as_u64()?).ok()?,
+                }),
             },
+            begun: names_if_kept(value.get("begun"))?,
             closed: match value.get("closed") {
                 Some(closed) => closed_of(closed)?,
                 None => Vec::new(),
@@ -307,6 +317,11 @@ fn hashes_json(named: &Named) -> Value {
         (name.clone(), value)
     });
     Value::Object(hashes.collect())
+}
+
+fn names_if_kept(value: Option<&Value>) -> Option<Vec<String>> {
+    let names = value.and_then(Value::as_array).into_iter().flatten();
+    names.map(|name| Some(name.as_str()?.to_owned())).collect()
 }
 
 fn named_if_kept(value: Option<&Value>) -> Option<Named> {

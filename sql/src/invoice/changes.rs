@@ -201,6 +201,7 @@ mod tests {
         invoice::{
             Period, Terms, assemble,
             basis::{RatedBy, Usage},
+            instalments::Instalment,
         },
         rating::Charge,
     };
@@ -270,6 +271,8 @@ mod tests {
             one_offs: Vec::new(),
             closed: Vec::new(),
             corrected: BTreeMap::new(),
+            instalment: None,
+            begun: Vec::new(),
         }
     }
 
@@ -411,6 +414,12 @@ mod tests {
             },
         )];
         basis.corrected = BTreeMap::from([("INV-000001".to_owned(), corrected)]);
+        basis.instalment = Some(Instalment {
+            subscription: "s \"1\"".to_owned(),
+            start_us: -1,
+            place: 2,
+        });
+        basis.begun = vec!["INV-000002".to_owned(), "INV-000003".to_owned()];
         assert_eq!(Basis::from_json(&basis.to_json()), Some(basis));
         assert_eq!(Basis::from_json("{}"), None);
         assert_eq!(Basis::from_json("not JSON"), None);

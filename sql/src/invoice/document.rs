@@ -45,6 +45,8 @@ pub struct Document<'a> {
     pub burnt: &'a [Burn],
     /// Earlier documents that it corrects.
     pub corrections: &'a [Correction],
+    /// What earlier documents billed of the same billing periods: it bills the rest.
+    pub begun: &'a [LineItem],
 }
 
 /// Which taxes are charged.
@@ -96,9 +98,13 @@ pub struct OfPlan<'a> {
 pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice> {
     let currency = Currency::parse(document.currency)?;
     let own = priced(&document, plans)?;
+    let (own, rest) = match document.begun {
+        [] => (own, None),
+        begun => (Vec::new(), Some(rest_of(&document, begun, own))),
+    };
     let mut lines: Vec<LineItem> = own.iter().map(|taxed| taxed.line.clone()).collect();
     let mut adjusting = Vec::with_capacity(document.corrections.len());
-    for correction in document.corrections {
+    for correction in rest.iter().chain(document.corrections) {
         let first = lines.len();
         lines.extend(correction.differences(currency)?);
         adjusting.push((correction, first..lines.len()));
@@ -175,6 +181,16 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
     };
     check(&invoice)?;
     Ok(invoice)
+}
+
+/// What earlier documents billed of the billing periods of a document, and what these come to now.
+fn rest_of(document: &Document<'_>, begun: &[LineItem], now: Vec<Taxed>) -> Correction {
+    Correction {
+        number: None,
+        period: document.period,
+        issued: begun.to_vec(),
+        now,
+    }
 }
 
 /// The lines of a document before credits and taxes, each with the tax that it bears: charges, one-offs, discounts, the maximum and

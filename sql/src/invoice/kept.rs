@@ -127,7 +127,7 @@ fn plan_fields(plan: &PlanDefinition) -> Vec<Field> {
     let worth = plan.worth.iter();
     let worth = worth.flat_map(|worth| [worth.currency.clone(), worth.amount.to_string()]);
     let proration = name_of(&MinimumProration::ALL, terms.minimum_proration);
-    vec![
+    let mut fields = vec![
         one("plan", &plan.name),
         one("currency", &plan.currency),
         ("worth", worth.collect()),
@@ -146,8 +146,17 @@ fn plan_fields(plan: &PlanDefinition) -> Vec<Field> {
         one("tax", name_of(&TaxMode::ALL, terms.tax)),
         one("trial_usage", name_of(&TrialUsage::ALL, terms.trial_usage)),
         one("issue_after_us", terms.issue_after_us),
-    ]
+    ];
+    // Plans without it have the hash that they had before there was such an option.
+    if !terms.progressive_billing.is_empty() {
+        let thresholds = terms.progressive_billing.iter();
+        let thresholds = thresholds.map(ToString::to_string).collect();
+        fields.push((PROGRESSIVE_BILLING, thresholds));
+    }
+    fields
 }
+
+const PROGRESSIVE_BILLING: &str = "progressive_billing";
 
 /// Reads [`plan_to_json`]; `None` when it is something else.
 pub fn plan_from_json(text: &str) -> Option<PlanDefinition> {
@@ -183,6 +192,14 @@ pub fn plan_from_json(text: &str) -> Option<PlanDefinition> {
             tax: value_of(&TaxMode::ALL, fields.one("tax")?)?,
             trial_usage: value_of(&TrialUsage::ALL, fields.one("trial_usage")?)?,
             issue_after_us: fields.one("issue_after_us")?.parse().ok()?,
+            progressive_billing: match fields.0.contains_key(PROGRESSIVE_BILLING) {
+                true => {
+                    let thresholds = fields.all(PROGRESSIVE_BILLING)?.into_iter();
+                    let thresholds = thresholds.map(|text| Exact::parse(&text).ok());
+                    thresholds.collect::<Option<_>>()?
+                }
+                false => Vec::new(),
+            },
         },
         at,
     })

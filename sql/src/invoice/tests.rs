@@ -121,6 +121,7 @@ fn a_line_is_taxed_by_the_region_of_the_customer_when_its_service_ended() {
         grants: &[],
         burnt: &[],
         corrections: &[],
+        begun: &[],
     };
     let invoice = document::document(of, &[of_plan]).unwrap();
     let taxes = invoice

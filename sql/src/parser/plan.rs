@@ -32,6 +32,7 @@ const OPTIONS: &[&str] = &[
     "tax",
     "trial_usage",
     "issue_after",
+    "progressive_billing",
 ];
 
 /// What a count of calendar units is at most: a century in the longest of them.
@@ -100,7 +101,31 @@ fn terms(cursor: &Cursor<'_>, options: &Options, currency: &str) -> Result<PlanT
             .unwrap_or_default(),
         trial_usage: trial_usage.unwrap_or_default(),
         issue_after_us: issue_after.transpose()?.unwrap_or(0),
+        progressive_billing: thresholds(cursor, options, currency)?,
     })
+}
+
+/// How much may be unbilled until an invoice of a running period is issued.
+fn thresholds(cursor: &Cursor<'_>, options: &Options, currency: &str) -> Result<Vec<Exact>> {
+    let Some(value) = options.get("progressive_billing") else {
+        return Ok(Vec::new());
+    };
+    let hint = format!(
+        "write how much may be unbilled until the next invoice of a period, in {currency}: progressive_billing = '100.00, 500.00'"
+    );
+    let mut thresholds = Vec::new();
+    for text in value.text.split(',').map(str::trim) {
+        let amount = minor_amount(text, currency).and_then(|amount| match amount.is_zero() {
+            true => Err("it is not above zero".to_owned()),
+            false => Ok(amount),
+        });
+        let amount = amount.map_err(|problem| {
+            let problem = format!("option `progressive_billing`: {problem}");
+            cursor.error(value.at.clone(), problem, &hint)
+        });
+        thresholds.push(amount?);
+    }
+    Ok(thresholds)
 }
 
 /// How long a billing period is: a unit of the calendar or several of one; a month unless given.
@@ -147,22 +172,30 @@ fn amount(
     let Some(value) = options.get(key) else {
         return Ok(None);
     };
+    let amount = minor_amount(&value.text, currency).map_err(|problem| {
+        let problem = format!("option `{key}`: {problem}");
+        let hint =
+            format!("write what a whole billing period costs, in {currency}: {key} = '50.00'");
+        cursor.error(value.at.clone(), problem, &hint)
+    });
+    amount.map(Some)
+}
+
+/// An amount in a currency's minor unit, not below zero, or what is wrong with it.
+fn minor_amount(text: &str, currency: &str) -> std::result::Result<Exact, String> {
     let read = Currency::parse(currency).and_then(|currency| {
-        let amount = Exact::parse(&value.text)?;
+        let amount = Exact::parse(text)?;
         let rounded = Money::round(amount, currency)?;
         Ok((amount, rounded.to_exact()))
     });
-    let problem = match read {
-        Ok((amount, rounded)) if amount == rounded && !amount.is_negative() => {
-            return Ok(Some(amount));
-        }
-        Ok((amount, _)) if amount.is_negative() => format!("{amount} is below zero"),
-        Ok((amount, _)) => format!("{amount} is finer than the minor unit of {currency}"),
-        Err(error) => error.to_string(),
-    };
-    let problem = format!("option `{key}`: {problem}");
-    let hint = format!("write what a whole billing period costs, in {currency}: {key} = '50.00'");
-    Err(cursor.error(value.at.clone(), problem, &hint))
+    match read {
+        Ok((amount, rounded)) if amount == rounded && !amount.is_negative() => Ok(amount),
+        Ok((amount, _)) if amount.is_negative() => Err(format!("{amount} is below zero")),
+        Ok((amount, _)) => Err(format!(
+            "{amount} is finer than the minor unit of {currency}"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The prices that are billed in advance, each one of the plan's.
@@ -267,7 +300,8 @@ mod tests {
         let all = parsed(
             "billing_period = '2 weeks', anchor = 'subscription', in_advance = 'seats, base', minimum = 10, \
              maximum = '99.50', discount_order = 'percent_first', minimum_before_discounts = 'true', \
-             minimum_proration = 'minimum_less_fees', tax = 'included', trial_usage = 'billed', issue_after = '2 days'",
+             minimum_proration = 'minimum_less_fees', tax = 'included', trial_usage = 'billed', issue_after = '2 days', \
+             progressive_billing = '100, 0.50'",
         );
         let expected = PlanTerms {
             billing_period: BillingPeriod::Days(14),
@@ -281,6 +315,7 @@ mod tests {
             tax: TaxMode::Included,
             trial_usage: TrialUsage::Billed,
             issue_after_us: 2 * 86_400_000_000,
+            progressive_billing: vec![Exact::from(100_i64), Exact::parse("0.5").unwrap()],
         };
         assert_eq!(all.unwrap(), expected);
     }
@@ -317,6 +352,16 @@ mod tests {
                 "anchor = 'calender'",
                 "option `anchor`: `calender` is not known",
                 "did you mean `calendar`? known values: `calendar`, `subscription`",
+            ),
+            (
+                "progressive_billing = '100, 0'",
+                "option `progressive_billing`: it is not above zero",
+                "write how much may be unbilled until the next invoice of a period, in USD: progressive_billing = '100.00, 500.00'",
+            ),
+            (
+                "progressive_billing = '100,'",
+                "option `progressive_billing`: `` is not a number: it does not begin with a digit",
+                "write how much may be unbilled until the next invoice of a period, in USD: progressive_billing = '100.00, 500.00'",
             ),
             (
                 "issue_after = '2 weeks'",

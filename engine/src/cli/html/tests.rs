@@ -54,6 +54,7 @@ fn invoice(text: &str, amount: &str, corrections: &[Correction]) -> Invoice {
         grants: &[],
         burnt: &[],
         corrections,
+        begun: &[],
     };
     document(of, &plans).unwrap()
 }
@@ -102,7 +103,7 @@ fn a_page_has_every_line_and_sum_and_days_by_the_customers_clock() {
 fn what_corrects_stands_apart_and_a_total_below_zero_is_a_credit_note() {
     let before = invoice("Setup", "100.00", &[]);
     let correction = Correction {
-        number: "INV-000007".into(),
+        number: Some("INV-000007".into()),
         period: JANUARY,
         issued: before.lines,
         now: Vec::new(),

@@ -59,7 +59,7 @@ fn taxed(lines: &[LineItem], tax: Option<TaxOf>) -> Vec<Taxed> {
 
 fn correction(issued: &[LineItem], now: &[LineItem], tax: Option<TaxOf>) -> Correction {
     Correction {
-        number: "INV-000001".into(),
+        number: Some("INV-000001".into()),
         period: JANUARY,
         issued: issued.to_vec(),
         now: taxed(now, tax),
@@ -80,6 +80,7 @@ fn correcting(correction: &Correction, grants: &[&Grant], burnt: &[Burn]) -> Inv
         grants,
         burnt,
         corrections: std::slice::from_ref(correction),
+        begun: &[],
     };
     document(of, &[]).unwrap()
 }
@@ -299,4 +300,47 @@ fn lines_read_back_as_they_were_written() {
     );
     let rows = line_items_batch(std::slice::from_ref(&invoice)).unwrap();
     assert_eq!(line_items_of(&rows).unwrap(), invoice.lines);
+}
+
+/// What a document of January bills of these lines with 10 % tax, where earlier ones billed others of the same month.
+fn rest_of(begun: &[LineItem], now: &[LineItem]) -> Vec<(LineKind, i128, Option<Corrects>)> {
+    let rest = Correction {
+        number: None,
+        ..correction(begun, now, Some(ten_percent()))
+    };
+    let lines = rest.differences(usd()).unwrap();
+    let taxes = rest.taxes(&lines, usd()).unwrap();
+    let all = lines
+        .into_iter()
+        .chain(taxes.into_iter().map(|(tax, _)| tax));
+    all.map(|line| (line.kind, line.amount.minor(), line.corrects))
+        .collect()
+}
+
+#[test]
+fn the_rest_of_a_period_is_lines_of_its_own_and_the_tax_is_cumulative() {
+    // 0.15 bear 0.02 of tax, 0.30 bear 0.03.
+    let tax = LineItem {
+        dimensions: ten_percent().dimensions(),
+        ..line(LineKind::Tax, None, 2)
+    };
+    let now = [usage(30), line(LineKind::Base, Some("zero"), 0)];
+    assert_eq!(
+        rest_of(&[usage(15), tax], &now),
+        [
+            (LineKind::Usage, 15, None),
+            (LineKind::Base, 0, None),
+            (LineKind::Tax, 1, None)
+        ]
+    );
+}
+
+#[test]
+fn what_was_billed_of_a_period_and_is_not_any_more_comes_back() {
+    assert_eq!(rest_of(&[usage(15)], &[]), [(LineKind::Usage, -15, None)]);
+    // Nothing more is no line, but the tax that was not charged yet.
+    assert_eq!(
+        rest_of(&[usage(15)], &[usage(15)]),
+        [(LineKind::Tax, 2, None)]
+    );
 }

@@ -14,7 +14,8 @@ FROM subscription;
 CREATE PLAN pro WITH (
     currency = 'USD', worth = '1 credits = 0.01 USD', billing_period = '2 weeks', anchor = 'subscription', in_advance = 'fee',
     minimum = 10, maximum = '99.50', discount_order = 'percent_first', minimum_before_discounts = 'true',
-    minimum_proration = 'minimum_less_fees', tax = 'included', trial_usage = 'billed', issue_after = '2 days'
+    minimum_proration = 'minimum_less_fees', tax = 'included', trial_usage = 'billed', issue_after = '2 days',
+    progressive_billing = '100.00, 0.50'
 ) AS (fee);
 CREATE PLAN payg WITH (currency = 'USD') AS ();
 ";
@@ -113,7 +114,7 @@ fn a_plan_reads_back_with_all_its_terms() {
 fn each_term_of_a_plan_is_in_its_hash_and_its_place_is_not() {
     let plan = definitions().plans.remove(0);
     let whole = plan_hash(&plan);
-    let changes: [fn(&mut PlanDefinition); 15] = [
+    let changes: [fn(&mut PlanDefinition); 16] = [
         |plan| plan.name.push('s'),
         |plan| plan.currency = "EUR".into(),
         |plan| plan.worth[0].amount = Exact::from(1_i64),
@@ -129,6 +130,7 @@ fn each_term_of_a_plan_is_in_its_hash_and_its_place_is_not() {
         |plan| plan.terms.tax = TaxMode::Excluded,
         |plan| plan.terms.trial_usage = TrialUsage::Free,
         |plan| plan.terms.issue_after_us = 0,
+        |plan| plan.terms.progressive_billing.truncate(1),
     ];
     for (place, change) in changes.iter().enumerate() {
         let mut plan = plan.clone();

@@ -21,12 +21,14 @@ pub mod kept;
 mod rated;
 mod rehearsal;
 mod review;
+mod standing;
 mod subscribed;
 mod tiers;
 pub mod trial;
 mod unbilled;
 mod unissued;
 mod versions;
+mod voids;
 
 use crate::{
     catalog::Catalog,
@@ -49,7 +51,7 @@ use tollgate_connectors::{
 use tollgate_sql::{
     definitions::PlanDefinition,
     invoice::{
-        self, CREDIT_NOTE, Invoice, Status, Terms,
+        self, CREDIT_NOTE, Invoice, Status, Terms, VOID,
         basis::{self, Basis, RatedBy, Usage},
         tables::invoices_batch,
     },
@@ -72,11 +74,13 @@ use rated::Rating;
 pub use rehearsal::warnings;
 use review::review;
 pub use review::{Gap, Refused, Review, Untold, causes_text, review_of};
+use standing::{Taken, standing};
 pub use tiers::tiers_of;
 pub use unbilled::{Unbilled, unbilled, unbilled_batch};
 pub use unissued::{ever, unissued};
 use versions::parts_of;
 pub use versions::price_in_force;
+pub use voids::issue_void;
 
 /// The `txn` app id, in `invoices` and in `line_items`, of the last number they hold.
 const NUMBER_MARK: &str = "invoices/number";
@@ -111,6 +115,8 @@ pub struct Drafts {
     usage: BTreeMap<String, Vec<Usage>>,
     rated_by: RatedBy,
     inputs: Inputs,
+    /// Who issues them, if that is to be kept.
+    pub issued_by: Option<String>,
 }
 
 impl Drafts {
@@ -247,6 +253,7 @@ async fn draft_or_causes(
         usage: BTreeMap::new(),
         rated_by: RatedBy::default(),
         inputs: Inputs::default(),
+        issued_by: None,
     })
 }
 
@@ -375,6 +382,7 @@ async fn draft_from(
         usage,
         rated_by,
         inputs,
+        issued_by: None,
     }))
 }
 
@@ -522,14 +530,18 @@ fn subscription(rows: &[subscriptions::Row], period: &Period) -> Result<RecordBa
 pub async fn issue(
     view: &View,
     lake: &Lake,
-    drafts: Drafts,
+    mut drafts: Drafts,
     period: &Period,
     clock: &dyn Clock,
 ) -> Result<Issued> {
     check_over(view, period, clock).await?;
     let (mut invoices, mut line_items) = tables_to_issue(lake).await?;
+    let (issued_before, taken) = issued_in(&invoices, period).await?;
+    for draft in &mut drafts.invoices {
+        draft.id = taken.unused(&draft.id);
+        draft.issued_by.clone_from(&drafts.issued_by);
+    }
     check_overlap(&invoices, &drafts.invoices, period).await?;
-    let issued_before = issued_in(&invoices, period).await?;
     let mut outcome = Issued {
         review: review(view, &invoices, &drafts, period).await?,
         ..Issued::default()
@@ -617,7 +629,7 @@ async fn check_overlap(invoices: &dyn Table, drafts: &[Invoice], period: &Period
         .iter()
         .map(|draft| (draft.customer.as_str(), draft.id.as_str()))
         .collect();
-    for batch in rows_where(invoices, overlaps).await? {
+    for batch in standing(rows_where(invoices, overlaps).await?)? {
         let column = |name| batch[name].as_string::<i32>();
         let (issued, customers, numbers) =
             (column("invoice"), column("customer"), column("number"));
@@ -640,16 +652,21 @@ async fn check_overlap(invoices: &dyn Table, drafts: &[Invoice], period: &Period
     Ok(())
 }
 
-/// Who has which invoice for a period, by its id.
-async fn issued_in(invoices: &dyn Table, period: &Period) -> Result<BTreeMap<String, String>> {
+/// Who has which invoice for a period, by its id, and the ids of those that were voided.
+async fn issued_in(
+    invoices: &dyn Table,
+    period: &Period,
+) -> Result<(BTreeMap<String, String>, Taken)> {
     let mut issued = BTreeMap::new();
-    for batch in rows_where(invoices, within(period)).await? {
+    let rows = rows_where(invoices, within(period)).await?;
+    let taken = Taken::of(&rows);
+    for batch in standing(rows)? {
         let ids = batch["invoice"].as_string::<i32>();
         let customers = batch["customer"].as_string::<i32>();
         let of_row = |row| (ids.value(row).to_owned(), customers.value(row).to_owned());
         issued.extend((0..ids.len()).map(of_row));
     }
-    Ok(issued)
+    Ok((issued, taken))
 }
 
 /// The tables `invoices` and `line_items`, the second with every line of the first.
@@ -686,7 +703,7 @@ async fn commit_invoices(
     let mut serials = Vec::with_capacity(invoices.len());
     for (serial, invoice) in (last + 1..).zip(invoices.iter_mut()) {
         serials.push(serial);
-        let is_credit_note = invoice.kind() == CREDIT_NOTE;
+        let is_credit_note = matches!(invoice.kind(), CREDIT_NOTE | VOID);
         credit_notes += i64::from(is_credit_note);
         invoice.number = Some(match is_credit_note {
             true => format!("CN-{credit_notes:06}"),

@@ -20,6 +20,7 @@ pub mod demo;
 mod html;
 pub mod init;
 pub mod invoice;
+mod issuing;
 pub mod maintain;
 pub mod output;
 pub mod price;

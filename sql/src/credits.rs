@@ -21,7 +21,7 @@ pub use ledger::{Entry, EntryKind, Issued, check, credit_ledger_batch, ledger};
 
 use crate::{
     accounts::{Grant, GrantKind},
-    error::Result,
+    error::{Error, Result},
     money::Exact,
 };
 use turns::Turns;
@@ -163,6 +163,55 @@ pub fn give_back(
         }
     }
     Ok(payments)
+}
+
+/// What a void burns: the burns of a document the other way, at their own instants, the last one first. `by_us` is when the void is issued.
+///
+/// A prepaid grant has back what it paid while the occurrence that paid is in force; after it that is owed to the customer instead, and
+/// is not among the burns. A promotional grant always has it back where it was, for it is part of what the document was taxed on. What a
+/// document gave back to a grant is paid again as far as it is left.
+///
+/// # Errors
+/// [`crate::Error::Credits`] for a promotional grant that has spent what it had back; those of [`give_back`].
+pub fn undo(grants: &[&Grant], burnt: &[Burn], own: &[Burn], by_us: i64) -> Result<Vec<Burn>> {
+    let mut burnt = burnt.to_vec();
+    let mut undone = Vec::with_capacity(own.len());
+    for burn in own.iter().rev() {
+        let mut named = grants.iter().filter(|grant| grant.grant == burn.grant);
+        let Some(grant) = named.next() else {
+            continue;
+        };
+        let amount = undone_of(grant, &burnt, burn, by_us)?;
+        if !amount.is_zero() {
+            let burn = Burn {
+                amount,
+                ..burn.clone()
+            };
+            burnt.push(burn.clone());
+            undone.push(burn);
+        }
+    }
+    Ok(undone)
+}
+
+/// What a void burns of a grant for one burn.
+fn undone_of(grant: &Grant, burnt: &[Burn], burn: &Burn, by_us: i64) -> Result<Exact> {
+    let back = Exact::ZERO.checked_sub(burn.amount)?;
+    let is_promotional = grant.kind == GrantKind::Promotional;
+    if back.is_negative() {
+        let turns = Turns::of(grant, burnt, by_us.max(burn.at_us))?;
+        let has_it = is_promotional || turns.is_one_occurrence(burn.at_us, by_us);
+        return Ok(if has_it { back } else { Exact::ZERO });
+    }
+    let left = Turns::of(grant, burnt, burn.at_us)?.available(burn.at_us)?;
+    let again = back.min(left.max(Exact::ZERO));
+    if is_promotional && again < back {
+        return Err(Error::Credits {
+            grant: grant.grant.clone(),
+            problem: format!("it had {back} back, and {again} of that is left"),
+        });
+    }
+    Ok(again)
 }
 
 /// What a recurrence carries over of what is left: `min(rollover_max, max(rest, rollover_min))`.

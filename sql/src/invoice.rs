@@ -29,6 +29,7 @@ pub mod taxes;
 #[cfg(test)]
 mod tests;
 pub mod unissued;
+pub mod void;
 
 use crate::{
     credits::Burn,
@@ -104,6 +105,19 @@ impl InvoiceId {
         ])
     }
 
+    /// The id of the document that takes another back, by that one's number.
+    pub fn of_void(number: &str) -> Self {
+        Self::of_parts(&[number.as_bytes(), b"void"])
+    }
+
+    /// The id of a document that is issued again, after it was void so often; the same for zero times.
+    pub fn again(&self, times: u32) -> Self {
+        match times {
+            0 => self.clone(),
+            times => Self::of_parts(&[self.0.as_bytes(), b"again", &times.to_le_bytes()]),
+        }
+    }
+
     /// The 32 hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -118,6 +132,9 @@ impl fmt::Display for InvoiceId {
 
 /// The kind of a document whose total is below zero.
 pub const CREDIT_NOTE: &str = "credit_note";
+
+/// The kind of a document that takes another back whole.
+pub const VOID: &str = "void";
 
 /// How far an invoice has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,6 +296,10 @@ pub struct Invoice {
     pub status: Status,
     /// When it became final, in microseconds since the Unix epoch.
     pub issued_at_us: Option<i64>,
+    /// Who issued it, if that is known.
+    pub issued_by: Option<String>,
+    /// The number of the document that it takes back whole.
+    pub voids: Option<String>,
     /// Up to where usage was known, as [`Terms::cut`] said.
     pub cut: String,
     /// The lines, in the order they are printed.
@@ -300,11 +321,12 @@ pub struct Invoice {
 }
 
 impl Invoice {
-    /// What it is called in tables: `invoice`, or `credit_note` when its total is below zero.
+    /// What it is called in tables: `void` when it takes another back, `credit_note` when its total is below zero, else `invoice`.
     pub fn kind(&self) -> &'static str {
-        match self.total.minor() < 0 {
-            true => CREDIT_NOTE,
-            false => "invoice",
+        match (&self.voids, self.total.minor() < 0) {
+            (Some(_), _) => VOID,
+            (None, true) => CREDIT_NOTE,
+            (None, false) => "invoice",
         }
     }
 

@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     accounts::{Accounts, Index, Subscription},
-    invoice::InvoiceId,
     subscriptions::Cycle,
 };
 
@@ -73,9 +72,8 @@ impl InAdvance<'_> {
         for rated in &*rated {
             let documents = documents.get(rated.due.customer.as_str());
             for cycle in &rated.due.closing {
-                let opened = InvoiceId::of_document(&cycle.customer, cycle.opens_us);
                 let mut documents = documents.into_iter().flatten();
-                let opened = documents.find(|document| document.head.id == opened.as_str());
+                let opened = documents.find(|document| document.head.at_us == cycle.opens_us);
                 if let Some((serial, issued_at_us)) = opened.and_then(Document::known) {
                     let is_ordinary = |changes_us: i64| issued_at_us < changes_us;
                     let of = (rated.due.at_us, cycle);

@@ -611,7 +611,7 @@ impl Made<'_> {
         let issued = document.issued(all);
         let mut billed = Billed::default();
         let before = all.iter();
-        let before = before.filter(|known| known.head.serial < document.head.serial);
+        let before = before.filter(|known| known.head.turn < document.head.turn);
         for before in before {
             billed.add(&before.issued(all));
         }

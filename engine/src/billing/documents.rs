@@ -1,6 +1,6 @@
 //! Issued invoices as documents: what a row of `invoices` keeps of one, and what it would be now.
 
-use super::{Drafts, draft_or_causes};
+use super::{Drafts, draft_or_causes, standing::standing};
 use crate::{
     error::{Error, Result, query_error},
     tables,
@@ -183,10 +183,10 @@ pub(super) fn customers_of(documents: &[&Document]) -> BTreeSet<String> {
     customers.map(|d| d.issued.customer.clone()).collect()
 }
 
-/// Issued documents for which something holds, in order of serial.
+/// Issued documents that stand and for which something holds, in order of serial.
 pub(super) async fn documents(invoices: &dyn Table, condition: Expr) -> Result<Vec<Document>> {
     let mut documents = Vec::new();
-    for batch in rows_where(invoices, condition).await? {
+    for batch in standing(rows_where(invoices, condition).await?)? {
         for row in 0..batch.num_rows() {
             documents.push(document(&batch, row)?);
         }

@@ -1,7 +1,7 @@
 //! Issued documents of subscriptions as they stand: their lines, the instalments that they took up, the lines of later ones that
 //! correct them, and by what they are compared.
 
-use super::documents::lines_in;
+use super::{documents::lines_in, standing::Taken};
 use crate::error::Result;
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -19,6 +19,8 @@ use tollgate_sql::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'a> {
     pub(super) serial: i64,
+    /// Where it stands among the documents of its customer: one that was issued again has the place of the one that was voided.
+    pub(super) turn: i64,
     pub(super) id: &'a str,
     pub(super) number: &'a str,
     pub(super) customer: &'a str,
@@ -34,7 +36,7 @@ pub(super) struct Head<'a> {
 
 /// The heads of documents of subscriptions, and those of instalments, each in order of serial. Invoices from before there were
 /// accounts are not among them.
-fn heads(rows: &[RecordBatch]) -> (Vec<Head<'_>>, Vec<Head<'_>>) {
+fn heads<'a>(rows: &'a [RecordBatch], taken: &Taken) -> (Vec<Head<'a>>, Vec<Head<'a>>) {
     let (mut heads, mut instalments) = (Vec::new(), Vec::new());
     for (batch, rows) in rows.iter().enumerate() {
         let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row);
@@ -43,6 +45,7 @@ fn heads(rows: &[RecordBatch]) -> (Vec<Head<'_>>, Vec<Head<'_>>) {
                 .as_primitive::<TimestampMicrosecondType>()
                 .value(row)
         };
+        let serial = |row: usize| rows["serial"].as_primitive::<Int64Type>().value(row);
         for row in 0..rows.num_rows() {
             let customer = text("customer", row);
             let period = invoice::Period {
@@ -52,16 +55,18 @@ fn heads(rows: &[RecordBatch]) -> (Vec<Head<'_>>, Vec<Head<'_>>) {
             let is_due = |at_us: &i64| {
                 InvoiceId::of_document(customer, *at_us).as_str() == text("invoice", row)
             };
-            // Mostly when what closes is over; otherwise the document says it.
+            // Mostly when what closes is over.
             let due = [period.end_us, period.start_us].into_iter().find(is_due);
             let basis = match due {
                 Some(_) => None,
                 None => basis_in(rows, row),
             };
-            let due = due.or_else(|| basis.as_ref()?.due_us.filter(is_due));
+            // The document says it where its id does not: it closes nothing, or was issued again.
+            let due = due.or(basis.as_ref().and_then(|basis| basis.due_us));
             let is_instalment = basis.is_some_and(|basis| basis.instalment.is_some());
             let head = |at_us: i64| Head {
-                serial: rows["serial"].as_primitive::<Int64Type>().value(row),
+                serial: serial(row),
+                turn: taken.first(customer, at_us).unwrap_or(serial(row)),
                 id: text("invoice", row),
                 number: text("number", row),
                 issued_at_us: instant("issued_at", row),
@@ -110,7 +115,7 @@ impl<'a> Document<'a> {
         Ok(currency.map_err(tollgate_sql::Error::from)?)
     }
 
-    /// All documents of a customer, in order of serial.
+    /// All documents of a customer, in their turn.
     fn of(rows: &[RecordBatch], heads: Vec<Head<'a>>, instalments: &[Issued]) -> Result<Vec<Self>> {
         let mut documents: Vec<Document<'a>> = Vec::with_capacity(heads.len());
         for head in heads {
@@ -138,6 +143,7 @@ impl<'a> Document<'a> {
                 basis,
             });
         }
+        documents.sort_by_key(|document| document.head.turn);
         Ok(documents)
     }
 
@@ -194,8 +200,8 @@ pub(super) struct History<'a> {
 }
 
 impl<'a> History<'a> {
-    pub(super) fn of(rows: &'a [RecordBatch]) -> Self {
-        let (heads, instalments) = heads(rows);
+    pub(super) fn of(rows: &'a [RecordBatch], taken: &Taken) -> Self {
+        let (heads, instalments) = heads(rows, taken);
         History {
             rows,
             heads,
@@ -241,7 +247,7 @@ impl<'a> History<'a> {
         Ok(begun)
     }
 
-    /// The documents of customers for whom something holds, each in order of serial.
+    /// The documents of customers for whom something holds, each in their turn.
     pub(super) fn by_customer(
         &self,
         is_wanted: impl Fn(&str) -> bool,

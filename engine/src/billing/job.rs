@@ -14,6 +14,7 @@ use super::{
     issued::History,
     issued_meanwhile,
     kept::{Inputs, keep},
+    standing::{Taken, standing},
     subscribed::{Found, Rated, rate_due},
     tables_to_issue,
 };
@@ -23,7 +24,6 @@ use crate::{
     error::{Faulty, InError, Result, chain},
     view::View,
 };
-use arrow::array::AsArray;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
@@ -67,6 +67,8 @@ pub struct Documents {
     last: i64,
     /// When documents are due that wait: for that time, or for usage that may still be on its way.
     pub waiting: BTreeSet<i64>,
+    /// Who issues them, if that is to be kept.
+    pub issued_by: Option<String>,
 }
 
 impl Documents {
@@ -102,26 +104,29 @@ pub async fn documents_of(
     now_us: i64,
 ) -> Result<Documents> {
     // All of it by one snapshot: what is issued from here on is seen by the number when these are.
-    let (mut last, mut rows) = (0, Vec::new());
+    let (mut last, mut all) = (0, Vec::new());
     if let Some(invoices) = issued_table(lake).await? {
         last = invoices.mark(NUMBER_MARK).unwrap_or(0);
-        rows = rows_where(&invoices, of_customer(asked.customer)).await?;
+        all = rows_where(&invoices, of_customer(asked.customer)).await?;
     }
-    let ids = rows
+    let (mut burnt, taken) = (Burnt::in_rows(&all)?, Taken::of(&all));
+    let rows = standing(all)?;
+    let history = History::of(&rows, &taken);
+    let issued: BTreeMap<(&str, i64), &str> = history
+        .heads
         .iter()
-        .flat_map(|rows| rows["invoice"].as_string::<i32>().iter().flatten());
-    let issued: BTreeSet<&str> = ids.collect();
+        .map(|head| ((head.customer, head.at_us), head.id))
+        .collect();
+    let id_of = |due: &Due| issued.get(&(due.customer.as_str(), due.at_us)).copied();
     let mut documents = Documents {
         last,
         ..Documents::default()
     };
     let due = asked_for(view, settings, accounts, asked, now_us, &mut documents)?;
-    let is_issued = |due: &Due| issued.contains(due.id().as_str());
-    let (before, due): (Vec<Due>, Vec<Due>) = due.into_iter().partition(is_issued);
-    let ids = before.iter().map(|due| due.id().as_str().to_owned());
+    let (before, due): (Vec<Due>, Vec<Due>) = due.into_iter().partition(|due| id_of(due).is_some());
+    let ids = before.iter().filter_map(id_of).map(str::to_owned);
     documents.issued_before = ids.collect();
     documents.already = before.into_iter().map(|due| due.customer).collect();
-    let history = History::of(&rows);
     let due = match asked.corrects {
         true => due,
         false => without_issued(&history, due)?,
@@ -160,7 +165,7 @@ pub async fn documents_of(
         rates: &rates,
         cut: &cut,
     };
-    let (mut billed, mut burnt) = (Billed::of(&rows)?, Burnt::in_rows(&rows)?);
+    let mut billed = Billed::of(&rows)?;
     let begun = history.begun()?;
     take_up(&begun, &mut rated);
     if *asked.which == Which::Due {
@@ -203,7 +208,8 @@ pub async fn documents_of(
         let before = (&billed, burnt.of_customer(customer));
         match made_by.invoice(&rated_now, before, &corrections) {
             Ok(None) => {}
-            Ok(Some(invoice)) => {
+            Ok(Some(mut invoice)) => {
+                invoice.id = taken.unused(&invoice.id);
                 billed.add(invoice.lines.iter().filter(|line| line.corrects.is_none()));
                 burnt.add(customer, &invoice.burns);
                 documents.invoices.push(invoice);
@@ -438,8 +444,9 @@ pub async fn issue_documents(
         ..Issued::default()
     };
     let mut bases = Vec::new();
-    for (draft, (at_us, basis)) in documents.invoices.into_iter().zip(documents.made) {
+    for (mut draft, (at_us, basis)) in documents.invoices.into_iter().zip(documents.made) {
         if !at_us.is_some_and(|at_us| documents.waiting.contains(&at_us)) {
+            draft.issued_by.clone_from(&documents.issued_by);
             outcome.issued.push(draft);
             bases.push(basis);
         }

@@ -76,10 +76,11 @@ pub(super) fn page(invoice: &Invoice, parties: &Parties<'_>) -> String {
 }
 
 fn title(invoice: &Invoice) -> &'static str {
-    match (&invoice.number, invoice.total.minor() < 0) {
-        (None, _) => "Draft",
-        (Some(_), true) => "Credit note",
-        (Some(_), false) => "Invoice",
+    match (&invoice.number, &invoice.voids, invoice.total.minor() < 0) {
+        (None, _, _) => "Draft",
+        (Some(_), Some(_), _) => "Cancellation",
+        (Some(_), None, true) => "Credit note",
+        (Some(_), None, false) => "Invoice",
     }
 }
 
@@ -125,7 +126,14 @@ fn table(invoice: &Invoice, zone: &TimeZone) -> String {
     }
     html += "</tbody>\n";
     if printed().any(|line| line.corrects.is_some()) {
-        html += "<tbody class=\"group\">\n<tr><th colspan=\"4\">Adjustments of earlier documents</th></tr>\n</tbody>\n<tbody>\n";
+        let heading = match &invoice.voids {
+            Some(number) => format!("Taken back of {}", text(number)),
+            None => "Adjustments of earlier documents".to_owned(),
+        };
+        let _ = write!(
+            html,
+            "<tbody class=\"group\">\n<tr><th colspan=\"4\">{heading}</th></tr>\n</tbody>\n<tbody>\n"
+        );
         for line in printed().filter(|line| line.corrects.is_some()) {
             html += &row(line, zone);
         }

@@ -4,7 +4,7 @@ use crate::{
     billing::{self, Asked, Documents, Issued, Review, Unbilled, Which, causes_text},
     cli::{
         html::{self, Parties},
-        load,
+        issuing, load,
         output::{self, Format},
         statement::statement,
     },
@@ -40,7 +40,7 @@ use tollgate_sql::{
 pub struct Arguments {
     /// The billing period: a month such as 2026-10, in the time zone of `billing.time_zone`. Of subscriptions, what closes in
     /// that month, in the customer's time zone.
-    #[arg(long, value_name = "YYYY-MM", required_unless_present = "due")]
+    #[arg(long, value_name = "YYYY-MM", required_unless_present_any = ["due", "void"])]
     pub period: Option<String>,
     /// Everything of subscriptions that was due by now and is not issued.
     #[arg(long, conflicts_with = "period")]
@@ -49,6 +49,12 @@ pub struct Arguments {
     /// the customer, or all.
     #[arg(long)]
     pub correct: bool,
+    /// Take back the issued document with this number by a document of its own, after which what is due of its time is unissued.
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["period", "due", "correct", "finalize", "customer"])]
+    pub void: Option<String>,
+    /// Who issues: kept with each document as `issued_by`. Without it the user of the process.
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
     /// Issue the invoices: number them and write them to the lake, once and for ever.
     #[arg(long)]
     pub finalize: bool,
@@ -88,6 +94,9 @@ pub enum Export {
 /// # Errors
 /// See [`billing::draft`] and [`billing::issue`]; and [`Error::InError`], when all is done, if customers got no invoice.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
+    if let Some(number) = &arguments.void {
+        return void(settings, arguments, number).await;
+    }
     let period = arguments.period.as_deref();
     let period = period
         .map(|month| settings.billing.month(month))
@@ -109,7 +118,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         let problem = "`--due` is for subscriptions, and there are no accounts: import them, or name a month with --period";
         return Err(Error::Usage(problem.into()));
     };
-    let drafts = match &arguments.customer {
+    let mut drafts = match &arguments.customer {
         Some(customer) => billing::draft_of(&view, &settings.billing, &period, customer).await?,
         None => billing::draft(&view, &settings.billing, &period).await?,
     };
@@ -129,6 +138,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
             (tables, review, drafts.invoices)
         }
         true => {
+            drafts.issued_by = issuing::issuer(arguments.by.as_deref());
             let issued = billing::issue(&view, &lake, drafts, &period, &SystemClock).await?;
             output::print(&summary(&issued))?;
             output::print(&listing(&issued.issued))?;
@@ -148,6 +158,27 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         return Err(Error::InError { in_error });
     }
     check_refused(&review)
+}
+
+/// Takes an issued document back by one of its own, prints it, and with `--out` writes it.
+///
+/// # Errors
+/// See [`billing::issue_void`].
+async fn void(settings: &Settings, arguments: &Arguments, number: &str) -> Result<()> {
+    let lake = Lake::open(&settings.lake.url, &settings.base).await?;
+    let accounts = match billing::accounts::are_there(&lake).await? {
+        true => billing::accounts::load(&lake).await?.indexed(),
+        false => Index::empty(),
+    };
+    let by = issuing::issuer(arguments.by.as_deref());
+    let clock = (&SystemClock as _, by.as_deref());
+    let void = billing::issue_void(&lake, &accounts, number, clock).await?;
+    let issued = void.number.as_deref().unwrap_or_default();
+    output::print(&format!(
+        "{number} is void by {issued}; what is due of its time is issued again by the next job\n"
+    ))?;
+    output::print(&listing(std::slice::from_ref(&void)))?;
+    write_documents(settings, arguments, &[void], &accounts)
 }
 
 /// The documents of subscriptions, printed, and issued if they are to be.
@@ -173,7 +204,7 @@ async fn of_subscriptions(
     let accounts = accounts.indexed();
     let now_us = clock.now_us();
     let documents = billing::documents_of(view, lake, &settings.billing, &accounts, asked, now_us);
-    let documents = documents.await?;
+    let mut documents = documents.await?;
     let in_error = documents.in_error.clone();
     let waiting = waiting_text(&documents);
     let starts = documents
@@ -190,6 +221,7 @@ async fn of_subscriptions(
             documents.invoices
         }
         true => {
+            documents.issued_by = issuing::issuer(arguments.by.as_deref());
             let issued = billing::issue_documents(lake, documents, &clock).await?;
             output::print(&summary(&issued))?;
             output::print(&listing(&issued.issued))?;
@@ -206,13 +238,7 @@ async fn of_subscriptions(
         let unbilled = billing::unbilled(view, &accounts, zone, time).await?;
         output::print(&unbilled_text(&unbilled, time))?;
     }
-    if let Some(folder) = &arguments.out {
-        let tables = (invoices_batch(&invoices)?, line_items_batch(&invoices)?);
-        export(folder, &tables, &arguments.format)?;
-        if arguments.format.contains(&Export::Html) {
-            write_pages(folder, &invoices, &settings.billing, &accounts)?;
-        }
-    }
+    write_documents(settings, arguments, &invoices, &accounts)?;
     match in_error.is_empty() {
         true => Ok(()),
         false => Err(Error::InError { in_error }),
@@ -437,6 +463,24 @@ pub fn listing(invoices: &[Invoice]) -> String {
         );
     }
     text
+}
+
+/// Writes documents in all formats that are asked for.
+fn write_documents(
+    settings: &Settings,
+    arguments: &Arguments,
+    invoices: &[Invoice],
+    accounts: &Index,
+) -> Result<()> {
+    let Some(folder) = &arguments.out else {
+        return Ok(());
+    };
+    let tables = (invoices_batch(invoices)?, line_items_batch(invoices)?);
+    export(folder, &tables, &arguments.format)?;
+    match arguments.format.contains(&Export::Html) {
+        true => write_pages(folder, invoices, &settings.billing, accounts),
+        false => Ok(()),
+    }
 }
 
 /// Writes `invoices` and `line_items` into a folder.

@@ -24,7 +24,7 @@ async fn used(world: &World, id: u64, n: i64) {
 }
 
 /// 100 uses are billed at 0.10, then more come.
-async fn issued_with_late(late: &[i64]) -> (World, Cli) {
+pub(crate) async fn issued_with_late(late: &[i64]) -> (World, Cli) {
     let world = World::new(DEFINITIONS).await;
     let cli = world.cli().with("TOLLGATE_BILLING_DEFAULT_PLAN", "payg");
     world.write("subjects.csv", "subject,customer\nu,acme\n");
@@ -52,10 +52,10 @@ async fn issued_with_late(late: &[i64]) -> (World, Cli) {
     (world, cli)
 }
 
-const DUE: &[&str] = &["invoice", "--due", "--finalize"];
+pub(crate) const DUE: &[&str] = &["invoice", "--due", "--finalize"];
 const CORRECT: &[&str] = &["invoice", "--due", "--finalize", "--correct"];
 
-const LINES: &str = "
+pub(crate) const LINES: &str = "
 SELECT i.number, i.document_kind AS document, l.kind, l.amount, l.quantity, l.corrects, l.corrects_kind, l.period_start
 FROM line_items AS l JOIN invoices AS i ON i.invoice = l.invoice ORDER BY i.serial, l.line";
 const UNISSUED: &str = "SELECT number, amount, cause FROM unissued";
@@ -78,7 +78,7 @@ fn adjustment<'a>(
     ]
 }
 
-const FIRST: [&str; 8] = [
+pub(crate) const FIRST: [&str; 8] = [
     "INV-000001",
     "invoice",
     "usage",

@@ -58,5 +58,6 @@ mod trying;
 mod twenty_meters;
 mod until_end;
 mod versions;
+mod voids;
 mod wide;
 mod world;

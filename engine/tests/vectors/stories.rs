@@ -123,6 +123,9 @@ struct Run {
     finalize: bool,
     #[serde(default)]
     correct: bool,
+    /// Documents that are taken back before the job, by number.
+    #[serde(default)]
+    voids: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -174,6 +177,12 @@ async fn told(story: &Story) -> Outcome<Vec<String>> {
             world.import(&edit.accounts, &clock).await?;
         }
         world.meter(&story.usage, run.as_of).await?;
+        for voided in &run.voids {
+            let lake = world.lake().await?;
+            let accounts = billing::accounts::load(&lake).await?.indexed();
+            let void = billing::issue_void(&lake, &accounts, voided, (&clock, None)).await?;
+            issued.push((number, void));
+        }
         let documents = world.documents(run).await?;
         let made = match run.finalize {
             true => {

@@ -174,6 +174,8 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
         period: document.period,
         status: Status::Draft,
         issued_at_us: None,
+        issued_by: None,
+        voids: None,
         cut: document.cut.to_owned(),
         discount,
         tax,
@@ -484,7 +486,7 @@ fn total(lines: &[LineItem], currency: Currency) -> Result<Money> {
 }
 
 /// That the parts add up, each counted by itself: what is printed is what is owed.
-fn check(invoice: &Invoice) -> Result<()> {
+pub(super) fn check(invoice: &Invoice) -> Result<()> {
     let currency = invoice.total.currency();
     let of = |is_wanted: fn(LineKind) -> bool| {
         let lines = invoice

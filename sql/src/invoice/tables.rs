@@ -42,6 +42,8 @@ pub fn invoices_batch(invoices: &[Invoice]) -> Result<RecordBatch> {
         amounts(invoices.iter().map(|i| i.credits))?,
         amounts(invoices.iter().map(|i| i.amount_due))?,
         text(invoices.iter().map(|i| Some(i.kind()))),
+        text(invoices.iter().map(|i| i.voids.as_deref())),
+        text(invoices.iter().map(|i| i.issued_by.as_deref())),
     ];
     RecordBatch::try_new(invoices_schema(), columns).map_err(engine)
 }

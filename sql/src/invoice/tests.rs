@@ -272,7 +272,9 @@ fn invoices_and_lines_become_rows() {
             "0.0000",
             "0.0000",
             "49.0000",
-            "invoice"
+            "invoice",
+            "",
+            ""
         ]
     );
     let lines = line_items_batch(invoices).unwrap();

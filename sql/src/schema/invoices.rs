@@ -12,7 +12,8 @@
 //!   `subscription` and `text` are NULL in rows that were written before they were kept.
 //! * `corrects` is the number of the earlier document that a line corrects, and `corrects_kind` the kind of its line; both are NULL
 //!   in a document's own lines. `period_start` and `period_end` are those of the line that is corrected.
-//! * `document_kind` is `invoice`, or `credit_note` of a document whose total is below zero; NULL is an invoice.
+//! * `document_kind` is `invoice`, `credit_note` of a document whose total is below zero, or `void` of one that takes another back
+//!   whole, whose number is in `voids`; NULL is an invoice. `issued_by` is who issued it, NULL where that is not known.
 //! * `line` counts from 1 within an invoice.
 
 use super::timestamp;
@@ -50,6 +51,8 @@ pub fn invoices_schema() -> SchemaRef {
         Field::new("credits_applied", money_type(), true),
         Field::new("amount_due", money_type(), true),
         Field::new("document_kind", DataType::Utf8, true),
+        Field::new("voids", DataType::Utf8, true),
+        Field::new("issued_by", DataType::Utf8, true),
     ]))
 }
 

@@ -122,6 +122,10 @@ fn what_corrects_stands_apart_and_a_total_below_zero_is_a_credit_note() {
     ] {
         assert!(html.contains(expected), "{expected}\nis not in\n{html}");
     }
+    note.voids = Some("INV-000007".into());
+    let html = of(&note);
+    assert!(html.contains("<h1>Cancellation</h1><div>CN-000001</div>"));
+    assert!(html.contains("<th colspan=\"4\">Taken back of INV-000007</th>"));
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! Which issued documents stand: neither voided nor voids.
+
+use crate::error::{Result, query_error};
+use arrow::{
+    array::{Array, AsArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::Int64Type,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tollgate_sql::invoice::InvoiceId;
+
+/// The rows of issued documents that stand: without those that were voided, and without voids.
+pub(super) fn standing(rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let voided = voided_in(&rows);
+    if voided.is_empty() {
+        return Ok(rows);
+    }
+    let stands = |rows: &RecordBatch| {
+        let numbers = rows["number"].as_string::<i32>();
+        let stand = (0..rows.num_rows())
+            .map(|row| voids(rows, row).is_none() && !voided.contains(numbers.value(row)));
+        let stand = BooleanArray::from(stand.collect::<Vec<bool>>());
+        filter_record_batch(rows, &stand)
+    };
+    let standing = rows.iter().map(stands).collect::<Result<Vec<_>, _>>();
+    standing.map_err(query_error("reading issued invoices"))
+}
+
+/// The numbers of documents that were voided.
+fn voided_in(rows: &[RecordBatch]) -> BTreeSet<String> {
+    let voided = rows.iter().flat_map(|rows| {
+        let voided = (0..rows.num_rows()).filter_map(|row| voids(rows, row));
+        voided.map(str::to_owned)
+    });
+    voided.collect()
+}
+
+/// Which document a row is the void of. Tables of before there were any have no such column.
+pub(super) fn voids(rows: &RecordBatch, row: usize) -> Option<&str> {
+    let column = rows.column_by_name("voids")?.as_string::<i32>();
+    column.is_valid(row).then(|| column.value(row))
+}
+
+/// The ids of documents that were voided, each with its serial: a document that is issued again has another id, and its place.
+#[derive(Debug, Default)]
+pub(super) struct Taken(BTreeMap<String, i64>);
+
+impl Taken {
+    /// Those in some rows.
+    pub(super) fn of(rows: &[RecordBatch]) -> Self {
+        let voided = voided_in(rows);
+        if voided.is_empty() {
+            return Taken::default();
+        }
+        let mut taken = BTreeMap::new();
+        for rows in rows {
+            let (ids, numbers) = (
+                rows["invoice"].as_string::<i32>(),
+                rows["number"].as_string::<i32>(),
+            );
+            let serials = rows["serial"].as_primitive::<Int64Type>();
+            let rows = (0..rows.num_rows()).filter(|row| voided.contains(numbers.value(*row)));
+            taken.extend(rows.map(|row| (ids.value(row).to_owned(), serials.value(row))));
+        }
+        Taken(taken)
+    }
+
+    /// The serial of the first document that was due of a customer at an instant; `None` when that was never voided.
+    pub(super) fn first(&self, customer: &str, at_us: i64) -> Option<i64> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let id = InvoiceId::of_document(customer, at_us);
+        self.0.get(id.as_str()).copied()
+    }
+
+    /// The id of a document that may be issued again.
+    pub(super) fn unused(&self, id: &InvoiceId) -> InvoiceId {
+        let mut times = 0;
+        loop {
+            let again = id.again(times);
+            // There are fewer documents than numbers.
+            if !self.0.contains_key(again.as_str()) {
+                return again;
+            }
+            times += 1;
+        }
+    }
+}

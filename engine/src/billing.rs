@@ -22,6 +22,7 @@ mod rated;
 mod rehearsal;
 mod review;
 mod standing;
+mod starts;
 mod subscribed;
 mod tiers;
 pub mod trial;

@@ -4,6 +4,7 @@
 //! `url` in `[source]`), then from flags. An unknown key is an error, so that a typo is not a default.
 
 use crate::error::{Error, Result};
+use jiff::civil::Date;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
     fmt, fs, io,
@@ -11,7 +12,11 @@ use std::{
     str::FromStr,
 };
 use tollgate_connectors::nats::Risk;
-use tollgate_sql::{parser::did_you_mean, period::Period, window::DAY_US};
+use tollgate_sql::{
+    parser::did_you_mean,
+    period::{Period, zone_of},
+    window::DAY_US,
+};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -189,6 +194,9 @@ pub struct BillingSettings {
     pub time_zone: String,
     /// The rate table that has the tax rates of regions: columns `region` and `rate_percent`. Default `tax_rates`.
     pub tax_rates: String,
+    /// From when on this engine bills: an instant, or a date for its midnight in `time_zone`. Nothing earlier is issued, adjusted
+    /// or unbilled. Default empty: everything is billed.
+    pub starts_at: String,
     /// Who is on documents that print.
     pub seller: SellerSettings,
 }
@@ -213,13 +221,65 @@ impl BillingSettings {
     /// # Errors
     /// The text is not a month, or the setting names no time zone.
     pub fn month(&self, text: &str) -> Result<Period> {
-        Period::month(text, &self.time_zone).map_err(|error| match error {
-            tollgate_sql::Error::Zone { .. } => Error::Config {
-                file: "billing.time_zone".into(),
-                problem: error.to_string(),
-            },
-            error => error.into(),
-        })
+        Period::month(text, &self.time_zone).map_err(of_zone)
+    }
+
+    /// `starts_at` in microseconds since the Unix epoch, if it is set.
+    ///
+    /// # Errors
+    /// It is neither an instant nor a date, or `time_zone` names no time zone.
+    pub fn starts_us(&self) -> Result<Option<i64>> {
+        if self.starts_at.is_empty() {
+            return Ok(None);
+        }
+        let refused = || Error::Config {
+            file: "billing.starts_at".into(),
+            problem: format!(
+                "`{}` is not an instant such as 2026-10-01T00:00:00Z, nor a date such as 2026-10-01",
+                self.starts_at
+            ),
+        };
+        let date = self.starts_at.parse::<Date>().ok();
+        let instant = match date.filter(|_| self.starts_at.len() == "2026-10-01".len()) {
+            Some(date) => {
+                let zone = zone_of(&self.time_zone).map_err(of_zone)?;
+                zone.to_timestamp(date.at(0, 0, 0, 0)).ok()
+            }
+            None => self.starts_at.parse().ok(),
+        };
+        let instant: jiff::Timestamp = instant.ok_or_else(refused)?;
+        Ok(Some(instant.as_microsecond()))
+    }
+
+    /// What of a billing period is billed: from `starts_at` on.
+    ///
+    /// # Errors
+    /// Nothing of it is; those of [`BillingSettings::starts_us`].
+    pub fn since_start(&self, period: &Period) -> Result<Period> {
+        match self.starts_us()? {
+            Some(starts_us) if starts_us >= period.end_us => Err(Error::Billing {
+                problem: format!(
+                    "billing period {period} is over before billing.starts_at, {}",
+                    self.starts_at
+                ),
+                hint: "what is earlier was billed elsewhere; set billing.starts_at to an earlier time if it was not"
+                    .into(),
+            }),
+            Some(starts_us) if starts_us > period.start_us => {
+                Ok(period.between(starts_us, period.end_us))
+            }
+            _ => Ok(period.clone()),
+        }
+    }
+}
+
+fn of_zone(error: tollgate_sql::Error) -> Error {
+    match error {
+        tollgate_sql::Error::Zone { .. } => Error::Config {
+            file: "billing.time_zone".into(),
+            problem: error.to_string(),
+        },
+        error => error.into(),
     }
 }
 
@@ -341,6 +401,7 @@ impl Default for BillingSettings {
             default_plan: "payg".into(),
             time_zone: "UTC".into(),
             tax_rates: "tax_rates".into(),
+            starts_at: String::new(),
             seller: SellerSettings::default(),
         }
     }
@@ -475,7 +536,7 @@ fn key_of(name: &str) -> Result<Option<&'static str>, String> {
 }
 
 /// Every setting that a variable can override.
-fn keys() -> [&'static str; 45] {
+fn keys() -> [&'static str; 46] {
     [
         "definitions",
         "source.kind",
@@ -512,6 +573,7 @@ fn keys() -> [&'static str; 45] {
         "dedupe.directory",
         "billing.default_plan",
         "billing.time_zone",
+        "billing.starts_at",
         "billing.tax_rates",
         "billing.seller.name",
         "billing.seller.address",
@@ -1033,6 +1095,29 @@ mod tests {
         let mut known: Vec<_> = keys().into_iter().map(str::to_owned).collect();
         known.sort();
         assert_eq!(known, leaves);
+    }
+
+    #[test]
+    fn billing_starts_at_an_instant_or_at_midnight_of_a_date() {
+        let starts = |starts_at: &str| {
+            let settings = BillingSettings {
+                starts_at: starts_at.to_owned(),
+                time_zone: "Europe/Berlin".to_owned(),
+                ..BillingSettings::default()
+            };
+            settings.starts_us().map_err(|error| error.to_string())
+        };
+        assert_eq!(starts(""), Ok(None));
+        assert_eq!(
+            starts("2026-10-01T00:00:00Z"),
+            Ok(Some(1_790_812_800_000_000))
+        );
+        // Two hours earlier by the clocks of summer.
+        assert_eq!(starts("2026-10-01"), Ok(Some(1_790_805_600_000_000)));
+        for text in ["2026-10", "October", "2026-10-01T00:00:00", "20261001"] {
+            let error = starts(text).unwrap_err();
+            assert!(error.contains("is not an instant such as"), "{error}");
+        }
     }
 
     #[test]

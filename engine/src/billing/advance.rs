@@ -13,6 +13,7 @@ use super::{
     accounts,
     due::{Due, due_of},
     issued::{Document, History},
+    starts::Calendar,
     subscribed::{Charged, Rated, rate_due},
 };
 use crate::{error::Result, view::View};
@@ -31,7 +32,7 @@ pub(super) struct InAdvance<'a> {
     pub(super) accounts: &'a Index,
     /// The customer whose accounts these are; `None` of all.
     pub(super) customer: Option<&'a str>,
-    pub(super) zone: &'a str,
+    pub(super) calendar: Calendar<'a>,
 }
 
 /// A subscription whose rows since a document in advance are not all meant, and the document's customer and time.
@@ -199,7 +200,7 @@ impl InAdvance<'_> {
             let time = (at_us.saturating_sub(1), at_us);
             let definitions = &self.view.catalog().definitions;
             // What has no answer here has none among the documents themselves.
-            let of_customer = due_of(&accounts, definitions, self.zone, customer, time);
+            let of_customer = due_of(&accounts, definitions, self.calendar, customer, time);
             due.extend(of_customer.unwrap_or_default());
         }
         // What cannot be told here cannot be told of the documents themselves.

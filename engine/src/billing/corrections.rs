@@ -16,6 +16,7 @@ use super::{
     due::{Due, due_of},
     issued::{Document, Head, History},
     kept::{self, Inputs, restore},
+    starts::Calendar,
     subscribed::{Charged, Found, Rated, rate_due},
 };
 use crate::{
@@ -177,6 +178,7 @@ pub(super) struct Correcter<'a> {
     /// The customer whose accounts these are; `None` of all.
     pub(super) customer: Option<&'a str>,
     pub(super) settings: &'a BillingSettings,
+    pub(super) calendar: Calendar<'a>,
     pub(super) rates: &'a TaxRates,
     pub(super) cut: &'a str,
     pub(super) now_us: i64,
@@ -211,6 +213,7 @@ impl Correcter<'_> {
                 .map(|head| head.serial)
                 .collect(),
         };
+        let touched = self.since_start(heads, touched);
         let of_touched = heads.iter().filter(|head| touched.contains(&head.serial));
         let of_touched: BTreeSet<&str> = of_touched.map(|head| head.customer).collect();
         let documents = issued.by_customer(|customer| of_touched.contains(customer))?;
@@ -218,6 +221,16 @@ impl Correcter<'_> {
             Correcting::Usage => self.of_usage(&documents, &touched).await,
             Correcting::Everything => self.of_everything(&documents, &touched).await,
         }
+    }
+
+    /// Those of some documents, by serial, that are for no time before their customer is billed.
+    fn since_start(&self, heads: &[Head<'_>], serials: BTreeSet<i64>) -> BTreeSet<i64> {
+        let is_since = |head: &&Head<'_>| {
+            let starts = self.calendar.starts;
+            starts.of_customer(self.accounts, head.customer) <= head.period.start_us
+        };
+        let since = heads.iter().filter(|head| serials.contains(&head.serial));
+        since.filter(is_since).map(|head| head.serial).collect()
     }
 
     /// Documents by the usage of now and all else as they were made.
@@ -280,7 +293,7 @@ impl Correcter<'_> {
                         rates: &rates,
                         cut: self.cut,
                     },
-                    zone: &self.settings.time_zone,
+                    calendar: self.calendar,
                 };
                 as_then
                     .of_usage(&documents_of, documents, &mut compared)
@@ -348,7 +361,7 @@ impl Correcter<'_> {
             lake: self.lake,
             accounts: self.accounts,
             customer: self.customer,
-            zone: &self.settings.time_zone,
+            calendar: self.calendar,
         }
     }
 
@@ -360,7 +373,7 @@ impl Correcter<'_> {
                 rates: self.rates,
                 cut: self.cut,
             },
-            zone: &self.settings.time_zone,
+            calendar: self.calendar,
         }
     }
 
@@ -500,7 +513,7 @@ struct Came {
 #[derive(Clone, Copy)]
 struct Made<'a> {
     made_by: MadeBy<'a>,
-    zone: &'a str,
+    calendar: Calendar<'a>,
 }
 
 impl Made<'_> {
@@ -515,7 +528,7 @@ impl Made<'_> {
         let due = due_of(
             accounts,
             definitions,
-            self.zone,
+            self.calendar,
             document.head.customer,
             time,
         )?;

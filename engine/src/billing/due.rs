@@ -3,6 +3,7 @@
 //! A billing period is billed when it closes. Prices in advance are billed when the period that they are for opens, and
 //! what closes and opens at one instant is on one document.
 
+use super::starts::{Calendar, since};
 use crate::error::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_sql::{
@@ -27,6 +28,8 @@ pub(super) struct Due {
     pub(super) opening: Vec<Cycle>,
     /// What is billed once, by time and name.
     pub(super) one_offs: Vec<OneOff>,
+    /// From when on the customer is billed.
+    pub(super) starts_us: i64,
 }
 
 impl Due {
@@ -45,7 +48,7 @@ impl Due {
         let of = |cycles: &[Cycle]| {
             let starts = cycles.iter().map(|cycle| cycle.period.start_us);
             let ends = cycles.iter().map(|cycle| cycle.period.end_us);
-            let (start_us, end_us) = (starts.min()?, ends.max()?);
+            let (start_us, end_us) = (starts.min()?.max(self.starts_us), ends.max()?);
             Some(invoice::Period { start_us, end_us })
         };
         let nothing = invoice::Period {
@@ -75,24 +78,30 @@ impl Due {
 pub(super) fn due_of(
     accounts: &Index,
     definitions: &Definitions,
-    default_zone: &str,
+    calendar: Calendar<'_>,
     customer: &str,
     (from_us, until_us): (i64, i64),
 ) -> Result<Vec<Due>> {
-    let zones = zones_of(accounts, default_zone, customer)?;
+    let zones = zones_of(accounts, calendar.zone, customer)?;
+    let starts_us = calendar.starts.of_customer(accounts, customer);
     let mut due: BTreeMap<i64, Due> = BTreeMap::new();
-    let is_due = |at_us: i64| from_us < at_us && at_us <= until_us;
+    let is_due = |at_us: i64| from_us < at_us && at_us <= until_us && starts_us <= at_us;
     let nothing = |at_us: &i64| Due {
         customer: customer.to_owned(),
         at_us: *at_us,
         closing: Vec::new(),
         opening: Vec::new(),
         one_offs: Vec::new(),
+        starts_us,
     };
     for rows in accounts.subscriptions_of(customer) {
         let rows: Vec<_> = rows.iter().collect();
         let plan = |name: &str| definitions.plan(name);
-        for cycle in cycles(&rows, plan, &zones, (from_us, until_us))? {
+        let cycles = cycles(&rows, plan, &zones, (from_us, until_us))?;
+        for cycle in cycles
+            .into_iter()
+            .filter_map(|cycle| since(cycle, starts_us))
+        {
             if is_due(cycle.opens_us) && has_prices_in_advance(&cycle, definitions) {
                 due.entry(cycle.opens_us)
                     .or_insert_with_key(nothing)
@@ -108,7 +117,10 @@ pub(super) fn due_of(
         }
     }
     let one_offs = one_offs_due(accounts, definitions, &zones, customer, until_us)?;
-    for (at_us, one_off) in one_offs.into_iter().filter(|(at_us, _)| is_due(*at_us)) {
+    let one_offs = one_offs.into_iter();
+    let one_offs =
+        one_offs.filter(|(at_us, one_off)| is_due(*at_us) && starts_us <= one_off.date_us);
+    for (at_us, one_off) in one_offs {
         let at = due.entry(at_us).or_insert_with_key(nothing);
         at.one_offs.push(one_off.clone());
     }
@@ -122,16 +134,21 @@ pub(super) fn due_of(
 pub(super) fn running_of<'a>(
     accounts: &Index,
     definitions: &'a Definitions,
-    default_zone: &str,
+    calendar: Calendar<'_>,
     customer: &str,
     now_us: i64,
 ) -> Result<Vec<(Cycle, &'a [Exact])>> {
-    let zones = zones_of(accounts, default_zone, customer)?;
+    let zones = zones_of(accounts, calendar.zone, customer)?;
+    let starts_us = calendar.starts.of_customer(accounts, customer);
     let mut running = Vec::new();
     for rows in accounts.subscriptions_of(customer) {
         let rows: Vec<_> = rows.iter().collect();
         let plan = |name: &str| definitions.plan(name);
-        for mut cycle in cycles(&rows, plan, &zones, (now_us, now_us))? {
+        let cycles = cycles(&rows, plan, &zones, (now_us, now_us))?;
+        for mut cycle in cycles
+            .into_iter()
+            .filter_map(|cycle| since(cycle, starts_us))
+        {
             // A plan that comes later in the period has charged nothing yet.
             let has_begun = |(from_us, _): &(i64, i64)| *from_us <= now_us;
             cycle.parts.retain(|part| part.usage.iter().any(has_begun));

@@ -8,6 +8,7 @@ use super::{
     billed::Billed,
     due::{Due, running_of},
     issued::Issued,
+    starts::Calendar,
     subscribed::{Found, Rated, rate_due},
 };
 use crate::error::{Faulty, InError, Result, chain};
@@ -47,7 +48,7 @@ fn is_of(instalment: &Instalment, cycle: &Cycle) -> bool {
 /// The lake cannot be read, or a price fails and it cannot be told for which customer.
 pub(super) async fn instalments(
     made_by: MadeBy<'_>,
-    zone: &str,
+    calendar: Calendar<'_>,
     (begun, billed): (&Begun<'_>, &Billed),
     customer: Option<&str>,
     now_us: i64,
@@ -60,11 +61,12 @@ pub(super) async fn instalments(
     let (mut due, mut thresholds) = (Vec::new(), Vec::new());
     let customers = made_by.accounts.customers();
     for customer in customers.filter(|known| customer.is_none_or(|asked| asked == *known)) {
-        let running = running_of(made_by.accounts, definitions, zone, customer, now_us);
+        let running = running_of(made_by.accounts, definitions, calendar, customer, now_us);
         // What has no answer has none among the documents that close either.
         for (cycle, of_plan) in running.unwrap_or_default() {
             thresholds.push(of_plan);
-            due.push(due_with(customer, cycle));
+            let starts_us = calendar.starts.of_customer(made_by.accounts, customer);
+            due.push(due_with(customer, cycle, starts_us));
         }
     }
     let (rated, mut found) = rate_due(made_by.view, made_by.accounts, due).await?;
@@ -90,13 +92,14 @@ pub(super) async fn instalments(
     Ok((reached, found))
 }
 
-fn due_with(customer: &str, cycle: Cycle) -> Due {
+fn due_with(customer: &str, cycle: Cycle, starts_us: i64) -> Due {
     Due {
         customer: customer.to_owned(),
         at_us: cycle.closes_us,
         closing: vec![cycle],
         opening: Vec::new(),
         one_offs: Vec::new(),
+        starts_us,
     }
 }
 

@@ -34,10 +34,14 @@ pub(super) struct Head<'a> {
     place: (usize, usize),
 }
 
-/// The heads of documents of subscriptions, and those of instalments, each in order of serial. Invoices from before there were
-/// accounts are not among them.
-fn heads<'a>(rows: &'a [RecordBatch], taken: &Taken) -> (Vec<Head<'a>>, Vec<Head<'a>>) {
+/// The heads of documents of subscriptions, and those of instalments, each in order of serial; and when the last invoice of each name ends
+/// that was issued before there were accounts.
+fn heads<'a>(
+    rows: &'a [RecordBatch],
+    taken: &Taken,
+) -> (Vec<Head<'a>>, Vec<Head<'a>>, BTreeMap<&'a str, i64>) {
     let (mut heads, mut instalments) = (Vec::new(), Vec::new());
+    let mut before_accounts: BTreeMap<&str, i64> = BTreeMap::new();
     for (batch, rows) in rows.iter().enumerate() {
         let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row);
         let instant = |name: &str, row: usize| {
@@ -78,15 +82,19 @@ fn heads<'a>(rows: &'a [RecordBatch], taken: &Taken) -> (Vec<Head<'a>>, Vec<Head
                 cut: text("cut", row),
                 place: (batch, row),
             };
-            match is_instalment {
-                true => instalments.push(head(period.end_us)),
-                false => heads.extend(due.map(head)),
+            match (is_instalment, due) {
+                (true, _) => instalments.push(head(period.end_us)),
+                (false, Some(at_us)) => heads.push(head(at_us)),
+                (false, None) => {
+                    let end_us = before_accounts.entry(customer).or_insert(i64::MIN);
+                    *end_us = (*end_us).max(period.end_us);
+                }
             }
         }
     }
     heads.sort_by_key(|head| head.serial);
     instalments.sort_by_key(|head| head.serial);
-    (heads, instalments)
+    (heads, instalments, before_accounts)
 }
 
 /// What the document of a row was made from, if it says so.
@@ -197,16 +205,26 @@ pub(super) struct History<'a> {
     pub(super) heads: Vec<Head<'a>>,
     /// Documents of billing periods that were not over, in order of serial.
     instalments: Vec<Head<'a>>,
+    /// When the last invoice of each name ends that was issued before there were accounts.
+    before_accounts: BTreeMap<&'a str, i64>,
 }
 
 impl<'a> History<'a> {
     pub(super) fn of(rows: &'a [RecordBatch], taken: &Taken) -> Self {
-        let (heads, instalments) = heads(rows, taken);
+        let (heads, instalments, before_accounts) = heads(rows, taken);
         History {
             rows,
             heads,
             instalments,
+            before_accounts,
         }
+    }
+
+    /// When the last invoice of each name ends that was issued before there were accounts.
+    pub(super) fn before_accounts(&self) -> BTreeMap<String, i64> {
+        let ends = self.before_accounts.iter();
+        ends.map(|(name, end_us)| ((*name).to_owned(), *end_us))
+            .collect()
     }
 
     /// The instalments of customers for whom something holds, each in order of serial.

@@ -15,6 +15,7 @@ use super::{
     issued_meanwhile,
     kept::{Inputs, keep},
     standing::{Taken, standing},
+    starts::{Calendar, Starts},
     subscribed::{Found, Rated, rate_due},
     tables_to_issue,
 };
@@ -118,11 +119,20 @@ pub async fn documents_of(
         .map(|head| ((head.customer, head.at_us), head.id))
         .collect();
     let id_of = |due: &Due| issued.get(&(due.customer.as_str(), due.at_us)).copied();
+    let mut before_accounts = history.before_accounts();
+    if let Some(customer) = asked.customer {
+        before_accounts.extend(Starts::of_subjects(lake, accounts, customer).await?);
+    }
+    let starts = Starts::new(settings, before_accounts)?;
+    let calendar = Calendar {
+        zone: &settings.time_zone,
+        starts: &starts,
+    };
     let mut documents = Documents {
         last,
         ..Documents::default()
     };
-    let due = asked_for(view, settings, accounts, asked, now_us, &mut documents)?;
+    let due = asked_for(view, calendar, accounts, asked, now_us, &mut documents)?;
     let (before, due): (Vec<Due>, Vec<Due>) = due.into_iter().partition(|due| id_of(due).is_some());
     let ids = before.iter().filter_map(id_of).map(str::to_owned);
     documents.issued_before = ids.collect();
@@ -139,6 +149,7 @@ pub async fn documents_of(
         accounts,
         customer: asked.customer,
         settings,
+        calendar,
         rates: &rates,
         cut: &cut,
         now_us,
@@ -169,8 +180,9 @@ pub async fn documents_of(
     let begun = history.begun()?;
     take_up(&begun, &mut rated);
     if *asked.which == Which::Due {
-        let (zone, before) = (&settings.time_zone, (&begun, &billed));
-        let (running, found) = instalments(made_by, zone, before, asked.customer, now_us).await?;
+        let before = (&begun, &billed);
+        let (running, found) =
+            instalments(made_by, calendar, before, asked.customer, now_us).await?;
         documents.take_in(found);
         rated.extend(running);
     }
@@ -289,7 +301,7 @@ fn alone(
 /// What is due, in order of time and customer. Customers whose subscriptions make no sense are in error.
 fn asked_for(
     view: &View,
-    settings: &BillingSettings,
+    calendar: Calendar<'_>,
     accounts: &Index,
     Asked {
         which, customer, ..
@@ -297,7 +309,6 @@ fn asked_for(
     now_us: i64,
     documents: &mut Documents,
 ) -> Result<Vec<Due>> {
-    let zone = &settings.time_zone;
     let definitions = &view.catalog().definitions;
     let time = match which {
         Which::Month(month) => {
@@ -320,7 +331,7 @@ fn asked_for(
     customers.retain(|known| customer.is_none_or(|asked| asked == *known));
     let mut all = Vec::new();
     for customer in customers {
-        match due_of(accounts, definitions, zone, customer, time) {
+        match due_of(accounts, definitions, calendar, customer, time) {
             Ok(due) => all.extend(due),
             Err(error) => {
                 documents.in_error.insert(InError {
@@ -334,7 +345,7 @@ fn asked_for(
     let mut asked_for = Vec::with_capacity(all.len());
     for due in all {
         let is_asked_for = match which {
-            Which::Month(month) => is_of_month(&due, month, zone)?,
+            Which::Month(month) => is_of_month(&due, month, calendar.zone)?,
             Which::Due => due.issued_from_us(definitions) <= now_us,
         };
         asked_for.extend(is_asked_for.then_some(due));

@@ -66,6 +66,7 @@ impl Rated {
                 closing: Vec::new(),
                 opening: Vec::new(),
                 one_offs: Vec::new(),
+                starts_us: i64::MIN,
             },
             charged: Vec::new(),
             usage: Vec::new(),
@@ -170,6 +171,10 @@ pub(super) async fn rate_due(
         }
     }
     for (due, made) in due.iter().zip(&mut made) {
+        // What was due before the customer was billed here is not billed at the close.
+        let of_before = made.charged.iter_mut();
+        let of_before = of_before.filter(|charged| charged.cycle_of(due).opens_us < due.starts_us);
+        of_before.for_each(|charged| charged.in_advance.clear());
         made.charged.sort_by_key(|charged| {
             let cycle = &charged.cycle_of(due).parts;
             let place = cycle.iter().position(|part| part.plan == charged.plan);

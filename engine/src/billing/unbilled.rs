@@ -1,8 +1,12 @@
 //! The relation `unbilled`: usage that no subscription pays for, because its subject has no customer then, or that customer no
 //! subscription.
 
-use super::due::zones_of;
+use super::{
+    due::zones_of,
+    starts::{Calendar, Starts},
+};
 use crate::{
+    config::BillingSettings,
     error::{Result, query_error},
     view::{Paid, View},
 };
@@ -14,6 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     accounts::Index,
     invoice::{self, basis::Usage},
@@ -44,14 +49,26 @@ pub struct Unbilled {
 /// The lake cannot be read, or a meter does not know that time.
 pub async fn unbilled(
     view: &View,
+    lake: &Lake,
+    settings: &BillingSettings,
     accounts: &Index,
-    default_zone: &str,
     time: invoice::Period,
 ) -> Result<Vec<Unbilled>> {
-    let period = Period::of(time, default_zone)?;
+    let starts = Starts::in_lake(lake, settings).await?;
+    let calendar = Calendar {
+        zone: &settings.time_zone,
+        starts: &starts,
+    };
+    let start_us = time.start_us.max(settings.starts_us()?.unwrap_or(i64::MIN));
+    let time = invoice::Period { start_us, ..time };
     let mut rows = Vec::new();
-    // What no row of accounts names.
-    let known: BTreeSet<&str> = accounts.subjects().collect();
+    if time.end_us <= start_us {
+        return Ok(rows);
+    }
+    let period = Period::of(time, calendar.zone)?;
+    // What no row of accounts names, nor an invoice from before there were any.
+    let mut known: BTreeSet<&str> = accounts.subjects().collect();
+    known.extend(starts.subjects());
     let totals = view.all_totals(&period).await?;
     for (subject, usage) in super::usage_of_all(view.catalog(), &totals.meters)? {
         if !known.contains(subject.as_str()) {
@@ -61,7 +78,7 @@ pub async fn unbilled(
     // What they name, while no one pays. No customer is called so: names are not empty.
     let mut paid: BTreeMap<&str, Paid> = BTreeMap::new();
     for subject in &known {
-        for (customer, times) in unpaid(accounts, default_zone, subject, time)? {
+        for (customer, times) in unpaid(accounts, calendar, subject, time)? {
             let of_customer = paid.entry(customer.unwrap_or_default()).or_default();
             of_customer.add(subject, customer.unwrap_or_default(), times);
         }
@@ -102,10 +119,14 @@ fn rows_of(usage: Usage, customer: Option<String>) -> impl Iterator<Item = Unbil
 /// When no subscription pays for a subject, by who would; `None` is no one.
 fn unpaid<'a>(
     accounts: &'a Index,
-    default_zone: &str,
+    calendar: Calendar<'_>,
     subject: &str,
     time: invoice::Period,
 ) -> Result<Vec<(Option<&'a str>, Times)>> {
+    let time = invoice::Period {
+        start_us: time.start_us.max(calendar.starts.of_subject(subject)),
+        ..time
+    };
     let mut unpaid = Vec::new();
     let mut from_us = time.start_us;
     for payer in accounts.payers_of(subject) {
@@ -118,7 +139,7 @@ fn unpaid<'a>(
             unpaid.push((None, vec![(from_us, start_us)]));
         }
         // A zone that is not one is told by the job.
-        zones_of(accounts, default_zone, payer.customer)?;
+        zones_of(accounts, calendar.zone, payer.customer)?;
         let gaps = gaps(subscribed(accounts, payer.customer), (start_us, end_us));
         if !gaps.is_empty() {
             unpaid.push((Some(payer.customer), gaps));

@@ -61,11 +61,19 @@ pub async fn unissued(
         Some(first_us) => Period::months(first_us, now_us, zone)?,
         None => Vec::new(),
     };
-    let months: Vec<invoice::Period> = calendar.iter().map(invoice::Period::from).collect();
-    let documents = match lake.existing(tables::INVOICES).await? {
+    let starts_us = settings.starts_us()?.unwrap_or(i64::MIN);
+    let months = calendar.iter().map(invoice::Period::from);
+    let months = months.filter(|month| starts_us < month.end_us);
+    let months = months.map(|month| invoice::Period {
+        start_us: month.start_us.max(starts_us),
+        ..month
+    });
+    let months: Vec<invoice::Period> = months.collect();
+    let mut documents = match lake.existing(tables::INVOICES).await? {
         Some(invoices) => documents(&invoices, lit(true)).await?,
         None => Vec::new(),
     };
+    documents.retain(|document| starts_us <= document.period.start_us);
     let mut covered: BTreeMap<&str, Covered> = BTreeMap::new();
     let mut told: BTreeMap<RatedAs, Told<'_>> = BTreeMap::new();
     for document in &documents {

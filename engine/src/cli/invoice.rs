@@ -118,6 +118,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         let problem = "`--due` is for subscriptions, and there are no accounts: import them, or name a month with --period";
         return Err(Error::Usage(problem.into()));
     };
+    let period = settings.billing.since_start(&period)?;
     let mut drafts = match &arguments.customer {
         Some(customer) => billing::draft_of(&view, &settings.billing, &period, customer).await?,
         None => billing::draft(&view, &settings.billing, &period).await?,
@@ -233,9 +234,9 @@ async fn of_subscriptions(
         start_us: unbilled_from_us.min(now_us),
         end_us: now_us,
     };
-    let zone = &settings.billing.time_zone;
     if arguments.customer.is_none() {
-        let unbilled = billing::unbilled(view, &accounts, zone, time).await?;
+        let unbilled = billing::unbilled(view, lake, &settings.billing, &accounts, time);
+        let unbilled = unbilled.await?;
         output::print(&unbilled_text(&unbilled, time))?;
     }
     write_documents(settings, arguments, &invoices, &accounts)?;

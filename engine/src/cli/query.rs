@@ -65,9 +65,8 @@ async fn answer(
     if wanted.contains(tables::UNBILLED) {
         let accounts = billing::accounts::load(lake).await?.indexed();
         let ever = billing::ever(&view, SystemClock.now_us()).await?;
-        let zone = &settings.billing.time_zone;
         let rows = match billing::accounts::are_there(lake).await? {
-            true => billing::unbilled(&view, &accounts, zone, ever).await?,
+            true => billing::unbilled(&view, lake, &settings.billing, &accounts, ever).await?,
             // Without accounts every subject is its own customer.
             false => Vec::new(),
         };

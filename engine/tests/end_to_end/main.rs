@@ -51,6 +51,7 @@ mod real_data;
 mod real_inputs;
 mod sessions;
 mod standing;
+mod starts;
 mod storage;
 mod streams;
 mod time_zones;

@@ -48,6 +48,9 @@ struct Story {
     _notes: Option<String>,
     #[serde(rename = "source", default)]
     _source: Option<Value>,
+    /// The setting `billing.starts_at`.
+    #[serde(default)]
+    starts_at: String,
     #[serde(default)]
     accounts: Accounts,
     #[serde(default)]
@@ -164,6 +167,11 @@ pub(crate) async fn run_story(line: &str) -> Result<(), String> {
 async fn told(story: &Story) -> Outcome<Vec<String>> {
     let folder = tempfile::tempdir()?;
     let mut world = World::new(folder.path())?;
+    world
+        .settings
+        .billing
+        .starts_at
+        .clone_from(&story.starts_at);
     world.add(&story.plans, &[], &story.tax_rates)?;
     let mut issued: Vec<(usize, Invoice)> = Vec::new();
     let mut unissued = Vec::new();
@@ -448,7 +456,7 @@ impl World {
         let accounts = billing::accounts::load(&lake).await?.indexed();
         let view = View::open(catalog, &lake).await?;
         let ever = billing::ever(&view, run.as_of.as_microsecond()).await?;
-        let rows = billing::unbilled(&view, &accounts, "UTC", ever).await?;
+        let rows = billing::unbilled(&view, &lake, &self.settings.billing, &accounts, ever).await?;
         let mut problems = Vec::new();
         for wanted in &story.expected.unbilled {
             let subject = wanted

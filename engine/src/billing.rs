@@ -8,6 +8,7 @@
 pub mod accounts;
 mod advance;
 mod assembly;
+mod before;
 mod billed;
 mod burnt;
 mod corrections;
@@ -65,6 +66,7 @@ use tollgate_sql::{
     session, subscriptions,
 };
 
+pub use before::{Before, billed_before, left_to_issue};
 pub use burnt::Burnt;
 pub use credits::credit_ledger;
 pub use documents::{IssuedAs, issued_as};

@@ -202,14 +202,14 @@ impl Correcter<'_> {
         &self,
         issued: &History<'_>,
         correcting: Correcting,
-        is_asked_for: impl Fn(i64) -> bool,
+        is_asked_for: impl Fn(&Head<'_>) -> bool,
     ) -> Result<Corrections> {
         let heads = &issued.heads;
         let touched = match correcting {
             Correcting::Usage => self.touched(heads).await?,
             Correcting::Everything => heads
                 .iter()
-                .filter(|head| is_asked_for(head.at_us))
+                .filter(|head| is_asked_for(head))
                 .map(|head| head.serial)
                 .collect(),
         };

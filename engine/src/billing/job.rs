@@ -11,7 +11,7 @@ use super::{
     documents::{issued_table, of_customer, rows_where, untold},
     due::{Due, due_of, is_of_month},
     instalments::{instalments, take_up},
-    issued::History,
+    issued::{Head, History},
     issued_meanwhile,
     kept::{Inputs, keep},
     standing::{Taken, standing},
@@ -73,6 +73,17 @@ pub struct Documents {
 }
 
 impl Documents {
+    /// Those that do not wait.
+    pub fn to_issue(&self) -> Vec<&Invoice> {
+        let made = self.invoices.iter().zip(&self.made);
+        let to_issue = made.filter(|(_, (at_us, _))| !self.waits(*at_us));
+        to_issue.map(|(invoice, _)| invoice).collect()
+    }
+
+    fn waits(&self, at_us: Option<i64>) -> bool {
+        at_us.is_some_and(|at_us| self.waiting.contains(&at_us))
+    }
+
     fn take_in(&mut self, found: Found) {
         self.in_error.extend(found.in_error);
         self.inputs.extend(found.inputs);
@@ -154,7 +165,7 @@ pub async fn documents_of(
         cut: &cut,
         now_us,
     };
-    let (correcting, is_asked_for) = corrected_by(asked, &settings.time_zone)?;
+    let (correcting, is_asked_for) = corrected_by(asked, accounts, calendar.zone, &history.heads)?;
     let Corrections {
         of_customer: mut corrections,
         found,
@@ -262,16 +273,38 @@ pub async fn documents_of(
     Ok(documents)
 }
 
-/// What is corrected, and of documents that were due when.
-fn corrected_by(asked: Asked<'_>, zone: &str) -> Result<(Correcting, impl Fn(i64) -> bool)> {
-    let (correcting, time) = match (asked.corrects, asked.which) {
+/// What is corrected, and of which documents: those of a month belong to it by the zone of their customer when their period began, as
+/// [`is_of_month`] says.
+fn corrected_by<'a>(
+    asked: Asked<'_>,
+    accounts: &'a Index,
+    default_zone: &'a str,
+    heads: &[Head<'_>],
+) -> Result<(Correcting, impl Fn(&Head<'_>) -> bool + 'a)> {
+    let zone_of = move |head: &Head<'_>| {
+        let rows = accounts.customer(head.customer);
+        let customer = accounts.customer_at(head.customer, head.period.start_us);
+        // The first zone is that of the time before its row too.
+        let customer = customer.or(rows.first());
+        let zone = customer.and_then(|customer| customer.time_zone.as_deref());
+        zone.unwrap_or(default_zone)
+    };
+    let (correcting, month) = match (asked.corrects, asked.which) {
         (false, _) => (Correcting::Usage, None),
         (true, Which::Due) => (Correcting::Everything, None),
-        (true, Which::Month(month)) => (Correcting::Everything, Some(Period::month(month, zone)?)),
+        (true, Which::Month(month)) => (Correcting::Everything, Some(month)),
     };
-    let is_asked_for = move |at_us: i64| {
-        let mut time = time.iter();
-        time.all(|month| month.start_us < at_us && at_us <= month.end_us)
+    let mut months: BTreeMap<&str, Period> = BTreeMap::new();
+    if let Some(month) = month {
+        for zone in heads.iter().map(zone_of).collect::<BTreeSet<_>>() {
+            months.insert(zone, Period::month(month, zone)?);
+        }
+    }
+    let is_of_all = month.is_none();
+    let is_asked_for = move |head: &Head<'_>| {
+        let month = months.get(zone_of(head));
+        is_of_all
+            || month.is_some_and(|month| month.start_us < head.at_us && head.at_us <= month.end_us)
     };
     Ok((correcting, is_asked_for))
 }

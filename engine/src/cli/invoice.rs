@@ -55,6 +55,9 @@ pub struct Arguments {
     /// Who issues: kept with each document as `issued_by`. Without it the user of the process.
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
+    /// Do not ask on a terminal before anything is issued.
+    #[arg(long)]
+    pub yes: bool,
     /// Issue the invoices: number them and write them to the lake, once and for ever.
     #[arg(long)]
     pub finalize: bool,
@@ -139,6 +142,12 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
             (tables, review, drafts.invoices)
         }
         true => {
+            if issuing::asks(arguments.yes) {
+                let left = billing::left_to_issue(&lake, &drafts, &period).await?;
+                if !is_confirmed(&lake, &left).await? {
+                    return Ok(());
+                }
+            }
             drafts.issued_by = issuing::issuer(arguments.by.as_deref());
             let issued = billing::issue(&view, &lake, drafts, &period, &SystemClock).await?;
             output::print(&summary(&issued))?;
@@ -171,6 +180,10 @@ async fn void(settings: &Settings, arguments: &Arguments, number: &str) -> Resul
         true => billing::accounts::load(&lake).await?.indexed(),
         false => Index::empty(),
     };
+    let question = format!("Take {} back?", printable(number));
+    if issuing::asks(arguments.yes) && !issuing::confirmed("", &question)? {
+        return Ok(());
+    }
     let by = issuing::issuer(arguments.by.as_deref());
     let clock = (&SystemClock as _, by.as_deref());
     let void = billing::issue_void(&lake, &accounts, number, clock).await?;
@@ -222,6 +235,9 @@ async fn of_subscriptions(
             documents.invoices
         }
         true => {
+            if issuing::asks(arguments.yes) && !is_confirmed(lake, &documents.to_issue()).await? {
+                return Ok(());
+            }
             documents.issued_by = issuing::issuer(arguments.by.as_deref());
             let issued = billing::issue_documents(lake, documents, &clock).await?;
             output::print(&summary(&issued))?;
@@ -244,6 +260,16 @@ async fn of_subscriptions(
         true => Ok(()),
         false => Err(Error::InError { in_error }),
     }
+}
+
+/// Whether a person wants these documents issued; nothing is asked where there are none.
+async fn is_confirmed(lake: &Lake, drafts: &[&Invoice]) -> Result<bool> {
+    if drafts.is_empty() {
+        return Ok(true);
+    }
+    let before = billing::billed_before(lake, drafts).await?;
+    let text = issuing::announcement(drafts, &before)?;
+    issuing::confirmed(&text, "Issue them?")
 }
 
 /// How far back the job looks for usage that no subscription pays for when it has no document.

@@ -174,3 +174,38 @@ async fn a_crash_at_any_step_corrects_once() {
         .for_each_concurrent(2, crash)
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_is_corrected_by_the_clock_of_its_customer() {
+    let world = World::new(DEFINITIONS).await;
+    let cli = world.cli().with("TOLLGATE_BILLING_DEFAULT_PLAN", "payg");
+    world.write("subjects.csv", "subject,customer\nu,acme\n");
+    world.write(
+        "customers.csv",
+        "customer,time_zone\nacme,America/Los_Angeles\n",
+    );
+    // January is over at 08:00 UTC on the first of February.
+    world.write(
+        "subscriptions.csv",
+        "subscription,customer,plan,starts_at,ends_at\nb,acme,payg,2026-01-01T08:00:00Z,2026-02-01T08:00:00Z\n",
+    );
+    let files = ["customers.csv", "subjects.csv", "subscriptions.csv"];
+    cli.succeed(&[&["accounts", "import"], &files[..]].concat())
+        .await;
+    used(&world, 0, 100).await;
+    cli.run_to_end().await;
+    cli.succeed(DUE).await;
+    world.write(
+        "definitions/all.sql",
+        &DEFINITIONS.replace("* 0.10", "* 0.20"),
+    );
+    for (month, expected) in [
+        ("2026-02", "0 invoices issued"),
+        ("2026-01", "1 invoices issued"),
+    ] {
+        let correct = ["invoice", "--period", month, "--finalize", "--correct"];
+        let issued = cli.succeed(&correct).await;
+        assert!(issued.starts_with(expected), "{month}: {issued}");
+    }
+    assert_eq!(cli.query(UNISSUED).await, [[""; 3]; 0]);
+}

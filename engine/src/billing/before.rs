@@ -1,0 +1,75 @@
+//! What is to be issued, and what its customers were billed for the period before: what a person is told who is to say yes.
+
+use super::{
+    Drafts,
+    documents::{issued_table, rows_where},
+    issued_in,
+    standing::standing,
+};
+use crate::error::Result;
+use arrow::{
+    array::AsArray,
+    datatypes::{Decimal128Type, TimestampMicrosecondType},
+};
+use datafusion::prelude::col;
+use std::collections::{BTreeMap, BTreeSet};
+use tollgate_connectors::lake::Lake;
+use tollgate_sql::{
+    invoice::Invoice,
+    money::{Currency, Exact, Money},
+    period::Period,
+    schema,
+};
+
+/// Totals by customer, the end of the period that they are for, and the code of their currency.
+pub type Before = BTreeMap<(String, i64, String), Money>;
+
+/// What the customers of some drafts were billed for the periods that end where the drafts' begin.
+///
+/// # Errors
+/// The lake cannot be read, or totals do not fit 38 digits.
+pub async fn billed_before(lake: &Lake, drafts: &[&Invoice]) -> Result<Before> {
+    let starts: BTreeSet<i64> = drafts.iter().map(|draft| draft.period.start_us).collect();
+    let mut before = Before::new();
+    let (Some(invoices), false) = (issued_table(lake).await?, starts.is_empty()) else {
+        return Ok(before);
+    };
+    let starts = starts.into_iter().map(schema::instant).collect();
+    let ending = rows_where(&invoices, col("period_end").in_list(starts, false)).await?;
+    for rows in standing(ending)? {
+        let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row).to_owned();
+        let ends = rows["period_end"].as_primitive::<TimestampMicrosecondType>();
+        let totals = rows["total"].as_primitive::<Decimal128Type>();
+        for row in 0..rows.num_rows() {
+            let total = Exact::from_decimal(totals.value(row), totals.scale());
+            let code = text("currency", row);
+            let currency = Currency::parse(&code);
+            let total = total.and_then(|total| Money::round(total, currency?));
+            let total = total.map_err(tollgate_sql::Error::from)?;
+            let key = (text("customer", row), ends.value(row), code);
+            let sum = before.entry(key).or_insert(Money::zero(total.currency()));
+            *sum = sum.checked_add(total).map_err(tollgate_sql::Error::from)?;
+        }
+    }
+    Ok(before)
+}
+
+/// The drafts of customers who have no invoice for the period.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn left_to_issue<'a>(
+    lake: &Lake,
+    drafts: &'a Drafts,
+    period: &Period,
+) -> Result<Vec<&'a Invoice>> {
+    let issued = match issued_table(lake).await? {
+        Some(invoices) => issued_in(&invoices, period).await?.0,
+        None => BTreeMap::new(),
+    };
+    let customers: BTreeSet<&String> = issued.values().collect();
+    let left = drafts.invoices.iter();
+    Ok(left
+        .filter(|draft| !customers.contains(&draft.customer))
+        .collect())
+}

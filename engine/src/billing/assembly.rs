@@ -15,7 +15,7 @@ use crate::{
 use tollgate_sql::{
     accounts::{Discount, Grant, Index, OneOff},
     credits::Burn,
-    definitions::{MinimumProration, PlanDefinition},
+    definitions::{Definitions, MinimumProration, PlanDefinition},
     functions::prorate::{SHARE_DIGITS, sum_of_shares},
     invoice::{
         Invoice, LineItem,
@@ -88,7 +88,7 @@ impl<'a> MadeBy<'a> {
     ) -> Result<Option<Invoice>> {
         let discounts = self.discounts(&rated.due.customer);
         let cycles = self.cycles(rated, |plan, charged, cycle| {
-            billed.left_of(plan, charged, cycle, &discounts)
+            billed.left_of((self.definitions(), plan), charged, cycle, &discounts)
         })?;
         let mut corrected = corrections.iter().flat_map(|correction| &correction.issued);
         let corrected = corrected.next().map(|line| line.amount.currency().code());
@@ -106,6 +106,11 @@ impl<'a> MadeBy<'a> {
             check_burns(&grants, burnt, &invoice.burns)?;
         }
         Ok(made.filter(|invoice| !invoice.lines.is_empty()))
+    }
+
+    /// The definitions by which it is made.
+    pub(super) fn definitions(&self) -> &'a Definitions {
+        &self.view.catalog().definitions
     }
 
     /// The currency of a document by what it bills; `None` when it bills nothing.

@@ -9,7 +9,7 @@ use arrow::{
 use std::collections::BTreeMap;
 use tollgate_sql::{
     accounts::Discount,
-    definitions::PlanDefinition,
+    definitions::{Definitions, PlanDefinition},
     functions::prorate::sum_of_shares,
     invoice::{
         self, LineItem, LineKind,
@@ -17,7 +17,7 @@ use tollgate_sql::{
     },
     money::{Currency, Exact, Money},
     rating::Charge,
-    subscriptions::Cycle,
+    subscriptions::{Cycle, Part},
 };
 
 /// Lines by subscription and price.
@@ -121,17 +121,19 @@ impl Billed {
         lines.filter(move |line| start_us <= line.period.start_us && line.period.end_us <= end_us)
     }
 
-    /// What the prices in advance of a plan were billed at for a billing period of a subscription, less their discounts: it counts
-    /// toward the minimum and the maximum of that period.
+    /// What the prices in advance of a plan were billed at for a billing period of a subscription, less their discounts, as far as lines are
+    /// its own: it counts toward the minimum and the maximum of that period.
     fn in_advance(
         &self,
         (subscription, plan): (&str, &PlanDefinition),
         cycle: &Cycle,
+        is_own: &IsOwn<'_>,
     ) -> Result<Exact> {
         let number = |error| Error::from(tollgate_sql::Error::from(error));
         let mut sum = Exact::ZERO;
         for price in &plan.terms.in_advance {
-            for line in self.of_price(subscription, price, cycle) {
+            let lines = self.of_price(subscription, price, cycle);
+            for line in lines.filter(|line| is_own(price, line)) {
                 let net = line.amount.checked_sub(line.discount).map_err(number)?;
                 sum = sum.checked_add(net).map_err(number)?;
             }
@@ -142,31 +144,33 @@ impl Billed {
     /// What of a plan's charges for a billing period is left to bill, and what counts toward the plan's bounds beside it.
     pub(super) fn left_of(
         &self,
-        plan: &PlanDefinition,
+        (definitions, plan): (&Definitions, &PlanDefinition),
         charged: &Charged,
         cycle: &Cycle,
         discounts: &[&Discount],
     ) -> Result<(Vec<Charge>, Exact)> {
         let of = (cycle.subscription.as_str(), plan);
+        let is_own = |price: &str, line: &BilledLine| is_of(definitions, plan, price, cycle, line);
         if charged.is_opening {
-            let left = self.left(of, cycle, &charged.charges, discounts)?;
+            let left = self.left(of, cycle, &charged.charges, (discounts, &is_own))?;
             return Ok((left, Exact::ZERO));
         }
         let mut charges = charged.charges.clone();
-        charges.extend(self.left(of, cycle, &charged.in_advance, discounts)?);
-        Ok((charges, self.in_advance(of, cycle)?))
+        charges.extend(self.left(of, cycle, &charged.in_advance, (discounts, &is_own))?);
+        Ok((charges, self.in_advance(of, cycle, &is_own)?))
     }
 
     /// What was billed in advance for a billing period that closes, see [`Billed::left_of`].
     pub(super) fn counted(
         &self,
-        plan: &PlanDefinition,
+        (definitions, plan): (&Definitions, &PlanDefinition),
         charged: &Charged,
         cycle: &Cycle,
     ) -> Result<Exact> {
+        let is_own = |price: &str, line: &BilledLine| is_of(definitions, plan, price, cycle, line);
         match charged.is_opening {
             true => Ok(Exact::ZERO),
-            false => self.in_advance((&cycle.subscription, plan), cycle),
+            false => self.in_advance((&cycle.subscription, plan), cycle, &is_own),
         }
     }
 
@@ -178,12 +182,12 @@ impl Billed {
         (subscription, plan): (&str, &PlanDefinition),
         cycle: &Cycle,
         charges: &[Charge],
-        discounts: &[&Discount],
+        (discounts, is_own): (&[&Discount], &IsOwn<'_>),
     ) -> Result<Vec<Charge>> {
         let mut left = Vec::new();
         for price in &plan.terms.in_advance {
             let billed = self.of_price(subscription, price, cycle);
-            let billed: Vec<&BilledLine> = billed.collect();
+            let billed: Vec<&BilledLine> = billed.filter(|line| is_own(price, line)).collect();
             let now = charges.iter().filter(|charge| charge.price == *price);
             let now: Vec<&Charge> = now.collect();
             if billed.is_empty() {
@@ -214,6 +218,35 @@ impl Billed {
         }
         Ok(left)
     }
+}
+
+/// Whether a line of a price was billed on the plan that is meant.
+type IsOwn<'a> = dyn Fn(&str, &BilledLine) -> bool + 'a;
+
+/// Whether a line that was billed of a price is a plan's, of those of a billing period that bill the price in advance: it is that of the plan
+/// that is in force when the line begins, else of the first. A plan that is in the period no more has all lines.
+fn is_of(
+    definitions: &Definitions,
+    plan: &PlanDefinition,
+    price: &str,
+    cycle: &Cycle,
+    line: &BilledLine,
+) -> bool {
+    if cycle.parts.iter().all(|part| part.plan != plan.name) {
+        return true;
+    }
+    let bills = |part: &&Part| {
+        let known = definitions.plan(&part.plan);
+        known.is_some_and(|plan| plan.terms.in_advance.iter().any(|name| name == price))
+    };
+    let start_us = line.period.start_us;
+    let in_force = |part: &&Part| {
+        let mut segments = part.segments.iter();
+        segments.any(|segment| segment.from_us <= start_us && start_us < segment.until_us)
+    };
+    let parts = || cycle.parts.iter().filter(bills);
+    let owner = parts().find(in_force).or_else(|| parts().next());
+    owner.is_none_or(|owner| owner.plan == plan.name)
 }
 
 /// What a price comes to now, rounded, less what was billed of it. What is above zero is before discounts, as any charge; what comes
@@ -356,7 +389,12 @@ mod tests {
     fn left(cycle: &Cycle, now: &str, discounts: &[&Discount]) -> Vec<(String, bool)> {
         let billed = billed(cycle);
         let left = billed
-            .left(("s", &plan()), cycle, &[charge(now)], discounts)
+            .left(
+                ("s", &plan()),
+                cycle,
+                &[charge(now)],
+                (discounts, &|_, _| true),
+            )
             .unwrap();
         let left = left.into_iter();
         left.map(|charge| {
@@ -403,9 +441,9 @@ mod tests {
     #[test]
     fn what_was_billed_in_advance_counts_less_its_discounts() {
         let june = june(None);
-        let in_advance = billed(&june).in_advance(("s", &plan()), &june);
+        let in_advance = billed(&june).in_advance(("s", &plan()), &june, &|_, _| true);
         assert_eq!(in_advance.unwrap(), Exact::from(15_i64));
-        let other = Billed::default().in_advance(("s", &plan()), &june);
+        let other = Billed::default().in_advance(("s", &plan()), &june, &|_, _| true);
         assert_eq!(other.unwrap(), Exact::ZERO);
     }
 

@@ -552,7 +552,12 @@ impl Made<'_> {
                     Some(rated) => {
                         let discounts = made_by.discounts(document.head.customer);
                         let cycles = made_by.cycles(rated, |plan, charged, cycle| {
-                            billed.left_of(plan, charged, cycle, &discounts)
+                            billed.left_of(
+                                (made_by.definitions(), plan),
+                                charged,
+                                cycle,
+                                &discounts,
+                            )
                         })?;
                         (made_by.lines(rated, &cycles)?, made_by.basis(rated))
                     }
@@ -670,7 +675,10 @@ impl Made<'_> {
             // In the order of what is charged.
             let own = of_charged.next().unwrap_or_default().into_iter();
             charges.extend(own.map(|line| charge_of(line, cycle, plan)));
-            Ok((charges, billed.counted(plan, charged, cycle)?))
+            Ok((
+                charges,
+                billed.counted((definitions, plan), charged, cycle)?,
+            ))
         })?;
         Ok(Some(self.made_by.lines(rated, &cycles)?))
     }

@@ -126,7 +126,7 @@ fn has_reached(
 ) -> Result<bool> {
     let discounts = made_by.discounts(&rated.due.customer);
     let cycles = made_by.cycles(rated, |plan, charged, cycle| {
-        billed.left_of(plan, charged, cycle, &discounts)
+        billed.left_of((made_by.definitions(), plan), charged, cycle, &discounts)
     })?;
     let now = made_by.lines(rated, &cycles)?;
     let spent = spend(now.iter().map(|taxed| &taxed.line))?;

@@ -73,6 +73,7 @@ async fn a_company_owes_what_an_oracle_makes_of_its_events_and_files() {
     );
     assert!(differences.is_empty(), "seed {seed}:{differences}");
     assert_eq!(company.balances().await, balances, "seed {seed}");
+    company.take_back_and_issue_again().await;
 }
 
 /// A file of the company's.
@@ -199,7 +200,7 @@ impl Company {
             self.import(number, *at_us).await;
             self.meter(&mut stream, number, *at_us).await;
             let metered = since.elapsed();
-            let issued = self.issue(*at_us).await;
+            let issued = self.issue(*at_us, false).await;
             println!(
                 "run {run}: metered in {metered:.1?}, issued in {:.1?}",
                 since.elapsed() - metered
@@ -294,8 +295,64 @@ impl Company {
             .unwrap();
     }
 
-    /// Issues all that is due.
-    async fn issue(&self, at_us: i64) -> Vec<Invoice> {
+    /// Corrects everything, takes back the last document of every third customer, and issues what is due again: each customer owes in all
+    /// what it owed, and nothing is left to correct.
+    async fn take_back_and_issue_again(&self) {
+        let at_us = *self.runs.last().unwrap();
+        self.issue(at_us, true).await;
+        let owed = "SELECT customer, currency, CAST(SUM(total) AS VARCHAR) AS total FROM invoices \
+                    GROUP BY customer, currency ORDER BY customer, currency";
+        let before = self.rows(owed).await;
+        let last = "SELECT i.customer, i.number FROM invoices AS i JOIN \
+                    (SELECT customer, MAX(serial) AS serial FROM invoices GROUP BY customer) AS l ON i.serial = l.serial \
+                    ORDER BY i.customer";
+        let since = Instant::now();
+        let lake = self.lake().await;
+        let accounts = billing::accounts::load(&lake).await.unwrap().indexed();
+        let clock = ManualClock::at(at_us);
+        let mut voids = 0;
+        for row in self.rows(last).await.iter().step_by(3) {
+            let void = billing::issue_void(&lake, &accounts, &row[1], (&clock, None));
+            let void = void.await.unwrap();
+            assert_eq!(void.voids.as_ref(), Some(&row[1]));
+            voids += 1;
+        }
+        let again = self.issue(at_us, true).await;
+        println!(
+            "{voids} documents taken back, {} issued again in {:.1?}",
+            again.len(),
+            since.elapsed()
+        );
+        assert!(voids > 0 && again.len() >= voids);
+        assert_eq!(self.rows(owed).await, before);
+        assert_eq!(self.issue(at_us, true).await, []);
+    }
+
+    /// Rows of a query, all of whose columns are text.
+    async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        let view = View::open(self.catalog().await, &self.lake().await)
+            .await
+            .unwrap();
+        let context = view.session(sql).await.unwrap();
+        let frame = tollgate_sql::session::query(&context, sql).await.unwrap();
+        let mut all = Vec::new();
+        for rows in frame.collect().await.unwrap() {
+            let text = |column: usize, row: usize| {
+                let column = rows.column(column).as_string::<i32>();
+                column.value(row).to_owned()
+            };
+            let columns = rows.num_columns();
+            all.extend((0..rows.num_rows()).map(|row| {
+                (0..columns)
+                    .map(|column| text(column, row))
+                    .collect::<Vec<_>>()
+            }));
+        }
+        all
+    }
+
+    /// Issues all that is due, and corrects everything if that is asked for.
+    async fn issue(&self, at_us: i64, corrects: bool) -> Vec<Invoice> {
         let (lake, catalog) = (self.lake().await, self.catalog().await);
         let accounts = billing::accounts::load(&lake).await.unwrap().indexed();
         let view = View::open(catalog, &lake).await.unwrap();
@@ -303,7 +360,7 @@ impl Company {
         let asked = Asked {
             which: &Which::Due,
             customer: None,
-            corrects: false,
+            corrects,
         };
         let documents = billing::documents_of(&view, &lake, settings, &accounts, asked, at_us);
         let documents = Box::pin(documents).await.unwrap();

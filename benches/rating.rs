@@ -275,7 +275,7 @@ async fn opened(folder: &Path) -> Result<(View, Settings, Period)> {
     let catalog = Arc::new(Catalog::load(&settings).await?);
     let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
     let view = View::open(catalog, &lake).await?;
-    let period = settings.billing.month(MONTH)?;
+    let period = settings.month(MONTH)?;
     Ok((view, settings, period))
 }
 

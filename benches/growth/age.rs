@@ -74,7 +74,7 @@ pub(super) fn age(folder: &Path, days: u64) -> Result<()> {
             Ok(u64::try_from(calls)?)
         })
         .await?;
-        let period = settings.billing.month("2025-12")?;
+        let period = settings.month("2025-12")?;
         let (draft, invoices) = quickest(async || {
             let drafts = billing::draft(&view, &settings.billing, &period).await?;
             Ok(drafts.invoices.len() as u64)

@@ -49,7 +49,7 @@ pub(super) fn customers(folder: &Path, count: u64) -> Result<()> {
         let (all_ms, all) = quickest(async || calls(&view, "").await).await?;
         let (one_ms, own) = quickest(async || calls(&view, &of_one).await).await?;
         check("calls", (all, own), (count * HOURS, HOURS))?;
-        let period = settings.billing.month("2026-01")?;
+        let period = settings.month("2026-01")?;
         let billing = &settings.billing;
         let (draft_ms, drafts) = quickest(async || {
             let drafts = billing::draft(&view, billing, &period).await?;

@@ -3,9 +3,12 @@
 //! They come from `tollgate.toml`, then from `TOLLGATE_…` variables (`TOLLGATE_SOURCE_URL` overrides
 //! `url` in `[source]`), then from flags. An unknown key is an error, so that a typo is not a default.
 
+mod written;
+
 use crate::error::{Error, Result};
 use jiff::civil::Date;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::Value;
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
@@ -13,10 +16,11 @@ use std::{
 };
 use tollgate_connectors::nats::Risk;
 use tollgate_sql::{
-    parser::did_you_mean,
     period::{Period, zone_of},
     window::DAY_US,
 };
+pub use written::Places;
+use written::Written;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +47,9 @@ pub struct Settings {
     /// The folder that relative paths start from: the configuration file's. Not a setting.
     #[serde(skip)]
     pub base: PathBuf,
+    /// Where each setting is that is given. Not a setting.
+    #[serde(skip)]
+    pub places: Places,
 }
 
 /// `[source]`.
@@ -216,14 +223,6 @@ pub struct SellerSettings {
 }
 
 impl BillingSettings {
-    /// The billing period `YYYY-MM`.
-    ///
-    /// # Errors
-    /// The text is not a month, or the setting names no time zone.
-    pub fn month(&self, text: &str) -> Result<Period> {
-        Period::month(text, &self.time_zone).map_err(of_zone)
-    }
-
     /// `starts_at` in microseconds since the Unix epoch, if it is set.
     ///
     /// # Errors
@@ -317,6 +316,7 @@ impl Default for Settings {
             billing: BillingSettings::default(),
             maintenance: MaintenanceSettings::default(),
             base: PathBuf::from("."),
+            places: Places::new(),
         }
     }
 }
@@ -422,14 +422,19 @@ impl Default for MaintenanceSettings {
 impl SourceSettings {
     /// Refuses half of a pair, which would be left out without a word, and two ways to say who we are, of which
     /// one would be.
-    fn check_login(&self) -> Result<(), String> {
+    fn check_login(&self) -> Result<(), (&'static str, String)> {
         let password = self.password.given().is_some();
         for (one, is_there, other, is_other_there) in [
-            ("user", !self.user.is_empty(), "password", password),
             (
-                "tls_certificate",
+                "source.user",
+                !self.user.is_empty(),
+                "source.password",
+                password,
+            ),
+            (
+                "source.tls_certificate",
                 !self.tls_certificate.is_empty(),
-                "tls_key",
+                "source.tls_key",
                 !self.tls_key.is_empty(),
             ),
         ] {
@@ -438,20 +443,20 @@ impl SourceSettings {
                 (false, true) => (other, one),
                 _ => continue,
             };
-            return Err(format!(
-                "source.{given} is set and source.{missing} is not; set both, or neither"
-            ));
+            let problem = format!("{given} is set and {missing} is not; set both, or neither");
+            return Err((given, problem));
         }
         let ways = [
-            ("credentials", !self.credentials.is_empty()),
-            ("nkey", self.nkey.given().is_some()),
-            ("token", self.token.given().is_some()),
-            ("user", !self.user.is_empty()),
+            ("source.credentials", !self.credentials.is_empty()),
+            ("source.nkey", self.nkey.given().is_some()),
+            ("source.token", self.token.given().is_some()),
+            ("source.user", !self.user.is_empty()),
         ];
         let mut given = ways.iter().filter(|(_, is_there)| *is_there);
         match (given.next(), given.next()) {
-            (Some((one, _)), Some((other, _))) => Err(format!(
-                "source.{one} and source.{other} are both set, and a server takes one; set one of them"
+            (Some((one, _)), Some((other, _))) => Err((
+                other,
+                format!("{one} and {other} are both set, and a server takes one; set one of them"),
             )),
             _ => Ok(()),
         }
@@ -479,31 +484,30 @@ impl Settings {
                 _ => format!("could not be read: {error}"),
             })
         })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
-        let mut builder = config::Config::builder()
-            .add_source(config::File::from_str(&text, config::FileFormat::Toml));
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let is_right = |value: Value| {
+            let read = Settings::deserialize(value);
+            read.map(|_| ()).map_err(|error| error.to_string())
+        };
+        let mut written = Written::of_file(&file.display().to_string(), text, &is_right);
         for (name, value) in variables {
-            let Some(key) = key_of(&name).map_err(&invalid)? else {
-                continue;
-            };
-            builder = match key {
-                "source.subjects" | "source.accept" | "source.replaces" => {
-                    let values = value.split(',').filter(|value| !value.is_empty());
-                    let values: Vec<_> = values.map(str::to_owned).collect();
-                    builder.set_override(key, values)
-                }
-                _ => builder.set_override(key, value),
-            }
-            .map_err(|error| invalid(format!("{name}: {error}")))?;
+            written.add_variable(&name, &value, &is_right);
         }
-        let mut settings: Settings = builder
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| {
-                let error = without_values(&error.to_string());
-                invalid(unknown_setting(&text, &error).unwrap_or(error))
+        let wrong = written.wrong.into_iter().map(|wrong| Error::Config {
+            file: wrong.at,
+            problem: wrong.problem,
+        });
+        Error::all(wrong.collect())?;
+        let settings = Settings::deserialize(Value::Object(written.values));
+        let mut settings = settings.map_err(|error| invalid(error.to_string()))?;
+        settings.places = written.places;
+        settings
+            .source
+            .check_login()
+            .map_err(|(key, problem)| Error::Config {
+                file: settings.place_of(key),
+                problem,
             })?;
-        settings.source.check_login().map_err(&invalid)?;
         settings.base = match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -511,80 +515,43 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Whether a setting such as `source.url` is in the file or has a variable.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+
+    /// The billing period `YYYY-MM`.
+    ///
+    /// # Errors
+    /// The text is not a month, or the setting names no time zone.
+    pub fn month(&self, text: &str) -> Result<Period> {
+        let month = Period::month(text, &self.billing.time_zone);
+        month.map_err(|error| self.placed(of_zone(error)))
+    }
+
+    /// An error of a setting, with the place where that is given.
+    pub fn placed(&self, error: Error) -> Error {
+        match error {
+            Error::Config { file, problem } => Error::Config {
+                file: self.place_of(&file),
+                problem,
+            },
+            error => error,
+        }
+    }
+
+    /// Where a setting such as `source.url` is given: a place in the file, or its variable; its own name when it has its default.
+    pub fn place_of(&self, key: &str) -> String {
+        self.places
+            .get(key)
+            .cloned()
+            .unwrap_or_else(|| key.to_owned())
+    }
+
     /// A path of the configuration, seen from the working directory.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.base.join(path)
     }
-}
-
-/// The setting that a variable overrides; `None` for a variable that is none of ours.
-fn key_of(name: &str) -> Result<Option<&'static str>, String> {
-    let variable = |key: &str| format!("TOLLGATE_{}", key.replace('.', "_").to_uppercase());
-    if let Some(key) = keys().into_iter().find(|key| variable(key) == name) {
-        return Ok(Some(key));
-    }
-    let section = |key: &&str| {
-        let section = key
-            .split_once('.')
-            .map(|(section, _)| variable(section) + "_");
-        section.is_some_and(|section| name.starts_with(&section))
-    };
-    match keys().iter().any(section) {
-        true => Err(format!("there is no setting for the variable {name}")),
-        false => Ok(None),
-    }
-}
-
-/// Every setting that a variable can override.
-fn keys() -> [&'static str; 46] {
-    [
-        "definitions",
-        "source.kind",
-        "source.url",
-        "source.stream",
-        "source.subjects",
-        "source.create",
-        "source.accept",
-        "source.start",
-        "source.replaces",
-        "source.max_age_min",
-        "source.domain",
-        "source.api_prefix",
-        "source.credentials",
-        "source.nkey",
-        "source.token",
-        "source.user",
-        "source.password",
-        "source.tls_ca",
-        "source.tls_certificate",
-        "source.tls_key",
-        "source.tls_required",
-        "source.path",
-        "source.batch_bytes",
-        "lake.url",
-        "flush.interval",
-        "flush.max_bytes",
-        "windows.max_bytes",
-        "ingest.max_future_skew",
-        "ingest.max_payload",
-        "ingest.max_event",
-        "dedupe.horizon",
-        "dedupe.memory",
-        "dedupe.directory",
-        "billing.default_plan",
-        "billing.time_zone",
-        "billing.starts_at",
-        "billing.tax_rates",
-        "billing.seller.name",
-        "billing.seller.address",
-        "billing.seller.tax_id",
-        "billing.seller.notes",
-        "maintenance.enabled",
-        "maintenance.interval",
-        "maintenance.file_bytes",
-        "maintenance.vacuum_after",
-        "maintenance.log_after",
-    ]
 }
 
 /// A text that no message, log or debug output shows.
@@ -626,58 +593,6 @@ impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str("(hidden)")
     }
-}
-
-/// What a parser says of a setting that there is not, with its line and the name that could have been meant; and of a
-/// text without quotes. `None` for any other error.
-fn unknown_setting(file: &str, error: &str) -> Option<String> {
-    if error.starts_with("TOML parse error") {
-        return Some(format!(
-            "{error}\n  hint: a text stands in double quotes: stream = \"USAGE\""
-        ));
-    }
-    let names: Vec<&str> = error
-        .strip_prefix("unknown field `")?
-        .split('`')
-        .step_by(2)
-        .collect();
-    let (unknown, known) = names.split_first()?;
-    let (section, known) = match (error.contains("` for key `"), known.split_last()) {
-        (true, Some((section, known))) => (Some(*section), known),
-        _ => (None, known),
-    };
-    let is_of_it = |line: &str| {
-        let line = line.trim_start();
-        let name = line.trim_start_matches('[');
-        let after = name.strip_prefix(unknown)?.trim_start();
-        after.starts_with(['=', ']', '.']).then_some(())
-    };
-    let line = file.lines().position(|line| is_of_it(line).is_some());
-    let line = line.map_or(String::new(), |line| format!("line {}: ", line + 1));
-    let within = section.map_or(String::new(), |section| format!(" in [{section}]"));
-    let hint = did_you_mean(unknown, "settings", known);
-    Some(format!(
-        "{line}there is no setting `{unknown}`{within}\n  hint: {hint}"
-    ))
-}
-
-/// An error about the configuration file without what is written there, which may be a password: neither the
-/// line that a parser shows nor the text that has the wrong type.
-fn without_values(error: &str) -> String {
-    let is_excerpt = |line: &&str| {
-        let line = line.trim_start();
-        line.trim_start_matches(|c: char| c.is_ascii_digit())
-            .trim_start()
-            .starts_with('|')
-    };
-    let lines: Vec<&str> = error.lines().filter(|line| !is_excerpt(line)).collect();
-    let mut text = lines.join("\n");
-    if let Some(start) = text.find(": string \"")
-        && let Some(end) = text.rfind("\", expected")
-    {
-        text.replace_range(start + ": string".len()..=end, "");
-    }
-    text
 }
 
 /// A number of bytes, written `64MB`, `8MiB` or as a plain number.
@@ -945,7 +860,7 @@ mod tests {
         let message = load("[source]\ntoken = s3cret", &[])
             .unwrap_err()
             .to_string();
-        assert!(message.contains("line 2, column 9"), "{message}");
+        assert!(message.contains("tollgate.toml:2:9: "), "{message}");
         for login in [
             "user = 'u'\npassword = 's3cret'",
             "token = 's3cret'",
@@ -1080,7 +995,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_its_variable() {
-        fn leaves_of(above: &str, value: &serde_json::Value) -> Vec<String> {
+        fn leaves_of(above: &str, value: &Value) -> Vec<String> {
             match value.as_object() {
                 Some(section) => section
                     .iter()
@@ -1092,7 +1007,7 @@ mod tests {
         let value = serde_json::to_value(Settings::default()).unwrap();
         let mut leaves = leaves_of("", &value);
         leaves.sort();
-        let mut known: Vec<_> = keys().into_iter().map(str::to_owned).collect();
+        let mut known: Vec<_> = written::keys().map(str::to_owned).collect();
         known.sort();
         assert_eq!(known, leaves);
     }

@@ -24,7 +24,7 @@ use tollgate::{
 use tollgate_connectors::{
     Attempt, CommitId, LoggedCommit, Result, Snapshot, Staged, Table, Version, lake::Lake,
 };
-use tollgate_sql::invoice::Invoice;
+use tollgate_sql::{invoice::Invoice, period::Period};
 
 const DEFINITIONS: &str = "
 CREATE EVENT TYPE task (n BIGINT NOT NULL, region VARCHAR) WITH (type = 'task');
@@ -403,7 +403,7 @@ async fn check_drafts(cli: &Cli) {
         ("apart", "UTC", "2020-01", true),
     ] {
         (billing.default_plan, billing.time_zone) = (plan.into(), zone.into());
-        let period = billing.month(month).unwrap();
+        let period = Period::month(month, zone).unwrap();
         let (view, scans) = counted_view(cli).await;
         let all = draft(&view, &billing, &period).await.unwrap();
         let read_of_all = scans.take();

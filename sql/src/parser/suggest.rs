@@ -22,17 +22,18 @@ pub fn did_you_mean<S: AsRef<str>>(name: &str, what: &str, known: &[S]) -> Strin
 }
 
 /// The known name with the fewest edits, if that is at most a third of its length.
-pub(crate) fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
+pub fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
     let near = known
         .iter()
         .map(|candidate| (edits(name, candidate.as_ref()), candidate.as_ref()))
         .min_by_key(|(edits, _)| *edits);
-    near.filter(|(edits, candidate)| *edits <= candidate.chars().count().div_ceil(3))
+    let is_near = |edits: usize, length: usize| edits <= length.div_ceil(3) && edits < length;
+    near.filter(|(edits, candidate)| is_near(*edits, candidate.chars().count()))
         .map(|(_, candidate)| candidate)
 }
 
 /// How many characters must be inserted, removed or changed to turn one name into the other.
-fn edits(from: &str, to: &str) -> usize {
+pub fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, from) in from.chars().enumerate() {
@@ -66,6 +67,8 @@ mod tests {
 
     #[test]
     fn a_near_name_is_suggested_and_a_far_one_is_not() {
+        // One letter for another is no name that was misspelt.
+        assert_eq!(nearest("b", &["a"]), None);
         let known = ["window", "unit"];
         assert_eq!(
             did_you_mean("windows", "options", &known),

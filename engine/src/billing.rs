@@ -35,7 +35,7 @@ mod voids;
 use crate::{
     catalog::Catalog,
     clock::Clock,
-    config::BillingSettings,
+    config::{BillingSettings, Settings},
     error::{Error, Faulty, InError, Result, chain, printable, query_error},
     tables,
     view::{Totals, Unfinished, View, one_batch, referenced},
@@ -51,12 +51,13 @@ use tollgate_connectors::{
     lake::{DeltaTable, Lake},
 };
 use tollgate_sql::{
-    definitions::PlanDefinition,
+    definitions::{Definitions, PlanDefinition, PriceDefinition},
     invoice::{
         self, CREDIT_NOTE, Invoice, Status, Terms, VOID,
         basis::{self, Basis, RatedBy, Usage},
         tables::invoices_batch,
     },
+    parser::did_you_mean,
     period::Period,
     rating::{Unrated, rate},
     schema::{
@@ -276,6 +277,18 @@ fn is_of_definitions(error: &Error) -> bool {
     )
 }
 
+/// Who has usage in a period, be it in error.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn customers_with_usage(
+    view: &View,
+    settings: &BillingSettings,
+    period: &Period,
+) -> Result<BTreeSet<String>> {
+    customers_in(view, &settings.default_plan, period).await
+}
+
 /// Who has usage in a period, be it in error: by its totals and the events that a plan prices, or by all its events where
 /// a meter does not have it.
 async fn customers_in(view: &View, plan: &str, period: &Period) -> Result<BTreeSet<String>> {
@@ -452,38 +465,68 @@ fn usage_of_all(catalog: &Catalog, totals: &[RecordBatch]) -> Result<BTreeMap<St
 }
 
 /// Evaluates every price over meters without usage, so that a mistake in one is found before the first
-/// event, not at the end of the month.
+/// event, not at the end of the month: each price that cannot be planned, or does not return what a price must, and each plan that
+/// bills usage in advance.
 ///
 /// # Errors
-/// The first price that cannot be planned, or does not return what a price must.
-pub async fn check_prices(catalog: &Arc<Catalog>) -> Result<()> {
+/// A meter cannot be evaluated.
+pub async fn wrong_prices(catalog: &Arc<Catalog>) -> Result<Vec<Error>> {
     let view = View::empty(Arc::clone(catalog));
     let period = Period::month("2026-01", "UTC")?;
     let totals = view.all_totals(&period).await?;
+    let mut errors = Vec::new();
     for price in &catalog.definitions.prices {
-        let no_rows = subscription(&[], &period)?;
-        let session = view
-            .period_session(&period, &price.query, &totals, no_rows)
-            .await?;
-        // A rate that a rate table lacks is its customer's fault: it stops that invoice, and no other command.
-        rate(&session.context, price, &session.left_out).await?;
+        errors.extend(try_price(&view, price, &period, &totals).await.err());
     }
     for plan in &catalog.definitions.plans {
-        let fixed = rated::fixed_prices(catalog, &plan.terms.in_advance)?;
+        let Ok(fixed) = rated::fixed_prices(catalog, &plan.terms.in_advance) else {
+            // One of its prices is wrong, which is said.
+            continue;
+        };
         let mut in_advance = plan.terms.in_advance.iter();
         if let Some(name) = in_advance.find(|name| !fixed.contains(*name)) {
-            return Err(tollgate_sql::Error::Definition {
+            let error = tollgate_sql::Error::Definition {
                 at: plan.at.clone(),
                 problem: format!(
                     "plan `{}`: price `{name}` reads usage, which is not known in advance",
                     plan.name
                 ),
                 hint: "take it out of in_advance: usage is billed when its period closes".into(),
-            }
-            .into());
+            };
+            errors.push(error.into());
         }
     }
+    Ok(errors)
+}
+
+async fn try_price(
+    view: &View,
+    price: &PriceDefinition,
+    period: &Period,
+    totals: &Totals,
+) -> Result<()> {
+    let no_rows = subscription(&[], period)?;
+    let session = view
+        .period_session(period, &price.query, totals, no_rows)
+        .await?;
+    // A rate that a rate table lacks is its customer's fault: it stops that invoice, and no other command.
+    rate(&session.context, price, &session.left_out).await?;
     Ok(())
+}
+
+/// The error that `billing.default_plan` is none of the plans, where there are any. Without accounts every customer is on it.
+pub fn no_default_plan(definitions: &Definitions, settings: &Settings) -> Option<Error> {
+    let names = definitions.plans.iter().map(|plan| plan.name.as_str());
+    let names: Vec<&str> = names.collect();
+    let wanted = &settings.billing.default_plan;
+    let is_missing = !names.is_empty() && !names.contains(&wanted.as_str());
+    is_missing.then(|| Error::Config {
+        file: settings.place_of("billing.default_plan"),
+        problem: format!(
+            "there is no plan `{wanted}`\n  hint: set billing.default_plan; {}",
+            did_you_mean(wanted, "plans", &names)
+        ),
+    })
 }
 
 fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefinition> {
@@ -495,7 +538,10 @@ fn plan<'a>(view: &'a View, settings: &BillingSettings) -> Result<&'a PlanDefini
             problem: format!("there is no plan `{}`", settings.default_plan),
             hint: match names.is_empty() {
                 true => "define one with CREATE PLAN".into(),
-                false => format!("set billing.default_plan to one of: {}", names.join(", ")),
+                false => format!(
+                    "set billing.default_plan; {}",
+                    did_you_mean(&settings.default_plan, "plans", &names)
+                ),
             },
         }
     })

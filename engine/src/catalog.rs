@@ -9,7 +9,7 @@ use crate::{
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use std::{fs, io, path::Path, sync::Arc};
 use tollgate_sql::{
-    definitions::{Definitions, SourceFile},
+    definitions::{Checked, Definitions, SourceFile},
     event_checks::EventChecks,
     meter::Meter,
     schema,
@@ -28,36 +28,82 @@ pub struct Catalog {
     pub rate_tables: Vec<RecordBatch>,
 }
 
+/// A folder of definitions in which something may be wrong.
+#[derive(Debug)]
+pub struct Examined {
+    /// What is right and needs nothing that is wrong.
+    pub catalog: Catalog,
+    /// All that is wrong.
+    pub errors: Vec<Error>,
+    checked: Checked,
+}
+
+impl Examined {
+    /// Whether there may be a definition of this name that is wrong.
+    pub fn may_be_broken(&self, name: &str) -> bool {
+        self.checked.may_be_broken(name)
+    }
+}
+
 impl Catalog {
     /// Reads, checks and plans the definitions folder.
     ///
     /// # Errors
-    /// The folder or a rate table cannot be read, or a definition does not make sense.
+    /// The folder or a rate table cannot be read, or a definition does not make sense; all of these at once.
     pub async fn load(settings: &Settings) -> Result<Self> {
+        let Examined {
+            catalog, errors, ..
+        } = Self::examine(settings).await?;
+        Error::all(errors).map(|()| catalog)
+    }
+
+    /// Reads, checks and plans the definitions folder, as far as it is right, and says everything that is wrong in it.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub async fn examine(settings: &Settings) -> Result<Examined> {
         let folder = settings.resolve(&settings.definitions);
-        let definitions = Definitions::parse(&read_folder(&folder)?)?;
-        let checks = definitions.event_types.iter().map(EventChecks::plan);
-        let checks = checks.collect::<Result<Vec<_>, _>>()?.into_iter();
-        let checks = checks.filter(|checks| !checks.is_empty()).map(Arc::new);
-        let mut meters = Vec::with_capacity(definitions.meters.len());
-        for meter in &definitions.meters {
-            let event_type =
-                definitions
-                    .event_type(&meter.event_type)
-                    .ok_or(Error::Contradiction {
-                        what: "every meter has an event type",
-                    })?;
-            meters.push(Arc::new(Meter::plan(meter, event_type).await?));
+        let mut checked = Definitions::check(&read_folder(&folder)?);
+        let mut errors: Vec<Error> = checked.errors.drain(..).map(Error::from).collect();
+        let mut wrong = |checked: &mut Checked, name: &str, error: Error| {
+            checked.leave_out(name);
+            errors.push(error);
+        };
+        let mut checks = Vec::new();
+        for event_type in checked.definitions.event_types.clone() {
+            match EventChecks::plan(&event_type) {
+                Ok(planned) => checks.extend((!planned.is_empty()).then(|| Arc::new(planned))),
+                Err(error) => wrong(&mut checked, &event_type.name, error.into()),
+            }
         }
-        let mut rate_tables = Vec::with_capacity(definitions.rate_tables.len());
-        for rate_table in &definitions.rate_tables {
-            rate_tables.push(rates::load(&folder, rate_table).await?);
+        let mut meters = Vec::new();
+        for meter in checked.definitions.meters.clone() {
+            let event_type = checked.definitions.event_type(&meter.event_type);
+            let event_type = event_type.ok_or(Error::Contradiction {
+                what: "every meter has an event type",
+            })?;
+            match Meter::plan(&meter, event_type).await {
+                Ok(planned) => meters.push(Arc::new(planned)),
+                Err(error) => wrong(&mut checked, &meter.name, error.into()),
+            }
         }
-        Ok(Catalog {
-            checks: checks.collect(),
-            definitions,
+        let mut rate_tables = Vec::new();
+        for rate_table in checked.definitions.rate_tables.clone() {
+            match rates::load(&folder, &rate_table).await {
+                Ok(rows) => rate_tables.push(rows),
+                Err(error) => wrong(&mut checked, &rate_table.name, error),
+            }
+        }
+        let catalog = Catalog {
+            checks,
+            definitions: checked.definitions.clone(),
             meters,
             rate_tables,
+        };
+        Ok(Examined {
+            catalog,
+            errors,
+            checked,
         })
     }
 

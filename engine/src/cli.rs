@@ -1,14 +1,20 @@
 //! The commands, one file each: parse, call, render.
 
 use crate::{
-    billing::check_prices,
+    billing::wrong_prices,
     catalog::Catalog,
     config::Settings,
-    error::{Error, Result, printable_lines},
+    error::{Error, Result, SHOWN_MAX, count_of, printable_lines},
+    nearby,
     telemetry::start_logging,
 };
 use clap::{Parser, Subcommand};
-use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::runtime::{Builder, Runtime};
 use tollgate_connectors::{Error as ConnectorError, lake::Lake};
 
@@ -148,11 +154,19 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 
 /// Reads and checks the definitions, prices included, and what `[billing]` says of them.
 async fn load(settings: &Settings) -> Result<Arc<Catalog>> {
+    let (catalog, errors) = examine(settings).await?;
+    Error::all(errors).map(|()| catalog)
+}
+
+/// The definitions as far as they are right, and all that is wrong in them and in `billing.time_zone`.
+async fn examine(settings: &Settings) -> Result<(Arc<Catalog>, Vec<Error>)> {
+    let mut examined = Catalog::examine(settings).await?;
+    let mut errors = std::mem::take(&mut examined.errors);
     // Any month will do: the zone is what is checked.
-    settings.billing.month("2026-01")?;
-    let catalog = Arc::new(Catalog::load(settings).await?);
-    check_prices(&catalog).await?;
-    Ok(catalog)
+    errors.extend(settings.month("2026-01").err());
+    let catalog = Arc::new(examined.catalog);
+    errors.extend(wrong_prices(&catalog).await?);
+    Ok((catalog, errors))
 }
 
 /// Opens the definitions, and the lake without changing it.
@@ -167,8 +181,13 @@ pub fn print_error(error: &(dyn std::error::Error + 'static)) {
     eprint!("{}", error_text(error));
 }
 
-/// An error and its causes, a line each; nothing in them is obeyed by a terminal.
+/// An error and its causes, a line each, or each of several and their count; nothing in them is obeyed by a terminal.
 fn error_text(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(Error::Several { errors }) = error.downcast_ref() {
+        let shown = errors.iter().take(SHOWN_MAX);
+        let each: String = shown.map(|error| error_text(error)).collect();
+        return format!("{each}{}\n", count_of(errors));
+    }
     let mut shown = error.to_string();
     let mut text = format!("error: {shown}\n");
     let mut cause = error.source();
@@ -188,10 +207,13 @@ fn error_text(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// What to do about an error that says it in no hint, because it is logged on one line too.
-fn way_out(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+fn way_out(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     match error.downcast_ref()? {
         Error::Connector(ConnectorError::Unreachable { what: "NATS", .. }) => {
-            Some("start the server, or set source.url to where it is")
+            Some("start the server, or set source.url to where it is".to_owned())
+        }
+        Error::File { file, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Some(nearby::instead_of(Path::new(file)))
         }
         _ => None,
     }

@@ -21,6 +21,12 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// Several things are wrong, in definitions or settings, in the order of their places; at least two.
+    #[error("{}", each(.errors))]
+    Several {
+        /// All of them.
+        errors: Vec<Error>,
+    },
     /// A flag or argument cannot be used.
     #[error("{0}")]
     Usage(String),
@@ -106,15 +112,14 @@ pub enum Error {
         source: Box<tollgate_connectors::Error>,
     },
     /// Lines would be set aside, and `--strict` was given.
-    #[error(
-        "{first}\n  {lines} lines were found that would not be counted; --strict publishes nothing from such \
-         a line on"
-    )]
+    #[error("{first}\n  {}", strict(*.lines, *.published))]
     Strict {
         /// The first: file, line, reason.
         first: String,
         /// How many lines were found.
         lines: u64,
+        /// Events before it that were published, where the input could not be read to its end first.
+        published: Option<u64>,
     },
     /// A local file cannot be read or written.
     #[error("{file}: {doing} failed")]
@@ -230,6 +235,31 @@ impl InError {
 }
 
 impl Error {
+    /// All of several errors as one, in the order of files and lines; nothing when there is none.
+    ///
+    /// # Errors
+    /// There are any.
+    pub fn all(mut errors: Vec<Error>) -> Result<()> {
+        errors.sort_by_key(Error::place);
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Error::Several { errors }),
+        }
+    }
+
+    /// The file, line and column; 0 where that is not known.
+    fn place(&self) -> (String, u64, u64) {
+        match self {
+            Error::Sql(tollgate_sql::Error::RateTable { at, .. })
+            | Error::Config { file: at, .. } => place_in(at),
+            Error::Sql(error) => error
+                .place()
+                .map_or_else(Default::default, |at| (at.file.clone(), at.line, at.column)),
+            _ => Default::default(),
+        }
+    }
+
     /// True when one meter failed on its data, which does not concern the others.
     pub(crate) fn is_of_meter(&self) -> bool {
         matches!(self, Error::Sql(tollgate_sql::Error::Measure { .. }))
@@ -241,6 +271,7 @@ impl Error {
             Error::Connector(error) => error.code(),
             Error::Sql(error) => error.code(),
             Error::Stopped(error) => error.code(),
+            Error::Several { errors } => errors.first().map_or("several", Error::code),
             Error::Config { .. } => "configuration_invalid",
             Error::Usage(_) => "usage_invalid",
             Error::Shard { .. } => "shard_contradicts_lake",
@@ -280,7 +311,8 @@ impl Error {
             | Error::Demo { .. }
             | Error::TaskEnded { .. }
             | Error::Contradiction { .. } => ErrorKind::Corrupt,
-            Error::Config { .. }
+            Error::Several { .. }
+            | Error::Config { .. }
             | Error::Usage(_)
             | Error::Strict { .. }
             | Error::Billing { .. }
@@ -299,7 +331,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         use tollgate_sql::Error as Sql;
         match self {
-            Error::Config { .. }
+            Error::Several { .. }
+            | Error::Config { .. }
             | Error::Usage(_)
             | Error::Unfit { .. }
             | Error::Meter { .. }
@@ -350,6 +383,53 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
         }
     }
     shown
+}
+
+/// File, line and column of a place that is written `file`, `file:line` or `file:line:column`.
+fn place_in(at: &str) -> (String, u64, u64) {
+    let number = |at: &str| {
+        let (before, number) = at.rsplit_once(':')?;
+        Some((before.to_owned(), number.parse::<u64>().ok()?))
+    };
+    let Some((before, last)) = number(at) else {
+        return (at.to_owned(), 0, 0);
+    };
+    match number(&before) {
+        Some((file, line)) => (file, line, last),
+        None => (before, last, 0),
+    }
+}
+
+/// So many of several errors are shown.
+pub(crate) const SHOWN_MAX: usize = 50;
+
+/// What is wrong, as lines.
+fn each(errors: &[Error]) -> String {
+    let shown = errors.iter().take(SHOWN_MAX);
+    let mut text: String = shown.map(|error| format!("{}\n", chain(error))).collect();
+    text.push_str(&count_of(errors));
+    text
+}
+
+/// How many errors there are, and how many of them are not shown.
+pub(crate) fn count_of(errors: &[Error]) -> String {
+    match errors.len().saturating_sub(SHOWN_MAX) {
+        0 => format!("{} errors", errors.len()),
+        more => format!("and {more} more: {} errors", errors.len()),
+    }
+}
+
+/// What `--strict` did about lines that would not be counted.
+fn strict(lines: u64, published: Option<u64>) -> String {
+    match published {
+        None => format!(
+            "{lines} lines of the file would not be counted, and --strict published nothing\n  hint: mend them and publish the file again"
+        ),
+        Some(published) => format!(
+            "it would not be counted: {published} events before it were published, and nothing from it on\n  hint: mend it and publish \
+             everything again: events are counted once by their ids"
+        ),
+    }
 }
 
 /// The owner after a fenced one.
@@ -413,5 +493,48 @@ pub(crate) fn query_error<E: Into<DataFusionError>>(
     move |error| Error::Query {
         doing,
         source: Box::new(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(file: &str) -> Error {
+        Error::Config {
+            file: file.to_owned(),
+            problem: "wrong".to_owned(),
+        }
+    }
+
+    #[test]
+    fn errors_stand_in_the_order_of_files_and_lines() {
+        let places = ["b.sql:2:1", "a.sql:10:1", "t.toml", "a.sql:9:7", "a.sql:9:12"];
+        let all = Error::all(places.map(wrong).into()).unwrap_err();
+        assert_eq!(
+            all.to_string(),
+            "a.sql:9:7: wrong\na.sql:9:12: wrong\na.sql:10:1: wrong\nb.sql:2:1: wrong\nt.toml: wrong\n5 errors"
+        );
+        assert_eq!(all.exit_code(), 2);
+        let one = Error::all(vec![wrong("a.sql:1:1")]).unwrap_err();
+        assert_eq!(one.to_string(), "a.sql:1:1: wrong");
+        assert!(Error::all(Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn fifty_errors_are_shown_and_the_others_counted() {
+        let places = (1..=52).rev().map(|line| format!("f.sql:{line}:1"));
+        let all = Error::all(places.map(|place| wrong(&place)).collect()).unwrap_err();
+        let text = all.to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            (lines.len(), lines[0], lines[49], lines[50]),
+            (
+                51,
+                "f.sql:1:1: wrong",
+                "f.sql:50:1: wrong",
+                "and 2 more: 52 errors"
+            )
+        );
     }
 }

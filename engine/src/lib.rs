@@ -30,6 +30,7 @@ mod imports;
 pub mod jobs;
 pub mod live;
 pub mod metering;
+mod nearby;
 pub mod over;
 pub mod recovery;
 mod several;

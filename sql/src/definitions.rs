@@ -1,6 +1,7 @@
 //! Everything a definitions folder says, parsed and checked as a whole.
 
 mod check;
+mod checked;
 pub(crate) mod csv_file;
 pub(crate) mod decimal;
 pub(crate) mod json_path;
@@ -12,6 +13,7 @@ pub(crate) mod time;
 #[cfg(test)]
 mod tests;
 
+pub use checked::Checked;
 pub use decimal::{DECIMAL_TEXT_BYTES_MAX, DecimalError, parse_decimal};
 pub use json_path::Step;
 pub use model::{
@@ -81,11 +83,17 @@ impl Definitions {
     /// # Errors
     /// The first problem, with its place and a hint.
     pub fn parse(files: &[SourceFile]) -> Result<Self> {
-        let mut statements = Vec::new();
-        for file in files {
-            statements.extend(parser::statements(file)?);
+        let checked = Self::check(files);
+        match checked.errors.into_iter().next() {
+            None => Ok(checked.definitions),
+            Some(error) => Err(error),
         }
-        check::assemble(statements)
+    }
+
+    /// Reads all files as [`Self::parse`] does, and says everything that is wrong: one error for each statement at most, and none for a
+    /// statement that is right and only needs a wrong one.
+    pub fn check(files: &[SourceFile]) -> Checked {
+        check::assemble(files.iter().flat_map(parser::statements).collect())
     }
 
     /// Refuses columns of which it is not clear what they read, except those that a lake has already, by event
@@ -94,33 +102,21 @@ impl Definitions {
     /// # Errors
     /// The first such column, with both paths that may be meant.
     pub fn check_paths(&self, is_stored: impl Fn(&str, &str) -> bool) -> Result<()> {
-        for event_type in &self.event_types {
-            let mut unclear = event_type.unclear.iter();
-            if let Some(path) = unclear.find(|path| !is_stored(&event_type.name, &path.column)) {
-                // A quote in a text of SQL is doubled.
-                let in_text =
-                    |key: &String| json_path::text(&[Step::Key(key.clone())]).replace('\'', "''");
-                let UnclearPath {
-                    column,
-                    written,
-                    at,
-                } = path;
-                return Err(Error::Definition {
-                    at: at.clone(),
-                    problem: format!(
-                        "event type `{}`: column `{written}` would read `$.{column}`, since SQL folds names and \
-                         JSON does not",
-                        event_type.name
-                    ),
-                    hint: format!(
-                        "say which key is meant: OPTIONS (path = '{}') or OPTIONS (path = '{}')",
-                        in_text(written),
-                        in_text(column)
-                    ),
-                });
-            }
+        match self.unclear_paths(is_stored).into_iter().next() {
+            None => Ok(()),
+            Some(error) => Err(error),
         }
-        Ok(())
+    }
+
+    /// Every column that [`Self::check_paths`] refuses.
+    pub fn unclear_paths(&self, is_stored: impl Fn(&str, &str) -> bool) -> Vec<Error> {
+        let all = self.event_types.iter().flat_map(|event_type| {
+            let unclear = event_type.unclear.iter();
+            unclear.map(|path| (event_type.name.as_str(), path))
+        });
+        all.filter(|(name, path)| !is_stored(name, &path.column))
+            .map(|(name, path)| unclear_path(name, path))
+            .collect()
     }
 
     /// The plan with this name.
@@ -131,5 +127,26 @@ impl Definitions {
     /// The event type with this SQL name.
     pub fn event_type(&self, name: &str) -> Option<&EventType> {
         self.event_types.iter().find(|t| t.name == name)
+    }
+}
+
+fn unclear_path(event_type: &str, path: &UnclearPath) -> Error {
+    // A quote in a text of SQL is doubled.
+    let in_text = |key: &String| json_path::text(&[Step::Key(key.clone())]).replace('\'', "''");
+    let UnclearPath {
+        column,
+        written,
+        at,
+    } = path;
+    Error::Definition {
+        at: at.clone(),
+        problem: format!(
+            "event type `{event_type}`: column `{written}` would read `$.{column}`, since SQL folds names and JSON does not"
+        ),
+        hint: format!(
+            "say which key is meant: OPTIONS (path = '{}') or OPTIONS (path = '{}')",
+            in_text(written),
+            in_text(column)
+        ),
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A place in a definitions file; lines and columns count from 1.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Location {
     /// The file as the caller that read it named it.
     pub file: String,
@@ -123,10 +123,12 @@ pub enum Error {
         text: String,
     },
     /// Not a time zone of the IANA database.
-    #[error("`{zone}` is not a time zone; use an IANA name such as Europe/Berlin")]
+    #[error("`{zone}` is not a time zone\n  hint: {hint}")]
     Zone {
         /// What was given.
         zone: String,
+        /// What to write instead.
+        hint: String,
     },
     /// A grant whose rows do not add up, or that cannot be read.
     #[error("grant `{grant}`: {problem}")]
@@ -188,6 +190,25 @@ impl Error {
             Error::Accounts(_) => "accounts_invalid",
             Error::Money(_) => "amount_invalid",
             Error::Engine { .. } => "evaluation_failed",
+        }
+    }
+
+    /// Where in a definitions file it is, if it is in one.
+    pub fn place(&self) -> Option<&Location> {
+        match self {
+            Error::Definition { at, .. }
+            | Error::PlanMeter { at, .. }
+            | Error::Price { at, .. }
+            | Error::PriceResult { at, .. } => Some(at),
+            Error::Measure { .. }
+            | Error::RateTable { .. }
+            | Error::Invoice { .. }
+            | Error::Month { .. }
+            | Error::Zone { .. }
+            | Error::Credits { .. }
+            | Error::Accounts(_)
+            | Error::Money(_)
+            | Error::Engine { .. } => None,
         }
     }
 

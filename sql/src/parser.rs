@@ -1,7 +1,7 @@
 //! The definition language: `CREATE EVENT TYPE / METER / RATE TABLE / PRICE / PLAN`.
 //!
 //! ```text
-//!  file ──Cursor──▶ tokens ──▶ CREATE … ──┬─ columns    name TYPE NOT NULL DEFAULT 0 CHECK (…)
+//!  file ──pieces──▶ tokens ──▶ CREATE … ──┬─ columns    name TYPE NOT NULL DEFAULT 0 CHECK (…)
 //!                                         ├─ options    WITH (key = 'value', …)
 //!                                         └─ query      AS SELECT …, parsed by sqlparser
 //! ```
@@ -12,10 +12,12 @@
 mod columns;
 mod cursor;
 mod dialect;
+mod left_over;
 pub(crate) mod limits;
 mod literal;
 mod meter_query;
 mod options;
+mod pieces;
 mod plan;
 mod query;
 pub(crate) mod suggest;
@@ -27,8 +29,9 @@ mod tests;
 pub(crate) use cursor::Name;
 pub(crate) use dialect::Sql;
 pub(crate) use plan::parse_billing_period;
-pub use suggest::did_you_mean;
-pub(crate) use suggest::{list, nearest};
+pub(crate) use query::relations_of;
+pub(crate) use suggest::list;
+pub use suggest::{did_you_mean, edits, nearest};
 
 use crate::{
     definitions::model::{
@@ -38,9 +41,10 @@ use crate::{
     error::{Error, Location, Result},
     schema,
 };
-use cursor::Cursor;
+use cursor::{Cursor, is_word};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use options::Options;
+use pieces::Piece;
 
 /// One `CREATE` statement.
 #[derive(Debug, Clone)]
@@ -98,25 +102,63 @@ enum Kind {
     Currency,
 }
 
-/// Reads every statement of one file, in order.
-///
-/// # Errors
-/// The first problem within a statement: its place, what is wrong, what to write instead.
-pub(crate) fn statements(file: &SourceFile) -> Result<Vec<Statement>> {
-    let mut cursor = Cursor::new(file)?;
+/// A statement that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// What it would define; `None` when that was not read either.
+    pub(crate) name: Option<String>,
+    /// What is wrong.
+    pub(crate) error: Error,
+}
+
+/// Reads every statement of one file, in order: each that can be read, and what is wrong with each of the others.
+pub(crate) fn statements(file: &SourceFile) -> Vec<Result<Statement, Broken>> {
+    let whole = pieces::whole(file).map(|piece| statements_of(file, piece));
+    if let Ok(whole) = whole
+        && whole.iter().all(Result::is_ok)
+    {
+        return whole;
+    }
+    let pieces = pieces::pieces(file).into_iter();
+    pieces
+        .flat_map(|piece| statements_of(file, piece))
+        .collect()
+}
+
+fn statements_of(file: &SourceFile, piece: Piece) -> Vec<Result<Statement, Broken>> {
+    let mut cursor = Cursor::over(file, piece.tokens);
+    if let Err(error) = pieces::refuse_executable_comments(&cursor, file) {
+        return vec![Err(Broken { name: None, error })];
+    }
     let mut statements = Vec::new();
     while !cursor.at_end() {
         if cursor.accept(&Token::SemiColon) {
             continue;
         }
-        statements.push(statement(&mut cursor)?);
-        end_of_statement(&mut cursor)?;
+        let begun = cursor.begin();
+        let read = statement(&mut cursor)
+            .and_then(|statement| end_of_statement(&mut cursor).map(|()| statement));
+        statements.push(read.map_err(|error| {
+            cursor.skip_statement(&begun);
+            let name = cursor.defining().map(str::to_owned);
+            Broken { name, error }
+        }));
     }
-    Ok(statements)
+    if let Some(unread) = piece.ends {
+        // What cannot be read is in the last statement, or between two.
+        if cursor.is_between_statements() {
+            cursor.begin();
+        } else {
+            statements.pop();
+        }
+        let name = cursor.defining().map(str::to_owned);
+        let error = unread.error(&cursor);
+        statements.push(Err(Broken { name, error }));
+    }
+    statements
 }
 
 fn statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
-    cursor.set_context(String::new());
     if !cursor.accept_keyword("CREATE") {
         return Err(expected_create(cursor));
     }
@@ -126,7 +168,7 @@ fn statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
     }
     let kind = kind(cursor)?;
     let name = cursor.name(&format!("a name for the {}", kind.noun()))?;
-    cursor.set_context(format!("{} `{}`", kind.noun(), name.text));
+    cursor.define(kind.noun(), &name.text);
     let defines = match kind {
         Kind::EventType => Defines::EventType(event_type(cursor, name)?),
         Kind::Meter => Defines::Meter(meter(cursor, name)?),
@@ -191,6 +233,10 @@ fn kind(cursor: &mut Cursor<'_>) -> Result<Kind> {
 fn end_of_statement(cursor: &mut Cursor<'_>) -> Result<()> {
     if cursor.at_end() || cursor.accept(&Token::SemiColon) {
         return Ok(());
+    }
+    if cursor.peek().is_some_and(|token| is_word(token, "CREATE")) {
+        let problem = "a `;` is missing before `CREATE`".to_owned();
+        return Err(cursor.error(cursor.here(), problem, "end each statement with `;`"));
     }
     let problem = format!("unexpected {} after the end", cursor.found());
     Err(cursor.error(
@@ -266,6 +312,7 @@ fn rate_table(cursor: &mut Cursor<'_>, name: Name) -> Result<RateTable> {
         key,
         period,
         location: location.text.clone(),
+        location_at: location.at.clone(),
         at: name.at,
     })
 }

@@ -1,7 +1,10 @@
 //! A rate table's file: where it is, and whether it is CSV or Parquet. What its rows must be is
 //! [`tollgate_sql::definitions::RateTable`].
 
-use crate::error::{Error, Result, chain};
+use crate::{
+    error::{Error, Result, chain},
+    nearby,
+};
 use arrow::{
     array::{RecordBatch, RecordBatchReader},
     compute::concat_batches,
@@ -9,7 +12,7 @@ use arrow::{
 };
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 use tollgate_connectors::{Error as ConnectorError, store};
 use tollgate_sql::definitions::RateTable;
 
@@ -33,8 +36,10 @@ pub(super) async fn load(folder: &Path, table: &RateTable) -> Result<RecordBatch
         false => {
             let path = folder.join(location);
             let file = path.display().to_string();
-            let bytes =
-                fs::read(&path).map_err(|error| unreadable(table, &file, &error.to_string()))?;
+            let bytes = fs::read(&path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => missing(table, &path),
+                _ => unreadable(table, &file, &error.to_string()),
+            })?;
             (file, Bytes::from(bytes))
         }
     };
@@ -70,6 +75,23 @@ fn reason(error: &ConnectorError) -> String {
         },
         other => chain(other),
     }
+}
+
+/// The file of a path that starts at the definitions folder is not there.
+fn missing(table: &RateTable, path: &Path) -> Error {
+    tollgate_sql::Error::Definition {
+        at: table.location_at.clone(),
+        problem: format!(
+            "rate table `{}`: there is no file {}",
+            table.name,
+            path.display()
+        ),
+        hint: format!(
+            "`location` starts at the folder of definitions; {}",
+            nearby::instead_of(path)
+        ),
+    }
+    .into()
 }
 
 fn unreadable(table: &RateTable, file: &str, problem: &str) -> Error {

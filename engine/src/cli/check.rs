@@ -3,7 +3,7 @@
 use crate::{
     billing,
     catalog::Catalog,
-    cli::{load, output, print_error},
+    cli::{examine, output, print_error},
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
@@ -24,11 +24,23 @@ pub struct Arguments {
 /// Prints what the definitions say, one by one, then `ok`; and to stderr what in prices and plans is lawful and likely wrong.
 ///
 /// # Errors
-/// The first problem, with its place and a hint; with `--lake`, that the lake does not go with the definitions, when all that
+/// Every problem of the definitions, with its place and a hint; with `--lake`, that the lake does not go with the definitions, when all that
 /// differs was printed.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
-    let catalog = load(settings).await?;
-    catalog.definitions.check_paths(|_, _| false)?;
+    let (catalog, mut errors) = examine(settings).await?;
+    let unclear = catalog.definitions.unclear_paths(|_, _| false);
+    errors.extend(unclear.into_iter().map(Error::from));
+    // While a plan is wrong, it may be that one.
+    let no_plan = billing::no_default_plan(&catalog.definitions, settings);
+    // With a lake, it is one of what does not go with that.
+    let no_plan = no_plan.filter(|_| errors.is_empty() && !arguments.lake);
+    // With accounts no customer needs it, so that a default that nobody wrote is lawful.
+    match no_plan {
+        Some(error) if settings.is_given("billing.default_plan") => errors.push(error),
+        Some(error) => eprintln!("warning: {error}; with accounts it is not needed"),
+        None => {}
+    }
+    Error::all(errors)?;
     for warning in billing::warnings(&catalog).await? {
         eprintln!("warning: {warning}");
     }
@@ -46,7 +58,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
 
 async fn check_lake(settings: &Settings, catalog: &Arc<Catalog>) -> Result<()> {
     let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
-    let problems = fit::problems(catalog, &settings.billing, &lake, SystemClock.now_us()).await?;
+    let problems = fit::problems(catalog, settings, &lake, SystemClock.now_us()).await?;
     problems.iter().for_each(|problem| print_error(problem));
     match problems.len() {
         0 => {

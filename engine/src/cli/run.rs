@@ -1,6 +1,7 @@
 //! `tollgate run`: meters, until it is stopped or, with `--until-end`, until the stream's present end.
 
 use crate::{
+    billing,
     catalog::Catalog,
     cli::{load, output},
     clock::SystemClock,
@@ -34,6 +35,15 @@ pub struct Arguments {
 /// The first start must succeed. After that, what is only unavailable is tried again with backoff.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let catalog = load(settings).await?;
+    // It does not stop metering: only invoices need it.
+    if settings.is_given("billing.default_plan")
+        && let Some(error) = billing::no_default_plan(&catalog.definitions, settings)
+    {
+        tracing::warn!(
+            error = error.to_string(),
+            "the default plan is not defined, and invoices need it"
+        );
+    }
     let upkeep = Upkeep::new(settings, &catalog)?;
     let stop = stop_on_signal()?;
     // A crash in the middle of it does no harm, so it is simply ended with the run.

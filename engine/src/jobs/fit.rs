@@ -1,10 +1,10 @@
 //! Whether a lake goes on with these definitions: all that `run`, a query or an invoice would refuse, before any of them does.
 
 use crate::{
-    billing::accounts,
+    billing::{accounts, no_default_plan},
     catalog::Catalog,
     commit::{Marks, Position},
-    config::BillingSettings,
+    config::{BillingSettings, Settings},
     error::{Error, Result, query_error},
     recovery,
     standing::Standings,
@@ -17,7 +17,7 @@ use arrow::{
 use jiff::{Timestamp, civil::Date};
 use std::sync::Arc;
 use tollgate_connectors::{Error as ConnectorError, Table, lake::Lake};
-use tollgate_sql::{meter::Meter, session};
+use tollgate_sql::{meter::Meter, period::unknown_zone, session};
 
 /// Everything in which the definitions and the settings do not go with a lake, in order of definition. Changes nothing. What is
 /// over at `now_us` in accounts may be of plans and prices that are not defined any more.
@@ -26,12 +26,14 @@ use tollgate_sql::{meter::Meter, session};
 /// The lake cannot be read.
 pub async fn problems(
     catalog: &Catalog,
-    billing: &BillingSettings,
+    settings: &Settings,
     lake: &Lake,
     now_us: i64,
 ) -> Result<Vec<Error>> {
     let mut found = Vec::new();
-    found.extend(default_plan(catalog, billing));
+    if settings.is_given("billing.default_plan") || !accounts::are_there(lake).await? {
+        found.extend(no_default_plan(&catalog.definitions, settings));
+    }
     found.extend(of_accounts(catalog, lake, now_us).await?);
     let events = match catalog.existing_events(lake).await {
         Ok(events) => events,
@@ -99,9 +101,7 @@ pub async fn issued_by_earlier_versions(
 
 fn start_of_day(date: Date, zone: &str) -> Result<Timestamp> {
     let start = date.in_tz(zone);
-    let start = start.map_err(|_| tollgate_sql::Error::Zone {
-        zone: zone.to_owned(),
-    })?;
+    let start = start.map_err(|_| unknown_zone(zone))?;
     Ok(start.timestamp())
 }
 
@@ -131,19 +131,6 @@ async fn of_accounts(
         },
         hint: problem.hint,
     }))
-}
-
-/// Where there are plans, `billing.default_plan` is one of them.
-fn default_plan(catalog: &Catalog, billing: &BillingSettings) -> Option<Error> {
-    let plans = &catalog.definitions.plans;
-    let is_missing = catalog.definitions.plan(&billing.default_plan).is_none();
-    (!plans.is_empty() && is_missing).then(|| {
-        let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
-        Error::Billing {
-            problem: format!("there is no plan `{}`", billing.default_plan),
-            hint: format!("set billing.default_plan to one of: {}", names.join(", ")),
-        }
-    })
 }
 
 /// Whether every shard's panes of a meter can be gone on with by its definition.

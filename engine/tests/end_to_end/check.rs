@@ -46,7 +46,7 @@ async fn what_the_lake_would_refuse_is_said_at_once_and_all_of_it() {
     assert_eq!(
         ran.stderr,
         format!(
-            "error: there is no plan `pro`\n  hint: set billing.default_plan to one of: payg\n\
+            "error: TOLLGATE_BILLING_DEFAULT_PLAN: there is no plan `pro`\n  hint: set billing.default_plan; known plans: `payg`\n\
              error: table `events`: it has a column `call.seats` that the definitions do not have\n  hint: put it back: what \
              is stored stays readable, and it is NULL where it is not sent; or set another lake url\n\
              error: meter `calls`: ./definitions/all.sql:3:14: its lateness was changed since this lake began to measure by \

@@ -47,7 +47,7 @@ const MISTAKES: &[Mistake] = &[
             "model         VARCHAR NOT NULL",
         ],
         CHECK,
-        "./definitions/usage.sql:5:5: event type `completion`: unexpected `input_tokens` after column `model`\n  hint: a column is \
+        "./definitions/usage.sql:5:5: event type `completion`: a comma is missing before `input_tokens`\n  hint: a column is \
          `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end \
          with `)`",
     ),
@@ -56,7 +56,8 @@ const MISTAKES: &[Mistake] = &[
         ["unit_amount: 0.99", "unit_price: 0.99"],
         CHECK,
         "./definitions/prices.sql:18:76: price `tickets_resolved`: tier 2 has the key `unit_price`; there are up_to, unit_amount, \
-         flat_amount, cap_amount, rate_percent, block_size, block_amount, max_blocks\n  hint: docs/sql.md says what a tier has",
+         flat_amount, cap_amount, rate_percent, block_size, block_amount, max_blocks\n  hint: did you mean `unit_amount`? docs/sql.md says \
+         what a tier has",
     ),
     (
         PRICES,
@@ -90,28 +91,65 @@ const MISTAKES: &[Mistake] = &[
         "tollgate.toml",
         ["default_plan", "defaultplan"],
         CHECK,
-        "tollgate.toml: line 36: there is no setting `defaultplan` in [billing]\n  hint: did you mean `default_plan`? known settings: \
+        "tollgate.toml:36:1: there is no setting `defaultplan` in [billing]\n  hint: did you mean `default_plan`? known settings: \
          `default_plan`, `time_zone`, `tax_rates`, `seller`",
     ),
     (
         "tollgate.toml",
         ["[billing]", "[biling]"],
         CHECK,
-        "tollgate.toml: line 35: there is no setting `biling`\n  hint: did you mean `billing`? known settings: `definitions`, `source`, \
+        "tollgate.toml:35:2: there is no setting `biling`\n  hint: did you mean `billing`? known settings: `definitions`, `source`, \
          `lake`, `flush`, `windows`, `ingest`, `dedupe`, `billing`, `maintenance`",
     ),
     (
         "tollgate.toml",
         ["kind = \"files\"", "kind = files"],
         CHECK,
-        "tollgate.toml: TOML parse error at line 9, column 8\ninvalid boolean, expected `false`\n  hint: a text stands in double quotes: \
-         stream = \"USAGE\"",
+        "tollgate.toml:9:8: a text has no quotes\n  hint: write it in double quotes: stream = \"USAGE\"",
     ),
     (
         "tollgate.toml",
         ["\"files\"", "\"kafka\""],
         CHECK,
-        "tollgate.toml: `kafka` is no kind of source: write \"nats\" or \"files\" for key `source.kind`",
+        "tollgate.toml:9:8: `kafka` is no kind of source: write \"nats\" or \"files\"",
+    ),
+    (
+        "tollgate.toml",
+        [
+            "path = \"events.ndjson\"",
+            "path = \"events.ndjson\"\ncreate = \"yes\"",
+        ],
+        CHECK,
+        "tollgate.toml:11:10: `create` is not true or false, without quotes\n  hint: write create = true",
+    ),
+    (
+        "tollgate.toml",
+        [
+            "# [flush]\n# interval = \"5s\"",
+            "[flush]\ninterval = \"5 sekunden\"",
+        ],
+        CHECK,
+        "tollgate.toml:28:12: `5 sekunden` is not a length of time such as 5s or 35 days",
+    ),
+    (
+        "tollgate.toml",
+        ["\"payg\"", "\"pyg\""],
+        CHECK,
+        "tollgate.toml:36:16: there is no plan `pyg`\n  hint: set billing.default_plan; did you mean `payg`? known plans: `payg`",
+    ),
+    (
+        PRICES,
+        ["'model_rates.csv'", "'model_rate.csv'"],
+        CHECK,
+        "./definitions/prices.sql:6:20: rate table `model_rates`: there is no file ./definitions/model_rate.csv\n  hint: `location` \
+         starts at the folder of definitions; did you mean `model_rates.csv`? known files: `model_rates.csv` in ./definitions",
+    ),
+    (
+        USAGE,
+        ["'llm.completion'", "'llm.completion"],
+        CHECK,
+        "./definitions/usage.sql:7:16: event type `completion`: the quote that is opened here is not closed\n  hint: close it in \
+         its line, as in 'llm.completion'; a ' within quotes is written twice",
     ),
     (
         "tollgate.toml",
@@ -162,7 +200,7 @@ const MISTAKES: &[Mistake] = &[
         USAGE,
         ["", ""],
         &["query", "SELEC 1"],
-        "the query, line 1, column 1: expected: an SQL statement, found: SELEC\n  hint: a query is one SELECT; docs/sql.md has examples",
+        "the query, line 1, column 1: expected an SQL statement, found SELEC\n  hint: a query is one SELECT; docs/sql.md has examples",
     ),
     (
         USAGE,
@@ -200,6 +238,34 @@ async fn each_names_its_place_and_the_way_out() {
         assert_eq!(ran.stderr, format!("error: {said}\n"), "{to} {arguments:?}");
         assert!(matches!(ran.code, Some(1 | 2)), "{ran:#?}");
     }
+    // All of several mistakes at once, and not that the price of a wrong meter needs it.
+    let usage = shop.join(USAGE);
+    let written = fs::read_to_string(&usage).unwrap();
+    let wrong = written
+        .replacen("SUM(output_tokens)", "SUM(ouput_tokens)", 1)
+        .replacen("'ticket.closed'", "'ticket.closed", 1);
+    fs::write(&usage, wrong).unwrap();
+    let prices = shop.join(PRICES);
+    let costs = fs::read_to_string(&prices).unwrap();
+    let wrong = costs.replacen("graduated(", "gradated(", 1);
+    let wrong = wrong.replacen("prorate(20.00,", "prorate('20.00',", 1);
+    fs::write(&prices, wrong).unwrap();
+    let ran = run(&shop, CHECK).await;
+    assert_eq!(
+        (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
+        (
+            Some(2),
+            "",
+            "error: ./definitions/prices.sql:24:26: price `base_fee`: `prorate`: `amount` is the text '20.00', but must be a \
+             number\n  hint: write it without quotes: 20.00\nerror: ./definitions/usage.sql:11:16: event type `ticket`: the quote that \
+             is opened here is not closed\n  hint: close it in its line, as in 'ticket.closed'; a ' within quotes is written \
+             twice\nerror: ./definitions/usage.sql:15:56: meter `tokens`: there is no column `ouput_tokens`\n  hint: did you mean \
+             `output_tokens`? known columns: `event_id`, `event_time`, `ingest_time`, `input_tokens`, `model`, `ordinal`, \
+             `output_tokens`, `sequence`, `shard`, `source`, `subject`\n3 errors\n"
+        )
+    );
+    fs::write(&usage, written).unwrap();
+    fs::write(&prices, costs).unwrap();
     // A customer's name that is misspelt is said too.
     let nothing = run(
         &shop,
@@ -210,7 +276,7 @@ async fn each_names_its_place_and_the_way_out() {
         (nothing.code, nothing.stdout.as_str()),
         (
             Some(0),
-            "nothing to bill for `acmee` in 2026-01: no price has a charge for that customer\n"
+            "nothing to bill for `acmee` in 2026-01: it has no usage; did you mean `acme`?\n"
         )
     );
 }

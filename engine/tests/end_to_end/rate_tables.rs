@@ -110,8 +110,8 @@ async fn a_rate_table_that_cannot_be_read_is_one_error_with_its_place() {
     };
     assert_eq!(
         said(UNITS).await,
-        "error: ./definitions/rates.csv: rate table `rates` of ./definitions/all.sql:5:19 cannot be read: No such file or \
-         directory (os error 2)\n"
+        "error: ./definitions/all.sql:5:99: rate table `rates`: there is no file ./definitions/rates.csv\n  hint: `location` starts \
+         at the folder of definitions; ./definitions has no .csv file\n"
     );
     world.write("definitions/rates.csv", "model,rate\nowl,0.25\n\nowl,0.5\n");
     assert_eq!(

@@ -1,9 +1,16 @@
 //! What statements mean together: names, versions, and everything one definition says of another.
 
-use super::{CurrencyDefinition, Definitions, EventType, MeterDefinition, RateTable, replace};
+use super::{
+    CurrencyDefinition, Definitions, EventType, MeterDefinition, RateTable,
+    checked::{BrokenNames, Checked},
+    replace,
+};
 use crate::{
     error::{Error, Location, Result},
-    parser::{Defines, Name, ParsedMeter, ParsedPlan, ParsedPrice, Statement, did_you_mean, list},
+    parser::{
+        Broken, Defines, Name, ParsedMeter, ParsedPlan, ParsedPrice, Statement, did_you_mean, list,
+        nearest,
+    },
     schema,
 };
 use jiff::Timestamp;
@@ -37,20 +44,57 @@ const LOG: &str = "_delta_log";
 const SUBSCRIPTION: &str = "subscription";
 
 /// Puts statements together, in order, and checks the whole.
-///
-/// # Errors
-/// The first problem, with its place and a hint.
-pub(super) fn assemble(statements: Vec<Statement>) -> Result<Definitions> {
+pub(super) fn assemble(statements: Vec<Result<Statement, Broken>>) -> Checked {
     let mut whole = Whole::default();
     for statement in statements {
-        whole.add(statement)?;
+        match statement {
+            Ok(statement) => whole.add(statement),
+            Err(Broken { name, error }) => whole.faults.of(name, error),
+        }
     }
-    whole.check_relation_names()?;
-    whole.check_event_types()?;
-    whole.check_meters()?;
-    whole.check_prices()?;
-    whole.check_plans()?;
-    Ok(whole.finish())
+    whole.check_relation_names();
+    whole.check_event_types();
+    whole.check_meters();
+    whole.check_prices();
+    whole.check_plans();
+    whole.finish()
+}
+
+/// What is wrong, and with which names, so that what needs one of them is not said to be wrong too.
+#[derive(Debug, Default)]
+struct Faults {
+    errors: Vec<Error>,
+    names: BrokenNames,
+}
+
+impl Faults {
+    fn of(&mut self, name: Option<String>, error: Error) {
+        self.names.add(name);
+        self.errors.push(error);
+    }
+
+    /// Notes what a check of a definition has found.
+    fn note(&mut self, name: &str, checked: Result<(), Fault>) {
+        match checked {
+            Ok(()) => {}
+            Err(Fault::Own(error)) => self.of(Some(name.to_owned()), error),
+            Err(Fault::Needs) => self.names.add(Some(name.to_owned())),
+        }
+    }
+}
+
+/// Why a definition cannot be used.
+enum Fault {
+    /// It is wrong itself.
+    Own(Error),
+    /// It needs another one that is wrong.
+    Needs,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Own(error)
+    }
 }
 
 /// All statements, sorted by what they define, replaced ones left out. Every version of a meter and of a
@@ -63,18 +107,31 @@ struct Whole {
     prices: Vec<ParsedPrice>,
     plans: Vec<ParsedPlan>,
     currencies: Vec<CurrencyDefinition>,
+    faults: Faults,
 }
 
 impl Whole {
-    fn add(&mut self, statement: Statement) -> Result<()> {
+    fn add(&mut self, statement: Statement) {
         let or_replace = statement.or_replace;
-        match statement.defines {
-            Defines::EventType(new) => self.define_event_type(new, or_replace),
-            Defines::Meter(new) => self.define_meter(new, or_replace),
-            Defines::RateTable(new) => define(&mut self.rate_tables, new, or_replace),
-            Defines::Plan(new) => define(&mut self.plans, new, or_replace),
-            Defines::Currency(new) => define(&mut self.currencies, new, or_replace),
-            Defines::Price(new) => self.define_price(new, or_replace),
+        let (name, added) = match statement.defines {
+            Defines::EventType(new) => (new.name.clone(), self.define_event_type(new, or_replace)),
+            Defines::Meter(new) => (new.name().to_owned(), self.define_meter(new, or_replace)),
+            Defines::RateTable(new) => (
+                new.name.clone(),
+                define(&mut self.rate_tables, new, or_replace),
+            ),
+            Defines::Plan(new) => (
+                new.name().to_owned(),
+                define(&mut self.plans, new, or_replace),
+            ),
+            Defines::Currency(new) => (
+                new.name.clone(),
+                define(&mut self.currencies, new, or_replace),
+            ),
+            Defines::Price(new) => (new.name().to_owned(), self.define_price(new, or_replace)),
+        };
+        if let Err(error) = added {
+            self.faults.of(Some(name), error);
         }
     }
 
@@ -139,40 +196,55 @@ impl Whole {
 
     /// Event types, meters, their windows and panes, and rate tables share one name space with what is
     /// built in.
-    fn check_relation_names(&self) -> Result<()> {
-        let mut taken: BTreeMap<String, (String, &Location)> = BTreeMap::new();
-        for (name, title, at) in self.relations() {
-            if name == LOG {
-                let problem = format!("{title}: it is the name of a Delta table's log");
-                let hint = "choose another name: tools would take the folder around it for a table";
-                return Err(error(at, problem, hint.to_owned()));
+    fn check_relation_names(&mut self) {
+        let mut taken: BTreeMap<String, (String, Location)> = BTreeMap::new();
+        for Relation {
+            name,
+            of,
+            title,
+            at,
+        } in self.relations()
+        {
+            let problem_and_hint = if name == LOG {
+                Some((
+                    format!("{title}: it is the name of a Delta table's log"),
+                    "choose another name: tools would take the folder around it for a table"
+                        .to_owned(),
+                ))
+            } else if BUILT_IN_RELATIONS.contains(&name.as_str()) {
+                let built_in = list(BUILT_IN_RELATIONS);
+                Some((
+                    format!("{title}: the name is built in"),
+                    format!("choose another name; built in are {built_in}"),
+                ))
+            } else {
+                taken.get(&name).map(|(other, other_at)| {
+                    (
+                        format!("{title}: the name is taken by {other} at {other_at}"),
+                        "event types, meters, `<meter>_windows`, `<meter>_panes` and rate tables need names of their own".to_owned(),
+                    )
+                })
+            };
+            match problem_and_hint {
+                Some((problem, hint)) => self.faults.of(Some(of), error(&at, problem, hint)),
+                None => {
+                    taken.insert(name, (title, at));
+                }
             }
-            if BUILT_IN_RELATIONS.contains(&name.as_str()) {
-                let hint = format!(
-                    "choose another name; built in are {}",
-                    list(BUILT_IN_RELATIONS)
-                );
-                return Err(error(at, format!("{title}: the name is built in"), hint));
-            }
-            if let Some((other, other_at)) = taken.get(&name) {
-                let problem = format!("{title}: the name is taken by {other} at {other_at}");
-                let hint = "event types, meters, `<meter>_windows`, `<meter>_panes` and rate tables need names of their own";
-                return Err(error(at, problem, hint.to_owned()));
-            }
-            taken.insert(name, (title, at));
         }
-        Ok(())
     }
 
-    /// Every relation that is defined: its name, how to speak of it, and where it is.
-    fn relations(&self) -> Vec<(String, String, &Location)> {
+    /// Every relation that is defined.
+    fn relations(&self) -> Vec<Relation> {
         let types = self.event_types.iter().map(own_relation);
         let meters = self.meters.iter().map(own_relation);
         let rate_tables = self.rate_tables.iter().map(own_relation);
         let parts = self.meters.iter().flat_map(|meter| {
-            ["windows", "panes"].map(|part| {
-                let name = format!("{}_{part}", meter.name());
-                (name, format!("the {part} of {}", title(meter)), meter.at())
+            ["windows", "panes"].map(|part| Relation {
+                name: format!("{}_{part}", meter.name()),
+                of: meter.name().to_owned(),
+                title: format!("the {part} of {}", title(meter)),
+                at: meter.at().clone(),
             })
         });
         types
@@ -182,14 +254,15 @@ impl Whole {
             .collect()
     }
 
-    fn check_event_types(&self) -> Result<()> {
+    fn check_event_types(&mut self) {
         let head = schema::usage_events(&[]);
         let mut by_type: BTreeMap<&str, &EventType> = BTreeMap::new();
         for new in &self.event_types {
             if head.column_with_name(&new.name).is_some() {
                 let problem = format!("{}: `events` has a column of that name", title(new));
                 let hint = "choose another name: each event type becomes a column of `events`";
-                return Err(error(&new.at, problem, hint.to_owned()));
+                let error = error(&new.at, problem, hint.to_owned());
+                self.faults.of(Some(new.name.clone()), error);
             }
             if let Some(other) = by_type.insert(&new.cloud_event_type, new) {
                 let problem = format!(
@@ -200,42 +273,68 @@ impl Whole {
                     other.at
                 );
                 let hint = "declare all columns of a type in one place".to_owned();
-                return Err(error(&new.at, problem, hint));
+                let error = error(&new.at, problem, hint);
+                self.faults.of(Some(new.name.clone()), error);
             }
         }
-        Ok(())
     }
 
-    fn check_meters(&self) -> Result<()> {
-        let known: Vec<_> = self.event_types.iter().map(Named::name).collect();
+    fn check_meters(&mut self) {
+        let known: Vec<(&str, &str)> = self
+            .event_types
+            .iter()
+            .map(|known| (known.name.as_str(), known.cloud_event_type.as_str()))
+            .collect();
         for meter in &self.meters {
             let wanted = meter.definition.event_type.as_str();
-            if !known.contains(&wanted) {
-                let problem = format!("{}: `{wanted}` is not an event type", title(meter));
-                let hint = did_you_mean(wanted, "event types", &known);
-                return Err(error(&meter.from_at, problem, hint));
-            }
+            let is_known = known.iter().any(|(name, _)| *name == wanted);
+            let checked = match self.faults.names.is_good(wanted, is_known) {
+                Some(true) => Ok(()),
+                None => Err(Fault::Needs),
+                Some(false) => {
+                    let problem = format!("{}: `{wanted}` is not an event type", title(meter));
+                    let hint = event_type_meant(wanted, &known);
+                    Err(error(&meter.from_at, problem, hint).into())
+                }
+            };
+            self.faults.note(meter.name(), checked);
         }
-        Ok(())
     }
 
-    fn check_prices(&self) -> Result<()> {
+    fn check_prices(&mut self) {
         let mut known: Vec<String> = self.meters.iter().map(|m| m.name().to_owned()).collect();
         known.extend(self.meters.iter().map(windows_of));
         known.extend(self.rate_tables.iter().map(|table| table.name.clone()));
         known.extend(self.event_types.iter().map(|table| table.name.clone()));
         known.push(SUBSCRIPTION.to_owned());
         for price in &self.prices {
-            self.check_customer_of_events(price)?;
-            self.check_currency(title(price), &price.definition.currency, &price.currency_at)?;
-            let mut read = price.relations.iter();
-            if let Some(unknown) = read.find(|name| !known.contains(&name.text)) {
-                let problem = format!("{}: there is no relation `{}`", title(price), unknown.text);
-                let hint = did_you_mean(&unknown.text, "in a price", &known);
-                return Err(error(&unknown.at, problem, hint));
+            let checked = self.check_price(price, &known);
+            self.faults.note(price.name(), checked);
+        }
+    }
+
+    fn check_price(&self, price: &ParsedPrice, known: &[String]) -> Result<(), Fault> {
+        self.check_customer_of_events(price)?;
+        self.check_currency(title(price), &price.definition.currency, &price.currency_at)?;
+        let mut needs_broken = false;
+        for read in &price.relations {
+            let is_known = known.contains(&read.text);
+            let meter = read.text.strip_suffix("_windows").unwrap_or_default();
+            match self.faults.names.is_good(&read.text, is_known) {
+                Some(true) => needs_broken |= self.faults.names.has(meter),
+                Some(false) if self.faults.names.has(meter) => needs_broken = true,
+                None => needs_broken = true,
+                Some(false) => {
+                    let problem = format!("{}: there is no relation `{}`", title(price), read.text);
+                    let hint = did_you_mean(&read.text, "in a price", known);
+                    return Err(error(&read.at, problem, hint).into());
+                }
             }
         }
-        Ok(())
+        match needs_broken {
+            true => Err(Fault::Needs),
+            false => Ok(()),
+        }
     }
 
     /// A price sees who pays for an event in a column that the event type may not have itself.
@@ -262,16 +361,29 @@ impl Whole {
         Ok(())
     }
 
-    fn check_plans(&self) -> Result<()> {
+    fn check_plans(&mut self) {
         for plan in &self.plans {
-            for worth in &plan.definition.worth {
-                self.check_currency(title(plan), &worth.currency, &worth.at)?;
-            }
-            for price in &plan.prices {
-                self.check_price_of(plan, price)?;
+            let checked = self.check_plan(plan);
+            self.faults.note(plan.name(), checked);
+        }
+    }
+
+    fn check_plan(&self, plan: &ParsedPlan) -> Result<(), Fault> {
+        for worth in &plan.definition.worth {
+            self.check_currency(title(plan), &worth.currency, &worth.at)?;
+        }
+        let mut needs_broken = false;
+        for price in &plan.prices {
+            let is_known = self.prices.iter().any(|known| known.name() == price.text);
+            match self.faults.names.is_good(&price.text, is_known) {
+                None => needs_broken = true,
+                Some(_) => self.check_price_of(plan, price)?,
             }
         }
-        Ok(())
+        match needs_broken {
+            true => Err(Fault::Needs),
+            false => Ok(()),
+        }
     }
 
     /// A plan's price exists, and every version of it is in the plan's currency.
@@ -329,24 +441,26 @@ impl Whole {
     }
 
     /// Refuses a currency that is neither of ISO 4217, which the parser has seen to, nor defined.
-    fn check_currency(&self, of: String, currency: &str, at: &Location) -> Result<()> {
-        if self.is_own(currency) || iso_currency::Currency::from_code(currency).is_some() {
+    fn check_currency(&self, of: String, currency: &str, at: &Location) -> Result<(), Fault> {
+        if iso_currency::Currency::from_code(currency).is_some() {
             return Ok(());
+        }
+        match self.faults.names.is_good(currency, self.is_own(currency)) {
+            Some(true) => return Ok(()),
+            None => return Err(Fault::Needs),
+            Some(false) => {}
         }
         let known: Vec<&str> = self.currencies.iter().map(Named::name).collect();
         let hint = format!(
             "{}; write one of ISO 4217 as 'USD', or CREATE CURRENCY {currency} WITH (digits = 2)",
             did_you_mean(currency, "currencies", &known)
         );
-        Err(error(
-            at,
-            format!("{of}: there is no currency `{currency}`"),
-            hint,
-        ))
+        let problem = format!("{of}: there is no currency `{currency}`");
+        Err(error(at, problem, hint).into())
     }
 
-    fn finish(self) -> Definitions {
-        Definitions {
+    fn finish(self) -> Checked {
+        let definitions = Definitions {
             currencies: self.currencies,
             event_types: self.event_types,
             meters: self
@@ -361,7 +475,16 @@ impl Whole {
                 .map(|price| price.definition)
                 .collect(),
             plans: self.plans.into_iter().map(|plan| plan.definition).collect(),
-        }
+        };
+        let Faults { mut errors, names } = self.faults;
+        errors.sort_by_key(|error| error.place().cloned());
+        let mut checked = Checked {
+            definitions,
+            errors,
+            broken: names,
+        };
+        checked.leave_out_broken();
+        checked
     }
 }
 
@@ -428,6 +551,16 @@ fn check_same_windows(before: &MeterDefinition, new: &ParsedMeter) -> Result<()>
     let hint = "a version may change what is filtered and aggregated; for anything else create a \
                 meter under another name";
     Err(error(at, problem, hint.to_owned()))
+}
+
+/// A relation that is defined.
+struct Relation {
+    name: String,
+    /// The definition that it belongs to.
+    of: String,
+    /// How to speak of it.
+    title: String,
+    at: Location,
 }
 
 /// What every definition has.
@@ -502,9 +635,31 @@ fn title<T: Named>(definition: &T) -> String {
     format!("{} `{}`", T::NOUN, definition.name())
 }
 
-fn own_relation<T: Named>(definition: &T) -> (String, String, &Location) {
-    let name = definition.name().to_owned();
-    (name, title(definition), definition.at())
+fn own_relation<T: Named>(definition: &T) -> Relation {
+    Relation {
+        name: definition.name().to_owned(),
+        of: definition.name().to_owned(),
+        title: title(definition),
+        at: definition.at().clone(),
+    }
+}
+
+/// The event type that could have been meant: by its name, or by the `type` of its events.
+fn event_type_meant(wanted: &str, known: &[(&str, &str)]) -> String {
+    let (names, types): (Vec<&str>, Vec<String>) = known
+        .iter()
+        .map(|(name, of)| (*name, of.replace('.', "_")))
+        .unzip();
+    let by_name = nearest(wanted, &names);
+    let by_type = nearest(wanted, &types).filter(|_| by_name.is_none());
+    let by_type = by_type.and_then(|near| known.get(types.iter().position(|of| of == near)?));
+    match by_type {
+        Some((name, of)) => format!(
+            "did you mean `{name}`, whose events have the type `{of}`? known event types: {}",
+            list(&names)
+        ),
+        None => did_you_mean(wanted, "event types", &names),
+    }
 }
 
 fn windows_of(meter: &ParsedMeter) -> String {

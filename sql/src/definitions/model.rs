@@ -240,6 +240,8 @@ pub struct RateTable {
     pub period: Option<Validity>,
     /// The file: a path relative to the definitions folder, or a URL in object storage.
     pub location: String,
+    /// Where the location is written.
+    pub location_at: Location,
     /// Where it is defined.
     pub at: Location,
 }

@@ -1,3 +1,5 @@
+mod several;
+
 use super::*;
 use crate::Error;
 use arrow::{
@@ -891,7 +893,7 @@ fn a_rate_table_may_have_a_key() {
         ),
         (
             "model VARCHAR, a DATE, b DATE, PRIMARY KEY (model, PERIOD a, c)",
-            "a.sql:1:87: rate table `rates`: PRIMARY KEY: there is no column `c`\n  hint: did you mean `a`? known columns: `model`, `a`, `b`",
+            "a.sql:1:87: rate table `rates`: PRIMARY KEY: there is no column `c`\n  hint: known columns: `model`, `a`, `b`",
         ),
         (
             "model VARCHAR, a BIGINT, b BIGINT, PRIMARY KEY (model, PERIOD a, b)",

@@ -260,6 +260,7 @@ pub fn rate_table_from_json(text: &str, columns: &Schema) -> Option<RateTable> {
         key: fields.all("key")?,
         period,
         location: fields.one("location")?.to_owned(),
+        location_at: fields.place("at")?,
         at: fields.place("at")?,
     })
 }

@@ -2,11 +2,11 @@
 //! the checks that stand among them.
 
 use super::{
-    cursor::{Cursor, Name, fold},
+    cursor::{Cursor, Name, begins_element, fold},
     literal,
     options::Options,
     query, reserved_columns,
-    suggest::{did_you_mean, list},
+    suggest::{did_you_mean, list, nearest},
     types,
 };
 use crate::{
@@ -145,11 +145,10 @@ fn declared(cursor: &mut Cursor<'_>, of: Of, reserved: &[String]) -> Result<Decl
             let column = column(cursor, name, of, &mut declared)?;
             declared.columns.push(column);
         }
-        if !cursor.accept(&Token::Comma) {
+        if !cursor.another(&Token::RParen, COLUMNS_SHAPE)? {
             break;
         }
     }
-    cursor.expect(&Token::RParen, COLUMNS_SHAPE)?;
     if declared.columns.is_empty() {
         let problem = match of {
             Of::EventType => "it has checks and no column".to_owned(),
@@ -172,16 +171,15 @@ impl Declared {
             let name = cursor.name("a column of the key")?;
             if name.text == "period" && matches!(cursor.peek(), Some(Token::Word(_))) {
                 self.period(cursor)?;
-                break;
+                cursor.expect(&Token::RParen, KEY_SHAPE)?;
+                return Ok(true);
             }
             self.check_once(cursor, &name)?;
             self.key.push(name);
-            if !cursor.accept(&Token::Comma) {
-                break;
+            if !cursor.another(&Token::RParen, KEY_SHAPE)? {
+                return Ok(true);
             }
         }
-        cursor.expect(&Token::RParen, KEY_SHAPE)?;
-        Ok(true)
     }
 
     /// Reads the two columns after `PERIOD`, which end a key.
@@ -379,21 +377,46 @@ fn strings(cursor: &Cursor<'_>, options: &Options, column: &Column) -> Result<bo
     }
 }
 
+/// Words that say something of a column, here or in other databases.
+const CLAUSES: [&str; 9] = [
+    "NOT",
+    "NULL",
+    "DEFAULT",
+    "CHECK",
+    "CONSTRAINT",
+    "OPTIONS",
+    "PRIMARY",
+    "UNIQUE",
+    "REFERENCES",
+];
+
 fn unexpected_after(cursor: &Cursor<'_>, column: &Column, of: Of) -> Error {
+    let (words, hint) = match of {
+        Of::RateTable => (
+            ["NOT", "NULL", "PRIMARY"].as_slice(),
+            "a column is `name TYPE [NOT NULL | PRIMARY KEY]`; separate columns with `,` and end with `)`",
+        ),
+        Of::EventType => (
+            ["NOT", "NULL", "DEFAULT", "CHECK", "CONSTRAINT", "OPTIONS"].as_slice(),
+            "a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`",
+        ),
+    };
+    let word = cursor.found().to_uppercase();
+    let word = word.trim_matches('`');
+    let near = nearest(word, words).filter(|near| *near != word);
+    // A name and a type are another column.
+    let is_column = cursor.peek().is_some_and(begins_element)
+        && cursor.peek_second().is_some_and(begins_element);
+    if is_column && near.is_none() && !CLAUSES.contains(&word) {
+        return cursor.comma_missing(hint);
+    }
     let problem = format!(
         "unexpected {} after column `{}`",
         cursor.found(),
         column.name
     );
-    let hint = match of {
-        Of::RateTable => {
-            "a column is `name TYPE [NOT NULL | PRIMARY KEY]`; separate columns with `,` and end with `)`"
-        }
-        Of::EventType => {
-            "a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`"
-        }
-    };
-    cursor.error(cursor.here(), problem, hint)
+    let meant = near.map_or(String::new(), |near| format!("did you mean {near}? "));
+    cursor.error(cursor.here(), problem, &(meant + hint))
 }
 
 fn steps(cursor: &Cursor<'_>, path: &Name) -> Result<Vec<Step>> {

@@ -1,11 +1,13 @@
 //! The tokens of one file, read from left to right, and errors that point at them.
 
-use super::dialect::Sql;
 use crate::{
     definitions::model::SourceFile,
     error::{Error, Location, Result},
 };
-use datafusion::sql::sqlparser::tokenizer::{self, Token, TokenWithSpan, Tokenizer, Word};
+use datafusion::sql::sqlparser::tokenizer::{self, Token, TokenWithSpan, Word};
+
+/// What to do about a comma after the last element of a list.
+pub(super) const NO_COMMA: &str = "remove it: a comma stands between two of a list";
 
 /// Longest name of a definition or column, in characters: names become folders and file names.
 const NAME_CHARS_MAX: usize = 63;
@@ -34,6 +36,10 @@ impl Name {
     }
 }
 
+/// Where a statement begins.
+#[derive(Debug)]
+pub(super) struct Begun(usize);
+
 /// A position in the tokens of a file.
 #[derive(Debug)]
 pub(super) struct Cursor<'a> {
@@ -44,32 +50,65 @@ pub(super) struct Cursor<'a> {
     next: usize,
     /// What is being defined, such as ``meter `tokens` ``; empty between statements.
     context: String,
+    /// The name of what is being defined, once it was read.
+    defining: Option<String>,
 }
 
 impl<'a> Cursor<'a> {
-    /// Splits the file into tokens.
-    ///
-    /// # Errors
-    /// What has no end, such as a string or comment, at its start.
-    pub(super) fn new(file: &'a SourceFile) -> Result<Self> {
+    /// Reads the tokens of a file, or of a part of it.
+    pub(super) fn over(file: &'a SourceFile, tokens: Vec<TokenWithSpan>) -> Self {
         let mut cursor = Cursor {
             file,
             line_starts: line_starts(&file.text),
-            tokens: Vec::new(),
+            tokens,
             next: 0,
             context: String::new(),
+            defining: None,
         };
-        cursor.tokens = Tokenizer::new(&Sql, &file.text)
-            .tokenize_with_location()
-            .map_err(|error| cursor.unreadable(&error))?;
-        cursor.refuse_executable_comments()?;
         cursor.skip_whitespace();
-        Ok(cursor)
+        cursor
     }
 
-    /// Names what is being defined; it opens every message until the next call.
-    pub(super) fn set_context(&mut self, context: String) {
-        self.context = context;
+    /// All tokens, read or not.
+    pub(super) fn tokens(&self) -> &[TokenWithSpan] {
+        &self.tokens
+    }
+
+    /// Begins a statement, of which nothing is known yet.
+    pub(super) fn begin(&mut self) -> Begun {
+        self.context.clear();
+        self.defining = None;
+        Begun(self.next)
+    }
+
+    /// Goes from a statement that has an error to the next one: past its `;`, or to the next CREATE, which is a word of nothing else.
+    pub(super) fn skip_statement(&mut self, begun: &Begun) {
+        let after = begun.0 + 1;
+        let rest = self.tokens.get(after..).unwrap_or_default();
+        let end = rest
+            .iter()
+            .position(|token| token.token == Token::SemiColon || is_word(&token.token, "CREATE"));
+        self.next = after + end.unwrap_or(rest.len());
+        self.accept(&Token::SemiColon);
+    }
+
+    /// Whether the last token that was read ends a statement; true before the first.
+    pub(super) fn is_between_statements(&self) -> bool {
+        let read = self.tokens.iter().take(self.next);
+        read.rev()
+            .find(|token| !is_space(token))
+            .is_none_or(|token| token.token == Token::SemiColon)
+    }
+
+    /// Names what is being defined.
+    pub(super) fn define(&mut self, noun: &str, name: &str) {
+        self.context = format!("{noun} `{name}`");
+        self.defining = Some(name.to_owned());
+    }
+
+    /// The name of what is being defined, once it was read.
+    pub(super) fn defining(&self) -> Option<&str> {
+        self.defining.as_deref()
     }
 
     /// Whether every token was read.
@@ -148,6 +187,42 @@ impl<'a> Cursor<'a> {
             return Ok(());
         }
         Err(self.expected(keyword, hint))
+    }
+
+    /// After an element of a list: true when a comma says that another one follows, false when the list is closed.
+    ///
+    /// # Errors
+    /// Neither is there; it says whether a comma is missing, or stands before the end.
+    pub(super) fn another(&mut self, close: &Token, hint: &str) -> Result<bool> {
+        let comma = self.here();
+        if self.accept(&Token::Comma) {
+            return match self.peek() == Some(close) {
+                true => {
+                    Err(self.error(comma, format!("a comma stands before `{close}`"), NO_COMMA))
+                }
+                false => Ok(true),
+            };
+        }
+        if self.accept(close) {
+            return Ok(false);
+        }
+        Err(match self.peek().is_some_and(begins_element) {
+            true => self.comma_missing(hint),
+            false => self.expected(&format!("`{close}`"), hint),
+        })
+    }
+
+    /// The error that the next token belongs to another element of a list.
+    pub(super) fn comma_missing(&self, hint: &str) -> Error {
+        let problem = format!("a comma is missing before {}", self.found());
+        self.error(self.here(), problem, hint)
+    }
+
+    /// The token after the next one.
+    pub(super) fn peek_second(&self) -> Option<&Token> {
+        let rest = self.tokens.get(self.next..).unwrap_or_default();
+        let mut rest = rest.iter().filter(|token| !is_space(token));
+        rest.nth(1).map(|token| &token.token)
     }
 
     /// Reads a word, quoted or not, without judging it.
@@ -307,34 +382,6 @@ impl<'a> Cursor<'a> {
             .map_or(text.len(), |(offset, _)| offset);
         start + within
     }
-
-    fn unreadable(&self, error: &tokenizer::TokenizerError) -> Error {
-        let at = self.location(error.location);
-        let hint = "close what is opened here: a string with `'`, a quoted name with `\"`, a comment with `*/`";
-        let message = error.message.trim();
-        self.error(at, format!("cannot be read: {message}"), hint)
-    }
-
-    /// The dialect reads `/*! text */` as SQL. Its author means a comment.
-    fn refuse_executable_comments(&self) -> Result<()> {
-        if !self.file.text.contains("/*!") {
-            return Ok(());
-        }
-        // Its first token carries the place of the comment, where no other token can start.
-        let opens = |token: &&TokenWithSpan| {
-            let rest = self.file.text.get(self.offset(token.span.start)..);
-            rest.is_some_and(|rest| rest.starts_with("/*!"))
-        };
-        let comment = self.tokens.iter().find(opens);
-        match comment {
-            None => Ok(()),
-            Some(token) => Err(self.error(
-                self.location(token.span.start),
-                "a comment that starts with `/*!` would be run as SQL".to_owned(),
-                "put a space after `/*`",
-            )),
-        }
-    }
 }
 
 /// Folds an identifier as SQL does: to lower case, unless it is quoted.
@@ -342,6 +389,19 @@ pub(super) fn fold(value: &str, quote: Option<char>) -> String {
     match quote {
         None => value.to_lowercase(),
         Some(_) => value.to_owned(),
+    }
+}
+
+/// Whether a token can be the first of an element of a list.
+pub(super) fn begins_element(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => {
+            let mut reserved = RESERVED_WORDS.iter();
+            let is_reserved = reserved.any(|reserved| word.value.eq_ignore_ascii_case(reserved));
+            word.quote_style.is_some() || !is_reserved
+        }
+        Token::Number(..) | Token::SingleQuotedString(_) | Token::LBracket | Token::LBrace => true,
+        _ => false,
     }
 }
 

@@ -26,11 +26,10 @@ pub(super) fn json(cursor: &mut Cursor<'_>, column: &str, data_type: &DataType) 
         return Err(misfit(cursor, at, column, &found, data_type));
     }
     let mut elements = Vec::new();
-    while !cursor.accept(&Token::RBracket) {
-        if !elements.is_empty() {
-            cursor.expect(&Token::Comma, "a list is `[value, …]`")?;
-        }
+    let mut is_open = !cursor.accept(&Token::RBracket);
+    while is_open {
         elements.push(scalar(cursor, column, element.data_type())?);
+        is_open = cursor.another(&Token::RBracket, "a list is `[value, …]`")?;
     }
     Ok(format!("[{}]", elements.join(",")))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     cursor::{Cursor, Name, fold},
-    suggest::did_you_mean,
+    suggest::{did_you_mean, nearest},
 };
 use crate::{
     definitions::{
@@ -55,12 +55,10 @@ impl Options {
         loop {
             let option = options.option(cursor, known)?;
             options.given.push(option);
-            if !cursor.accept(&Token::Comma) {
-                break;
+            if !cursor.another(&Token::RParen, OPTIONS_SHAPE)? {
+                return Ok(options);
             }
         }
-        cursor.expect(&Token::RParen, OPTIONS_SHAPE)?;
-        Ok(options)
     }
 
     fn option(&self, cursor: &mut Cursor<'_>, known: &[&str]) -> Result<(String, Name)> {
@@ -381,8 +379,35 @@ pub(super) fn duration_us(cursor: &Cursor<'_>, key: &str, value: &Name) -> Resul
     parse_duration_us(&value.text).ok_or_else(|| {
         let problem = format!("option `{key}`: `{}` is not a duration", value.text);
         let hint = "write a whole number and a unit: '30 seconds', '10 minutes', '1 hour', '1 day'";
-        cursor.error(value.at.clone(), problem, hint)
+        let meant = meant_duration(&value.text);
+        let meant = meant.map_or(String::new(), |meant| format!("did you mean '{meant}'? "));
+        cursor.error(value.at.clone(), problem, &(meant + hint))
     })
+}
+
+/// What a text that is no duration seems to say: `1h`, `10min`, `hourly`, `1 weeek`.
+fn meant_duration(text: &str) -> Option<String> {
+    const UNITS: [(&str, &[&str]); 4] = [
+        ("second", &["s", "sec", "secs", "seconds", "second"]),
+        ("minute", &["m", "min", "mins", "minutes", "minute"]),
+        ("hour", &["h", "hr", "hrs", "hours", "hour", "hourly"]),
+        ("day", &["d", "days", "day", "daily"]),
+    ];
+    let text = text.trim().to_lowercase();
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (count, unit) = text.split_at(split);
+    let unit = unit.trim();
+    let exact = UNITS.iter().find(|(_, words)| words.contains(&unit));
+    let near = || {
+        UNITS
+            .iter()
+            .find(|(_, words)| nearest(unit, &words[3..]).is_some())
+    };
+    let (unit, _) = exact.or_else(near)?;
+    match count {
+        "" | "1" => Some(format!("1 {unit}")),
+        count => Some(format!("{count} {unit}s")),
+    }
 }
 
 /// `<n> second(s) | minute(s) | hour(s) | day(s)` in microseconds.
@@ -459,6 +484,21 @@ mod tests {
             "99999999999999999999 seconds",
         ] {
             assert_eq!(parse_duration_us(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_a_duration_is_understood() {
+        for (text, meant) in [
+            ("1h", Some("1 hour")),
+            ("10min", Some("10 minutes")),
+            ("hourly", Some("1 hour")),
+            ("30 secnds", Some("30 seconds")),
+            ("1 month", None),
+            ("", None),
+            ("5", None),
+        ] {
+            assert_eq!(meant_duration(text).as_deref(), meant, "{text}");
         }
     }
 

@@ -237,12 +237,10 @@ fn price_names(cursor: &mut Cursor<'_>) -> Result<Vec<Name>> {
             return Err(cursor.error(price.at, problem, "list each price once"));
         }
         prices.push(price);
-        if !cursor.accept(&Token::Comma) {
-            break;
+        if !cursor.another(&Token::RParen, SHAPE)? {
+            return Ok(prices);
         }
     }
-    cursor.expect(&Token::RParen, SHAPE)?;
-    Ok(prices)
 }
 
 #[cfg(test)]
@@ -250,7 +248,7 @@ mod tests {
     use super::*;
     use crate::{
         definitions::SourceFile,
-        parser::{Defines, statements},
+        parser::{Defines, Statement, statements},
     };
 
     /// The terms of a plan with these options.
@@ -261,8 +259,12 @@ mod tests {
             name: "f".to_owned(),
             text,
         };
-        match statements(&file)?.remove(0).defines {
-            Defines::Plan(plan) => Ok(plan.definition.terms),
+        match statements(&file).remove(0) {
+            Ok(Statement {
+                defines: Defines::Plan(plan),
+                ..
+            }) => Ok(plan.definition.terms),
+            Err(broken) => Err(broken.error),
             other => panic!("{other:?}"),
         }
     }

@@ -3,6 +3,7 @@
 use super::{
     cursor::{Cursor, Name, fold, is_space, is_word},
     dialect::Sql,
+    left_over,
     limits::{self, Excess},
 };
 use crate::error::{Error, Location, Result};
@@ -37,12 +38,11 @@ pub(super) fn after_as(cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
     let mut parser = Parser::new(&Sql).with_tokens_with_locations(tokens.clone());
     let ast = parser
         .parse_query()
-        .map_err(|error| syntax_error(cursor, &error, &start, QUERY_HINT))?;
+        .map_err(|error| syntax_error(cursor, &tokens, &error, &start, QUERY_HINT))?;
     let next = parser.peek_token();
     if next.token != Token::EOF {
-        let problem = format!("unexpected `{next}` after the query");
-        let hint = "end the statement with `;`, or correct the query before this place";
-        return Err(cursor.error(cursor.location(next.span.start), problem, hint));
+        let left = left_over::left_over(&tokens, &next);
+        return Err(cursor.error(cursor.location(left.at), left.problem, &left.hint));
     }
     Ok(ParsedQuery {
         ast,
@@ -67,7 +67,7 @@ pub(super) fn in_parentheses(cursor: &mut Cursor<'_>, hint: &str) -> Result<(Str
         next if next.token == Token::EOF => Ok(()),
         next => parser.expected("the end of the expression", next),
     });
-    expression.map_err(|error| syntax_error(cursor, &error, &start, hint))?;
+    expression.map_err(|error| syntax_error(cursor, &tokens, &error, &start, hint))?;
     cursor.expect(&Token::RParen, hint)?;
     Ok((source(cursor, &tokens), start))
 }
@@ -140,6 +140,20 @@ fn part(part: &ObjectNamePart) -> String {
         Some(ident) => fold(&ident.value, ident.quote_style),
         None => part.to_string(),
     }
+}
+
+/// The relations that a query reads, as [`ParsedQuery::relations`] has them; none of what is no query.
+pub(crate) fn relations_of(query: &str) -> Vec<String> {
+    let parsed = Parser::new(&Sql)
+        .try_with_sql(query)
+        .and_then(|mut parser| parser.parse_query());
+    let mut relations = Relations::default();
+    if let Ok(parsed) = parsed {
+        // It never breaks off.
+        let _ = parsed.visit(&mut relations);
+    }
+    let folded = |name: &ObjectName| name.0.iter().map(part).collect::<Vec<_>>().join(".");
+    relations.read.iter().map(folded).collect()
 }
 
 /// Collects the relations that are read. A name of WITH stands for its query in what follows it, and in
@@ -218,7 +232,13 @@ impl Visitor for Relations {
 const QUERY_HINT: &str = "after AS stands one SELECT; correct it at this place";
 
 /// sqlparser puts the place at the end of its message.
-fn syntax_error(cursor: &Cursor<'_>, error: &ParserError, start: &Location, hint: &str) -> Error {
+fn syntax_error(
+    cursor: &Cursor<'_>,
+    tokens: &[TokenWithSpan],
+    error: &ParserError,
+    start: &Location,
+    hint: &str,
+) -> Error {
     let message = match error {
         ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
         ParserError::RecursionLimitExceeded => {
@@ -226,8 +246,14 @@ fn syntax_error(cursor: &Cursor<'_>, error: &ParserError, start: &Location, hint
             return cursor.error(start.clone(), problem, "use fewer parentheses and CASEs");
         }
     };
+    let placed = split_place(message);
+    if let Some((message, place)) = placed
+        && let Some(found) = left_over::misplaced(tokens, message, place)
+    {
+        return cursor.error(cursor.location(found.at), found.problem, &found.hint);
+    }
     // Without a place, the statement ended where more was expected.
-    let (message, at) = split_place(message)
+    let (message, at) = placed
         .map(|(message, place)| (message, cursor.location(place)))
         .unwrap_or((message, cursor.here()));
     let problem = message.replacen("Expected: ", "expected ", 1);

@@ -85,20 +85,151 @@ fn a_statement_starts_with_create_and_one_of_five_kinds() {
 
 #[test]
 fn what_is_never_closed_is_placed_at_its_start() {
-    let hint = "close what is opened here: a string with `'`, a quoted name with `\"`, a comment with `*/`";
     refused(
         "CREATE PLAN p\n  WITH (currency = 'USD) AS ();",
-        "2:20: cannot be read: Unterminated string literal",
-        hint,
+        "2:20: plan `p`: the quote that is opened here is not closed",
+        "close it in its line, as in 'USD'; a ' within quotes is written twice",
     );
-    refused_first(
+    refused(
         "CREATE PLAN \"p",
-        "1:13: cannot be read: Expected close delimiter '\"' before EOF.",
+        "1:13: the quote that is opened here is not closed",
+        "close it in its line, as in \"p\"; a \" within quotes is written twice",
     );
-    refused_first(
+    refused(
         ";\n/* never",
-        "2:9: cannot be read: Unexpected EOF while in a multi-line comment",
+        "2:1: the comment that begins here is never closed",
+        "end it with `*/`",
     );
+}
+
+#[test]
+fn a_quote_that_is_not_closed_is_placed_where_it_was_opened_however_far_the_next_one_is() {
+    // The quotes of the file are even: each text begins where one should end.
+    let text = "CREATE EVENT TYPE e (a DATE) WITH (type = 'e);
+CREATE METER m WITH (window = '1 hour', unit = 'it''s) AS SELECT subject, COUNT(*) AS n FROM e GROUP BY subject;";
+    refused(
+        text,
+        "1:43: event type `e`: the quote that is opened here is not closed",
+        "close it in its line, as in 'e'; a ' within quotes is written twice",
+    );
+    // They are odd, and so are those of names.
+    for (quote, rest) in [('\'', "b = 'x'"), ('"', "b = \"x\"")] {
+        let text = format!(
+            "CREATE PRICE p WITH (currency = 'USD') AS\nSELECT customer FROM t WHERE a = {quote}x AND {rest};\n\
+             -- The next.\nCREATE PLAN q WITH (currency = 'USD') AS (p);"
+        );
+        refused(
+            &text,
+            "2:47: price `p`: the quote that is opened here is not closed",
+            &format!("close it in its line; a {quote} within quotes is written twice"),
+        );
+    }
+    // A text may span lines.
+    let text = "CREATE PRICE p WITH (currency = 'USD') AS
+SELECT customer, 'one
+two' AS text, 1 AS amount FROM t WHERE a = ;";
+    refused_first(
+        text,
+        "3:44: price `p`: expected an expression, found the end",
+    );
+}
+
+#[test]
+fn a_comma_that_is_missing_is_named_with_what_follows_it() {
+    let price = |select: &str| format!("CREATE PRICE p WITH (currency = 'USD') AS\n{select}");
+    let commas = "separate what is listed with commas";
+    let options = "options are `(name = 'value', …)`, the value in single quotes";
+    for (text, first, hint) in [
+        (
+            "CREATE METER m WITH (window = '1 hour' lateness = '1 day')".to_owned(),
+            "1:40: meter `m`: a comma is missing before `lateness`",
+            options,
+        ),
+        (
+            "CREATE METER m WITH (window = '1 hour',)".to_owned(),
+            "1:39: meter `m`: a comma stands before `)`",
+            "remove it: a comma stands between two of a list",
+        ),
+        (
+            "CREATE METER m WITH (window = '1 hour' AS SELECT 1".to_owned(),
+            "1:40: meter `m`: expected `)`, found `AS`",
+            options,
+        ),
+        (
+            "CREATE EVENT TYPE e (a VARCHAR NOT NULL b DATE)".to_owned(),
+            "1:41: event type `e`: a comma is missing before `b`",
+            "a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; \
+             separate columns with `,` and end with `)`",
+        ),
+        (
+            "CREATE EVENT TYPE e (a VARCHAR NT NULL)".to_owned(),
+            "1:32: event type `e`: unexpected `NT` after column `a`",
+            "did you mean NOT? a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] \
+             [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`",
+        ),
+        (
+            "CREATE RATE TABLE r (a DATE b DATE) WITH (location = 'r.csv')".to_owned(),
+            "1:29: rate table `r`: a comma is missing before `b`",
+            "a column is `name TYPE [NOT NULL | PRIMARY KEY]`; separate columns with `,` and end with `)`",
+        ),
+        (
+            price("SELECT customer, SUM(a) AS b SUM(c) AS amount FROM t"),
+            "2:30: price `p`: a comma is missing before `SUM`",
+            commas,
+        ),
+        (
+            price("SELECT customer, SUM(a) SUM(c) AS amount FROM t"),
+            "2:25: price `p`: a comma is missing before `SUM`",
+            commas,
+        ),
+        (
+            price("SELECT customer, 1 AS amount FROM t GROUP BY customer model"),
+            "2:55: price `p`: a comma is missing before `model`",
+            commas,
+        ),
+        (
+            price("SELECT graduated(x, [{up_to: 1 unit_amount: 2}]) AS amount FROM t"),
+            "2:32: price `p`: a comma is missing before `unit_amount`",
+            commas,
+        ),
+        (
+            price("SELECT prorate(1, 2 3) AS amount FROM t"),
+            "2:21: price `p`: a comma is missing before `3`",
+            commas,
+        ),
+        (
+            price("SELECT customer, 1 AS amount FROM t WHERE a IN (1, )"),
+            "2:50: price `p`: a comma stands before `)`",
+            "remove it: a comma stands between two of a list",
+        ),
+        (
+            price("SELECT customer, 1 AS amount FROM t WHERE a = 1 b = 2"),
+            "2:49: price `p`: AND or OR is missing before `b`",
+            "conditions are joined by AND or OR",
+        ),
+        (
+            price("SELECT customer, 1 AS amount FORM t"),
+            "2:30: price `p`: unexpected `FORM`",
+            "did you mean FROM?",
+        ),
+        (
+            price("SELECT customer, 1 AS amount FROM t WERE a = 1"),
+            "2:37: price `p`: unexpected `WERE`",
+            "did you mean WHERE?",
+        ),
+        (
+            price("SELECT customer AS joint SUM(a) AS amount FROM t"),
+            "2:26: price `p`: a comma is missing before `SUM`",
+            commas,
+        ),
+        (
+            price("SELECT customer, (1) + 2) AS amount FROM t"),
+            "2:25: price `p`: unexpected `)` after the query",
+            "remove it, or open it before: each `)` closes one `(`",
+        ),
+    ] {
+        refused(&text, first, hint);
+    }
 }
 
 #[test]
@@ -279,7 +410,7 @@ fn a_window_divides_a_day_into_minutes_or_more() {
     refused(
         "CREATE METER m WITH (window = 'hourly') AS",
         "1:31: meter `m`: option `window`: `hourly` is not a duration",
-        "write a whole number and a unit: '30 seconds', '10 minutes', '1 hour', '1 day'",
+        "did you mean '1 hour'? write a whole number and a unit: '30 seconds', '10 minutes', '1 hour', '1 day'",
     );
     refused(
         "CREATE METER m WITH (window = '1 day', lateness = '367 days') AS",
@@ -375,7 +506,7 @@ fn column_types_are_exact() {
         (
             "money",
             "1:24: event type `e`: column `x`: MONEY is not a type",
-            "use VARCHAR, BOOLEAN, BIGINT, DECIMAL(p, s), TIMESTAMP or DATE",
+            "use DECIMAL(p, s), for example DECIMAL(18, 9)",
         ),
         (
             "VARCHAR(20)",
@@ -473,7 +604,7 @@ fn what_follows_a_column_is_not_null_and_options() {
     let event = "a column is `name TYPE [NOT NULL] [DEFAULT literal] [CHECK (expression)] [OPTIONS (path = '$.a.b')]`; separate columns with `,` and end with `)`";
     refused(
         "CREATE EVENT TYPE e (a DATE b DATE)",
-        "1:29: event type `e`: unexpected `b` after column `a`",
+        "1:29: event type `e`: a comma is missing before `b`",
         event,
     );
     refused(
@@ -503,13 +634,18 @@ fn a_statement_ends_where_it_ends() {
     let hint = "end each statement with `;` and remove what does not belong to it";
     refused(
         "CREATE PLAN p WITH (currency = 'USD') AS () CREATE PLAN q",
-        "1:45: plan `p`: unexpected `CREATE` after the end",
+        "1:45: plan `p`: a `;` is missing before `CREATE`",
+        "end each statement with `;`",
+    );
+    refused(
+        "CREATE PLAN p WITH (currency = 'USD') AS () AS",
+        "1:45: plan `p`: unexpected `AS` after the end",
         hint,
     );
     refused(
         "CREATE PRICE p WITH (currency = 'USD') AS\nSELECT 1 AS amount FROM subscription GROUP BY a\nCREATE PLAN q",
-        "3:1: price `p`: unexpected `CREATE` after the query",
-        "end the statement with `;`, or correct the query before this place",
+        "3:1: price `p`: a `;` is missing before `CREATE`",
+        "end each statement with `;`",
     );
 }
 
@@ -529,7 +665,7 @@ fn a_plan_lists_its_prices() {
     );
     refused(
         &plan("AS (a b)"),
-        "1:45: plan `p`: expected `)`, found `b`",
+        "1:45: plan `p`: a comma is missing before `b`",
         shape,
     );
     refused(
@@ -539,7 +675,7 @@ fn a_plan_lists_its_prices() {
     );
     refused_first(
         &plan("AS (a,)"),
-        "1:45: plan `p`: expected the name of a price, found `)`",
+        "1:44: plan `p`: a comma stands before `)`",
     );
 }
 

@@ -1,6 +1,9 @@
 //! The type of a column.
 
-use super::cursor::{Cursor, Name};
+use super::{
+    cursor::{Cursor, Name},
+    suggest::nearest,
+};
 use crate::{
     error::{Error, Location, Result},
     schema,
@@ -10,6 +13,14 @@ use datafusion::{
     sql::sqlparser::tokenizer::Token,
 };
 
+const NAMES: [&str; 6] = [
+    "VARCHAR",
+    "BOOLEAN",
+    "BIGINT",
+    "DECIMAL",
+    "TIMESTAMP",
+    "DATE",
+];
 const TYPES: &str = "VARCHAR, BOOLEAN, BIGINT, DECIMAL(p, s), TIMESTAMP or DATE";
 
 /// A type, or a list of one: `VARCHAR[]`, `LIST(VARCHAR)`.
@@ -71,14 +82,28 @@ fn unknown_type(cursor: &Cursor<'_>, column: &Name, found: &str, at: Location) -
         ),
         "TEXT" | "STRING" | "CHAR" => ("is not a type", "use VARCHAR".to_owned()),
         "BOOL" => ("is not a type", "use BOOLEAN".to_owned()),
-        "TINYINT" | "SMALLINT" | "INT2" | "INT4" | "INT8" => {
+        "TINYINT" | "SMALLINT" | "INT2" | "INT4" | "INT8" | "INT64" | "LONG" | "UBIGINT" => {
             ("is not a type", "use BIGINT".to_owned())
         }
+        "UUID" => ("is not a type", "use VARCHAR".to_owned()),
+        "NUMBER" | "MONEY" => (
+            "is not a type",
+            "use DECIMAL(p, s), for example DECIMAL(18, 9)".to_owned(),
+        ),
+        "JSON" | "JSONB" | "STRUCT" | "MAP" => (
+            "is not a type",
+            "declare a column for each value in it: cost DECIMAL(18, 9) OPTIONS (path = '$.billing.cost')"
+                .to_owned(),
+        ),
         "DATETIME" | "TIMESTAMPTZ" => (
             "is not a type",
             "use TIMESTAMP, which is an instant in UTC".to_owned(),
         ),
-        _ => ("is not a type", format!("use {TYPES}")),
+        _ => {
+            let near = nearest(found, &NAMES);
+            let meant = near.map_or(String::new(), |near| format!("did you mean {near}? "));
+            ("is not a type", format!("{meant}use {TYPES}"))
+        }
     };
     let problem = format!("column `{}`: {found} {problem}", column.text);
     cursor.error(at, problem, &hint)

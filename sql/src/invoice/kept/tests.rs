@@ -146,6 +146,11 @@ fn each_term_of_a_plan_is_in_its_hash_and_its_place_is_not() {
 fn a_rate_table_reads_back_beside_its_columns() {
     for table in definitions().rate_tables {
         let read = rate_table_from_json(&rate_table_to_json(&table), &table.schema()).unwrap();
+        // Where its location is written is not kept.
+        let table = RateTable {
+            location_at: table.at.clone(),
+            ..table
+        };
         assert_eq!(format!("{read:?}"), format!("{table:?}"));
         assert_eq!(read.schema(), table.schema());
     }

@@ -20,6 +20,8 @@ pub(crate) enum Said<'a> {
     NoOrdinal(&'a str),
     /// A product has more than 38 digits after the point.
     TooFine,
+    /// An operator has two sides of types that have none in common.
+    OtherTypes,
     /// Something else, which is shown in its words.
     Other,
 }
@@ -48,6 +50,7 @@ impl<'a> Said<'a> {
             ("must appear in GROUP BY", Said::NotGrouped),
             ("non-boolean predicate", Said::NoCondition),
             ("exceed max scale", Said::TooFine),
+            ("expressions have incompatible types", Said::OtherTypes),
             ("not allowed in the WHERE clause", Said::AggregateInWhere),
         ] {
             if message.contains(text) {

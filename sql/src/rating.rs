@@ -20,6 +20,7 @@ mod tests;
 mod tier_lists;
 mod unplanned;
 pub mod warnings;
+mod written;
 
 use crate::{
     definitions::PriceDefinition,

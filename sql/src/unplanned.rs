@@ -87,6 +87,9 @@ fn of_syntax(error: &ParserError) -> Unplanned {
         .next()
         .map(|first| first.to_lowercase().to_string());
     let problem = first.unwrap_or_default() + characters.as_str();
+    let problem = problem.replacen("expected: ", "expected ", 1);
+    let problem = problem.replacen(", found: ", ", found ", 1);
+    let problem = problem.replace("found EOF", "found the end");
     Unplanned { problem, hint, at }
 }
 
@@ -128,6 +131,10 @@ fn of_message(query: &str, message: &str) -> Option<(String, String)> {
             "a product has more than 38 digits after the point".to_owned(),
             "declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value",
         ),
+        Said::OtherTypes => (
+            "the two sides of an operator have types that do not go together".to_owned(),
+            "calculate with numbers alone, and compare like with like: a number stands without quotes",
+        ),
         Said::NoSuchRelation(_) | Said::NoSuchFunction(_) | Said::Other => return None,
     };
     Some((problem, hint.to_owned()))
@@ -159,6 +166,12 @@ pub(crate) fn of_schema(query: &str, error: &SchemaError) -> Option<(String, Str
                 _ if query.contains(&format!("\"{}\"", field.name)) => {
                     format!("a text stands in single quotes: '{}'", field.name)
                 }
+                _ if nearest(&field.name, &columns).is_none()
+                    && is_compared(query, &field.name) =>
+                {
+                    let known = did_you_mean(&field.name, "columns", &columns);
+                    format!("a text stands in single quotes: '{}'; {known}", field.name)
+                }
                 _ => did_you_mean(&field.name, "columns", &columns),
             };
             Some((problem, hint))
@@ -173,6 +186,12 @@ pub(crate) fn of_schema(query: &str, error: &SchemaError) -> Option<(String, Str
         )),
         SchemaError::DuplicateQualifiedField { .. } => None,
     }
+}
+
+/// Whether a name stands right of a comparison, where a text may be meant.
+fn is_compared(query: &str, name: &str) -> bool {
+    let mut found = query.match_indices(name);
+    found.any(|(place, _)| query[..place].trim_end().ends_with(['=', '>', '<']))
 }
 
 /// A relation or a function that there is not.

@@ -1,7 +1,11 @@
 //! Why a call of a pricing function cannot be answered.
 
 use super::keys::KEYS;
-use crate::money::{Exact, MoneyError};
+use crate::{
+    money::{Exact, MoneyError},
+    parser::suggest::nearest,
+    schema::type_name,
+};
 use arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;
 
@@ -20,7 +24,7 @@ pub enum FunctionError {
         given: usize,
     },
     /// An argument of the wrong type.
-    #[error("`{function}`: `{argument}` is {given}, but must be {wanted}")]
+    #[error("`{function}`: `{argument}` is {}, but must be {wanted}", type_name(.given))]
     Type {
         /// The function.
         function: &'static str,
@@ -200,6 +204,77 @@ pub enum TierError {
         /// Where it ends.
         up_to: Exact,
     },
+}
+
+/// Names of other systems and of everyday speech, and the keys that are meant.
+const MEANT: [(&str, &str); 22] = [
+    ("unit_price", "unit_amount"),
+    ("unit_cost", "unit_amount"),
+    ("price_per_unit", "unit_amount"),
+    ("price", "unit_amount"),
+    ("amount", "unit_amount"),
+    ("cost", "unit_amount"),
+    ("unit", "unit_amount"),
+    ("flat_fee", "flat_amount"),
+    ("flat_price", "flat_amount"),
+    ("flat", "flat_amount"),
+    ("fee", "flat_amount"),
+    ("fixed", "flat_amount"),
+    ("fixed_amount", "flat_amount"),
+    ("last_unit", "up_to"),
+    ("limit", "up_to"),
+    ("to", "up_to"),
+    ("max", "up_to"),
+    ("cap", "cap_amount"),
+    ("maximum", "cap_amount"),
+    ("rate", "rate_percent"),
+    ("percent", "rate_percent"),
+    ("percentage", "rate_percent"),
+];
+
+impl TierError {
+    /// What to do about it.
+    pub(crate) fn way_out(&self) -> String {
+        const GUIDE: &str = "docs/sql.md says what a tier has";
+        let hint = match self {
+            Self::Key { key, .. } => {
+                let meant = MEANT.iter().find(|(name, _)| name == key);
+                let meant = meant
+                    .map(|(_, meant)| *meant)
+                    .or_else(|| nearest(key, &KEYS));
+                return match meant {
+                    Some(meant) => format!("did you mean `{meant}`? {GUIDE}"),
+                    None => GUIDE.to_owned(),
+                };
+            }
+            Self::Foreign { key, .. } => {
+                let of = match *key {
+                    "rate_percent" => "graduated_percentage",
+                    "block_size" | "block_amount" | "max_blocks" => "blocks",
+                    _ => "graduated",
+                };
+                return format!("remove it; `{of}` reads it");
+            }
+            Self::Empty => "write at least one tier: [{up_to: NULL, unit_amount: 0.01}]",
+            Self::Order { .. } => {
+                "list the tiers from the lowest `up_to` to the highest, the one without a limit last: each begins where the one before ends"
+            }
+            Self::Unreachable { .. } => "put it last, or give it an `up_to`",
+            Self::NoLimit { .. } => "put it last, or give it `max_blocks`",
+            Self::NoPrice { .. } => "give it one of the two: 0 is free",
+            Self::RepeatedKey { .. } => "keep one of the two",
+            Self::Missing { .. } => "add it: {block_size: 100, block_amount: 1.50}",
+            Self::Digits { .. } => "write fewer digits after the point",
+            Self::Above { .. } => {
+                "end the list with a tier without a limit: {up_to: NULL, unit_amount: 0.01}"
+            }
+            Self::Value { .. } => {
+                "write the number itself, without quotes: {up_to: 1000, unit_amount: 0.01}"
+            }
+            Self::Outside { .. } => GUIDE,
+        };
+        hint.to_owned()
+    }
 }
 
 impl From<TierError> for DataFusionError {

@@ -390,12 +390,12 @@ async fn floats_and_text_are_refused_when_planned() {
     assert!(
         plan_refusal("graduated('5', [{unit_amount: 1}])")
             .await
-            .contains("`quantity` is Utf8")
+            .contains("`quantity` is VARCHAR")
     );
     assert!(
         plan_refusal("per_unit(TRUE, 1)")
             .await
-            .contains("`quantity` is Boolean")
+            .contains("`quantity` is BOOLEAN")
     );
 }
 

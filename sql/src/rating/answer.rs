@@ -1,6 +1,6 @@
 //! Reads the answer of a price's query, and says what is wrong with it.
 
-use super::{Charge, Rated, refused};
+use super::{Charge, Rated, refused, unplanned::inexact_column};
 use crate::{
     definitions::PriceDefinition,
     error::Result,
@@ -229,8 +229,7 @@ fn check_exact(price: &PriceDefinition, name: &str, data_type: &DataType) -> Res
     } else {
         "return an integer or a DECIMAL of at most 38 digits"
     };
-    let problem = format!("`{name}` is {data_type}, not an exact number");
-    Err(refused(price, problem, hint))
+    Err(inexact_column(price, name, data_type, hint))
 }
 
 fn check_dimension(price: &PriceDefinition, name: &str, data_type: &DataType) -> Result<()> {

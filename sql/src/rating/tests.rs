@@ -167,7 +167,7 @@ async fn the_answer_must_have_a_customer_and_an_exact_amount() {
         ),
         (
             "SELECT customer, '1' AS amount FROM usage",
-            "`amount` is Utf8",
+            "`amount` is the text '1', but must be a number\n  hint: write it without quotes: 1",
         ),
         (
             "SELECT customer, 1 AS amount, CAST(1 AS REAL) AS quantity FROM usage",
@@ -184,7 +184,9 @@ async fn the_answer_must_have_a_customer_and_an_exact_amount() {
     ] {
         let refusal = refusal(query).await;
         assert!(
-            refusal.starts_with("prices.sql:7:1: price `tokens`: "),
+            ["7:1", "8:22", "8:47", "8:54"]
+                .iter()
+                .any(|at| refusal.starts_with(&format!("prices.sql:{at}: price `tokens`: "))),
             "{refusal}"
         );
         assert!(refusal.contains(problem), "{refusal}");
@@ -262,8 +264,8 @@ async fn failures_carry_the_price_its_place_and_the_tier() {
     let broken = refusal(query).await;
     assert_eq!(
         broken,
-        "prices.sql:8:22: price `tokens`: `graduated`: tier 2 ends at 5, not above 9\n  hint: docs/sql.md says what \
-         the function takes"
+        "prices.sql:8:69: price `tokens`: `graduated`: tier 2 ends at 5, not above 9\n  hint: list the tiers from the \
+         lowest `up_to` to the highest, the one without a limit last: each begins where the one before ends"
     );
     let query = "SELECT customer, volume(input, [{up_to: 9, unit_amount: 1}]) AS amount FROM usage";
     assert!(
@@ -314,8 +316,51 @@ async fn a_price_that_cannot_be_planned_points_at_the_fault() {
         ),
         (
             "SELECT customer AS customer, 1 +\n package(model, 60, 1) AS amount FROM usage",
-            "9:2: price `tokens`: `package`: `quantity` is Utf8, but must be an integer or DECIMAL: CAST it to DECIMAL(38, 9), \
+            "9:2: price `tokens`: `package`: `quantity` is VARCHAR, but must be an integer or DECIMAL: CAST it to DECIMAL(38, 9), \
              say\n  hint: docs/sql.md says what the function takes"
+                .into(),
+        ),
+        (
+            "SELECT customer, graduated(input, [{up_to: 2, unit_price: 0}]) AS amount FROM usage",
+            "8:51: price `tokens`: tier 1 has the key `unit_price`; there are up_to, unit_amount, flat_amount, cap_amount, \
+             rate_percent, block_size, block_amount, max_blocks\n  hint: did you mean `unit_amount`? docs/sql.md says what a tier \
+             has"
+                .into(),
+        ),
+        (
+            "SELECT customer, volume(input, [{upto: 2, unit_amount: 0}]) AS amount FROM usage",
+            "8:38: price `tokens`: tier 1 has the key `upto`; there are up_to, unit_amount, flat_amount, cap_amount, \
+             rate_percent, block_size, block_amount, max_blocks\n  hint: did you mean `up_to`? docs/sql.md says what a tier has"
+                .into(),
+        ),
+        (
+            "SELECT customer, graduated(input, [{up_to: '1000', unit_amount: 1}]) AS amount FROM usage",
+            "8:41: price `tokens`: tier 1: `up_to` is the text '1000', but must be a number or NULL\n  hint: write it without \
+             quotes: up_to: 1000"
+                .into(),
+        ),
+        (
+            "SELECT customer, graduated(input, [{up_to: 9, unit_amount: 1}, {up_to: 2, unit_amount: 1}]) AS amount FROM usage",
+            "8:69: price `tokens`: `graduated`: tier 2 ends at 2, not above 9\n  hint: list the tiers from the lowest `up_to` \
+             to the highest, the one without a limit last: each begins where the one before ends"
+                .into(),
+        ),
+        (
+            "SELECT customer, graduated(input, [{up_to: NULL, unit_amount: 1}, {up_to: 2, unit_amount: 1}]) AS amount FROM usage",
+            "8:41: price `tokens`: `graduated`: tier 1 has no `up_to`, so no quantity reaches tier 2\n  hint: put it last, or \
+             give it an `up_to`"
+                .into(),
+        ),
+        (
+            "SELECT customer, per_unit(input, '0.1') AS amount FROM usage",
+            "8:38: price `tokens`: `per_unit`: `unit_amount` is the text '0.1', but must be a number\n  hint: write it without \
+             quotes: 0.1"
+                .into(),
+        ),
+        (
+            "SELECT customer, input * '0.1' AS amount FROM usage",
+            "8:30: price `tokens`: a value that is calculated with is the text '0.1', but must be a number\n  hint: write it \
+             without quotes: 0.1"
                 .into(),
         ),
         (

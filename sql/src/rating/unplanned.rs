@@ -1,16 +1,22 @@
 //! Why a price cannot be planned, or a function of it has no answer: at the fault, in words of SQL.
 
-use super::refused_at;
+use super::{
+    refused_at,
+    written::{self, Quoted},
+};
 use crate::{
     datafusion_messages::{Said, function_in, refusal_in},
     definitions::PriceDefinition,
     error::{Error, Location},
     functions::{FunctionError, TierError},
     meter::{each_expression, name_in},
+    money::Exact,
     parser::Sql,
+    schema::type_name,
     unplanned::{of_names, of_schema},
 };
 use datafusion::{
+    arrow::datatypes::DataType,
     error::DataFusionError,
     execution::SessionState,
     sql::sqlparser::{ast::Spanned, parser::Parser},
@@ -41,6 +47,22 @@ pub(super) fn unplanned(
         Some(fault) => fault.error(price, place),
         None => failed(price, source),
     }
+}
+
+/// A column of the answer that is no exact number.
+pub(super) fn inexact_column(
+    price: &PriceDefinition,
+    name: &str,
+    data_type: &DataType,
+    hint: &str,
+) -> Error {
+    if let Some(quoted) = written::quoted_column(&price.query, name) {
+        return Fault::of_quoted(price, &format!("`{name}`"), quoted).error(price, None);
+    }
+    let at = written::column(&price.query, name);
+    let at = at.map(|at| price.query_at.within(at.line, at.column));
+    let problem = format!("`{name}` is {}, not an exact number", type_name(data_type));
+    refused_at(price, at.unwrap_or_else(|| price.at.clone()), problem, hint)
 }
 
 /// What evaluating a price says: that of its functions at the call, all else as it is.
@@ -75,13 +97,25 @@ impl Fault {
         }
     }
 
+    /// A number that stands in quotes.
+    fn of_quoted(price: &PriceDefinition, what: &str, quoted: Quoted) -> Self {
+        let Quoted { number, at } = quoted;
+        Fault {
+            at: Some(price.query_at.within(at.line, at.column)),
+            ..Fault::new(
+                format!("{what} is the text '{number}', but must be a number"),
+                format!("write it without quotes: {number}"),
+            )
+        }
+    }
+
     fn of((problem, hint): (String, String)) -> Self {
         Fault::new(problem, hint)
     }
 
-    /// At the place that DataFusion told, else the one that was found, else where the query begins.
+    /// At the place that was found, else the one that DataFusion told, else where the query begins.
     fn error(self, price: &PriceDefinition, told: Option<Location>) -> Error {
-        let at = told.or(self.at).unwrap_or_else(|| price.query_at.clone());
+        let at = self.at.or(told).unwrap_or_else(|| price.query_at.clone());
         refused_at(price, at, self.problem, self.hint)
     }
 }
@@ -124,6 +158,13 @@ fn of_message(price: &PriceDefinition, message: &str) -> Fault {
                 "declare a factor with fewer digits after the point; a cast to DECIMAL(p, s) rounds each value",
             )
         },
+        Said::OtherTypes => match written::quoted_operand(&price.query) {
+            Some(quoted) => Fault::of_quoted(price, "a value that is calculated with", quoted),
+            None => Fault::new(
+                "the two sides of an operator have types that do not go together",
+                "calculate with numbers alone; CAST(x AS DECIMAL(38, 9)) makes a number of a text",
+            ),
+        },
         Said::NoSuchRelation(_) | Said::NoSuchFunction(_) | Said::Other => {
             // Ours: what is refused in backticks, and the way out.
             let ours = message
@@ -148,31 +189,85 @@ fn of_function(
     error: &(dyn std::error::Error + Send + Sync + 'static),
 ) -> Option<Fault> {
     if let Some(error) = error.downcast_ref::<TierError>() {
-        return Some(of_tiers(price, error));
+        return Some(of_tiers(price, None, error, error.to_string()));
     }
-    let problem = error.downcast_ref::<FunctionError>()?.to_string();
+    let error = error.downcast_ref::<FunctionError>()?;
+    let problem = error.to_string();
     let name = problem.split('`').nth(1);
+    match error {
+        FunctionError::Tiers { function, source } => {
+            return Some(of_tiers(price, Some(function), source, problem));
+        }
+        FunctionError::Type {
+            function,
+            argument,
+            given: DataType::Utf8 | DataType::Utf8View,
+            ..
+        } => {
+            if let Some(quoted) = written::quoted_argument(&price.query, function) {
+                let of = format!("`{function}`: `{argument}`");
+                return Some(Fault::of_quoted(price, &of, quoted));
+            }
+        }
+        _ => {}
+    }
     Some(Fault {
         at: name.and_then(|name| place_of(price, name)),
         ..Fault::new(problem.as_str(), "docs/sql.md says what the function takes")
     })
 }
 
-/// What is wrong in a written list of tiers: where a key that no tier has is written first.
-fn of_tiers(price: &PriceDefinition, error: &TierError) -> Fault {
-    let place = match error {
-        TierError::Key { key, .. } => price.query.find(key.as_str()),
-        _ => None,
+/// What is wrong in a list of tiers: at the key that is wrong, or where its tier begins.
+fn of_tiers(
+    price: &PriceDefinition,
+    function: Option<&str>,
+    error: &TierError,
+    problem: String,
+) -> Fault {
+    let entry = |tier, key, value| written::entry(&price.query, function, tier, key, value);
+    let found = match error {
+        TierError::Key { tier, key }
+        | TierError::RepeatedKey { tier, key }
+        | TierError::Value { tier, key, .. } => entry(*tier, Some(key), None),
+        TierError::Foreign { tier, key, .. } => entry(*tier, Some(key), None),
+        TierError::Order { tier, up_to, .. } => entry(*tier, Some("up_to"), Some(*up_to)),
+        TierError::Outside {
+            tier, key, value, ..
+        } => entry(*tier, Some(key), Some(*value)),
+        TierError::Unreachable { tier }
+        | TierError::NoLimit { tier }
+        | TierError::NoPrice { tier, .. }
+        | TierError::Missing { tier, .. } => entry(*tier, None, None),
+        TierError::Empty | TierError::Digits { .. } | TierError::Above { .. } => None,
     };
-    let place = place.map(|place| {
-        let before = &price.query[..place];
-        let line = before.matches('\n').count() as u64 + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() as u64 + 1;
-        price.query_at.within(line, column)
-    });
+    let at = found
+        .as_ref()
+        .map(|found| price.query_at.within(found.at.line, found.at.column))
+        .or_else(|| place_of(price, function?));
+    if let (TierError::Value { tier, key, .. }, Some(found)) = (error, &found) {
+        let problem = match &found.text {
+            Some(text) => {
+                format!("tier {tier}: `{key}` is the text '{text}', but must be a number or NULL")
+            }
+            None => format!(
+                "tier {tier}: `{key}` is `{}`, but must be an exact number or NULL",
+                found.value
+            ),
+        };
+        let number = found
+            .text
+            .as_ref()
+            .filter(|text| Exact::parse(text).is_ok());
+        let hint = match number {
+            Some(number) => format!("write it without quotes: {key}: {number}"),
+            None => "write the number itself, or a column of a rate table, as in r.rate".to_owned(),
+        };
+        let fault = Fault::new(problem, hint);
+        return Fault { at, ..fault };
+    }
     Fault {
-        at: place,
-        ..Fault::new(error.to_string(), "docs/sql.md says what a tier has")
+        at,
+        ..Fault::new(problem, error.way_out())
     }
 }
 

@@ -220,7 +220,7 @@ async fn what_is_no_tier_is_refused_when_it_is_planned() {
         ),
         (
             "{up_to: up_to, unit_amount: model}",
-            "`tiers`: `unit_amount` is Utf8, but must be an integer or DECIMAL: CAST it to DECIMAL(38, 9), say",
+            "`tiers`: `unit_amount` is VARCHAR, but must be an integer or DECIMAL: CAST it to DECIMAL(38, 9), say",
         ),
         (
             "{block_size: flat, block_amount: unit}",

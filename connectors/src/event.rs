@@ -117,7 +117,21 @@ pub struct DecodeOptions {
     pub max_event_bytes: usize,
     /// The longest number of a declared column, in bytes. Default: 100. 38 digits need 40.
     pub max_number_len: usize,
+    /// Finds which of the types that are defined an unknown one nearly is, by its place. Default: none is found.
+    pub nearest_type: NearestType,
 }
+
+/// A function that finds a name nearly among others, by its place. All such functions are equal: they only choose words.
+#[derive(Debug, Clone, Copy)]
+pub struct NearestType(pub fn(&str, &[&str]) -> Option<usize>);
+
+impl PartialEq for NearestType {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for NearestType {}
 
 impl Default for DecodeOptions {
     fn default() -> Self {
@@ -126,6 +140,7 @@ impl Default for DecodeOptions {
             max_payload_bytes: 64 << 20,
             max_event_bytes: 1 << 20,
             max_number_len: 100,
+            nearest_type: NearestType(|_, _| None),
         }
     }
 }

@@ -164,6 +164,10 @@ async fn examine(settings: &Settings) -> Result<(Arc<Catalog>, Vec<Error>)> {
     let mut errors = std::mem::take(&mut examined.errors);
     // Any month will do: the zone is what is checked.
     errors.extend(settings.month("2026-01").err());
+    if errors.is_empty() {
+        let starts = settings.billing.starts_us();
+        errors.extend(starts.err().map(|error| settings.placed(error)));
+    }
     let catalog = Arc::new(examined.catalog);
     errors.extend(wrong_prices(&catalog).await?);
     Ok((catalog, errors))

@@ -509,7 +509,13 @@ mod tests {
 
     #[test]
     fn errors_stand_in_the_order_of_files_and_lines() {
-        let places = ["b.sql:2:1", "a.sql:10:1", "t.toml", "a.sql:9:7", "a.sql:9:12"];
+        let places = [
+            "b.sql:2:1",
+            "a.sql:10:1",
+            "t.toml",
+            "a.sql:9:7",
+            "a.sql:9:12",
+        ];
         let all = Error::all(places.map(wrong).into()).unwrap_err();
         assert_eq!(
             all.to_string(),

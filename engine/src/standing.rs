@@ -10,6 +10,7 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_connectors::{Sequence, Table};
+use tollgate_sql::parser::did_you_mean;
 
 /// Whether a shard may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,9 +177,10 @@ impl Standings {
         if self.shards.contains(shard) {
             return Ok(());
         }
-        let known = self.shards().collect::<Vec<_>>().join(", ");
+        let known: Vec<_> = self.shards().collect();
         Err(Error::Usage(format!(
-            "there is no shard `{shard}` in this lake; there are: {known}"
+            "there is no shard `{shard}` in this lake\n  hint: {}",
+            did_you_mean(shard, "shards", &known)
         )))
     }
 }
@@ -310,7 +312,7 @@ mod tests {
         assert_eq!(own(&mut events, "A").await.unwrap().epoch, Epoch(4));
         assert_eq!(
             refusal(set_retired(&mut events, "B", true, &clock).await),
-            "there is no shard `B` in this lake; there are: A"
+            "there is no shard `B` in this lake\n  hint: known shards: `A`"
         );
     }
 
@@ -358,7 +360,7 @@ mod tests {
         for (replaces, says) in [
             (
                 &["A", "Z"][..],
-                "there is no shard `Z` in this lake; there are: A, B",
+                "there is no shard `Z` in this lake\n  hint: known shards: `A`, `B`",
             ),
             (
                 &["A", "B"],

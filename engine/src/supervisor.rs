@@ -22,9 +22,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tollgate_connectors::{
     ErrorKind, Table,
-    event::{DecodeOptions, Decoder},
+    event::{DecodeOptions, Decoder, NearestType},
     lake::Lake,
 };
+use tollgate_sql::parser::nearest;
 
 /// Runs one shard.
 #[derive(Debug)]
@@ -220,6 +221,10 @@ pub(crate) fn decode_options(settings: &Settings) -> DecodeOptions {
         max_future_skew_us: settings.ingest.max_future_skew.0,
         max_payload_bytes: settings.ingest.max_payload.0,
         max_event_bytes: settings.ingest.max_event.0,
+        nearest_type: NearestType(|name, known| {
+            let near = nearest(name, known)?;
+            known.iter().position(|known| *known == near)
+        }),
         ..DecodeOptions::default()
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     definitions::BillingPeriod,
     error::{Error, Result},
     meter::Span,
+    parser::suggest::nearest,
 };
 use jiff::{
     Timestamp, ToSpan,
@@ -278,9 +279,44 @@ pub fn local_window(time_us: i64, unit: LocalUnit, zone: &TimeZone) -> Option<(i
 /// # Errors
 /// There is none.
 pub fn zone_of(name: &str) -> Result<TimeZone> {
-    TimeZone::get(name).map_err(|_| Error::Zone {
+    TimeZone::get(name).map_err(|_| unknown_zone(name))
+}
+
+/// The error that a name is no zone, with the one that could have been meant.
+pub fn unknown_zone(name: &str) -> Error {
+    Error::Zone {
         zone: name.to_owned(),
-    })
+        hint: zone_instead_of(name),
+    }
+}
+
+/// What to write for a name that is no zone: the one that could have been meant, by its whole name or by its city.
+pub(crate) fn zone_instead_of(name: &str) -> String {
+    const LIKE: &str = "write a name of the IANA database such as Europe/Berlin";
+    let mut known: Vec<String> = jiff::tz::db()
+        .available()
+        .map(|zone| zone.to_string())
+        .collect();
+    known.sort();
+    let cities: Vec<&str> = known
+        .iter()
+        .map(|zone| zone.rsplit('/').next().unwrap_or(zone))
+        .collect();
+    let of_city = || {
+        let city = nearest(name, &cities)?;
+        let place = cities.iter().position(|known| *known == city)?;
+        known.get(place).map(String::as_str)
+    };
+    // An abbreviation such as CET+1 is near to other abbreviations, which are not meant.
+    let is_name = name.len() > 4
+        && name
+            .chars()
+            .all(|c| c.is_alphabetic() || matches!(c, '/' | '_' | '-'));
+    let meant = nearest(name, &known).or_else(of_city).filter(|_| is_name);
+    match meant {
+        Some(meant) => format!("did you mean {meant}? {LIKE}"),
+        None => LIKE.to_owned(),
+    }
 }
 
 impl From<&Period> for crate::invoice::Period {

@@ -81,6 +81,8 @@ impl Time {
 pub(super) struct Judge<'d> {
     decoder: &'d Decoder,
     last_shape: usize,
+    /// The last unknown type, and what was said of it: a publisher's events come one after another.
+    last_unmatched: Option<(String, String)>,
 }
 
 impl<'d> Judge<'d> {
@@ -88,6 +90,7 @@ impl<'d> Judge<'d> {
         Judge {
             decoder,
             last_shape: 0,
+            last_unmatched: None,
         }
     }
 
@@ -104,17 +107,37 @@ impl<'d> Judge<'d> {
             Err(reason) => return Verdict::Rejected(reason),
         };
         let Some((number, shape)) = self.shape(kind) else {
-            let kind = shorten(kind);
-            return Verdict::Unmatched(format!("no event type is defined for `{kind}`"));
+            return Verdict::Unmatched(self.unmatched(&shorten(kind)));
         };
         let max_number_len = self.decoder.options.max_number_len;
-        let read = envelope
-            .json_data()
-            .and_then(|data| shape.read(data, max_number_len, scratch));
+        let read = envelope.json_data().and_then(|data| {
+            let read = shape.read(data, max_number_len, scratch);
+            read.map_err(|reason| match data {
+                Some(_) => reason,
+                None => format!("{reason}; the event has no `data`"),
+            })
+        });
         match read {
             Ok(()) => Verdict::Ok { shape: number },
             Err(reason) => Verdict::Rejected(reason),
         }
+    }
+
+    /// Why an event of an unknown type is set aside, and which type its publisher may have meant.
+    fn unmatched(&mut self, kind: &str) -> String {
+        if let Some((last, reason)) = &self.last_unmatched
+            && last == kind
+        {
+            return reason.clone();
+        }
+        let known = self.decoder.shapes.iter().map(|shape| shape.kind.as_str());
+        let known: Vec<&str> = known.collect();
+        let near = (self.decoder.options.nearest_type.0)(kind, &known);
+        let near = near.and_then(|place| known.get(place));
+        let meant = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let reason = format!("no event type is defined for `{kind}`{meant}");
+        self.last_unmatched = Some((kind.to_owned(), reason.clone()));
+        reason
     }
 
     /// Checks everything but the data; returns the type.

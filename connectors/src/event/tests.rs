@@ -558,10 +558,11 @@ fn null_and_missing_are_null_where_that_is_allowed() {
     let required = "field `model` is required but missing or null";
     assert_eq!(data_reason(r#"{"tokens":5}"#), required);
     assert_eq!(data_reason(r#"{"tokens":5,"model":null}"#), required);
-    assert_eq!(data_reason("null"), required);
+    let no_data = "field `model` is required but missing or null; the event has no `data`";
+    assert_eq!(data_reason("null"), no_data);
     assert_eq!(
         reason(with_data(DATA).replace(r#","data""#, r#","x""#)),
-        required
+        no_data
     );
     assert_eq!(one(event("1", "every", "null")).statuses, [Status::Ok]);
 }
@@ -672,7 +673,7 @@ fn data_in_base64_is_read_as_the_json_that_it_is() {
     assert_eq!(one(beside).statuses, [Status::Ok]);
     assert_eq!(
         reason(with_base64("null")),
-        "field `model` is required but missing or null"
+        "field `model` is required but missing or null; the event has no `data`"
     );
     for (value, said) in [
         ("5", "`data_base64`: expected a string, got a number (5)"),
@@ -787,6 +788,28 @@ fn an_unknown_type_is_unmatched_and_kept() {
     );
     assert_eq!(decoded.kept(0), Some(text.as_bytes()));
     assert!(decoded.keys[0] != 0 && decoded.hash(0).is_some());
+    // The type that its publisher may have meant is found by whom the caller names.
+    let nearest_type = NearestType(|kind, known| {
+        let begins = kind.get(..5)?;
+        known.iter().position(|known| known.starts_with(begins))
+    });
+    let options = DecodeOptions {
+        nearest_type,
+        ..DecodeOptions::default()
+    };
+    let said = |kind: &str| {
+        let message = message(event("1", kind, r#"{"n":1}"#), &[]);
+        let decoded = decoder(options.clone()).decode(&[message]).unwrap();
+        decoded.text("reason", 0).map(str::to_owned)
+    };
+    assert_eq!(
+        said("llm.compl").as_deref(),
+        Some("no event type is defined for `llm.compl`; did you mean `llm.completion`?")
+    );
+    assert_eq!(
+        said("gpu.seconds").as_deref(),
+        Some("no event type is defined for `gpu.seconds`")
+    );
 }
 
 #[test]
@@ -1206,7 +1229,7 @@ fn binary_mode_refuses_what_it_cannot_read() {
     );
     assert_eq!(
         with(b"", &[]),
-        "field `model` is required but missing or null"
+        "field `model` is required but missing or null; the event has no `data`"
     );
     assert_eq!(
         with(b"<a/>", &[("content-type", "text/xml")]),

@@ -404,6 +404,13 @@ fn placed(row: &Row, known: &BTreeMap<String, Vec<String>>) -> Result<Row> {
             .cloned()
     };
     if let Some(relation) = &row.relation {
+        // A meter's windows are made of its rows, whichever of the two a price reads.
+        let of_windows = relation.strip_suffix("_windows");
+        if let Some(meter) = of_windows.filter(|meter| known.contains_key(*meter)) {
+            let relation = Some(meter.to_owned());
+            let row = row.clone();
+            return placed(&Row { relation, ..row }, known);
+        }
         let Some(columns) = known.get(relation) else {
             return Err(Error::Usage(format!(
                 "no usage of `{relation}` is read here; {}",
@@ -495,4 +502,38 @@ fn instant_us(relation: &str, name: &str, text: &str) -> Result<i64> {
         ))
     })?;
     Ok(instant.as_microsecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_a_meters_windows_is_one_of_the_meter() {
+        let known = BTreeMap::from([
+            ("gpu".to_owned(), vec!["seconds".to_owned()]),
+            ("tokens".to_owned(), vec!["input".to_owned()]),
+        ]);
+        let of = |relation: &str| {
+            let row = Row {
+                relation: Some(relation.to_owned()),
+                values: BTreeMap::from([("seconds".to_owned(), "60".to_owned())]),
+                ..Row::default()
+            };
+            match placed(&row, &known) {
+                Ok(row) => row.relation.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            }
+        };
+        assert_eq!(of("gpu"), "gpu");
+        assert_eq!(of("gpu_windows"), "gpu");
+        assert_eq!(
+            of("gpus_windows"),
+            "no usage of `gpus_windows` is read here; known relations: `gpu`, `tokens`"
+        );
+        assert_eq!(
+            of("tokens_windows"),
+            "`tokens` has no column `seconds`; known columns: `input`"
+        );
+    }
 }

@@ -25,13 +25,14 @@ use std::{
 };
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
-    accounts::Index,
+    accounts::{Accounts, Index},
     invoice::{
         self, Invoice,
         changes::Change,
         tables::{invoices_batch, line_items_batch},
     },
     money::Exact,
+    parser::nearest,
     window::DAY_US,
 };
 
@@ -101,9 +102,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         return void(settings, arguments, number).await;
     }
     let period = arguments.period.as_deref();
-    let period = period
-        .map(|month| settings.billing.month(month))
-        .transpose()?;
+    let period = period.map(|month| settings.month(month)).transpose()?;
     let catalog = load(settings).await?;
     let lake = match arguments.finalize {
         true => Lake::open(&settings.lake.url, &settings.base).await?,
@@ -132,7 +131,10 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
             let review = billing::review_of(&view, &lake, &drafts, &period).await?;
             let text = listing(&drafts.invoices) + &changes_text(&review);
             match text.is_empty() && in_error.is_empty() {
-                true => output::print(&nothing_text(arguments))?,
+                true => {
+                    let used = billing::customers_with_usage(&view, &settings.billing, &period);
+                    output::print(&nothing_text(arguments, &used.await?))?;
+                }
                 false => output::print(&text)?,
             }
             let tables = (
@@ -202,7 +204,7 @@ async fn of_subscriptions(
     (view, lake): (&View, &Lake),
 ) -> Result<()> {
     let accounts = match &arguments.customer {
-        Some(customer) => billing::accounts::load_of(lake, customer).await?,
+        Some(customer) => accounts_of(lake, customer).await?,
         None => billing::accounts::load(lake).await?,
     };
     let which = match &arguments.period {
@@ -270,6 +272,28 @@ async fn is_confirmed(lake: &Lake, drafts: &[&Invoice]) -> Result<bool> {
     let before = billing::billed_before(lake, drafts).await?;
     let text = issuing::announcement(drafts, &before)?;
     issuing::confirmed(&text, "Issue them?")
+}
+
+/// The accounts of one customer.
+///
+/// # Errors
+/// There is none of that name.
+async fn accounts_of(lake: &Lake, customer: &str) -> Result<Accounts> {
+    let own = billing::accounts::load_of(lake, customer).await?;
+    if !own.customers.is_empty() || !own.subscriptions.is_empty() {
+        return Ok(own);
+    }
+    let all = billing::accounts::load(lake).await?;
+    let known: BTreeSet<&String> = all.customers.iter().map(|row| &row.customer).collect();
+    let known: Vec<&String> = known.into_iter().collect();
+    let meant = nearest(customer, &known);
+    let meant = meant.map_or(String::new(), |near| {
+        format!("did you mean `{}`? ", printable(near))
+    });
+    Err(Error::Usage(format!(
+        "there is no customer `{}`\n  hint: {meant}`tollgate accounts list customers` has all",
+        printable(customer)
+    )))
 }
 
 /// How far back the job looks for usage that no subscription pays for when it has no document.
@@ -347,14 +371,24 @@ fn unbilled_text(unbilled: &[Unbilled], time: invoice::Period) -> String {
     text
 }
 
-/// That there is nothing to bill, for a name may be misspelt.
-fn nothing_text(arguments: &Arguments) -> String {
+/// That there is nothing to bill, and of whom there is usage, for a name may be misspelt.
+fn nothing_text(arguments: &Arguments, used: &BTreeSet<String>) -> String {
     let period = arguments.period.as_deref().unwrap_or_default();
     match &arguments.customer {
-        Some(customer) => format!(
-            "nothing to bill for `{}` in {period}: no price has a charge for that customer\n",
-            printable(customer)
-        ),
+        Some(customer) => {
+            let known: Vec<&String> = used.iter().collect();
+            let why = match (used.contains(customer), nearest(customer, &known)) {
+                (true, _) => "no price has a charge for that customer".to_owned(),
+                (false, Some(near)) => {
+                    format!("it has no usage; did you mean `{}`?", printable(near))
+                }
+                (false, None) => "it has no usage".to_owned(),
+            };
+            format!(
+                "nothing to bill for `{}` in {period}: {why}\n",
+                printable(customer)
+            )
+        }
         None => format!("nothing to bill in {period}: no price has a charge\n"),
     }
 }

@@ -9,6 +9,7 @@ use crate::{
 };
 use clap::Args;
 use tollgate_connectors::{ErrorKind, lake::maintenance::Done};
+use tollgate_sql::parser::did_you_mean;
 
 /// Flags of `tollgate maintain`.
 #[derive(Debug, Args)]
@@ -51,8 +52,8 @@ fn chosen<'a>(all: &'a [String], asked: &'a [String]) -> Result<&'a [String]> {
         None if asked.is_empty() => Ok(all),
         None => Ok(asked),
         Some(unknown) => Err(Error::Usage(format!(
-            "there is no table `{unknown}` to maintain; there are: {}",
-            all.join(", ")
+            "there is no table `{unknown}` to maintain\n  hint: {}",
+            did_you_mean(unknown, "tables", all)
         ))),
     }
 }

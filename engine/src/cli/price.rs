@@ -50,7 +50,7 @@ pub struct Arguments {
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let catalog = load(settings).await?;
     let period = match &arguments.period {
-        Some(month) => settings.billing.month(month)?,
+        Some(month) => settings.month(month)?,
         None => this_month(&settings.billing.time_zone)?,
     };
     let definitions = &catalog.definitions;

@@ -43,8 +43,8 @@ pub struct Arguments {
     /// Events to a message. More is faster; a message is stored, or not, as a whole.
     #[arg(long, default_value = "1", value_name = "N")]
     pub batch: NonZeroUsize,
-    /// Publish nothing when a line would be rejected or has no event type. From stdin, nothing from such a
-    /// line on.
+    /// Publish nothing when a line would be rejected or has no event type: the file is checked to its end first. Of stdin, which
+    /// may have no end, what is before such a line is published, and nothing from it on.
     #[arg(long)]
     pub strict: bool,
 }
@@ -104,17 +104,11 @@ async fn publish(
         if chunk.is_empty() {
             break;
         }
-        let judged = judge.judge(&chunk);
-        if let Err(error) = judged {
-            // What was read before is good and partly sent: it is sent as a whole.
-            if let Some((subject, payload)) = batches.rest() {
-                sent.send(&mut publisher, &batches, &subject, payload, arguments)
-                    .await?;
-            }
-            sent.finish(&mut publisher, arguments).await?;
-            return Err(error);
-        }
-        for line in chunk {
+        let bad = judge.judge(&chunk)?;
+        // What was read before a bad line is good and partly sent: it is sent as a whole.
+        let is_last = arguments.strict && bad.is_some();
+        let good = bad.filter(|_| arguments.strict).unwrap_or(chunk.len());
+        for line in chunk.into_iter().take(good) {
             bar.inc(1);
             sent.wait(&line);
             if let Some((subject, payload)) = batches.add(&line.bytes) {
@@ -122,13 +116,19 @@ async fn publish(
                     .await?;
             }
         }
+        if is_last {
+            break;
+        }
     }
     if let Some((subject, payload)) = batches.rest() {
         sent.send(&mut publisher, &batches, &subject, payload, arguments)
             .await?;
     }
     let published = sent.finish(&mut publisher, arguments).await?;
-    Ok((sent.events, published))
+    match arguments.strict && judge.bad > 0 {
+        true => Err(judge.refused(Some(sent.events))),
+        false => Ok((sent.events, published)),
+    }
 }
 
 /// A line of the file that is not blank.
@@ -285,7 +285,6 @@ struct Judge {
     decoder: Option<Decoder>,
     checks: Vec<Arc<EventChecks>>,
     file: PathBuf,
-    is_strict: bool,
     bad: u64,
     first: Option<String>,
 }
@@ -299,7 +298,6 @@ impl Judge {
             decoder: None,
             checks: Vec::new(),
             file: arguments.file.clone(),
-            is_strict: arguments.strict,
             bad: 0,
             first: None,
         };
@@ -323,30 +321,30 @@ impl Judge {
     fn read_all(&mut self, arguments: &Arguments) -> Result<()> {
         let mut lines = open(&arguments.file)?;
         let mut number = 0;
-        let mut found = Ok(());
         loop {
             let chunk = read_chunk(&mut lines, &mut number, &arguments.file)?;
             if chunk.is_empty() {
                 break;
             }
-            found = self.judge(&chunk);
+            self.judge(&chunk)?;
         }
-        if found.is_err() || self.bad > 0 {
-            return Err(self.refused());
+        if self.bad > 0 {
+            return Err(self.refused(None));
         }
         // What was found good need not be judged again.
         self.decoder = None;
         Ok(())
     }
 
-    /// Warns of lines that will be set aside.
+    /// Warns of lines that will be set aside; returns the place of the first.
     ///
     /// # Errors
-    /// There was one, and `--strict` was given.
-    fn judge(&mut self, chunk: &[Line]) -> Result<()> {
+    /// A check of an event type cannot be evaluated.
+    fn judge(&mut self, chunk: &[Line]) -> Result<Option<usize>> {
         let Some(decoder) = &mut self.decoder else {
-            return Ok(());
+            return Ok(None);
         };
+        let mut found = None;
         let now_us = SystemClock.now_us();
         let content_type = (
             "Content-Type".to_owned(),
@@ -372,6 +370,7 @@ impl Judge {
                 (None, Status::Ok) => continue,
                 (None, _) => reasons.value(row),
             };
+            found = found.or(Some(row));
             self.bad += 1;
             let place = line.name().to_string();
             let file = self.file.display().to_string();
@@ -381,16 +380,14 @@ impl Judge {
             self.first
                 .get_or_insert_with(|| format!("{file}: {place}: {reason}"));
         }
-        match self.is_strict && self.bad > 0 {
-            true => Err(self.refused()),
-            false => Ok(()),
-        }
+        Ok(found)
     }
 
-    fn refused(&self) -> Error {
+    fn refused(&self, published: Option<u64>) -> Error {
         Error::Strict {
             first: self.first.clone().unwrap_or_default(),
             lines: self.bad,
+            published,
         }
     }
 }

@@ -17,7 +17,7 @@ use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::{Attempt, Sequence, Staged, Table, lake::Lake};
-use tollgate_sql::{meter::Meter, window::EventTime};
+use tollgate_sql::{meter::Meter, parser::did_you_mean, window::EventTime};
 
 /// What to fill in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,8 +94,9 @@ fn unknown(catalog: &Catalog, name: &str) -> Error {
         .meters
         .iter()
         .map(|meter| meter.definition().name.as_str());
-    let known = known.collect::<Vec<_>>().join(", ");
-    Error::Usage(format!("there is no meter `{name}`; there are: {known}"))
+    let known: Vec<&str> = known.collect();
+    let hint = did_you_mean(name, "meters", &known);
+    Error::Usage(format!("there is no meter `{name}`\n  hint: {hint}"))
 }
 
 fn check_start(meter: &Meter, span: Span) -> Result<()> {

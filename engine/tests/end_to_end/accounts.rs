@@ -275,7 +275,7 @@ async fn one_bad_row_changes_nothing_and_every_problem_is_said() {
     assert_eq!(
         ran.stderr,
         "error: nothing was imported: 2 problems\n\
-         bad/customers.csv:3: column `time_zone`: `Berlin`: not a time zone\n  hint: write a name of the IANA database such as \
+         bad/customers.csv:3: column `time_zone`: `Berlin`: not a time zone\n  hint: did you mean Europe/Berlin? write a name of the IANA database such as \
          Europe/Berlin, or nothing for billing.time_zone\n\
          bad/subjects.csv:3: column `customer`: `nobody` has no row in `customers`\n  hint: add the customer to customers.csv, in \
          this import or in one before\n"

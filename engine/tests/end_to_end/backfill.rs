@@ -194,8 +194,9 @@ async fn what_cannot_be_filled_in_is_refused() {
     let ran = world.cli().run(&["backfill", "life"]).await;
     assert_eq!(ran.code, Some(2), "{ran:#?}");
     assert!(
-        ran.stderr
-            .contains("there is no meter `life`; there are: live, sessions"),
+        ran.stderr.contains(
+            "there is no meter `life`\n  hint: did you mean `live`? known meters: `live`, `sessions`\n"
+        ),
         "{ran:#?}"
     );
 }

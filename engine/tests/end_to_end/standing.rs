@@ -187,7 +187,7 @@ async fn a_source_that_is_gone_holds_up_no_invoice_once_it_is_retired() {
     let unknown = cli.run(&["shard", "retire", "GONNE"]).await;
     assert_eq!(
         unknown.stderr,
-        "error: there is no shard `GONNE` in this lake; there are: GONE, USAGE\n"
+        "error: there is no shard `GONNE` in this lake\n  hint: did you mean `GONE`? known shards: `GONE`, `USAGE`\n"
     );
     cli.succeed(&["shard", "retire", "GONE"]).await;
     // What it left open is in the meter's table, where other tools see it.

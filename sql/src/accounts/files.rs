@@ -12,9 +12,10 @@ use crate::{
         parse_decimal,
         time::{instant_us, parse_date},
     },
-    error::{Error, Result},
+    error::Result,
     money::{Currency, Exact},
     parser::{did_you_mean, parse_billing_period},
+    period::{unknown_zone, zone_instead_of},
 };
 use jiff::{civil::Date, tz::TimeZone};
 use std::{borrow::Cow, collections::BTreeSet, path::Path};
@@ -64,9 +65,7 @@ impl<'a> Read<'a> {
     pub(super) fn customers(files: &'a [AccountsFile], zone: &str) -> Result<Self> {
         let mut read = Read {
             files,
-            zone: zone_of(zone).map_err(|_| Error::Zone {
-                zone: zone.to_owned(),
-            })?,
+            zone: zone_of(zone).map_err(|_| unknown_zone(zone))?,
             customers: Vec::new(),
             unread_customers: Some(BTreeSet::new()),
             problems: Vec::new(),
@@ -334,9 +333,7 @@ fn zone_at(customers: &Index, customer: &str, day: Date) -> Option<TimeZone> {
 /// # Errors
 /// The zone is none.
 pub fn instant_in(text: &str, zone: &str) -> Result<Option<i64>> {
-    let found = zone_of(zone).map_err(|_| Error::Zone {
-        zone: zone.to_owned(),
-    })?;
+    let found = zone_of(zone).map_err(|_| unknown_zone(zone))?;
     Ok(instant(text, &|_| found.clone()).ok())
 }
 
@@ -369,8 +366,11 @@ fn read(kind: Kind, cell: &str, zone: &impl Fn(Date) -> TimeZone) -> Result<Valu
         {
             Some(name) => Value::Text(name),
             None => {
-                let hint = "write a name of the IANA database such as Europe/Berlin, or nothing for billing.time_zone";
-                return Err(unread("not a time zone", hint));
+                let hint = format!(
+                    "{}, or nothing for billing.time_zone",
+                    zone_instead_of(cell)
+                );
+                return Err(unread("not a time zone", &hint));
             }
         },
         Kind::Prices => match names_in(cell).collect::<Vec<_>>().join(";") {

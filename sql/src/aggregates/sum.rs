@@ -5,6 +5,7 @@ use super::{
     values::{overflow, scale_of, widest, within_38_digits},
     wide::{self, narrow},
 };
+use crate::schema::type_name;
 use arrow::{
     array::{Array, ArrayRef},
     datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef, i256},
@@ -120,7 +121,10 @@ fn summed_as(argument: &DataType) -> Result<DataType> {
             "sum does not take floating-point numbers, whose sum depends on their order: \
              declare or cast the value as DECIMAL"
         ),
-        other => plan_err!("sum does not take {other}: it adds integers and decimals"),
+        other => {
+            let other = type_name(other);
+            plan_err!("sum does not take {other}: it adds integers and decimals")
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Values of any exact type as bytes that compare as the values do, and lists of them as state.
 
+use crate::schema::type_name;
 use arrow::{
     array::{Array, ArrayRef, AsArray, ListArray, new_null_array},
     buffer::OffsetBuffer,
@@ -45,6 +46,7 @@ pub(super) fn as_decimal(name: &str, argument: &DataType) -> Result<DataType> {
         }
         other => {
             refuse_float(name, other)?;
+            let other = type_name(other);
             plan_err!("{name} does not take {other}: it takes integers and decimals")
         }
     }

@@ -195,7 +195,13 @@ fn problem_of(message: &str) -> (String, &'static str) {
             format!("`{name}` does not take what it is given"),
             "check how many values it takes, and their types; docs/meters.md has the aggregates",
         ),
-        Said::NotGrouped => (message.to_owned(), "put it into GROUP BY, or aggregate it"),
+        Said::NotGrouped => (
+            format!(
+                "`{}` is neither in GROUP BY nor aggregated",
+                message.split('\'').nth(1).unwrap_or_default()
+            ),
+            "put it into GROUP BY, or aggregate it",
+        ),
         _ => (message.to_owned(), "check the names and types in the query"),
     }
 }

@@ -146,7 +146,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, avg(model) AS i FROM llm GROUP BY subject",
-            "4:17: meter `tokens`: avg does not take Utf8\n  hint: it takes integers and decimals",
+            "4:17: meter `tokens`: avg does not take VARCHAR\n  hint: it takes integers and decimals",
         ),
         (
             "SELECT subject, latest(CAST(input AS DOUBLE)) AS i FROM llm GROUP BY subject",
@@ -190,7 +190,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, prorated_sum(model) AS i FROM llm GROUP BY subject",
-            "4:17: meter `tokens`: prorated_sum does not take Utf8\n  hint: it takes integers and decimals",
+            "4:17: meter `tokens`: prorated_sum does not take VARCHAR\n  hint: it takes integers and decimals",
         ),
         (
             "SELECT subject, time_weighted_sum(cost * cost * cost * 0.0000001) AS i FROM llm GROUP BY subject",
@@ -230,7 +230,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, model, COUNT(*) AS i FROM llm GROUP BY subject",
-            "4:17: meter `tokens`: 'llm.model' must appear in GROUP BY clause because it's not an aggregate expression\n  hint: put it into GROUP BY, or aggregate it",
+            "4:17: meter `tokens`: `llm.model` is neither in GROUP BY nor aggregated\n  hint: put it into GROUP BY, or aggregate it",
         ),
         (
             "SELECT subject, upper(model) AS m, COUNT(*) AS i FROM llm GROUP BY subject, model",
@@ -278,15 +278,15 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(model) AS i FROM llm GROUP BY subject",
-            "4:17: meter `tokens`: sum does not take Utf8\n  hint: it adds integers and decimals",
+            "4:17: meter `tokens`: sum does not take VARCHAR\n  hint: it adds integers and decimals",
         ),
         (
             "SELECT subject, SUM(input) AS j, SUM(model) AS i FROM llm GROUP BY subject",
-            "4:34: meter `tokens`: sum does not take Utf8\n  hint: it adds integers and decimals",
+            "4:34: meter `tokens`: sum does not take VARCHAR\n  hint: it adds integers and decimals",
         ),
         (
             "SELECT subject, SUM(input) + SUM(model) AS i FROM llm GROUP BY subject",
-            "4:30: meter `tokens`: sum does not take Utf8\n  hint: it adds integers and decimals",
+            "4:30: meter `tokens`: sum does not take VARCHAR\n  hint: it adds integers and decimals",
         ),
         (
             "SELECT subject,\n  MAX(input) AS i,\n  MAX(CAST(output AS DOUBLE)) AS j FROM llm GROUP BY subject",
@@ -302,7 +302,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(input) AS i, SUM(model) FILTER (WHERE input > 0) AS j FROM llm GROUP BY subject",
-            "4:34: meter `tokens`: sum does not take Utf8\n  hint: it adds integers and decimals",
+            "4:34: meter `tokens`: sum does not take VARCHAR\n  hint: it adds integers and decimals",
         ),
         (
             "SELECT subject, COUNT(*) AS i FROM llm\nWHERE upper(model) = 'X' AND upper(input, 3) = 'Y'\nGROUP BY subject",
@@ -322,7 +322,7 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, SUM(input << 3) AS i, SUM(model) AS j FROM llm GROUP BY subject",
-            "4:39: meter `tokens`: sum does not take Utf8\n  hint: it adds integers and decimals",
+            "4:39: meter `tokens`: sum does not take VARCHAR\n  hint: it adds integers and decimals",
         ),
         (
             "SELECT subject, SUM(input) AS a, SUM(CAST(input AS DECIMAL(20, 2))) AS b, SUM(output) AS c FROM llm GROUP BY subject",
@@ -494,11 +494,11 @@ async fn each_construct_is_refused_with_its_place_and_a_way_out() {
         ),
         (
             "SELECT subject, AVG(input) AS i, AVG(model) AS j FROM llm WHERE model > 'x' GROUP BY subject",
-            "4:34: meter `tokens`: avg does not take Utf8\n  hint: it takes integers and decimals",
+            "4:34: meter `tokens`: avg does not take VARCHAR\n  hint: it takes integers and decimals",
         ),
         (
             "SELECT subject, percentile_cont(model, 0.5) AS i FROM llm GROUP BY subject",
-            "4:17: meter `tokens`: percentile_cont does not take Utf8\n  hint: it takes integers and decimals",
+            "4:17: meter `tokens`: percentile_cont does not take VARCHAR\n  hint: it takes integers and decimals",
         ),
         (
             "SELECT subject, percentile_cont(cost * cost * cost * cost, 0.125) AS i FROM llm GROUP BY subject",
@@ -596,7 +596,7 @@ async fn an_option_does_not_make_a_call_the_refused_one() {
         ..definition(query)
     };
     let refused = Meter::plan(&late, &event_type()).await.unwrap_err();
-    let said = "meters.sql:4:34: meter `tokens`: avg does not take Utf8\n";
+    let said = "meters.sql:4:34: meter `tokens`: avg does not take VARCHAR\n";
     assert!(refused.to_string().starts_with(said), "{refused}");
 }
 
@@ -622,11 +622,11 @@ CREATE METER c WITH (late = 'next_period',
         said.push(refused.to_string());
     }
     assert!(
-        said[0].starts_with("usage.sql:3:22: meter `a`: avg does not take Utf8\n"),
+        said[0].starts_with("usage.sql:3:22: meter `a`: avg does not take VARCHAR\n"),
         "{said:?}"
     );
     assert!(
-        said[1].starts_with("usage.sql:4:60: meter `b`: avg does not take Utf8\n"),
+        said[1].starts_with("usage.sql:4:60: meter `b`: avg does not take VARCHAR\n"),
         "{said:?}"
     );
     assert!(

@@ -72,7 +72,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
              one: the demo reads its events from a file instead.\n",
         )?;
     }
-    tell(arguments, binary).await
+    Box::pin(tell(arguments, binary)).await
 }
 
 async fn tell(arguments: &Arguments, binary: Option<PathBuf>) -> Result<()> {
@@ -226,7 +226,7 @@ mod tests {
             seed: 3,
             events: 3_000,
         };
-        tell(&arguments, None).await.unwrap();
+        Box::pin(tell(&arguments, None)).await.unwrap();
         let settings = Settings::load(&dir.join("tollgate.toml"), std::iter::empty()).unwrap();
         let lake = Lake::open_to_read(&settings.lake.url, &settings.base)
             .await

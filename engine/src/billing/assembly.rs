@@ -90,7 +90,9 @@ impl<'a> MadeBy<'a> {
         let cycles = self.cycles(rated, |plan, charged, cycle| {
             billed.left_of((self.definitions(), plan), charged, cycle, &discounts)
         })?;
-        let mut corrected = corrections.iter().flat_map(|correction| &correction.issued);
+        let corrected = corrections.iter().flat_map(|correction| &correction.issued);
+        let begun = rated.begun.iter().flat_map(|begun| &begun.lines);
+        let mut corrected = begun.chain(corrected);
         let corrected = corrected.next().map(|line| line.amount.currency().code());
         let grants: Vec<&Grant> = self.accounts.grants_of(&rated.due.customer).collect();
         let made = self.composed(rated, &cycles, corrected, |of, plans| {

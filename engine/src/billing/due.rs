@@ -167,6 +167,28 @@ pub(super) fn running_of<'a>(
     Ok(running)
 }
 
+/// Whether a subscription of a customer has a billing period at an instant.
+///
+/// # Errors
+/// Those of [`due_of`].
+pub(super) fn has_period_at(
+    accounts: &Index,
+    definitions: &Definitions,
+    default_zone: &str,
+    (customer, subscription): (&str, &str),
+    at_us: i64,
+) -> Result<bool> {
+    let zones = zones_of(accounts, default_zone, customer)?;
+    let rows: Vec<_> = accounts.subscription(subscription).iter().collect();
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    let plan = |name: &str| definitions.plan(name);
+    let cycles = cycles(&rows, plan, &zones, (at_us, at_us))?;
+    let has_it = |cycle: &Cycle| cycle.period.start_us <= at_us && at_us < cycle.period.end_us;
+    Ok(cycles.iter().any(has_it))
+}
+
 /// When each one-off of a customer is due by `until_us`, in order: when the first billing period closes that is not over at its time, or
 /// at its time when no subscription goes on after it.
 fn one_offs_due<'a>(

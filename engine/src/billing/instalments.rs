@@ -6,7 +6,7 @@
 use super::{
     assembly::MadeBy,
     billed::Billed,
-    due::{Due, running_of},
+    due::{Due, has_period_at, running_of},
     issued::Issued,
     starts::Calendar,
     subscribed::{Found, Rated, rate_due},
@@ -14,6 +14,8 @@ use super::{
 use crate::error::{Faulty, InError, Result, chain};
 use std::collections::BTreeMap;
 use tollgate_sql::{
+    accounts::Index,
+    definitions::Definitions,
     invoice::instalments::{Instalment, is_due, spend},
     money::Exact,
     subscriptions::Cycle,
@@ -32,6 +34,51 @@ pub(super) fn take_up(begun: &Begun<'_>, rated: &mut [Rated]) {
         });
         rated.begun = of_closing.cloned().collect();
     }
+}
+
+/// Gives the first document of each customer the instalments of billing periods that there are not any more: an account was changed since, so
+/// no document bills their rest. A customer without a document has one for them.
+///
+/// # Errors
+/// A plan of a subscription is not defined, or a zone is not one.
+pub(super) fn take_back(
+    begun: &Begun<'_>,
+    (accounts, definitions): (&Index, &Definitions),
+    calendar: Calendar<'_>,
+    now_us: i64,
+    rated: &mut Vec<Rated>,
+) -> Result<()> {
+    for (customer, instalments) in begun {
+        let starts_us = calendar.starts.of_customer(accounts, customer);
+        let mut left = Vec::new();
+        for issued in instalments {
+            let of = &issued.instalment;
+            let subscription = (*customer, of.subscription.as_str());
+            let is_known = of.start_us < starts_us
+                || has_period_at(
+                    accounts,
+                    definitions,
+                    calendar.zone,
+                    subscription,
+                    of.start_us,
+                )?;
+            left.extend((!is_known).then(|| issued.clone()));
+        }
+        if left.is_empty() {
+            continue;
+        }
+        match rated
+            .iter_mut()
+            .find(|rated| rated.due.customer == *customer)
+        {
+            Some(first) => first.begun.extend(left),
+            None => rated.push(Rated {
+                begun: left,
+                ..Rated::nothing(customer, now_us)
+            }),
+        }
+    }
+    Ok(())
 }
 
 /// Whether an instalment is of a billing period.

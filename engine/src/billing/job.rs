@@ -10,7 +10,7 @@ use super::{
     cut, derive_line_items,
     documents::{issued_table, of_customer, rows_where, untold},
     due::{Due, due_of, is_of_month},
-    instalments::{instalments, take_up},
+    instalments::{instalments, take_back, take_up},
     issued::{Head, History},
     issued_meanwhile,
     kept::{Inputs, keep},
@@ -197,6 +197,10 @@ pub async fn documents_of(
         documents.take_in(found);
         rated.extend(running);
     }
+    if asked.corrects && *asked.which == Which::Due {
+        let by = (accounts, &view.catalog().definitions);
+        take_back(&begun, by, calendar, now_us, &mut rated)?;
+    }
     rated.extend(alone(accounts, &rated, &corrections, asked, now_us));
     let mut rated = VecDeque::from(rated);
     while let Some(rated_now) = rated.pop_front() {
@@ -241,6 +245,8 @@ pub async fn documents_of(
                 let last_us = others.map(|compared| compared.at_us).max();
                 let at_us = match (&rated_now.instalment, rated_now.is_nothing()) {
                     (Some(_), _) => None,
+                    // Instalments that are taken back wait for nothing.
+                    (None, true) if !rated_now.begun.is_empty() => last_us,
                     (None, true) => Some(last_us.unwrap_or(rated_now.due.at_us)),
                     (None, false) => Some(rated_now.due.at_us),
                 };

@@ -38,6 +38,8 @@ pub struct DeltaTable {
     version: Version,
     marks: BTreeMap<String, i64>,
     files: Arc<Vec<Arc<StagedFile>>>,
+    /// Files that were removed before the loaded version, and when; `None` since a later version was taken in.
+    removed: Option<BTreeMap<String, i64>>,
     checkpoint_due: Version,
     /// The last commit that landed through here, so that repeating it is harmless.
     last: Option<(CommitId, Version)>,
@@ -255,6 +257,10 @@ impl DeltaTable {
         &self.log
     }
 
+    pub(crate) fn removed_as_loaded(&self) -> Option<&BTreeMap<String, i64>> {
+        self.removed.as_ref()
+    }
+
     pub(crate) fn encoder(&self) -> &Encoder {
         &self.encoder
     }
@@ -277,6 +283,7 @@ impl DeltaTable {
             version: loaded.version,
             marks: loaded.marks,
             files: Arc::new(loaded.files),
+            removed: Some(loaded.removed),
             last: None,
             tried: None,
             fenced: None,
@@ -299,6 +306,7 @@ impl DeltaTable {
         self.version = loaded.version;
         self.marks = loaded.marks;
         self.files = Arc::new(loaded.files);
+        self.removed = Some(loaded.removed);
         Ok(())
     }
 

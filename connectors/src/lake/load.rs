@@ -28,6 +28,8 @@ pub(crate) struct Loaded {
     pub(crate) version: Version,
     pub(crate) marks: BTreeMap<String, i64>,
     pub(crate) files: Vec<Arc<StagedFile>>,
+    /// See [`removed_at`].
+    pub(crate) removed: BTreeMap<String, i64>,
     pub(crate) checkpoint: Option<Version>,
 }
 
@@ -53,6 +55,7 @@ pub(crate) async fn load(log: &Log, version: Option<Version>) -> Result<Option<L
         return Ok(None);
     };
     check_plain(log, &state)?;
+    let removed = removed_at(&state);
     let metadata = state
         .metadata
         .ok_or_else(|| log.failed("loading the table", "its log says nothing of its columns"))?;
@@ -69,8 +72,16 @@ pub(crate) async fn load(log: &Log, version: Option<Version>) -> Result<Option<L
         version: state.version,
         marks: marks.map(|mark| (mark.app_id, mark.version)).collect(),
         files: files.map(|add| Arc::new(add.into())).collect(),
+        removed,
         checkpoint: state.checkpoint,
     }))
+}
+
+/// The files that a state says were removed, and when, in milliseconds since the Unix epoch; 0 when it does not say when.
+pub(crate) fn removed_at(state: &State) -> BTreeMap<String, i64> {
+    let removed = state.removed.iter();
+    let removed = removed.map(|(path, file)| (path.clone(), file.deletion_timestamp.unwrap_or(0)));
+    removed.collect()
 }
 
 /// Writes a checkpoint of one version, unless it is there.

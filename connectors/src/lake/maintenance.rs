@@ -18,6 +18,7 @@ use super::{
     Attempt, CommitId, DeltaTable, StagedFile, Table,
     change::Change,
     encode::{EncodeError, Encoded, Encoder},
+    load::removed_at,
     log::{FOLDER, VACUUMED},
     statistics::{FileStatistics, day_number},
     structs::{Structs, schema_of},
@@ -268,14 +269,14 @@ impl DeltaTable {
         Ok((log, stored))
     }
 
-    /// Files that were removed from the table and when, as far back as its log remembers.
+    /// Files that were removed from the table and when, as far back as its log remembers. What was loaded knows it until
+    /// something is committed here.
     async fn removed(&self) -> Result<BTreeMap<String, i64>> {
-        let Some(state) = self.log().replay(None).await? else {
-            return Ok(BTreeMap::new());
-        };
-        let removed = state.removed.into_iter();
-        let removed = removed.map(|(path, file)| (path, file.deletion_timestamp.unwrap_or(0)));
-        Ok(removed.collect())
+        if let Some(removed) = self.removed_as_loaded() {
+            return Ok(removed.clone());
+        }
+        let state = self.log().replay(None).await?;
+        Ok(state.map_or_else(BTreeMap::new, |state| removed_at(&state)))
     }
 }
 
@@ -306,7 +307,16 @@ fn in_order(files: &[Arc<StagedFile>], schema: &Schema, order: &[&str]) -> Vec<A
             .map(|column| statistics.min(column.name(), column.data_type()))
             .collect()
     };
-    let keyed = files.iter().map(|file| (bounds(file), file));
+    let mut of_partition: BTreeMap<_, usize> = BTreeMap::new();
+    for file in files {
+        *of_partition.entry(&file.partition).or_default() += 1;
+    }
+    // A file that is alone in its partition has no neighbour, and a year has many of them.
+    let is_alone = |file: &StagedFile| of_partition.get(&file.partition) == Some(&1);
+    let keyed = files.iter().map(|file| match is_alone(file) {
+        true => (Vec::new(), file),
+        false => (bounds(file), file),
+    });
     let mut keyed: Vec<_> = keyed.collect();
     keyed.sort_by(|(a, file_a), (b, file_b)| {
         let by_bounds = a.partial_cmp(b).unwrap_or(Ordering::Equal);

@@ -81,6 +81,7 @@ impl DeltaTable {
 
     fn apply(&mut self, commit: Commit) {
         self.version = commit.logged.version;
+        self.removed = None;
         self.marks.extend(commit.logged.marks);
         let files = Arc::make_mut(&mut self.files);
         let mut replaced: BTreeSet<&str> = commit.removed.iter().map(String::as_str).collect();

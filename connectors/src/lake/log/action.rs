@@ -6,12 +6,13 @@
 
 use crate::lake::StagedFile;
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::Utf8Error};
 
 /// Text by name; `None` is NULL.
-type Values = BTreeMap<String, Option<String>>;
+pub(crate) type Values = BTreeMap<String, Option<String>>;
 
 /// One line of an entry, or one row of a checkpoint. One field is set; none when the line says
 /// something that is not read here.
@@ -247,9 +248,15 @@ fn set<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, St
     Ok(set.filter_map(|(key, value)| Some((key, value?))).collect())
 }
 
+/// The path that a relative URI of the log stands for.
+pub(crate) fn path_of_uri(written: &str) -> Result<String, Utf8Error> {
+    let path = percent_decode_str(written).decode_utf8();
+    path.map(|path| path.into_owned())
+}
+
 /// Paths are relative URIs in the log, and plain text in memory.
 mod uri {
-    use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     /// What cannot stand in the path of a URI as it is.
@@ -278,8 +285,7 @@ mod uri {
         deserializer: D,
     ) -> Result<String, D::Error> {
         let written = String::deserialize(deserializer)?;
-        let path = percent_decode_str(&written).decode_utf8();
-        path.map(|path| path.into_owned()).map_err(D::Error::custom)
+        super::path_of_uri(&written).map_err(D::Error::custom)
     }
 }
 

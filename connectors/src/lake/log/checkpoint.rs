@@ -3,6 +3,8 @@
 //! Written is the classic form of one file that every reader knows. Read is that, and the classic form
 //! of several parts. A checkpoint of a later form needs a later protocol, which is refused.
 
+mod files;
+
 use super::{
     FOLDER, Version,
     action::{Line, parse},
@@ -10,6 +12,7 @@ use super::{
 };
 use crate::error::Cause;
 use arrow::{
+    compute::filter_record_batch,
     datatypes::{DataType, Field, Fields, Schema, SchemaRef},
     json::{
         ReaderBuilder,
@@ -17,10 +20,12 @@ use arrow::{
     },
 };
 use bytes::Bytes;
+use files::Files;
 use object_store::path::Path;
 use parquet::{
     arrow::{
-        ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder,
+        ArrowWriter, ProjectionMask,
+        arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
         arrow_writer::ArrowWriterOptions,
     },
     basic::{Compression, ZstdLevel},
@@ -110,7 +115,10 @@ fn lines_of(state: State) -> Vec<Line> {
 
 /// Takes the rows of one file of a checkpoint into a state.
 pub(crate) fn decode(bytes: Bytes, state: &mut State) -> Result<(), Cause> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(BATCH_ROWS);
+    // The types that Parquet has, whatever the writer had in memory.
+    let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, plain)?;
+    let builder = builder.with_batch_size(BATCH_ROWS);
     let read = ["protocol", "metaData", "txn", "remove"].into_iter();
     let of_add = [
         "add.path",
@@ -126,8 +134,19 @@ pub(crate) fn decode(bytes: Bytes, state: &mut State) -> Result<(), Cause> {
     let mask = ProjectionMask::columns(builder.parquet_schema(), read.chain(of_add));
     let explicit = WriterBuilder::new().with_explicit_nulls(true);
     for batch in builder.with_projection(mask).build()? {
+        let batch = batch?;
+        let files = Files::of(&batch);
+        for row in 0..batch.num_rows() {
+            let line = Line {
+                add: files.added(row)?.map(Box::new),
+                remove: files.removed(row)?.map(Box::new),
+                ..Line::default()
+            };
+            state.take(line);
+        }
+        let others = filter_record_batch(&batch, &files.others(batch.num_rows()))?;
         let mut writer = explicit.clone().build::<_, LineDelimited>(Vec::new());
-        writer.write(&batch?)?;
+        writer.write(&others)?;
         writer.finish()?;
         for line in parse(&writer.into_inner())? {
             state.take(line);

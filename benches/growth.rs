@@ -8,6 +8,7 @@
 //! | row | what grows | what is measured |
 //! |---|---|---|
 //! | `customers` | customers of one meter | usage and draft of one of them and of all: from a lake in which all windows are closed, which is open, and from a running shard in which the last hour of each customer is open. `one of` divides what one takes by what all take: that can be compared between machines and profiles |
+//! | `accounts` | customers with a subject and a subscription each | importing them; the documents of a month, of one and of all, from opening the lake on; issuing them; peak memory of both; and the document of one when all are issued |
 //! | `ids` | event ids within the dedupe horizon | the part of a start that finds them: from `events`, from the local index, and from an index that lacks the last percent |
 //! | `types` | event types with eight columns and a meter each, of the same number of events | events a second, peak memory, the size of `events`, opening the lake, counting all events, one type's sum, and a start that finds nothing new |
 //! | `meters` | meters of one event type with the same keys, each with a filter and a sum of its own, and 30,000 groups a window | events a second, nanoseconds an event, peak memory, and a start that finds nothing new |
@@ -21,6 +22,8 @@
 //! | `TOLLGATE_NATS_SERVER` | on `PATH` | the nats-server to start; without one no running shard is asked |
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
+#[path = "growth/accounts.rs"]
+mod accounts;
 #[path = "growth/age.rs"]
 mod age;
 #[path = "growth/customers.rs"]
@@ -61,6 +64,12 @@ const ROWS: &[Row] = &[
         sizes: &[1_000, 10_000, 100_000],
         measure: customers::customers,
         columns: "customers  events/s   usage of all ms   of one ms   one of   draft of all ms   of one ms   one of   live: of all ms   of one ms   one of",
+    },
+    Row {
+        name: "accounts",
+        sizes: &[1_000, 20_000, 200_000],
+        measure: accounts::accounts,
+        columns: "customers   import ms   of one ms   of all ms   issue ms   peak MB   of one, all issued, ms",
     },
     Row {
         name: "ids",

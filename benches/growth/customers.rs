@@ -144,7 +144,7 @@ async fn calls(view: &View, condition: &str) -> Result<u64> {
     Ok(u64::try_from(calls)?)
 }
 
-fn write_events(path: &Path, customers: u64) -> Result<()> {
+pub(super) fn write_events(path: &Path, customers: u64) -> Result<()> {
     let mut file = BufWriter::new(fs::File::create(path)?);
     for hour in 0..HOURS {
         let time = START_S + 3_600 * i64::try_from(hour)? + 60;

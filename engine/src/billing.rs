@@ -727,7 +727,8 @@ async fn tables_to_issue(lake: &Lake) -> Result<(DeltaTable, DeltaTable)> {
             &[],
             &BTreeMap::new(),
         )
-        .await?;
+        .await?
+        .keeping_together("customer");
     let mut line_items = lake
         .table(
             tables::LINE_ITEMS,

@@ -162,15 +162,19 @@ impl Rated {
     /// Leaves the first reason of each customer, and no charge of a customer that has one: a part of what is due is a
     /// wrong number. Customers of whom usage was left out have neither: what was left out is the reason.
     fn settle(&mut self, left_out: &[&LeftOut]) {
-        let lacks = |customer: &str| left_out.iter().any(|known| known.customer == customer);
-        self.charges.retain(|charge| !lacks(&charge.customer));
-        self.in_error.retain(|unrated| !lacks(&unrated.customer));
+        if !left_out.is_empty() {
+            let lacks = |customer: &str| left_out.iter().any(|known| known.customer == customer);
+            self.charges.retain(|charge| !lacks(&charge.customer));
+            self.in_error.retain(|unrated| !lacks(&unrated.customer));
+        }
         let mut first = BTreeMap::new();
         for unrated in self.in_error.drain(..) {
             first.entry(unrated.customer.clone()).or_insert(unrated);
         }
-        self.charges
-            .retain(|charge| !first.contains_key(&charge.customer));
+        if !first.is_empty() {
+            self.charges
+                .retain(|charge| !first.contains_key(&charge.customer));
+        }
         self.in_error = first.into_values().collect();
         self.charges
             .sort_by(|left, right| sort_key(left).cmp(&sort_key(right)));

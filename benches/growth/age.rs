@@ -4,9 +4,10 @@ use super::{EVENTS_FILE, Result, STREAM, TASKS, check, ms, quickest, settings};
 use arrow::{array::AsArray, datatypes::Int64Type};
 use std::{
     fmt::Write,
+    fs::{self, File},
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::watch;
 use tollgate::{
@@ -49,18 +50,24 @@ pub(super) fn age(folder: &Path, days: u64) -> Result<()> {
         let stream = stored(days)?;
         let catalog = Arc::new(Catalog::load(&settings).await?);
         let (read, ()) = timed(async || start(&settings, &catalog, &stream).await).await?;
+        // Days were merged as they ended. What was replaced is forgotten a week later, so that a lake of a year remembers no more of
+        // it than one of a month.
+        age_files(
+            &folder.join("lake"),
+            SystemTime::now() - Duration::from_hours(60 * 24),
+        )?;
         let now_us = SystemClock.now_us();
+        let before_us = |days: i64| now_us - days * DAY_S * 1_000_000;
         let (maintained, ()) = timed(async || {
             // What the first round replaced is a week old at the next ones, and goes.
-            for weeks in 0..3 {
-                maintain(&settings, &catalog, now_us + weeks * 8 * DAY_S * 1_000_000).await?;
+            for days in [24, 16, 8] {
+                maintain(&settings, &catalog, before_us(days)).await?;
             }
             Ok(())
         })
         .await?;
 
-        let later_us = now_us + 24 * DAY_S * 1_000_000;
-        let (idle, ()) = timed(async || maintain(&settings, &catalog, later_us).await).await?;
+        let (idle, ()) = timed(async || maintain(&settings, &catalog, now_us).await).await?;
         let (again, ()) = timed(async || start(&settings, &catalog, &stream).await).await?;
         let (opening, view) = timed(async || {
             let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
@@ -131,6 +138,21 @@ async fn start(settings: &Settings, catalog: &Catalog, stream: &MemoryStream) ->
     let mut questions = Questions::none();
     let running = shard::run(parts, options, stopped, progress, &mut questions);
     Box::pin(running).await?;
+    Ok(())
+}
+
+/// Makes files as old as if they had been written then.
+fn age_files(folder: &Path, written: SystemTime) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => age_files(&path, written)?,
+            false => File::options()
+                .write(true)
+                .open(&path)?
+                .set_modified(written)?,
+        }
+    }
     Ok(())
 }
 

@@ -52,20 +52,22 @@ pub(super) fn age(folder: &Path, days: u64) -> Result<()> {
         let (read, ()) = timed(async || start(&settings, &catalog, &stream).await).await?;
         // Days were merged as they ended. What was replaced is forgotten a week later, so that a lake of a year remembers no more of
         // it than one of a month.
-        age_files(
-            &folder.join("lake"),
-            SystemTime::now() - Duration::from_hours(60 * 24),
-        )?;
+        let lake_folder = folder.join("lake");
         let now_us = SystemClock.now_us();
         let before_us = |days: i64| now_us - days * DAY_S * 1_000_000;
+        let written = SystemTime::UNIX_EPOCH + Duration::from_micros(before_us(60).try_into()?);
+        age_files(&lake_folder, written)?;
         let (maintained, ()) = timed(async || {
             // What the first round replaced is a week old at the next ones, and goes.
-            for days in [24, 16, 8] {
+            for days in [24, 16] {
                 maintain(&settings, &catalog, before_us(days)).await?;
             }
             Ok(())
         })
         .await?;
+        // The log of all those days is forgotten, too.
+        age_files(&lake_folder, written)?;
+        maintain(&settings, &catalog, before_us(8)).await?;
 
         let (idle, ()) = timed(async || maintain(&settings, &catalog, now_us).await).await?;
         let (again, ()) = timed(async || start(&settings, &catalog, &stream).await).await?;

@@ -117,6 +117,10 @@ impl DeltaTable {
             }
         }
         (done.vacuumed, done.vacuumed_bytes) = self.vacuum(plan, now_ms).await?;
+        if done.merged > 0 {
+            // The last one may name every file that was merged since.
+            self.try_checkpoint().await;
+        }
         let log = plan.log.iter().map(|name| format!("{FOLDER}/{name}"));
         done.log = self.delete(log.collect()).await?;
         Ok(done)

@@ -149,11 +149,14 @@ impl DeltaTable {
         }
     }
 
-    /// Writes a checkpoint when one is due. Whatever happens here, the commit before it stands.
     async fn checkpoint_if_due(&mut self) {
-        if self.version < self.checkpoint_due {
-            return;
+        if self.version >= self.checkpoint_due {
+            self.try_checkpoint().await;
         }
+    }
+
+    /// Writes a checkpoint. Whatever happens here, the commit before it stands.
+    pub(crate) async fn try_checkpoint(&mut self) {
         if let Err(error) = self.checkpoint().await {
             self.checkpoint_due = self.version + CHECKPOINT_RETRY_COMMITS;
             tracing::warn!(

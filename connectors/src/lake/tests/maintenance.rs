@@ -1,7 +1,10 @@
 //! Maintenance beside writers and readers: no row changes, whatever comes between.
 
 use super::*;
-use crate::lake::maintenance::{Done, Limits, Plan, plan};
+use crate::lake::{
+    load::log_of,
+    maintenance::{Done, Limits, Plan, plan},
+};
 
 /// Far beyond any time of a file: everything is old.
 pub(super) const LATER_MS: i64 = 4_102_444_800_000; // 2100
@@ -49,6 +52,23 @@ async fn two_days(lake: &Lake) -> DeltaTable {
 
 pub(super) async fn everything(table: &DeltaTable) -> String {
     text(table, "SELECT * FROM t ORDER BY sequence").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_opened_after_a_merge_knows_nothing_of_what_was_merged() {
+    let place = place().await;
+    let table = two_days(&place.lake).await;
+    let log = log_of(place.lake.store(), "events").unwrap();
+    let newest = || async { log.replay(None).await.unwrap().unwrap().checkpoint };
+    // 13 commits, and a checkpoint is due after 50.
+    assert_eq!((table.version(), newest().await), (13, None));
+    maintain(&place.lake, now_ms()).await.unwrap();
+    assert_eq!(newest().await, Some(14));
+    // Where nothing was merged none is written.
+    maintain(&place.lake, now_ms()).await.unwrap();
+    flush(&mut events(&place.lake, &["llm"]).await, 26, DAY_2).await;
+    maintain(&place.lake, now_ms()).await.unwrap();
+    assert_eq!(newest().await, Some(14));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,3 +145,37 @@ impl<'a> Group<'a> {
         value.ok_or_else(|| format!("a row says nothing of {}.{field}", self.name).into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::{
+        array::{BinaryArray, Int64Array, StringArray},
+        datatypes::{Field, Fields},
+    };
+    use std::sync::Arc;
+
+    /// What is said of a file whose action has one field.
+    fn said(field: &str, array: ArrayRef) -> String {
+        let fields = Fields::from(vec![Field::new(field, array.data_type().clone(), true)]);
+        let adds = StructArray::new(fields, vec![array], None);
+        let batch = RecordBatch::try_from_iter([("add", Arc::new(adds) as ArrayRef)]).unwrap();
+        let files = Files::of(&batch);
+        assert_eq!(files.others(1).true_count(), 0);
+        assert!(files.removed(0).unwrap().is_none());
+        files.added(0).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_field_that_lacks_or_has_another_type_is_named() {
+        let path = || Arc::new(StringArray::from(vec!["day=1/a.parquet"]));
+        assert_eq!(said("path", path()), "a row says nothing of add.size");
+        let size = Arc::new(Int64Array::from(vec![1]));
+        assert_eq!(said("size", size), "a row says nothing of add.path");
+        let bytes = Arc::new(BinaryArray::from(vec![b"a".as_slice()]));
+        assert_eq!(
+            said("path", bytes),
+            "add.path is of type Binary, which the protocol does not have there"
+        );
+    }
+}

@@ -52,6 +52,17 @@ pub enum Error {
         #[source]
         cause: Box<Error>,
     },
+    /// The stream, or the server behind it, has no room for a message.
+    #[error(
+        "stream `{stream}` is full, and refuses what is new\n  hint: raise its limits, or let what is metered age out \
+         of it; what was refused can be published again"
+    )]
+    Full {
+        /// The stream.
+        stream: String,
+        /// What the server said.
+        source: Cause,
+    },
     /// Sequences are missing and the source cannot say why.
     #[error("shard `{shard}`: expected sequence {}, got {}; the messages between are gone", expected.0, got.0)]
     Gap {
@@ -172,6 +183,7 @@ impl Error {
             Error::Unsuitable { .. } => "stream_unsuitable",
             Error::Unanswered { .. } => "jetstream_unanswered",
             Error::Unpublished { .. } => "message_unpublished",
+            Error::Full { .. } => "stream_full",
             Error::Gap { .. } => "messages_lost",
             Error::Rewound { .. } => "stream_rewound",
             Error::Source { .. } => "source_failed",
@@ -190,6 +202,7 @@ impl Error {
         match self {
             Error::Unreachable { .. }
             | Error::Unanswered { .. }
+            | Error::Full { .. }
             | Error::Source { .. }
             | Error::Table { .. } => ErrorKind::Unavailable,
             Error::Unpublished { cause, .. } => cause.kind(),

@@ -12,10 +12,10 @@ use crate::{
     failpoint,
 };
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::{FutureExt, TryStreamExt};
 use object_store::{
-    ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload, path::Path,
-    prefix::PrefixStore,
+    ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload,
+    path::Path, prefix::PrefixStore,
 };
 use std::{
     path::{Path as FilePath, PathBuf},
@@ -141,6 +141,21 @@ impl Store {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(self.explain(Probe::Failed(source))),
         }
+    }
+
+    /// The files below a folder: of each its path in parts, without the folder's. None when there is no such folder.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn names(&self, folder: &[&str]) -> Result<Vec<Vec<String>>> {
+        let folder = self.path(folder)?;
+        let listed: Result<Vec<ObjectMeta>, _> = self.root.list(Some(&folder)).try_collect().await;
+        let listed = listed.map_err(|source| self.explain(Probe::Failed(source)))?;
+        let parts = listed
+            .iter()
+            .filter_map(|file| file.location.prefix_match(&folder));
+        let parts = parts.map(|parts| parts.map(|part| part.as_ref().to_owned()).collect());
+        Ok(parts.collect())
     }
 
     fn path(&self, name: &[&str]) -> Result<Path> {

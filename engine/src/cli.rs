@@ -27,6 +27,7 @@ mod html;
 pub mod init;
 pub mod invoice;
 mod issuing;
+pub mod keys;
 pub mod maintain;
 pub mod output;
 pub mod price;
@@ -34,6 +35,7 @@ pub mod publish;
 pub mod query;
 pub mod replay;
 pub mod run;
+pub mod serve;
 pub mod shard;
 mod statement;
 pub mod watch;
@@ -51,7 +53,7 @@ pub struct Cli {
     )]
     pub config: PathBuf,
     /// What to log to stderr: error, warn, info, debug, or a filter such as tollgate=debug.
-    /// The default is info for `run`, and warn for the others.
+    /// The default is info for `run` and `serve`, and warn for the others.
     #[arg(long, global = true, env = "TOLLGATE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// What to do.
@@ -70,6 +72,10 @@ pub enum Command {
     Check(check::Arguments),
     /// Meters events until it is stopped.
     Run(run::Arguments),
+    /// Answers over HTTP from the lake, without metering.
+    Serve(serve::Arguments),
+    /// Makes, lists and revokes the keys with which programs ask over HTTP.
+    Keys(keys::Arguments),
     /// Publishes NDJSON CloudEvents to the stream.
     Publish(publish::Arguments),
     /// Publishes events again that had no event type, once they have one.
@@ -120,7 +126,7 @@ pub fn runtime() -> Result<Runtime> {
 /// # Errors
 /// Whatever the command cannot do; [`crate::Error::exit_code`] says how the process should end.
 pub async fn run(cli: Cli) -> Result<()> {
-    let usual = if matches!(cli.command, Command::Run(_)) {
+    let usual = if matches!(cli.command, Command::Run(_) | Command::Serve(_)) {
         "info"
     } else {
         "warn"
@@ -132,6 +138,8 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Init(arguments) => init::run(&arguments),
         Command::Check(arguments) => check::run(&settings()?, &arguments).await,
         Command::Run(arguments) => run::run(&settings()?, &arguments).await,
+        Command::Serve(arguments) => serve::run(&settings()?, &arguments).await,
+        Command::Keys(arguments) => keys::run(&settings()?, &arguments).await,
         Command::Publish(arguments) => publish::run(&settings()?, &arguments).await,
         Command::Replay(arguments) => replay::run(&settings()?, &arguments).await,
         Command::Query(arguments) => query::run(&settings()?, &arguments).await,

@@ -3,7 +3,10 @@
 //! They come from `tollgate.toml`, then from `TOLLGATE_…` variables (`TOLLGATE_SOURCE_URL` overrides
 //! `url` in `[source]`), then from flags. An unknown key is an error, so that a typo is not a default.
 
+mod http;
 mod written;
+
+pub use http::{Count, HttpSettings};
 
 use crate::error::{Error, Result};
 use jiff::civil::Date;
@@ -44,6 +47,8 @@ pub struct Settings {
     pub billing: BillingSettings,
     /// How the tables are kept small and quick.
     pub maintenance: MaintenanceSettings,
+    /// Whether and how HTTP is spoken.
+    pub http: HttpSettings,
     /// The folder that relative paths start from: the configuration file's. Not a setting.
     #[serde(skip)]
     pub base: PathBuf,
@@ -315,6 +320,7 @@ impl Default for Settings {
             dedupe: DedupeSettings::default(),
             billing: BillingSettings::default(),
             maintenance: MaintenanceSettings::default(),
+            http: HttpSettings::default(),
             base: PathBuf::from("."),
             places: Places::new(),
         }

@@ -28,11 +28,15 @@ pub mod error;
 #[cfg(test)]
 mod imports;
 pub mod jobs;
+pub mod keys;
 pub mod live;
 pub mod metering;
 mod nearby;
+mod outgoing;
 pub mod over;
+mod query;
 pub mod recovery;
+pub mod server;
 mod several;
 pub mod shard;
 pub mod source;

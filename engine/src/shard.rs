@@ -354,6 +354,7 @@ impl Shard {
         progress.send_modify(|p| {
             p.position = position.sequence;
             p.end = bounds.last;
+            p.is_reading = true;
         });
         let writer = Writer { events, panes };
         // Panes that a crash kept from being written, or a new meter's, do not wait for an event.

@@ -71,6 +71,11 @@ impl Supervisor<'_> {
                 }
                 Err(error) => Err(error),
             };
+            // Told to no one: a change says that the shard was acquired.
+            self.progress.send_if_modified(|p| {
+                p.is_reading = false;
+                false
+            });
             let error = match result {
                 Ok(report) => return Ok(Some(report)),
                 Err(error) if may_pass(&error, was_opened, self.until_end) => error,

@@ -71,6 +71,8 @@ pub struct Progress {
     pub end: Sequence,
     /// What passed so far.
     pub counts: Counts,
+    /// Whether the shard is acquired and recovered, and reads.
+    pub is_reading: bool,
 }
 
 /// What a run did.

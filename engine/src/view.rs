@@ -319,8 +319,14 @@ impl View {
     /// `window_start`, and the groups, by its conditions on `customer`, `subject` and dimensions.
     pub async fn session(&self, sql: &str) -> Result<SessionContext> {
         let context = session::context();
-        let wanted = referenced(&context, sql)?;
-        self.register_common(&context, &wanted).await?;
+        self.register_in(&context, sql).await?;
+        Ok(context)
+    }
+
+    /// Registers the same relations in a session that there is.
+    pub(crate) async fn register_in(&self, context: &SessionContext, sql: &str) -> Result<()> {
+        let wanted = referenced(context, sql)?;
+        self.register_common(context, &wanted).await?;
         let mut relations = Vec::new();
         for (index, meter) in self.catalog.meters.iter().enumerate() {
             let name = &meter.definition().name;
@@ -328,13 +334,13 @@ impl View {
             if wanted.contains(&panes) {
                 let empty = || meter.table_schema();
                 let provider = provider_or(self.panes[index].as_ref(), empty)?;
-                register(&context, &panes, provider)?;
+                register(context, &panes, provider)?;
             }
             let rows = [name.clone(), format!("{name}_windows")].into_iter();
             let rows = rows.filter(|relation| wanted.contains(relation));
             relations.extend(rows.map(|relation| (index, relation)));
         }
-        let asked = Box::pin(self.asked(&context, sql, &relations)).await?;
+        let asked = Box::pin(self.asked(context, sql, &relations)).await?;
         for ((index, relation), asked) in relations.iter().zip(asked) {
             let meter = &self.catalog.meters[*index];
             let starts = match &self.live {
@@ -352,9 +358,9 @@ impl View {
                 Some(guarded) => guarded as Arc<dyn TableProvider>,
                 None => memory(rows)?,
             };
-            register(&context, relation, rows)?;
+            register(context, relation, rows)?;
         }
-        Ok(context)
+        Ok(())
     }
 
     /// What a statement may read of each of these relations, which are of meters and not registered yet.
@@ -588,7 +594,30 @@ impl View {
         one_batch(&rows[0].schema(), &rows)
     }
 
-    /// The same in batches, at least one.
+    /// The same in batches, at least one, of some subjects; `None` stands for all.
+    pub async fn windows_of(
+        &self,
+        index: usize,
+        period: Option<&Period>,
+        subjects: Option<&[&str]>,
+    ) -> Result<Vec<RecordBatch>> {
+        let keys = subjects.map(Keys::subjects);
+        self.window_rows(index, period, keys.as_ref()).await
+    }
+
+    /// One meter's totals for a period, of some subjects: `customer, subject, dimensions…, measures…, error`. `None` stands
+    /// for all subjects.
+    pub async fn totals_in(
+        &self,
+        index: usize,
+        period: &Period,
+        subjects: Option<&[&str]>,
+    ) -> Result<RecordBatch> {
+        let keys = subjects.map(Keys::subjects);
+        self.totals(index, period, keys.as_ref()).await
+    }
+
+    /// Windows as [`View::windows`] has them, in batches, at least one.
     async fn window_rows(
         &self,
         index: usize,

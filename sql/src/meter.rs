@@ -36,6 +36,7 @@ use planning::{check_alike, check_types, halves, planner};
 use span::StateOf;
 use std::sync::Arc;
 
+mod aggregation;
 mod batch;
 mod blame;
 mod bundle;
@@ -58,6 +59,7 @@ pub(crate) mod syntax;
 mod version;
 mod window;
 
+pub use aggregation::{Aggregated, Aggregation};
 pub use bundle::{Alike, Bundle};
 pub(crate) use calls::{each_expression, name_in};
 pub use fingerprint::Fingerprint;

@@ -7,6 +7,7 @@ use crate::{
 };
 use async_nats::{
     HeaderMap,
+    connection::State as Connection,
     header::NATS_MESSAGE_ID,
     jetstream::{
         self, ErrorCode,
@@ -20,6 +21,7 @@ use std::{
     collections::{HashSet, VecDeque},
     fmt,
     future::IntoFuture,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
@@ -39,7 +41,7 @@ const CHECKED_MAX: usize = 10_000;
 /// acknowledgement was merely lost. That memory is short (two minutes by default): it spares repeats
 /// and is no guarantee, which the event's own id gives.
 pub struct Publisher {
-    link: Link,
+    link: Arc<Link>,
     /// JetStream with a window for acknowledgements.
     context: jetstream::Context,
     /// Makes ids unique to this publisher.
@@ -47,8 +49,8 @@ pub struct Publisher {
     sent: u64,
     counts: Published,
     in_flight: VecDeque<(Outgoing, InFlight)>,
-    /// Subjects that no other stream takes.
-    checked: HashSet<String>,
+    /// Subjects that no other stream takes; all publishers over one connection know them.
+    checked: Arc<Mutex<HashSet<String>>>,
 }
 
 /// What became of the messages.
@@ -112,14 +114,36 @@ impl Publisher {
             .max_ack_inflight(WINDOW * 2)
             .build(link.client.clone());
         Ok(Publisher {
-            id_prefix: Some(link.client.new_inbox().replace("_INBOX.", "")),
-            link,
+            id_prefix: Some(id_prefix(&link)),
+            link: Arc::new(link),
             context,
             sent: 0,
             counts: Published::default(),
             in_flight: VecDeque::with_capacity(WINDOW),
-            checked: HashSet::new(),
+            checked: Arc::default(),
         })
+    }
+
+    /// Another publisher over the same connection, with messages and acknowledgements of its own.
+    ///
+    /// All of one connection together hold twice a window of acknowledgements. One that has more to send waits for the others,
+    /// so their callers bound how much each sends before it flushes.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Publisher {
+            id_prefix: self.id_prefix.as_ref().map(|_| id_prefix(&self.link)),
+            link: Arc::clone(&self.link),
+            context: self.context.clone(),
+            sent: 0,
+            counts: Published::default(),
+            in_flight: VecDeque::new(),
+            checked: Arc::clone(&self.checked),
+        }
+    }
+
+    /// Whether the server can be reached now, as far as the connection knows. The connection repairs itself.
+    pub fn is_connected(&self) -> bool {
+        self.link.client.connection_state() == Connection::Connected
     }
 
     /// Sends no `Nats-Msg-Id`: less work for everyone, but what is sent again may be stored twice.
@@ -247,7 +271,8 @@ impl Publisher {
     /// Refuses a subject that another stream takes, before anything is sent to it. What cannot be found out
     /// is left to the acknowledgement.
     async fn check_taker(&mut self, subject: &str) -> Result<()> {
-        if self.checked.contains(subject) {
+        let is_known = |checked: &HashSet<String>| checked.contains(subject);
+        if is_known(&self.checked.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(());
         }
         let options = &self.link.options;
@@ -262,10 +287,11 @@ impl Publisher {
                 cause: cause.into(),
             });
         }
-        if self.checked.len() >= CHECKED_MAX {
-            self.checked.clear();
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.len() >= CHECKED_MAX {
+            checked.clear();
         }
-        self.checked.insert(subject.to_owned());
+        checked.insert(subject.to_owned());
         Ok(())
     }
 
@@ -333,10 +359,21 @@ impl Publisher {
                 format!("a message of {bytes} bytes is too large"),
                 "put fewer events into a message, or raise max_msg_size of the stream",
             ),
+            _ if refusal::is_full(&error) => {
+                return Error::Full {
+                    stream: options.stream.clone(),
+                    source: error.into(),
+                };
+            }
             _ => return options.failed("publishing", error.into()),
         };
         options.unsuitable(problem, hint.into())
     }
+}
+
+/// What makes the ids of one publisher its own.
+fn id_prefix(link: &Link) -> String {
+    link.client.new_inbox().replace("_INBOX.", "")
 }
 
 fn unpublished(outgoing: &Outgoing, cause: Error) -> Error {

@@ -198,6 +198,24 @@ pub(super) fn code(error: &dyn std::error::Error) -> Option<ErrorCode> {
     api_error(error).map(jetstream::Error::error_code)
 }
 
+/// Whether a stream refused a message because there is no room: its own limits, or those of the account or the server.
+pub(super) fn is_full(error: &dyn std::error::Error) -> bool {
+    let Some(error) = api_error(error) else {
+        return false;
+    };
+    match error.error_code() {
+        // The same code stands for a disk that failed.
+        ErrorCode::STREAM_STORE_FAILED => error.to_string().contains("maximum"),
+        code => [
+            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+            ErrorCode::INSUFFICIENT_RESOURCES,
+            ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+            ErrorCode::MEMORY_RESOURCES_EXCEEDED,
+        ]
+        .contains(&code),
+    }
+}
+
 /// What JetStream answered, behind a client's error, if it did.
 fn api_error(error: &dyn std::error::Error) -> Option<&jetstream::Error> {
     error.source()?.downcast_ref::<jetstream::Error>()

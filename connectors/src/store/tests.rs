@@ -187,7 +187,7 @@ impl ObjectStore for Careless {
     fn list(
         &self,
         prefix: Option<&Path>,
-    ) -> futures::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>> {
+    ) -> futures::stream::BoxStream<'static, object_store::Result<ObjectMeta>> {
         self.0.list(prefix)
     }
     async fn list_with_delimiter(

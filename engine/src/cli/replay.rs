@@ -5,13 +5,11 @@
 //! most.
 
 use crate::{
-    cli::{
-        open_to_read, output,
-        publish::{Batches, progress_bar},
-    },
+    cli::{open_to_read, output, publish::progress_bar},
     config::{Settings, SourceKind},
     error::{Error, Result, printable, query_error},
     metering::micros,
+    outgoing::Batches,
     source::nats_options,
     view::View,
 };

@@ -8,6 +8,8 @@ use crate::{
     config::Settings,
     error::{Error, Result},
     jobs::maintenance::Upkeep,
+    live::live,
+    server::{Beside, Door},
     shard::Questions,
     supervisor::Supervisor,
     telemetry::{Progress, Report},
@@ -45,20 +47,20 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         );
     }
     let upkeep = Upkeep::new(settings, &catalog)?;
+    let door = Door::open(settings).await?;
     let stop = stop_on_signal()?;
     // A crash in the middle of it does no harm, so it is simply ended with the run.
     let upkeep = settings
         .maintenance
         .enabled
         .then(|| tokio::spawn(upkeep.keep_up(Arc::new(SystemClock))));
-    let report = supervise(
-        settings,
-        &catalog,
-        arguments.until_end,
-        stop,
-        Questions::none(),
-    )
-    .await;
+    let report = match door {
+        None => {
+            let questions = Questions::none();
+            supervise(settings, &catalog, arguments.until_end, stop, questions).await
+        }
+        Some(door) => beside_a_door(settings, &catalog, arguments.until_end, stop, door).await,
+    };
     upkeep.iter().for_each(JoinHandle::abort);
     if let Some(report) = report? {
         output::print(&summary(&report))?;
@@ -67,6 +69,47 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Runs the shard, and answers over HTTP for as long as it runs; what had come by then is answered before the end.
+///
+/// # Errors
+/// As [`supervise`], or of the door.
+async fn beside_a_door(
+    settings: &Settings,
+    catalog: &Arc<Catalog>,
+    until_end: bool,
+    stop: watch::Receiver<bool>,
+    door: Door,
+) -> Result<Option<Report>> {
+    let progress = watch::Sender::new(Progress::default());
+    let (live, questions) = live(Arc::clone(catalog));
+    let beside = Beside {
+        live,
+        progress: progress.subscribe(),
+    };
+    // The door closes when a person stops the process, and when the shard has ended by itself.
+    let (close, closed) = watch::channel(false);
+    let answering = {
+        let catalog = Arc::clone(catalog);
+        tokio::spawn(async move { door.answer(&catalog, Some(beside), closed).await })
+    };
+    let closing = {
+        let (close, mut stop) = (close.clone(), stop.clone());
+        tokio::spawn(async move {
+            if stop.wait_for(|stop| *stop).await.is_ok() {
+                close.send_replace(true);
+            }
+        })
+    };
+    let report = supervise_as(settings, catalog, until_end, stop, questions, progress).await;
+    close.send_replace(true);
+    closing.abort();
+    let ended = answering
+        .await
+        .map_err(|_| Error::TaskEnded { task: "HTTP" })?;
+    let report = report?;
+    ended.map(|()| report)
 }
 
 /// Runs the shard until it ends, with its progress on a terminal: see [`Supervisor::supervise`].
@@ -81,6 +124,17 @@ pub async fn supervise(
     questions: Questions,
 ) -> Result<Option<Report>> {
     let progress = watch::Sender::new(Progress::default());
+    supervise_as(settings, catalog, until_end, stop, questions, progress).await
+}
+
+async fn supervise_as(
+    settings: &Settings,
+    catalog: &Catalog,
+    until_end: bool,
+    stop: watch::Receiver<bool>,
+    questions: Questions,
+    progress: watch::Sender<Progress>,
+) -> Result<Option<Report>> {
     tokio::spawn(show(progress.subscribe()));
     let supervisor = Supervisor {
         settings,

@@ -23,7 +23,7 @@ enum Kind {
 }
 
 /// Every setting, in the order of the guide.
-const SETTINGS: [(&str, Kind); 46] = [
+const SETTINGS: [(&str, Kind); 53] = [
     ("definitions", Kind::Text),
     ("source.kind", Kind::Text),
     ("source.url", Kind::Text),
@@ -70,6 +70,13 @@ const SETTINGS: [(&str, Kind); 46] = [
     ("maintenance.file_bytes", Kind::Number),
     ("maintenance.vacuum_after", Kind::Number),
     ("maintenance.log_after", Kind::Number),
+    ("http.listen", Kind::Text),
+    ("http.behind_tls", Kind::Flag),
+    ("http.body_bytes_max", Kind::Number),
+    ("http.timeout", Kind::Number),
+    ("http.queries_max", Kind::Number),
+    ("http.query_bytes_max", Kind::Number),
+    ("http.rows_max", Kind::Number),
 ];
 
 /// The name of every setting.
@@ -374,7 +381,7 @@ mod tests {
                 "f.toml:8:1: there is no setting `intervall` in [flush]\n  hint: did you mean `interval`? known settings: `interval`, `max_bytes`",
                 "f.toml:9:1: there is no setting `create` in [flush]\n  hint: `create` is a setting of [source]",
                 "f.toml:10:2: there is no setting `biling`\n  hint: did you mean `billing`? known settings: `definitions`, `source`, `lake`, `flush`, \
-                 `windows`, `ingest`, `dedupe`, `billing`, `maintenance`",
+                 `windows`, `ingest`, `dedupe`, `billing`, `maintenance`, `http`",
                 "f.toml:13:1: there is no setting `names` in [billing.seller]\n  hint: did you mean `name`? known settings: `name`, `address`, `tax_id`, `notes`",
             ]
         );

@@ -160,7 +160,7 @@ impl Supplied {
     }
 }
 
-fn is_distinct(function: &Function) -> bool {
+pub(super) fn is_distinct(function: &Function) -> bool {
     arguments(function).is_some_and(|arguments| {
         arguments.duplicate_treatment == Some(DuplicateTreatment::Distinct)
     })

@@ -1,0 +1,297 @@
+//! Doors: what other programs ask over HTTP.
+//!
+//! ```text
+//!  POST /api/v1/events ─▶ body (bounded, unpacked) ─▶ inbox (judged whole) ─▶ outlet ─▶ JetStream ─▶ 204
+//!  GET  /api/v1/meters/… ─▶ question ─▶ views (live, or what is committed) ─▶ answer ─▶ JSON, CSV
+//! ```
+//!
+//! A door parses, calls and renders: what it calls is what the commands call. It owns forms, statuses and limits; it does
+//! not own what an event is, what a meter's value is, or when anything happens.
+
+mod body;
+mod documents;
+mod events;
+mod health;
+mod inbox;
+mod keyring;
+mod lago;
+mod meters;
+mod metrics;
+mod openapi;
+mod outlet;
+mod parameters;
+mod problem;
+mod rendering;
+mod sql;
+mod views;
+
+use crate::{
+    catalog::Catalog,
+    clock::{Clock, SystemClock},
+    config::Settings,
+    error::{Error, Result},
+    live::Live,
+    telemetry::Progress,
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, Response, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    routing::{get, post},
+};
+use health::Readiness;
+use inbox::Inbox;
+use keyring::{Keyring, admit};
+use metrics::Answered;
+use outlet::Outlet;
+use problem::Problem;
+use std::{future::IntoFuture, net::SocketAddr, sync::Arc};
+use tokio::{
+    net::{TcpListener, lookup_host},
+    sync::{Semaphore, SemaphorePermit, watch},
+    time::{Instant, timeout},
+};
+use tollgate_connectors::{ErrorKind, lake::Lake};
+use views::Views;
+
+/// Where HTTP is listened for, not answered yet.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    settings: Settings,
+    /// Whether a request without a key is refused though there are no keys.
+    needs_keys: bool,
+}
+
+/// What is asked, and what requests have in common.
+#[derive(Debug)]
+struct Doors {
+    settings: Settings,
+    views: Views,
+    inbox: Inbox,
+    outlet: Outlet,
+    keyring: Keyring,
+    answered: Answered,
+    readiness: Readiness,
+    stop: watch::Receiver<bool>,
+    /// How many queries are answered at once.
+    queries: Semaphore,
+}
+
+/// A shard that runs in this process.
+#[derive(Debug)]
+pub struct Beside {
+    /// Asks it for live values.
+    pub live: Live,
+    /// How far it is.
+    pub progress: watch::Receiver<Progress>,
+}
+
+impl Door {
+    /// Listens where `http.listen` says; `None` when it says nothing.
+    ///
+    /// # Errors
+    /// The address is none, or another program has the port; or other machines can reach it, and there are no keys or is
+    /// no TLS.
+    pub async fn open(settings: &Settings) -> Result<Option<Self>> {
+        let listen = &settings.http.listen;
+        if listen.is_empty() {
+            return Ok(None);
+        }
+        let address = address_of(listen).await?;
+        let needs_keys = !address.ip().is_loopback();
+        if needs_keys {
+            check_reachable(settings).await?;
+        }
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            unusable(format!(
+                "`{listen}` could not be opened: {error}; if another program has the port, name another one"
+            ))
+        })?;
+        Ok(Some(Door {
+            listener,
+            settings: settings.clone(),
+            needs_keys,
+        }))
+    }
+
+    /// Answers requests until `stop` becomes true and those that had come are answered. Without a shard beside it, answers
+    /// come from the lake.
+    ///
+    /// # Errors
+    /// The definitions make no decoder, or the system takes the listener away.
+    pub async fn answer(
+        self,
+        catalog: &Arc<Catalog>,
+        beside: Option<Beside>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let failed = |source| Error::System {
+            doing: "answering over HTTP",
+            source,
+        };
+        let (live, readiness) = match beside {
+            Some(Beside { live, progress }) => (Some(live), Readiness::Shard(progress)),
+            None => (None, Readiness::Lake),
+        };
+        let doors = Doors {
+            views: Views::new(&self.settings, catalog, live),
+            inbox: Inbox::new(&self.settings, catalog)?,
+            outlet: Outlet::new(&self.settings),
+            keyring: Keyring::new(self.needs_keys),
+            answered: Answered::default(),
+            readiness,
+            stop: stop.clone(),
+            queries: Semaphore::new(self.settings.http.queries_max.0),
+            settings: self.settings,
+        };
+        let address = self.listener.local_addr().map_err(failed)?;
+        tracing::info!(%address, "HTTP opened");
+        let longest = doors.settings.http.timeout.duration();
+        let served = axum::serve(self.listener, router(Arc::new(doors)))
+            .with_graceful_shutdown(stopped(stop.clone()))
+            .into_future();
+        tokio::select! {
+            ended = served => ended.map_err(failed),
+            () = async { stopped(stop).await; SystemClock.sleep(longest).await } => {
+                tracing::warn!("HTTP closed with requests that did not end");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Returns when the process stops.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone stands for the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Refuses an address that other machines can reach, unless callers have keys and send them where nobody reads along.
+async fn check_reachable(settings: &Settings) -> Result<()> {
+    let listen = &settings.http.listen;
+    let are_there = match Lake::open_to_read(&settings.lake.url, &settings.base).await {
+        Ok(lake) => keyring::are_there(&lake).await?,
+        // Where there is no lake yet, there are no keys.
+        Err(error) if error.kind() == ErrorKind::Invalid => false,
+        Err(error) => return Err(error.into()),
+    };
+    let missing = match are_there {
+        false => "there are no keys that tell who asks; make one with `tollgate keys create`",
+        true if !settings.http.behind_tls => {
+            "what is sent there is not encrypted; put a proxy that speaks TLS before it and set http.behind_tls to true"
+        }
+        true => return Ok(()),
+    };
+    Err(unusable(format!(
+        "`{listen}` can be reached from other machines, and {missing}, or write a loopback address such as 127.0.0.1:8080"
+    )))
+}
+
+async fn address_of(listen: &str) -> Result<SocketAddr> {
+    let found = lookup_host(listen).await;
+    let first = found.ok().and_then(|mut found| found.next());
+    first.ok_or_else(|| {
+        unusable(format!(
+            "`{listen}` is no address; write a host and a port, such as 127.0.0.1:8080"
+        ))
+    })
+}
+
+fn unusable(problem: String) -> Error {
+    Error::Config {
+        file: "http.listen".into(),
+        problem,
+    }
+}
+
+impl Doors {
+    /// Waits until a query may be answered; the time that it waits counts against the request's.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.queries.acquire().await.map_err(|_| {
+            let code = "task_ended";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, "the process stops")
+        })
+    }
+}
+
+fn router(doors: Arc<Doors>) -> Router {
+    Router::new()
+        .route("/health/live", get(health::live))
+        .route("/livez", get(health::live))
+        .route("/healthz", get(health::live))
+        .route("/healthz/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/readyz", get(health::ready))
+        .route("/healthz/ready", get(health::ready))
+        .route("/api/v1/events", post(events::publish))
+        .route("/api/v1/meters", get(meters::list))
+        .route("/api/v1/meters/{meter}", get(meters::get))
+        .route("/api/v1/meters/{meter}/subjects", get(meters::subjects))
+        .route(
+            "/api/v1/meters/{meter}/query",
+            get(meters::query_url).post(meters::query_body),
+        )
+        .route("/api/v1/invoices/{number}", get(documents::one))
+        .route(
+            "/api/v1/customers/{customer}/invoices",
+            get(documents::of_customer),
+        )
+        .route("/api/v1/query", post(sql::answer))
+        .route("/metrics", get(metrics::show))
+        .route("/openapi.json", get(openapi::show))
+        .route("/lago/api/v1/events", post(lago::one))
+        .route("/lago/api/v1/events/batch", post(lago::batch))
+        .layer(from_fn_with_state(Arc::clone(&doors), admit))
+        .layer(from_fn_with_state(Arc::clone(&doors), bounded))
+        .with_state(doors)
+}
+
+/// Ends what takes too long, says what is wrong in one form, and counts.
+async fn bounded(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("other", MatchedPath::as_str).to_owned();
+    let began = Instant::now();
+    let longest = doors.settings.http.timeout.duration();
+    let mut response = match timeout(longest, next.run(request)).await {
+        Ok(response) => explained(response, &path),
+        Err(_) => {
+            let detail = "the request took longer than http.timeout; what it wanted stored may be sent again";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", detail).answer(&path)
+        }
+    };
+    let nosniff = HeaderValue::from_static("nosniff");
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    doors
+        .answered
+        .count(&route, response.status().as_u16(), began.elapsed());
+    response
+}
+
+/// An answer whose problem, if it is one, is written out.
+fn explained(response: Response<Body>, path: &str) -> Response<Body> {
+    if let Some(problem) = response.extensions().get::<Problem>() {
+        tracing::debug!(path, problem = %problem, "request was refused");
+        return problem.answer(path);
+    }
+    let problem = match response.status() {
+        StatusCode::NOT_FOUND => Problem::not_found(format!("there is nothing at `{path}`")),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allow = response.headers().get(header::ALLOW);
+            let allow = allow
+                .and_then(|allow| allow.to_str().ok())
+                .unwrap_or_default();
+            let detail = format!("`{path}` takes {allow}");
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+                .with_allow(allow.to_owned())
+        }
+        // What the router itself refuses: a path that is not UTF-8.
+        StatusCode::BAD_REQUEST => Problem::parameter("the request could not be read"),
+        _ => return response,
+    };
+    problem.answer(path)
+}

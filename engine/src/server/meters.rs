@@ -1,0 +1,246 @@
+//! `/api/v1/meters`: usage as OpenMeter's clients ask for it.
+
+mod answer;
+mod offered;
+mod question;
+
+use super::{
+    Doors, body,
+    keyring::Caller,
+    parameters::Parameters,
+    problem::Problem,
+    rendering::{instant, json, unwritten},
+    views::Truth,
+};
+use crate::error::{Result as Done, query_error};
+use answer::Row;
+use axum::{
+    body::Body,
+    extract::{Extension, Path, RawQuery, State},
+    http::{HeaderMap, HeaderValue, Response, header},
+};
+use offered::{Offered, Shown};
+use question::Question;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Every meter, in order of definition.
+pub(super) async fn list(
+    State(doors): State<Arc<Doors>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response<Body>, Problem> {
+    let mut parameters = Parameters::read(query.as_deref())?;
+    let size = parameters.number("pageSize", 100)?;
+    let page = parameters.number("page", 1)?;
+    for ignored in ["order", "orderBy", "includeDeleted"] {
+        parameters.all(ignored);
+    }
+    parameters.finish()?;
+    let catalog = doors.views.catalog();
+    let all = offered::offered(catalog);
+    let shown = all.iter().skip((page - 1).saturating_mul(size)).take(size);
+    let shown: Vec<Shown<'_>> = shown.map(|offered| offered.shown(catalog)).collect();
+    json(&shown)
+}
+
+/// One meter by its slug or id.
+pub(super) async fn get(
+    State(doors): State<Arc<Doors>>,
+    Path(name): Path<String>,
+) -> Result<Response<Body>, Problem> {
+    let offered = named(&doors, &name)?;
+    json(&offered.shown(doors.views.catalog()))
+}
+
+/// Who has usage of a meter.
+pub(super) async fn subjects(
+    State(doors): State<Arc<Doors>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response<Body>, Problem> {
+    let offered = named(&doors, &name)?;
+    let mut parameters = Parameters::read(query.as_deref())?;
+    let (from, to) = (parameters.one("from")?, parameters.one("to")?);
+    parameters.finish()?;
+    let time = [("from", from), ("to", to)].into_iter();
+    let time = time.filter_map(|(name, value)| Some((name, value?)));
+    let asked = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("groupBy", "subject")
+        .extend_pairs(time)
+        .finish();
+    let question = Question::from_url(Some(&asked))?.only(caller.subjects(&doors).await?);
+    let answered = answered(&doors, offered, &question).await?;
+    let mut response = json(&answer::first_keys(answered.rows))?;
+    answered.truth.write(response.headers_mut());
+    Ok(response)
+}
+
+/// Answers a query that is in the URL.
+pub(super) async fn query_url(
+    State(doors): State<Arc<Doors>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let offered = named(&doors, &name)?;
+    let question = Question::from_url(query.as_deref())?.only(caller.subjects(&doors).await?);
+    respond(&doors, offered, &question, &headers).await
+}
+
+/// Answers a query that is in the body.
+pub(super) async fn query_body(
+    State(doors): State<Arc<Doors>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, Problem> {
+    let offered = named(&doors, &name)?;
+    let body = body::read(&headers, body, doors.settings.http.body_bytes_max.0).await?;
+    let question = Question::from_body(&body)?.only(caller.subjects(&doors).await?);
+    respond(&doors, offered, &question, &headers).await
+}
+
+fn named(doors: &Doors, name: &str) -> Result<Offered, Problem> {
+    let catalog = doors.views.catalog();
+    let all = offered::offered(catalog);
+    match offered::find(&all, catalog, name) {
+        Some(offered) => Ok(offered.clone()),
+        None => {
+            let slugs: Vec<&str> = all.iter().map(|offered| offered.slug.as_str()).collect();
+            let detail = format!("there is no meter `{name}`; there are {}", slugs.join(", "));
+            Err(Problem::not_found(detail))
+        }
+    }
+}
+
+struct Answered {
+    rows: Vec<Row>,
+    truth: Truth,
+}
+
+async fn answered(
+    doors: &Doors,
+    offered: Offered,
+    question: &Question,
+) -> Result<Answered, Problem> {
+    let _turn = doors.turn().await?;
+    let view = doors.views.usage().await?;
+    let rows_max = doors.settings.http.rows_max.0;
+    let rows = answer::answer(&view, &offered, question, rows_max);
+    Ok(Answered {
+        rows: Box::pin(rows).await?,
+        truth: Truth::of(&view).await?,
+    })
+}
+
+async fn respond(
+    doors: &Doors,
+    offered: Offered,
+    question: &Question,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let slug = offered.slug.clone();
+    let Answered { rows, truth } = answered(doors, offered, question).await?;
+    let mut response = match wants_csv(headers) {
+        true => csv(&slug, question, &rows)?,
+        false => json(&in_json(question, &rows)?)?,
+    };
+    truth.write(response.headers_mut());
+    Ok(response)
+}
+
+/// Whether a caller would rather have CSV than JSON.
+fn wants_csv(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let mut accepted = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|media| media.split(';').next())
+        .map(str::trim);
+    let first = accepted.find(|media| matches!(*media, "text/csv" | "application/json"));
+    first == Some("text/csv")
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_size: Option<&'static str>,
+    data: Vec<RowInJson>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RowInJson {
+    /// The shortest decimal that is the value: no digit passes through a float.
+    value: Box<RawValue>,
+    window_start: String,
+    window_end: String,
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customer_id: Option<String>,
+    group_by: BTreeMap<String, Option<String>>,
+}
+
+fn in_json(question: &Question, rows: &[Row]) -> Result<InJson, Problem> {
+    let data = rows.iter().map(|row| {
+        let mut keys: BTreeMap<String, Option<String>> = question
+            .group_by
+            .iter()
+            .cloned()
+            .zip(row.keys.clone())
+            .collect();
+        Ok(RowInJson {
+            value: RawValue::from_string(row.value.to_string())
+                .map_err(|error| unwritten(&error))?,
+            window_start: instant(row.start_us),
+            window_end: instant(row.end_us),
+            subject: keys.remove("subject").flatten(),
+            customer_id: keys.remove("customer_id").flatten(),
+            group_by: keys,
+        })
+    });
+    Ok(InJson {
+        from: question.from_us.map(instant),
+        to: question.to_us.map(instant),
+        window_size: question.window.map(question::WindowSize::as_str),
+        data: data.collect::<Result<_, Problem>>()?,
+    })
+}
+
+fn csv(slug: &str, question: &Question, rows: &[Row]) -> Result<Response<Body>, Problem> {
+    let written = || -> Done<Vec<u8>> {
+        let doing = "writing rows";
+        let failed = |error: csv::Error| query_error(doing)(std::io::Error::other(error));
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let keys = question.group_by.iter().map(String::as_str);
+        let header = ["window_start", "window_end"]
+            .into_iter()
+            .chain(keys)
+            .chain(["value"]);
+        writer.write_record(header).map_err(failed)?;
+        for row in rows {
+            let time = [instant(row.start_us), instant(row.end_us)].into_iter();
+            let keys = row.keys.iter().map(|key| key.clone().unwrap_or_default());
+            let record = time.chain(keys).chain([row.value.to_string()]);
+            writer.write_record(record).map_err(failed)?;
+        }
+        let bytes = writer.into_inner();
+        bytes.map_err(|error| query_error(doing)(std::io::Error::other(error.to_string())))
+    };
+    let mut response = Response::new(Body::from(written()?));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv"));
+    if let Ok(name) = HeaderValue::try_from(format!("attachment; filename=\"{slug}.csv\"")) {
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
+}

@@ -1,0 +1,233 @@
+//! What a caller is told when a request fails: problem details as RFC 9457 has them, with a code that stays the same.
+
+use crate::error::{Error, chain};
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use serde::Serialize;
+use std::fmt;
+use tollgate_connectors::{Error as Edge, ErrorKind};
+
+/// Why a request failed.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    errors: Vec<Fault>,
+    allow: Option<String>,
+}
+
+/// What is wrong with one element of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Fault {
+    /// Its place among the elements, from 0.
+    pub(super) index: usize,
+    /// What is wrong, and what would be right.
+    pub(super) reason: String,
+}
+
+/// A caller that is refused for want of room or of a server may come back after so many seconds.
+const RETRY_AFTER_S: &str = "1";
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Problem {
+            status,
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            allow: None,
+        }
+    }
+
+    /// A parameter that cannot be used.
+    pub(super) fn parameter(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::BAD_REQUEST, "parameter_invalid", detail)
+    }
+
+    /// There is nothing at this place.
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// Elements that are refused, and with them the whole request.
+    pub(super) fn refused(elements: usize, errors: Vec<Fault>) -> Self {
+        let first = errors.first();
+        let first = first.map_or(String::new(), |fault| {
+            format!("; event {}: {}", fault.index, fault.reason)
+        });
+        let detail = format!(
+            "{} of {elements} events were refused, and nothing of the request was stored{first}",
+            errors.len()
+        );
+        Problem {
+            errors,
+            ..Problem::new(StatusCode::BAD_REQUEST, "events_refused", detail)
+        }
+    }
+
+    /// The methods that there are instead.
+    pub(super) fn with_allow(mut self, allow: String) -> Self {
+        self.allow = Some(allow);
+        self
+    }
+
+    /// The answer to a request for `instance`.
+    pub(super) fn answer(&self, instance: &str) -> Response<Body> {
+        #[derive(Serialize)]
+        struct Details<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            instance: &'a str,
+            code: &'a str,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'a [Fault],
+        }
+        let details = Details {
+            r#type: format!("urn:tollgate:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance,
+            code: self.code,
+            errors: &self.errors,
+        };
+        let body = serde_json::to_vec(&details).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
+            let seconds = HeaderValue::from_static(RETRY_AFTER_S);
+            headers.insert(header::RETRY_AFTER, seconds);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            headers.insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        if let Some(allow) = self.allow.as_deref().and_then(|allow| allow.parse().ok()) {
+            headers.insert(header::ALLOW, allow);
+        }
+        response
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+/// The problem is rendered where the path of the request is known.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let status = match (&error, error.kind()) {
+            _ if is_full(&error) => StatusCode::TOO_MANY_REQUESTS,
+            // The stream is not as the settings say: no caller can mend it, and it may be mended.
+            (Error::Connector(_) | Error::Unpublished { .. }, ErrorKind::Invalid)
+            | (_, ErrorKind::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            (Error::Query { .. } | Error::Statement { .. } | Error::Sql(_), ErrorKind::Invalid) => {
+                StatusCode::BAD_REQUEST
+            }
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = chain(&error), "request failed");
+        }
+        let code = match &error {
+            Error::Connector(Edge::Unpublished { cause, .. }) => cause.code(),
+            _ => error.code(),
+        };
+        Problem::new(status, code, chain(&error))
+    }
+}
+
+fn is_full(error: &Error) -> bool {
+    match error {
+        Error::Connector(Edge::Full { .. }) => true,
+        Error::Connector(Edge::Unpublished { cause, .. }) => matches!(**cause, Edge::Full { .. }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    async fn body_of(response: Response<Body>) -> serde_json::Value {
+        let bytes = axum::body::to_bytes(response.into_body(), 10_000).await;
+        serde_json::from_slice(&bytes.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn refused_events_are_named_by_their_places() {
+        let faults = vec![Fault {
+            index: 2,
+            reason: "`id` is missing".into(),
+        }];
+        let answer = Problem::refused(3, faults).answer("/api/v1/events");
+        assert_eq!(answer.status(), 400);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        assert_eq!(
+            body_of(answer).await,
+            json!({
+                "type": "urn:tollgate:problem:events_refused",
+                "title": "Bad Request",
+                "status": 400,
+                "detail": "1 of 3 events were refused, and nothing of the request was stored; event 2: `id` is missing",
+                "instance": "/api/v1/events",
+                "code": "events_refused",
+                "errors": [{"index": 2, "reason": "`id` is missing"}],
+            })
+        );
+    }
+
+    #[test]
+    fn a_full_stream_is_429_a_server_that_is_gone_503_and_a_bug_500() {
+        let unpublished = |cause: Edge| {
+            Error::Connector(Edge::Unpublished {
+                number: 1,
+                cause: cause.into(),
+            })
+        };
+        let full = Edge::Full {
+            stream: "USAGE".into(),
+            source: "maximum messages exceeded".into(),
+        };
+        let gone = Edge::Source {
+            shard: "USAGE".into(),
+            doing: "publishing",
+            source: "no acknowledgement came in time".into(),
+        };
+        for (error, status, code) in [
+            (unpublished(full), 429, "stream_full"),
+            (unpublished(gone), 503, "source_failed"),
+            (Error::NotRunning, 503, "no_shard_running"),
+            (Error::TaskEnded { task: "reader" }, 500, "task_ended"),
+        ] {
+            let problem = Problem::from(error);
+            assert_eq!((problem.status.as_u16(), problem.code), (status, code));
+            let retries = problem.answer("/").headers().contains_key("retry-after");
+            assert_eq!(retries, status != 500);
+        }
+    }
+}

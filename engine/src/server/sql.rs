@@ -1,0 +1,89 @@
+//! `POST /api/v1/query`: SQL, as `tollgate query` answers it, within bounds.
+
+use super::{Doors, body, problem::Problem, rendering::unwritten, views::Truth};
+use crate::{
+    cli::output::{Format, encode_rows},
+    query::{self, Bounds},
+};
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// The body of a question.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    sql: String,
+}
+
+/// The rows in JSON.
+#[derive(Serialize)]
+struct InJson {
+    #[serde(flatten)]
+    truth: Truth,
+    data: Box<RawValue>,
+}
+
+/// Answers one statement that reads.
+pub(super) async fn answer(
+    State(doors): State<Arc<Doors>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, Problem> {
+    let http = &doors.settings.http;
+    let bytes = body::read(&headers, body, http.body_bytes_max.0).await?;
+    let Asked { sql } = serde_json::from_slice(&bytes).map_err(|error| {
+        let detail = format!("the body: {error}; write {{\"sql\": \"SELECT …\"}}");
+        Problem::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
+    })?;
+    let bounds = Bounds {
+        bytes_max: Some(http.query_bytes_max.0),
+        rows_max: Some(http.rows_max.0),
+    };
+    let _turn = doors.turn().await?;
+    let of = (doors.views.catalog(), doors.views.lake().await?);
+    let answered = query::answer(&doors.settings, &sql, of, bounds);
+    let answered = Box::pin(answered).await?;
+    let truth = Truth::of(&answered.view).await?;
+    let (format, media) = wanted(&headers);
+    let mut bytes = encode_rows(&answered.schema, &answered.rows, format)?;
+    if format == Format::Json {
+        let data = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        let data = RawValue::from_string(data).map_err(|error| unwritten(&error))?;
+        let answer = InJson {
+            truth: truth.clone(),
+            data,
+        };
+        bytes = serde_json::to_vec(&answer).map_err(|error| unwritten(&error))?;
+    }
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    truth.write(headers);
+    Ok(response)
+}
+
+/// The first format among those that the caller takes that there is; JSON when there is none.
+fn wanted(headers: &HeaderMap) -> (Format, &'static str) {
+    const FORMATS: [(Format, &str); 4] = [
+        (Format::Json, "application/json"),
+        (Format::Csv, "text/csv"),
+        (Format::Ndjson, "application/x-ndjson"),
+        (Format::Parquet, "application/vnd.apache.parquet"),
+    ];
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let mut media = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|media| media.split(';').next());
+    let known = media.find_map(|media| {
+        let media = media.trim();
+        FORMATS.into_iter().find(|(_, known)| *known == media)
+    });
+    known.unwrap_or(FORMATS[0])
+}

@@ -1,0 +1,610 @@
+//! The doors: what programs in other languages publish and ask over HTTP.
+
+use crate::{
+    guide::blocks,
+    http::{Http, open, open_ready},
+    world::{TOKENS, World},
+};
+use async_nats::jetstream;
+use flate2::{Compression, write::GzEncoder};
+use serde_json::json;
+use std::io::Write;
+
+const EVENTS: &str = "/api/v1/events";
+const ONE: &str = "application/cloudevents+json";
+const BATCH: &str = "application/cloudevents-batch+json";
+
+/// One call of a model in the hour from 2026-10-01T10:00.
+fn event(id: &str, subject: &str, model: &str, minute: u32, input: u64) -> String {
+    json!({
+        "specversion": "1.0", "id": id, "source": "test", "type": "llm.completion", "subject": subject,
+        "time": format!("2026-10-01T10:{minute:02}:00Z"),
+        "data": {"model": model, "region": "eu", "input_tokens": input, "output_tokens": 1},
+    })
+    .to_string()
+}
+
+/// How many messages the stream has taken.
+async fn messages(world: &World) -> u64 {
+    let stream = world.jetstream().await.get_stream("USAGE").await;
+    stream.unwrap().cached_info().state.last_sequence
+}
+
+/// The answer to a query of a meter, once so many messages are in it.
+async fn asked(http: &Http, path: &str, messages: u64) -> serde_json::Value {
+    let is_there = |answer: &crate::http::Answer| {
+        let cut = answer.headers.get("tollgate-cut").map(String::as_str);
+        cut == Some(format!("USAGE={messages}").as_str())
+    };
+    http.until(path, is_there).await.json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_form_of_an_event_is_stored_once_and_counted_exactly() {
+    let world = World::new(TOKENS).await;
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    let structured = event("1", "a", "m", 0, 1);
+    let batch = format!(
+        "[\n{},\r\n {}]",
+        event("2", "a", "m", 1, 20),
+        event("3", "b", "n", 11, 300)
+    );
+    let lines = format!(
+        "{}\n\n{}\n",
+        event("4", "b", "m", 12, 4_000),
+        event("5", "a", "m", 20, 50_000)
+    );
+    for (content_type, body) in [
+        (ONE, &structured),
+        (BATCH, &batch),
+        ("application/x-ndjson", &lines),
+        ("application/json", &event("6", "a", "m", 20, 600_000)),
+        (
+            "application/json",
+            &format!("[{}]", event("7", "a", "m", 21, 7_000_000)),
+        ),
+    ] {
+        let answer = http.post(EVENTS, content_type, body).await;
+        assert_eq!((answer.status, answer.text()), (204, ""), "{content_type}");
+    }
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    let eighth = event("8", "b", "n", 22, 80_000_000);
+    packed.write_all(eighth.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let gzip = [("Content-Type", ONE), ("Content-Encoding", "gzip")];
+    let answer = http.send("POST", EVENTS, &gzip, &packed).await.unwrap();
+    assert_eq!(answer.status, 204);
+    let binary = [
+        ("Content-Type", "application/json"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "9"),
+        ("ce-source", "test"),
+        ("ce-type", "llm.completion"),
+        ("ce-subject", "b"),
+        ("ce-time", "2026-10-01T10:23:00Z"),
+    ];
+    let data = br#"{"model":"n","input_tokens":900000000,"output_tokens":1}"#;
+    let answer = http.send("POST", EVENTS, &binary, data).await.unwrap();
+    assert_eq!(answer.status, 204);
+    // A repeat is success, and stored once.
+    let stored = messages(&world).await;
+    assert_eq!(stored, 7);
+    assert_eq!(http.post(EVENTS, BATCH, &batch).await.status, 204);
+    assert_eq!(messages(&world).await, stored);
+
+    let query = "/api/v1/meters/tokens_input/query";
+    let all = asked(&http, query, stored).await;
+    assert_eq!(all["data"][0]["value"], 987_654_321);
+    assert_eq!(all["data"][0]["subject"], json!(null));
+    let by_subject = asked(&http, &format!("{query}?groupBy=subject"), stored).await;
+    let of = |row: usize| {
+        (
+            &by_subject["data"][row]["subject"],
+            &by_subject["data"][row]["value"],
+        )
+    };
+    assert_eq!(of(0), (&json!("a"), &json!(7_650_021)));
+    assert_eq!(of(1), (&json!("b"), &json!(980_004_300)));
+    let calls = asked(&http, "/api/v1/meters/tokens_calls/query?subject=a", stored).await;
+    assert_eq!(calls["data"][0]["value"], 5);
+
+    let ran = running.terminate().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let total = "SELECT SUM(input), SUM(calls) FROM tokens";
+    assert_eq!(world.cli().query(total).await, [["987654321", "9"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_event_is_refused_with_every_reason_and_nothing_of_it_is_stored() {
+    let world = World::new(TOKENS).await;
+    let cli = world.cli().with("TOLLGATE_HTTP_BODY_BYTES_MAX", "100KB");
+    let (running, http) = open_ready(&cli, &["run"]).await;
+    let body = format!(
+        r#"[{},{{"id":"x"}},{},[1]]"#,
+        event("1", "a", "m", 0, 1),
+        event("", "a", "m", 0, 1)
+    );
+    let answer = http.post(EVENTS, BATCH, &body).await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    let problem = answer.json();
+    assert_eq!(problem["code"], "events_refused");
+    assert_eq!(problem["instance"], EVENTS);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.starts_with("3 of 4 events were refused"), "{detail}");
+    let places: Vec<u64> = problem["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["index"].as_u64().unwrap())
+        .collect();
+    assert_eq!(places, [1, 2, 3]);
+    // Too large, of another kind, at no place, by another method.
+    let large = format!("[{}]", " ".repeat(100_000));
+    for (status, code, answer) in [
+        (
+            413,
+            "body_too_large",
+            http.post(EVENTS, BATCH, &large).await,
+        ),
+        (
+            415,
+            "content_type_unsupported",
+            http.post(EVENTS, "text/plain", "x").await,
+        ),
+        (404, "not_found", http.get("/api/v1/nothing").await),
+        (405, "method_not_allowed", http.get(EVENTS).await),
+        (
+            400,
+            "parameter_invalid",
+            http.post("/api/v1/events?valid=true", ONE, "{}").await,
+        ),
+    ] {
+        let problem = answer.json();
+        assert_eq!(
+            (answer.status, problem["code"].as_str()),
+            (status, Some(code)),
+            "{problem}"
+        );
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("urn:tollgate:problem:{code}"));
+    }
+    assert_eq!(messages(&world).await, 0);
+    // What the definitions refuse is kept with its reason, unless the caller asks to be told.
+    let odd =
+        json!({"specversion": "1.0", "id": "9", "source": "s", "type": "unknown", "subject": "a"});
+    let odd = odd.to_string();
+    let strict = http.post("/api/v1/events?validate=true", ONE, &odd).await;
+    assert_eq!(strict.status, 400);
+    assert!(
+        strict.text().contains("no event type is defined"),
+        "{}",
+        strict.text()
+    );
+    assert_eq!(messages(&world).await, 0);
+    assert_eq!(http.post(EVENTS, ONE, &odd).await.status, 204);
+    assert_eq!(messages(&world).await, 1);
+    running.terminate().await;
+    let kept = cli.query("SELECT status FROM events").await;
+    assert_eq!(kept, [["unmatched"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_is_503_and_a_full_stream_429() {
+    let mut world = World::new(TOKENS).await;
+    let full = jetstream::stream::Config {
+        name: "USAGE".into(),
+        subjects: vec!["usage.>".into()],
+        max_messages: 2,
+        discard: jetstream::stream::DiscardPolicy::New,
+        ..Default::default()
+    };
+    world.jetstream().await.create_stream(full).await.unwrap();
+    // The lake is where keys would be.
+    world.cli().run_to_end().await;
+    let (running, http) = open_ready(&world.cli(), &["serve"]).await;
+    for (id, status) in [("1", 204), ("2", 204), ("3", 429), ("1", 204)] {
+        let answer = http.post(EVENTS, ONE, &event(id, "a", "m", 0, 1)).await;
+        assert_eq!(answer.status, status, "{id}: {answer:?}");
+        if status == 429 {
+            assert_eq!(answer.json()["code"], "stream_full");
+            assert!(answer.headers.contains_key("retry-after"));
+        }
+    }
+    world.stop_server().await;
+    let gone = http.post(EVENTS, ONE, &event("4", "a", "m", 0, 1)).await;
+    assert_eq!(gone.status, 503, "{gone:?}");
+    assert!(gone.headers.contains_key("retry-after"));
+    let ran = running.terminate().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_asked_for_by_time_and_group_over_live_values_and_over_the_lake() {
+    let world = World::new(TOKENS).await;
+    let cli = world.cli().with("TOLLGATE_FLUSH_INTERVAL", "1h");
+    let (running, http) = open_ready(&cli, &["run"]).await;
+    let events = [
+        event("1", "a", "m", 0, 1),
+        event("2", "a", "n", 9, 20),
+        event("3", "b", "m", 59, 300),
+        event("4", "b", "m", 59, 4_000).replace("T10:59", "T23:30"),
+    ];
+    assert_eq!(
+        http.post(EVENTS, BATCH, &format!("[{}]", events.join(",")))
+            .await
+            .status,
+        204
+    );
+    let query = "/api/v1/meters/tokens_input/query";
+    let checks: &[(&str, &[&str])] = &[
+        (
+            "windowSize=DAY",
+            &["2026-10-01T00:00:00Z 2026-10-02T00:00:00Z - {} 4321"],
+        ),
+        // In Berlin it is the next day already at 23:30 UTC.
+        (
+            "windowSize=DAY&windowTimeZone=Europe/Berlin&from=2026-10-01T00:00:00Z&to=2026-10-03T00:00:00Z",
+            &[
+                "2026-10-01T00:00:00Z 2026-10-01T22:00:00Z - {} 321",
+                "2026-10-01T22:00:00Z 2026-10-02T22:00:00Z - {} 4000",
+            ],
+        ),
+        // Minutes are finer than the meter's windows of ten.
+        (
+            "windowSize=MINUTE&from=2026-10-01T10:00:00Z&to=2026-10-01T10:10:00Z&groupBy=model",
+            &[
+                r#"2026-10-01T10:00:00Z 2026-10-01T10:01:00Z - {"model":"m"} 1"#,
+                r#"2026-10-01T10:09:00Z 2026-10-01T10:10:00Z - {"model":"n"} 20"#,
+            ],
+        ),
+        // The end is no part of the time.
+        (
+            "from=2026-10-01T10:00:00Z&to=2026-10-01T10:09:00Z",
+            &["2026-10-01T10:00:00Z 2026-10-01T10:09:00Z - {} 1"],
+        ),
+        (
+            "windowSize=HOUR&subject=b&from=2026-10-01T10:00:00Z&to=2026-10-01T11:00:00Z",
+            &["2026-10-01T10:00:00Z 2026-10-01T11:00:00Z b {} 300"],
+        ),
+        (
+            "from=2026-10-01T00:00:00Z&to=2026-10-02T00:00:00Z&filterGroupBy[model]=n&groupBy=subject",
+            &["2026-10-01T00:00:00Z 2026-10-02T00:00:00Z a {} 20"],
+        ),
+        (
+            "from=2026-10-01T00:00:00Z&to=2026-10-02T00:00:00Z&filterGroupBy=%7B%27model%27%3A%20%27n%27%7D",
+            &["2026-10-01T00:00:00Z 2026-10-02T00:00:00Z - {} 20"],
+        ),
+        ("subject=nobody", &[]),
+        ("from=2031-01-01T00:00:00Z", &[]),
+    ];
+    let check = async |http: &Http| {
+        for (asked_for, rows) in checks {
+            let answer = asked(http, &format!("{query}?{asked_for}"), 1).await;
+            let shown: Vec<String> = answer["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| {
+                    format!(
+                        "{} {} {} {} {}",
+                        row["windowStart"].as_str().unwrap(),
+                        row["windowEnd"].as_str().unwrap(),
+                        row["subject"].as_str().unwrap_or("-"),
+                        row["groupBy"],
+                        row["value"]
+                    )
+                })
+                .collect();
+            assert_eq!(shown, *rows, "{asked_for}");
+        }
+        let csv = http
+            .get_as(
+                &format!("{query}?groupBy=subject&groupBy=model"),
+                "text/csv",
+            )
+            .await;
+        assert_eq!(
+            csv.text(),
+            "window_start,window_end,subject,model,value\n\
+             2026-10-01T10:00:00Z,2026-10-01T23:40:00Z,a,m,1\n\
+             2026-10-01T10:00:00Z,2026-10-01T23:40:00Z,a,n,20\n\
+             2026-10-01T10:00:00Z,2026-10-01T23:40:00Z,b,m,4300\n"
+        );
+        let body = r#"{"subject":["a"],"groupBy":["model"]}"#;
+        let posted = http.post(query, "application/json", body).await;
+        assert_eq!(posted.json()["data"][1]["value"], 20);
+        for wrong in [
+            "groupBy=color",
+            "filterGroupBy[color]=red",
+            "windowSize=WEEK",
+        ] {
+            assert_eq!(
+                http.get(&format!("{query}?{wrong}")).await.status,
+                400,
+                "{wrong}"
+            );
+        }
+        let none = http.get("/api/v1/meters/none/query").await;
+        assert_eq!(
+            (none.status, none.json()["code"].clone()),
+            (404, json!("not_found"))
+        );
+        let subjects = http.get("/api/v1/meters/tokens_calls/subjects").await;
+        assert_eq!(subjects.json(), json!(["a", "b"]));
+    };
+    check(&http).await;
+    // Nothing was flushed until now.
+    running.terminate().await;
+    let (serving, http) = open_ready(&world.cli(), &["serve"]).await;
+    check(&http).await;
+    // It follows the lake as that grows.
+    let fifth = event("5", "a", "m", 1, 50_000);
+    assert_eq!(http.post(EVENTS, ONE, &fifth).await.status, 204);
+    world.cli().run_to_end().await;
+    let all = asked(&http, query, 2).await;
+    assert_eq!(all["data"][0]["value"], 54_321);
+    assert_eq!(serving.terminate().await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn meters_are_listed_as_openmeters_clients_know_them() {
+    let definitions = format!(
+        "{TOKENS}\nCREATE METER users WITH (window = '1 hour') AS
+         SELECT subject, COUNT(DISTINCT model) AS models FROM llm_completion GROUP BY subject;"
+    );
+    let world = World::new(&definitions).await;
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    let meters = http.get("/api/v1/meters").await.json();
+    let slugs: Vec<&str> = meters
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|meter| meter["slug"].as_str().unwrap())
+        .collect();
+    let all = [
+        "tokens_input",
+        "tokens_cached",
+        "tokens_output",
+        "tokens_calls",
+        "users",
+    ];
+    assert_eq!(slugs, all);
+    let input = &meters[0];
+    assert_eq!(input["aggregation"], "SUM");
+    assert_eq!(input["eventType"], "llm.completion");
+    assert_eq!(input["valueProperty"], "$.input_tokens");
+    assert_eq!(
+        input["groupBy"],
+        json!({"model": "$.model", "region": "$.region"})
+    );
+    assert_eq!(meters[4]["aggregation"], "UNIQUE_COUNT");
+    let id = input["id"].as_str().unwrap();
+    let by_id = http.get(&format!("/api/v1/meters/{id}")).await.json();
+    assert_eq!(by_id, *input);
+    // Whoever uses a model in two groups would count twice.
+    let merged = http.get("/api/v1/meters/users/query").await;
+    assert_eq!(
+        (merged.status, merged.json()["code"].clone()),
+        (400, json!("not_mergeable"))
+    );
+    let both = format!(
+        "[{},{}]",
+        event("1", "a", "m", 0, 1),
+        event("2", "a", "m", 59, 1).replace("T10", "T12")
+    );
+    assert_eq!(http.post(EVENTS, BATCH, &both).await.status, 204);
+    let models = asked(&http, "/api/v1/meters/users/query?subject=a", 1).await;
+    assert_eq!(models["data"][0]["value"], 1);
+    running.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_cannot_be_opened_is_refused_at_the_start_by_its_setting() {
+    let world = World::new(TOKENS).await;
+    let keep = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = keep.local_addr().unwrap().to_string();
+    for (listen, says) in [
+        ("0.0.0.0:0", "can be reached from other machines"),
+        (taken.as_str(), "could not be opened"),
+        ("nonsense", "is no address"),
+    ] {
+        for command in ["run", "serve"] {
+            let ran = world
+                .cli()
+                .with("TOLLGATE_HTTP_LISTEN", listen)
+                .run(&[command])
+                .await;
+            assert_eq!(ran.code, Some(2), "{ran:#?}");
+            assert!(ran.stderr.contains("http.listen"), "{ran:#?}");
+            assert!(ran.stderr.contains(says), "{ran:#?}");
+        }
+    }
+    drop(keep);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_says_when_it_is_ready() {
+    let mut world = World::new(TOKENS).await;
+    let port = world.stop_server().await;
+    let (running, http) = open(&world.cli(), &["run"]).await;
+    for path in ["/health/live", "/livez", "/healthz"] {
+        assert_eq!(http.get(path).await.status, 200, "{path}");
+    }
+    // It waits for a server that is not up yet, and is not ready meanwhile.
+    for path in ["/health/ready", "/readyz"] {
+        assert_eq!(http.get(path).await.status, 503, "{path}");
+    }
+    world.start_server(Some(port)).await;
+    http.until("/readyz", |answer| answer.status == 200).await;
+    assert_eq!(running.terminate().await.code, Some(0));
+}
+
+/// What a script of a client prints, run against a door; `None` where there is no python that has the client.
+async fn said_by(script: &str, http: &Http) -> Option<serde_json::Value> {
+    let python = std::env::var_os("TOLLGATE_PUBLISHERS").filter(|python| !python.is_empty());
+    let Some(python) = python else {
+        println!("skipped: TOLLGATE_PUBLISHERS names no python with the clients");
+        return None;
+    };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/");
+    let ran = tokio::process::Command::new(python)
+        .args([
+            format!("{folder}{script}"),
+            format!("http://{}", http.address),
+        ])
+        .output()
+        .await
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{script}: {stderr}");
+    Some(serde_json::from_slice(&ran.stdout).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openmeters_client_publishes_and_reads_back_exact_totals() {
+    let world = World::new(TOKENS).await;
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    let Some(said) = said_by("with_openmeter.py", &http).await else {
+        return;
+    };
+    let start = "2026-10-01T00:00:00+00:00";
+    assert_eq!(
+        said,
+        json!({
+            "slugs": ["tokens_input", "tokens_cached", "tokens_output", "tokens_calls"],
+            "aggregation": "COUNT",
+            "all": [[4321, start, null, {}]],
+            "by_subject": [[21, start, "a", {}], [4300, start, "b", {}]],
+            "day": [[4300, start, "b", {}]],
+            "filtered": [[20, start, null, {"model": "n"}]],
+            "refused": 400,
+        })
+    );
+    running.terminate().await;
+    let total = "SELECT SUM(input), SUM(calls) FROM tokens";
+    assert_eq!(world.cli().query(total).await, [["4321", "4"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lagos_client_publishes_events_that_count_once() {
+    let world = World::new(TOKENS).await;
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    let Some(said) = said_by("with_lago.py", &http).await else {
+        return;
+    };
+    let time = "2026-10-01T10:00:00.123Z";
+    assert_eq!(
+        said,
+        json!({"transaction_id": "l1", "timestamp": time, "refused": 400})
+    );
+    running.terminate().await;
+    world.cli().run_to_end().await;
+    let total = "SELECT subject, SUM(input) FROM tokens GROUP BY subject ORDER BY subject";
+    assert_eq!(world.cli().query(total).await, [["a", "21"], ["b", "300"]]);
+    let times = "SELECT MIN(event_time) = TIMESTAMP '2026-10-01T10:00:00.123Z' FROM llm_completion";
+    assert_eq!(world.cli().query(times).await, [["true"]]);
+}
+
+/// Publishes events one by one until one is not answered; says which were.
+async fn publish_until_it_breaks(http: Http, publisher: u64) -> (Vec<u64>, u64) {
+    let mut answered = Vec::new();
+    for number in 0.. {
+        let id = format!("{publisher}-{number}");
+        let body = event(&id, &format!("s{publisher}"), "m", 1, 1 + number);
+        let headers = [("Content-Type", ONE)];
+        match http.send("POST", EVENTS, &headers, body.as_bytes()).await {
+            Some(answer) if answer.status == 204 => answered.push(number),
+            _ => return (answered, number),
+        }
+    }
+    (answered, 0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_before_a_kill_is_counted_once_and_the_rest_can_be_sent_again() {
+    let world = World::new(TOKENS).await;
+    let rounds = std::env::var("TOLLGATE_KILL_ROUNDS").ok();
+    let rounds: u64 = rounds.map_or(1, |rounds| rounds.parse().unwrap());
+    let mut sent: Vec<(u64, u64)> = Vec::new();
+    for round in 0..rounds {
+        let (running, http) = open_ready(&world.cli(), &["run"]).await;
+        let publishers: Vec<_> = (0..4)
+            .map(|n| tokio::spawn(publish_until_it_breaks(http.clone(), round * 4 + n)))
+            .collect();
+        // Some are flushed by then, some are not.
+        let query = "/api/v1/meters/tokens_calls/query";
+        let before = 200 * (round + 1);
+        http.until(query, |answer| {
+            answer.status == 200 && answer.json()["data"][0]["value"].as_u64() >= Some(before)
+        })
+        .await;
+        running.kill().await;
+        for (n, publisher) in (0..).zip(publishers) {
+            let (answered, broken) = publisher.await.unwrap();
+            assert!(answered.len() > 1);
+            let publisher = round * 4 + n;
+            sent.extend(answered.iter().map(|number| (publisher, *number)));
+            // What was not answered may be stored or not: it is sent again, with one that was.
+            let (running, http) = open_ready(&world.cli(), &["serve"]).await;
+            for number in [broken, answered[0]] {
+                let id = format!("{publisher}-{number}");
+                let again = event(&id, &format!("s{publisher}"), "m", 1, 1 + number);
+                assert_eq!(http.post(EVENTS, ONE, &again).await.status, 204);
+            }
+            sent.push((publisher, broken));
+            running.terminate().await;
+        }
+    }
+    world.cli().run_to_end().await;
+    let total: u64 = sent.iter().map(|(_, number)| 1 + number).sum();
+    let sql = "SELECT SUM(input), SUM(calls) FROM tokens";
+    let counted = world.cli().query(sql).await;
+    assert_eq!(counted, [[total.to_string(), sent.len().to_string()]]);
+    world.cli().audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_the_guide_do_what_it_says() {
+    let world = World::new("").await;
+    world.bring(
+        &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/first/definitions"),
+        "definitions",
+    );
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    let mut said = Vec::new();
+    for (number, line) in blocks(include_str!("../../../docs/http.md"), "sh")
+        .iter()
+        .enumerate()
+    {
+        if number == 2 {
+            let all = "/api/v1/meters/tokens_input/query";
+            http.until(all, |answer| answer.text().contains("1200"))
+                .await;
+        }
+        let mut shell = tokio::process::Command::new("sh");
+        shell
+            .args(["-c", line])
+            .env("TOLLGATE", format!("http://{}", http.address));
+        let ran = shell.output().await.unwrap();
+        let stdout = String::from_utf8(ran.stdout).unwrap();
+        assert!(ran.status.success(), "{line}: {stdout}");
+        said.push(stdout);
+    }
+    assert_eq!(said.len(), 5);
+    assert_eq!(said[0], "");
+    assert!(said[1].contains(r#""slug":"tokens_input""#), "{}", said[1]);
+    let usage: serde_json::Value = serde_json::from_str(&said[2]).unwrap();
+    assert_eq!(usage["data"][0]["value"], 1200);
+    assert_eq!(usage["data"][0]["windowStart"], "2026-01-15T00:00:00Z");
+    assert!(said[3].contains(r#""data":["#), "{}", said[3]);
+    assert!(
+        said[4].contains(r#""transaction_id":"call-2""#),
+        "{}",
+        said[4]
+    );
+    running.terminate().await;
+    world.cli().run_to_end().await;
+    let total = "SELECT SUM(input) FROM tokens";
+    assert_eq!(world.cli().query(total).await, [["1500"]]);
+}

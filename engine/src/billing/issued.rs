@@ -111,6 +111,8 @@ pub(super) struct Document<'a> {
     pub(super) lines: Vec<LineItem>,
     /// The own lines of the instalments of which it billed the rest.
     begun: Vec<LineItem>,
+    /// The lines of instalments that correct it.
+    later: Vec<LineItem>,
     /// By what it stands now: what it was made from, or what the last document that corrected it was.
     pub(super) basis: Option<Basis>,
     /// What it was made from.
@@ -133,23 +135,31 @@ impl<'a> Document<'a> {
                 begun.contains(&instalment.number)
             });
             let begun = begun.flat_map(|instalment| instalment.lines.iter().cloned());
-            let begun = begun.collect();
-            let corrected = basis.iter().flat_map(|basis| &basis.corrected);
-            for (number, basis) in corrected {
-                let known = documents
-                    .iter_mut()
-                    .find(|known| known.head.number == number);
-                if let Some(known) = known {
-                    known.basis = Some(basis.clone());
-                }
-            }
+            let later = instalments.iter().flat_map(|of| &of.correcting);
+            let later = later.filter(|line| is_correction_of(line, head.number));
             documents.push(Document {
+                begun: begun.collect(),
+                later: later.cloned().collect(),
                 own_basis: basis.clone(),
                 head,
                 lines,
-                begun,
                 basis,
             });
+        }
+        let own = documents.iter().filter_map(|document| {
+            let basis = document.own_basis.as_ref()?;
+            Some((document.head.serial, basis.corrected.clone()))
+        });
+        let of_instalments = instalments
+            .iter()
+            .map(|of| (of.serial, of.corrected.clone()));
+        let mut corrected: Vec<_> = own.chain(of_instalments).collect();
+        corrected.sort_by_key(|(serial, _)| *serial);
+        for (number, basis) in corrected.into_iter().flat_map(|(_, corrected)| corrected) {
+            let mut known = documents.iter_mut();
+            if let Some(known) = known.find(|known| known.head.number == number) {
+                known.basis = Some(basis);
+            }
         }
         documents.sort_by_key(|document| document.head.turn);
         Ok(documents)
@@ -167,18 +177,20 @@ impl<'a> Document<'a> {
         Some((serial, self.head.issued_at_us))
     }
 
-    /// What was issued for it: its own lines, with those of its instalments, and those of later documents.
+    /// What was issued for it: its own lines, with those of its instalments, and those of later documents and instalments.
     pub(super) fn issued(&self, all: &[Document<'_>]) -> Vec<LineItem> {
         let own = self.begun.iter().chain(&self.lines);
         let own = own.filter(|line| line.corrects.is_none());
         let later = all.iter().flat_map(|document| &document.lines);
-        let later = later.filter(|line| {
-            line.corrects
-                .as_ref()
-                .is_some_and(|of| of.number == self.head.number)
-        });
-        own.chain(later).cloned().collect()
+        let later = later.filter(|line| is_correction_of(line, self.head.number));
+        own.chain(&self.later).chain(later).cloned().collect()
     }
+}
+
+/// Whether a line corrects the document with a number.
+fn is_correction_of(line: &LineItem, number: &str) -> bool {
+    let corrects = line.corrects.as_ref();
+    corrects.is_some_and(|of| of.number == number)
 }
 
 /// The lines of a document, and what it was made from.
@@ -192,10 +204,15 @@ fn content(rows: &[RecordBatch], head: &Head<'_>) -> Result<(Vec<LineItem>, Opti
 /// An instalment that was issued.
 #[derive(Debug, Clone)]
 pub(super) struct Issued {
+    serial: i64,
     pub(super) number: String,
     pub(super) instalment: Instalment,
     /// Its own lines.
     pub(super) lines: Vec<LineItem>,
+    /// Its lines that correct documents.
+    correcting: Vec<LineItem>,
+    /// By what documents that it corrected stand, by number.
+    corrected: BTreeMap<String, Basis>,
 }
 
 /// All issued documents of subscriptions, told apart once.
@@ -237,13 +254,16 @@ impl<'a> History<'a> {
             if !is_wanted(head.customer) {
                 continue;
             }
-            let (mut lines, basis) = content(self.rows, head)?;
-            lines.retain(|line| line.corrects.is_none());
-            let instalment = basis.and_then(|basis| basis.instalment);
-            let issued = instalment.map(|instalment| Issued {
+            let (lines, basis) = content(self.rows, head)?;
+            let Some(basis) = basis else { continue };
+            let (correcting, lines) = lines.into_iter().partition(|line| line.corrects.is_some());
+            let issued = basis.instalment.map(|instalment| Issued {
+                serial: head.serial,
                 number: head.number.to_owned(),
                 instalment,
                 lines,
+                correcting,
+                corrected: basis.corrected,
             });
             let of_customer = of_customer.entry(head.customer).or_default();
             of_customer.extend(issued);

@@ -167,7 +167,7 @@ pub(super) fn running_of<'a>(
     Ok(running)
 }
 
-/// Whether a subscription of a customer has a billing period at an instant.
+/// Whether a subscription has a billing period at an instant, and is a customer's.
 ///
 /// # Errors
 /// Those of [`due_of`].
@@ -185,7 +185,9 @@ pub(super) fn has_period_at(
     }
     let plan = |name: &str| definitions.plan(name);
     let cycles = cycles(&rows, plan, &zones, (at_us, at_us))?;
-    let has_it = |cycle: &Cycle| cycle.period.start_us <= at_us && at_us < cycle.period.end_us;
+    let has_it = |cycle: &Cycle| {
+        cycle.customer == customer && cycle.period.start_us <= at_us && at_us < cycle.period.end_us
+    };
     Ok(cycles.iter().any(has_it))
 }
 

@@ -237,6 +237,11 @@ impl<'a> History<'a> {
         }
     }
 
+    /// The ids of instalments, each with its serial.
+    pub(super) fn instalment_ids(&self) -> impl Iterator<Item = (&'a str, i64)> {
+        self.instalments.iter().map(|head| (head.id, head.serial))
+    }
+
     /// When the last invoice of each name ends that was issued before there were accounts.
     pub(super) fn before_accounts(&self) -> BTreeMap<String, i64> {
         let ends = self.before_accounts.iter();

@@ -121,9 +121,10 @@ pub async fn documents_of(
         last = invoices.mark(NUMBER_MARK).unwrap_or(0);
         all = rows_where(&invoices, of_customer(asked.customer)).await?;
     }
-    let (mut burnt, taken) = (Burnt::in_rows(&all)?, Taken::of(&all));
+    let (mut burnt, mut taken) = (Burnt::in_rows(&all)?, Taken::of(&all));
     let rows = standing(all)?;
     let history = History::of(&rows, &taken);
+    taken.extend(history.instalment_ids());
     let issued: BTreeMap<(&str, i64), &str> = history
         .heads
         .iter()

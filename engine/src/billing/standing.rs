@@ -41,7 +41,8 @@ pub(super) fn voids(rows: &RecordBatch, row: usize) -> Option<&str> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// The ids of documents that were voided, each with its serial: a document that is issued again has another id, and its place.
+/// The ids of documents that were voided, and of instalments, each with its serial: a document that is issued again has another id, and
+/// its place.
 #[derive(Debug, Default)]
 pub(super) struct Taken(BTreeMap<String, i64>);
 
@@ -63,6 +64,12 @@ impl Taken {
             taken.extend(rows.map(|row| (ids.value(row).to_owned(), serials.value(row))));
         }
         Taken(taken)
+    }
+
+    /// Adds issued instalments. One that was taken back without a void has its place in the period again.
+    pub(super) fn extend<'a>(&mut self, instalments: impl Iterator<Item = (&'a str, i64)>) {
+        self.0
+            .extend(instalments.map(|(id, serial)| (id.to_owned(), serial)));
     }
 
     /// The serial of the first document that was due of a customer at an instant; `None` when that was never voided.

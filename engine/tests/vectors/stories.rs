@@ -217,6 +217,7 @@ async fn told(story: &Story) -> Outcome<Vec<String>> {
         unissued.extend(world.unissued(story, number).await?);
     }
     let mut problems = compare(&story.expected, &issued)?;
+    problems.extend(names(&issued));
     problems.extend(world.balances(story).await?);
     problems.extend(world.unbilled(story).await?);
     problems.extend(unissued);
@@ -694,6 +695,27 @@ fn csv(rows: &[Map<String, Value>]) -> String {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// Documents of one id, and numbers that are not next to the one before.
+fn names(issued: &[(usize, Invoice)]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let (mut ids, mut series) = (BTreeSet::new(), BTreeMap::new());
+    for (_, invoice) in issued {
+        let Some(number) = &invoice.number else {
+            continue;
+        };
+        if !ids.insert(invoice.id.as_str()) {
+            problems.push(format!("{number} has the id of another document"));
+        }
+        let (name, _) = number.split_once('-').unwrap_or((number, ""));
+        let count: &mut usize = series.entry(name).or_default();
+        *count += 1;
+        if *number != format!("{name}-{count:06}") {
+            problems.push(format!("{number} is not the next number of {name}"));
+        }
+    }
+    problems
 }
 
 fn compare(expected: &Expected, issued: &[(usize, Invoice)]) -> Outcome<Vec<String>> {

@@ -124,10 +124,10 @@ mod tests {
     #[tokio::test]
     async fn each_measure_is_known_by_its_aggregate() {
         let text = r#"
-            CREATE EVENT TYPE call (model VARCHAR, tokens BIGINT, "User" VARCHAR OPTIONS (path = '$.u')) WITH (type = 'call');
+            CREATE EVENT TYPE call (model VARCHAR, tokens BIGINT, "user" VARCHAR OPTIONS (path = '$.u')) WITH (type = 'call');
             CREATE METER m WITH (window = '1 hour') AS
-            SELECT subject, model, SUM(tokens) AS Total, COUNT(*) AS calls, COUNT(DISTINCT "User") AS users,
-                   MIN(tokens) AS least, MAX(tokens) FILTER (WHERE tokens > 3) AS most, LATEST(tokens) AS "Last",
+            SELECT subject, model, SUM(tokens) AS Total, COUNT(*) AS calls, COUNT(DISTINCT "user") AS users,
+                   MIN(tokens) AS least, MAX(tokens) FILTER (WHERE tokens > 3) AS most, LATEST(tokens) AS "last",
                    SUM(tokens * 2) AS double, SUM(tokens) + COUNT(*) AS mixed, PERCENTILE(tokens, 0.5) AS middle
             FROM call GROUP BY subject, model;
         "#;
@@ -146,10 +146,10 @@ mod tests {
         let of = |by, column: &str| (by, column.to_owned());
         assert_eq!(known("total"), of(Aggregation::Sum, "tokens"));
         assert_eq!(known("calls"), of(Aggregation::Count, ""));
-        assert_eq!(known("users"), of(Aggregation::UniqueCount, "User"));
+        assert_eq!(known("users"), of(Aggregation::UniqueCount, "user"));
         assert_eq!(known("least"), of(Aggregation::Min, "tokens"));
         assert_eq!(known("most"), of(Aggregation::Max, "tokens"));
-        assert_eq!(known("Last"), of(Aggregation::Latest, "tokens"));
+        assert_eq!(known("last"), of(Aggregation::Latest, "tokens"));
         assert_eq!(known("double"), of(Aggregation::Sum, ""));
         assert_eq!(known("mixed"), of(Aggregation::Other, ""));
         assert_eq!(known("middle").0, Aggregation::Other);

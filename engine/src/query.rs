@@ -76,10 +76,12 @@ async fn answered(
         register_rows(&context, tables::UNISSUED, rows)?;
     }
     if wanted.contains(tables::UNBILLED) {
-        let accounts = billing::accounts::load(lake).await?.indexed();
-        let ever = billing::ever(&view, SystemClock.now_us()).await?;
         let rows = match billing::accounts::are_there(lake).await? {
-            true => billing::unbilled(&view, lake, &settings.billing, &accounts, ever).await?,
+            true => {
+                let accounts = billing::accounts::load(lake).await?.indexed();
+                let ever = billing::ever(&view, SystemClock.now_us()).await?;
+                billing::unbilled(&view, lake, &settings.billing, &accounts, ever).await?
+            }
             // Without accounts every subject is its own customer.
             false => Vec::new(),
         };

@@ -37,13 +37,15 @@ use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     routing::{get, post},
 };
+use bytes::Bytes;
 use health::Readiness;
 use inbox::Inbox;
 use keyring::{Keyring, admit};
+use meters::offered::{Offered, offered};
 use metrics::Answered;
 use outlet::Outlet;
 use problem::Problem;
@@ -70,6 +72,8 @@ pub struct Door {
 struct Doors {
     settings: Settings,
     views: Views,
+    /// What can be asked of meters.
+    offered: Vec<Offered>,
     inbox: Inbox,
     outlet: Outlet,
     keyring: Keyring,
@@ -138,6 +142,7 @@ impl Door {
         };
         let doors = Doors {
             views: Views::new(&self.settings, catalog, live),
+            offered: offered(catalog),
             inbox: Inbox::new(&self.settings, catalog)?,
             outlet: Outlet::new(&self.settings),
             keyring: Keyring::new(self.needs_keys),
@@ -208,6 +213,11 @@ fn unusable(problem: String) -> Error {
 }
 
 impl Doors {
+    /// The body of a request, which has at most `http.body_bytes_max`.
+    async fn body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+        body::read(headers, body, self.settings.http.body_bytes_max.0).await
+    }
+
     /// Waits until a query may be answered; the time that it waits counts against the request's.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.queries.acquire().await.map_err(|_| {

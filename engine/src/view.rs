@@ -239,9 +239,8 @@ impl View {
         };
         let mut shards = Vec::new();
         let standings = Standings::of(events.as_ref());
-        for shard in standings.shards() {
-            let marks = Marks::of(shard);
-            let position = Position::load(events.as_ref(), &marks)?;
+        for (shard, position) in self.positions()? {
+            let marks = Marks::of(&shard);
             let tables: Vec<Option<&dyn Table>> = self
                 .committed
                 .tables
@@ -260,18 +259,18 @@ impl View {
             let mut metering = recovery::open_windows(
                 Metering::new(lanes, usize::MAX)?,
                 events.as_ref(),
-                shard,
+                &shard,
                 &position,
                 None,
             )
             .await?;
-            let is_over = standings.standing(shard) != Standing::Live;
+            let is_over = standings.standing(&shard) != Standing::Live;
             if is_over {
                 // Nothing more comes from it.
                 metering.close_due(EventTime(i64::MAX), position.cut());
             }
             shards.push(ShardCut {
-                shard: shard.to_owned(),
+                shard,
                 is_over,
                 position,
                 metering,
@@ -282,8 +281,27 @@ impl View {
 
     /// The position of each shard: what this view is a cut of.
     pub async fn cuts(&self) -> Result<Vec<(String, Position)>> {
-        let cuts = self.shards().await?.iter();
-        Ok(cuts.map(|cut| (cut.shard.clone(), cut.position)).collect())
+        match self.shards.get() {
+            Some(shards) => {
+                let cuts = shards.iter();
+                Ok(cuts.map(|cut| (cut.shard.clone(), cut.position)).collect())
+            }
+            // What is open there is not metered again only to say how far it is.
+            None => self.positions(),
+        }
+    }
+
+    /// The position of each shard in the lake.
+    fn positions(&self) -> Result<Vec<(String, Position)>> {
+        let Some(events) = &self.committed.events else {
+            return Ok(Vec::new());
+        };
+        let standings = Standings::of(events.as_ref());
+        let positions = standings.shards().map(|shard| {
+            let position = Position::load(events.as_ref(), &Marks::of(shard))?;
+            Ok((shard.to_owned(), position))
+        });
+        positions.collect()
     }
 
     /// The definitions that this view was opened with.

@@ -2,24 +2,16 @@
 
 use super::{
     Drafts,
-    documents::{issued_table, rows_where},
+    documents::{issued_table, rows_where, total_of},
     issued_in,
     standing::standing,
 };
 use crate::error::Result;
-use arrow::{
-    array::AsArray,
-    datatypes::{Decimal128Type, TimestampMicrosecondType},
-};
+use arrow::{array::AsArray, datatypes::TimestampMicrosecondType};
 use datafusion::prelude::col;
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_connectors::lake::Lake;
-use tollgate_sql::{
-    invoice::Invoice,
-    money::{Currency, Exact, Money},
-    period::Period,
-    schema,
-};
+use tollgate_sql::{invoice::Invoice, money::Money, period::Period, schema};
 
 /// Totals by customer, the end of the period that they are for, and the code of their currency.
 pub type Before = BTreeMap<(String, i64, String), Money>;
@@ -39,14 +31,13 @@ pub async fn billed_before(lake: &Lake, drafts: &[&Invoice]) -> Result<Before> {
     for rows in standing(ending)? {
         let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row).to_owned();
         let ends = rows["period_end"].as_primitive::<TimestampMicrosecondType>();
-        let totals = rows["total"].as_primitive::<Decimal128Type>();
         for row in 0..rows.num_rows() {
-            let total = Exact::from_decimal(totals.value(row), totals.scale());
-            let code = text("currency", row);
-            let currency = Currency::parse(&code);
-            let total = total.and_then(|total| Money::round(total, currency?));
-            let total = total.map_err(tollgate_sql::Error::from)?;
-            let key = (text("customer", row), ends.value(row), code);
+            let total = total_of(&rows, row)?;
+            let key = (
+                text("customer", row),
+                ends.value(row),
+                text("currency", row),
+            );
             let sum = before.entry(key).or_insert(Money::zero(total.currency()));
             *sum = sum.checked_add(total).map_err(tollgate_sql::Error::from)?;
         }

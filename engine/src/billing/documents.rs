@@ -67,21 +67,26 @@ pub async fn issued_as(lake: &Lake, ids: &BTreeSet<String>) -> Result<Vec<Issued
     let mut all = Vec::new();
     for rows in rows_where(&invoices, col("invoice").in_list(ids, false)).await? {
         let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row).to_owned();
-        let totals = rows["total"].as_primitive::<Decimal128Type>();
         for row in 0..rows.num_rows() {
-            let total = Exact::from_decimal(totals.value(row), totals.scale());
-            let currency = Currency::parse(&text("currency", row));
-            let total = total.and_then(|total| Money::round(total, currency?));
             all.push(IssuedAs {
                 number: text("number", row),
                 customer: text("customer", row),
-                total: total.map_err(tollgate_sql::Error::from)?,
+                total: total_of(&rows, row)?,
             });
         }
     }
     // Numbers of more digits are longer.
     all.sort_by(|a, b| (a.number.len(), &a.number).cmp(&(b.number.len(), &b.number)));
     Ok(all)
+}
+
+/// The total of the document in a row of issued invoices.
+pub(super) fn total_of(rows: &RecordBatch, row: usize) -> Result<Money> {
+    let totals = rows["total"].as_primitive::<Decimal128Type>();
+    let total = Exact::from_decimal(totals.value(row), totals.scale());
+    let currency = Currency::parse(rows["currency"].as_string::<i32>().value(row));
+    let total = total.and_then(|total| Money::round(total, currency?));
+    Ok(total.map_err(tollgate_sql::Error::from)?)
 }
 
 /// By what an invoice is rated: its billing period, its plan, and the zone of its calendar.

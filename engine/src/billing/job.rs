@@ -481,7 +481,7 @@ pub(super) async fn unissued_documents(
 /// Another job issued at the same time; the lake cannot be written. Running it again is safe after any of them.
 pub async fn issue_documents(
     lake: &Lake,
-    documents: Documents,
+    mut documents: Documents,
     clock: &dyn Clock,
 ) -> Result<Issued> {
     let (mut invoices, mut line_items) = tables_to_issue(lake).await?;
@@ -491,12 +491,13 @@ pub async fn issue_documents(
     }
     let now_us = clock.now_us();
     let mut outcome = Issued {
-        already: documents.already,
+        already: std::mem::take(&mut documents.already),
         ..Issued::default()
     };
     let mut bases = Vec::new();
-    for (mut draft, (at_us, basis)) in documents.invoices.into_iter().zip(documents.made) {
-        if !at_us.is_some_and(|at_us| documents.waiting.contains(&at_us)) {
+    let drafts = std::mem::take(&mut documents.invoices).into_iter();
+    for (mut draft, (at_us, basis)) in drafts.zip(std::mem::take(&mut documents.made)) {
+        if !documents.waits(at_us) {
             draft.issued_by.clone_from(&documents.issued_by);
             outcome.issued.push(draft);
             bases.push(basis);

@@ -9,9 +9,9 @@ use super::{
     standing::{Taken, standing},
 };
 use crate::{config::BillingSettings, error::Result};
-use datafusion::prelude::{col, lit};
+use datafusion::prelude::{Expr, col, lit};
 use std::collections::BTreeMap;
-use tollgate_connectors::lake::Lake;
+use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{accounts::Index, subscriptions::Cycle};
 
 /// From when on customers and subjects are billed.
@@ -44,12 +44,10 @@ impl Starts {
 
     /// By the settings, and by the invoices in the lake.
     pub(super) async fn in_lake(lake: &Lake, settings: &BillingSettings) -> Result<Self> {
-        let mut before_accounts = BTreeMap::new();
-        if let Some(invoices) = issued_table(lake).await? {
-            let all = rows_where(&invoices, lit(true)).await?;
-            let (taken, rows) = (Taken::of(&all), standing(all)?);
-            before_accounts = History::of(&rows, &taken).before_accounts();
-        }
+        let before_accounts = match issued_table(lake).await? {
+            Some(invoices) => ends_where(&invoices, lit(true)).await?,
+            None => BTreeMap::new(),
+        };
         Self::new(settings, before_accounts)
     }
 
@@ -64,9 +62,7 @@ impl Starts {
         let (Some(invoices), false) = (issued_table(lake).await?, subjects.is_empty()) else {
             return Ok(BTreeMap::new());
         };
-        let all = rows_where(&invoices, col("customer").in_list(subjects, false)).await?;
-        let (taken, rows) = (Taken::of(&all), standing(all)?);
-        Ok(History::of(&rows, &taken).before_accounts())
+        ends_where(&invoices, col("customer").in_list(subjects, false)).await
     }
 
     /// From when on a subject's usage may be unbilled.
@@ -90,6 +86,13 @@ impl Starts {
     pub(super) fn subjects(&self) -> impl Iterator<Item = &str> {
         self.before_accounts.keys().map(String::as_str)
     }
+}
+
+/// When the last invoice from before there were accounts ends, by the name that it was issued to, of those for which something holds.
+async fn ends_where(invoices: &dyn Table, condition: Expr) -> Result<BTreeMap<String, i64>> {
+    let all = rows_where(invoices, condition).await?;
+    let (taken, rows) = (Taken::of(&all), standing(all)?);
+    Ok(History::of(&rows, &taken).before_accounts())
 }
 
 /// What of a billing period lies after an instant; `None` when it is over by then.

@@ -53,19 +53,14 @@ pub async fn issue_void(
     let customer = named["customer"].as_string::<i32>().value(0).to_owned();
     let rows = rows_where(&invoices, of_customer(Some(&customer))).await?;
     check_may_be_void(&rows, named, number)?;
-    let (lines, instant) = (
-        line_items_of(&lines_in(std::slice::from_ref(named))?)?,
-        |name: &str| {
-            named[name]
-                .as_primitive::<TimestampMicrosecondType>()
-                .value(0)
-        },
-    );
+    let own = std::slice::from_ref(named);
+    let lines = line_items_of(&lines_in(own)?)?;
+    let (own, burnt) = (Burnt::in_rows(own)?, Burnt::in_rows(&rows)?);
     let text = |name: &str| named[name].as_string::<i32>().value(0);
-    let (own, burnt) = (
-        Burnt::in_rows(std::slice::from_ref(named))?,
-        Burnt::in_rows(&rows)?,
-    );
+    let instant = |name: &str| {
+        let instants = named[name].as_primitive::<TimestampMicrosecondType>();
+        instants.value(0)
+    };
     let voided = Voided {
         number,
         customer: &customer,

@@ -137,11 +137,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
                 }
                 false => output::print(&text)?,
             }
-            let tables = (
-                invoices_batch(&drafts.invoices)?,
-                line_items_batch(&drafts.invoices)?,
-            );
-            (tables, review, drafts.invoices)
+            (None, review, drafts.invoices)
         }
         true => {
             if issuing::asks(arguments.yes) {
@@ -156,16 +152,15 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
             output::print(&listing(&issued.issued))?;
             output::print(&changes_text(&issued.review))?;
             // What was issued before too, or a second run would leave empty files behind.
-            let tables = billing::issued(&lake, &period, arguments.customer.as_deref()).await?;
+            let of = arguments.customer.as_deref();
+            let tables = match arguments.out.is_some() {
+                true => Some(billing::issued(&lake, &period, of).await?),
+                false => None,
+            };
             (tables, issued.review, issued.issued)
         }
     };
-    if let Some(folder) = &arguments.out {
-        export(folder, &tables, &arguments.format)?;
-        if arguments.format.contains(&Export::Html) {
-            write_pages(folder, &invoices, &settings.billing, &Index::empty())?;
-        }
-    }
+    write_documents(settings, arguments, (tables, &invoices), &Index::empty())?;
     if !in_error.is_empty() {
         return Err(Error::InError { in_error });
     }
@@ -194,7 +189,7 @@ async fn void(settings: &Settings, arguments: &Arguments, number: &str) -> Resul
         "{number} is void by {issued}; what is due of its time is issued again by the next job\n"
     ))?;
     output::print(&listing(std::slice::from_ref(&void)))?;
-    write_documents(settings, arguments, &[void], &accounts)
+    write_documents(settings, arguments, (None, &[void]), &accounts)
 }
 
 /// The documents of subscriptions, printed, and issued if they are to be.
@@ -257,7 +252,7 @@ async fn of_subscriptions(
         let unbilled = unbilled.await?;
         output::print(&unbilled_text(&unbilled, time))?;
     }
-    write_documents(settings, arguments, &invoices, &accounts)?;
+    write_documents(settings, arguments, (None, &invoices), &accounts)?;
     match in_error.is_empty() {
         true => Ok(()),
         false => Err(Error::InError { in_error }),
@@ -526,17 +521,23 @@ pub fn listing(invoices: &[Invoice]) -> String {
     text
 }
 
-/// Writes documents in all formats that are asked for.
+/// The rows of `invoices` and of `line_items`.
+type Tables = (RecordBatch, RecordBatch);
+
+/// Writes documents in all formats that are asked for; the rows are those of `tables`, if there are others than theirs.
 fn write_documents(
     settings: &Settings,
     arguments: &Arguments,
-    invoices: &[Invoice],
+    (tables, invoices): (Option<Tables>, &[Invoice]),
     accounts: &Index,
 ) -> Result<()> {
     let Some(folder) = &arguments.out else {
         return Ok(());
     };
-    let tables = (invoices_batch(invoices)?, line_items_batch(invoices)?);
+    let tables = match tables {
+        Some(tables) => tables,
+        None => (invoices_batch(invoices)?, line_items_batch(invoices)?),
+    };
     export(folder, &tables, &arguments.format)?;
     match arguments.format.contains(&Export::Html) {
         true => write_pages(folder, invoices, &settings.billing, accounts),
@@ -545,11 +546,7 @@ fn write_documents(
 }
 
 /// Writes `invoices` and `line_items` into a folder.
-fn export(
-    folder: &Path,
-    (invoices, line_items): &(RecordBatch, RecordBatch),
-    formats: &[Export],
-) -> Result<()> {
+fn export(folder: &Path, (invoices, line_items): &Tables, formats: &[Export]) -> Result<()> {
     let failed = |doing| {
         move |source| Error::File {
             file: folder.display().to_string(),

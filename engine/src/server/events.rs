@@ -1,7 +1,7 @@
 //! `POST /api/v1/events`: CloudEvents in every form that HTTP has for them.
 
 use super::{
-    Doors, body,
+    Doors,
     inbox::{Judged, Refusal, message},
     parameters::Parameters,
     problem::Problem,
@@ -27,7 +27,7 @@ pub(super) async fn publish(
     let mut parameters = Parameters::read(query.as_deref())?;
     let validate = parameters.flag("validate")?;
     parameters.finish()?;
-    let bytes = body::read(&headers, body, doors.settings.http.body_bytes_max.0).await?;
+    let bytes = doors.body(&headers, body).await?;
     let message = message(&headers, bytes).map_err(|refusal| match refusal {
         Refusal::ContentType(media) => Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -11,7 +11,7 @@
 //! | `precise_total_amount_cents` | a field of `data`, unless `properties` has one of that name |
 
 use super::{
-    Doors, body,
+    Doors,
     events::accept,
     inbox,
     problem::{Fault, Problem},
@@ -70,7 +70,7 @@ pub(super) async fn one(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    let body = body::read(&headers, body, doors.settings.http.body_bytes_max.0).await?;
+    let body = doors.body(&headers, body).await?;
     let One { event } = read(&body)?;
     let mut stored = store(&doors, vec![event]).await?;
     json(&BTreeMap::from([("event", stored.pop())]))
@@ -82,7 +82,7 @@ pub(super) async fn batch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    let body = body::read(&headers, body, doors.settings.http.body_bytes_max.0).await?;
+    let body = doors.body(&headers, body).await?;
     let Batch { events } = read(&body)?;
     let stored = store(&doors, events).await?;
     json(&BTreeMap::from([("events", stored)]))

@@ -1,15 +1,15 @@
 //! `/api/v1/meters`: usage as OpenMeter's clients ask for it.
 
 mod answer;
-mod offered;
+pub(super) mod offered;
 mod question;
 
 use super::{
-    Doors, body,
+    Doors,
     keyring::Caller,
     parameters::Parameters,
     problem::Problem,
-    rendering::{instant, json, unwritten},
+    rendering::{accepted, instant, json, unwritten},
     views::Truth,
 };
 use crate::error::{Result as Done, query_error};
@@ -38,8 +38,11 @@ pub(super) async fn list(
     }
     parameters.finish()?;
     let catalog = doors.views.catalog();
-    let all = offered::offered(catalog);
-    let shown = all.iter().skip((page - 1).saturating_mul(size)).take(size);
+    let shown = doors
+        .offered
+        .iter()
+        .skip((page - 1).saturating_mul(size))
+        .take(size);
     let shown: Vec<Shown<'_>> = shown.map(|offered| offered.shown(catalog)).collect();
     json(&shown)
 }
@@ -61,16 +64,7 @@ pub(super) async fn subjects(
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     let offered = named(&doors, &name)?;
-    let mut parameters = Parameters::read(query.as_deref())?;
-    let (from, to) = (parameters.one("from")?, parameters.one("to")?);
-    parameters.finish()?;
-    let time = [("from", from), ("to", to)].into_iter();
-    let time = time.filter_map(|(name, value)| Some((name, value?)));
-    let asked = url::form_urlencoded::Serializer::new(String::new())
-        .append_pair("groupBy", "subject")
-        .extend_pairs(time)
-        .finish();
-    let question = Question::from_url(Some(&asked))?.only(caller.subjects(&doors).await?);
+    let question = Question::by_subject(query.as_deref())?.only(caller.subjects(&doors).await?);
     let answered = answered(&doors, offered, &question).await?;
     let mut response = json(&answer::first_keys(answered.rows))?;
     answered.truth.write(response.headers_mut());
@@ -99,16 +93,15 @@ pub(super) async fn query_body(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let offered = named(&doors, &name)?;
-    let body = body::read(&headers, body, doors.settings.http.body_bytes_max.0).await?;
+    let body = doors.body(&headers, body).await?;
     let question = Question::from_body(&body)?.only(caller.subjects(&doors).await?);
     respond(&doors, offered, &question, &headers).await
 }
 
-fn named(doors: &Doors, name: &str) -> Result<Offered, Problem> {
-    let catalog = doors.views.catalog();
-    let all = offered::offered(catalog);
-    match offered::find(&all, catalog, name) {
-        Some(offered) => Ok(offered.clone()),
+fn named<'a>(doors: &'a Doors, name: &str) -> Result<&'a Offered, Problem> {
+    let all = &doors.offered;
+    match offered::find(all, doors.views.catalog(), name) {
+        Some(offered) => Ok(offered),
         None => {
             let slugs: Vec<&str> = all.iter().map(|offered| offered.slug.as_str()).collect();
             let detail = format!("there is no meter `{name}`; there are {}", slugs.join(", "));
@@ -124,13 +117,13 @@ struct Answered {
 
 async fn answered(
     doors: &Doors,
-    offered: Offered,
+    offered: &Offered,
     question: &Question,
 ) -> Result<Answered, Problem> {
     let _turn = doors.turn().await?;
     let view = doors.views.usage().await?;
     let rows_max = doors.settings.http.rows_max.0;
-    let rows = answer::answer(&view, &offered, question, rows_max);
+    let rows = answer::answer(&view, offered, question, rows_max);
     Ok(Answered {
         rows: Box::pin(rows).await?,
         truth: Truth::of(&view).await?,
@@ -139,14 +132,13 @@ async fn answered(
 
 async fn respond(
     doors: &Doors,
-    offered: Offered,
+    offered: &Offered,
     question: &Question,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    let slug = offered.slug.clone();
     let Answered { rows, truth } = answered(doors, offered, question).await?;
     let mut response = match wants_csv(headers) {
-        true => csv(&slug, question, &rows)?,
+        true => csv(&offered.slug, question, &rows)?,
         false => json(&in_json(question, &rows)?)?,
     };
     truth.write(response.headers_mut());
@@ -155,13 +147,7 @@ async fn respond(
 
 /// Whether a caller would rather have CSV than JSON.
 fn wants_csv(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter();
-    let mut accepted = accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|media| media.split(';').next())
-        .map(str::trim);
-    let first = accepted.find(|media| matches!(*media, "text/csv" | "application/json"));
+    let first = accepted(headers).find(|media| matches!(*media, "text/csv" | "application/json"));
     first == Some("text/csv")
 }
 

@@ -5,12 +5,13 @@ use super::inbox::Accepted;
 use crate::{
     config::Settings,
     error::{Error, Result},
+    keys::hex,
     outgoing::Batches,
     source::nats_options,
 };
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use std::{fmt::Write, num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, time::Duration};
 use tokio::sync::{Mutex, Semaphore};
 use tollgate_connectors::{
     Error as Edge,
@@ -94,11 +95,6 @@ impl Outlet {
 /// The headers with an id that the same events have again: sent twice, the stream stores them once, for as long as it
 /// remembers the id. After that they are repeats by their own ids.
 fn with_id(headers: &[(String, String)], payload: &Bytes) -> Vec<(String, String)> {
-    let mut id = String::with_capacity(64);
-    for byte in Sha256::digest(payload) {
-        // Writing to a string cannot fail.
-        let _ = write!(id, "{byte:02x}");
-    }
-    let id = ("Nats-Msg-Id".to_owned(), id);
+    let id = ("Nats-Msg-Id".to_owned(), hex(&Sha256::digest(payload)));
     headers.iter().cloned().chain([id]).collect()
 }

@@ -3,7 +3,7 @@
 use super::problem::Problem;
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
 use serde::Serialize;
 
@@ -23,6 +23,14 @@ pub(super) fn json(value: &impl Serialize) -> Result<Response<Body>, Problem> {
 pub(super) fn instant(us: i64) -> String {
     let at = jiff::Timestamp::from_microsecond(us);
     at.unwrap_or_default().to_string()
+}
+
+/// The media types that a caller takes, in its order.
+pub(super) fn accepted(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    let media = accepted.flat_map(|value| value.split(','));
+    media.filter_map(|media| media.split(';').next().map(str::trim))
 }
 
 /// An answer that could not be written.

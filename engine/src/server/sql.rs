@@ -1,6 +1,11 @@
 //! `POST /api/v1/query`: SQL, as `tollgate query` answers it, within bounds.
 
-use super::{Doors, body, problem::Problem, rendering::unwritten, views::Truth};
+use super::{
+    Doors,
+    problem::Problem,
+    rendering::{accepted, unwritten},
+    views::Truth,
+};
 use crate::{
     cli::output::{Format, encode_rows},
     query::{self, Bounds},
@@ -36,7 +41,7 @@ pub(super) async fn answer(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let http = &doors.settings.http;
-    let bytes = body::read(&headers, body, http.body_bytes_max.0).await?;
+    let bytes = doors.body(&headers, body).await?;
     let Asked { sql } = serde_json::from_slice(&bytes).map_err(|error| {
         let detail = format!("the body: {error}; write {{\"sql\": \"SELECT …\"}}");
         Problem::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
@@ -76,14 +81,7 @@ fn wanted(headers: &HeaderMap) -> (Format, &'static str) {
         (Format::Ndjson, "application/x-ndjson"),
         (Format::Parquet, "application/vnd.apache.parquet"),
     ];
-    let accepted = headers.get_all(header::ACCEPT).iter();
-    let mut media = accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|media| media.split(';').next());
-    let known = media.find_map(|media| {
-        let media = media.trim();
-        FORMATS.into_iter().find(|(_, known)| *known == media)
-    });
+    let format = |media: &str| FORMATS.into_iter().find(|(_, known)| *known == media);
+    let known = accepted(headers).find_map(format);
     known.unwrap_or(FORMATS[0])
 }

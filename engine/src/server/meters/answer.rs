@@ -210,12 +210,11 @@ impl Asking<'_> {
         let Some(time) = self.time(windows) else {
             return Ok(Some(Vec::new()));
         };
-        let mut values = Values::new();
+        let (mut values, (from_us, to_us)) = (Values::new(), self.limits());
         for rows in windows {
             let (starts, ends) = (micros(rows, "window_start"), micros(rows, "window_end"));
             let reader = self.reader(rows)?;
             for row in 0..rows.num_rows() {
-                let (from_us, to_us) = self.limits();
                 let (start, end) = (starts[row].max(from_us), ends[row].min(to_us));
                 let span = match self.question.window {
                     None => time,
@@ -232,10 +231,9 @@ impl Asking<'_> {
 
     /// Each row of time by itself.
     async fn apart(&self, time: (i64, i64)) -> Result<Vec<Row>, Problem> {
-        let mut values = Values::new();
+        let (mut values, subjects) = (Values::new(), self.subjects());
         for span in self.spans(time)? {
             let period = Period::in_zone(&self.question.zone, span.0, span.1);
-            let subjects = self.subjects();
             let totals = self
                 .view
                 .totals_in(self.offered.index, &period, subjects.as_deref());

@@ -12,7 +12,7 @@ use tollgate_sql::{
 
 /// A measure that can be asked for by its slug.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Offered {
+pub(crate) struct Offered {
     /// The meter's place in the catalog.
     pub(super) index: usize,
     pub(super) measure: String,
@@ -28,7 +28,7 @@ pub(super) struct Offered {
 }
 
 /// Every measure of every meter that is a number, in order of definition.
-pub(super) fn offered(catalog: &Catalog) -> Vec<Offered> {
+pub(crate) fn offered(catalog: &Catalog) -> Vec<Offered> {
     let mut all = Vec::new();
     for (index, meter) in catalog.meters.iter().enumerate() {
         let Some(event_type) = catalog

@@ -170,9 +170,8 @@ impl Question {
             })?),
         };
         let asked = Asked {
-            // A plus that was not escaped is the sign before an offset.
-            from: parameters.one("from")?.map(|text| text.replace(' ', "+")),
-            to: parameters.one("to")?.map(|text| text.replace(' ', "+")),
+            from: time(&mut parameters, "from")?,
+            to: time(&mut parameters, "to")?,
             window_size: parameters.one("windowSize")?,
             window_time_zone: parameters.one("windowTimeZone")?,
             subject: optional(parameters.all("subject")),
@@ -181,6 +180,22 @@ impl Question {
             filter_group_by: Some(filters),
             advanced_meter_group_by_filters: advanced,
             _client_id: parameters.one("clientId")?,
+        };
+        parameters.finish()?;
+        Question::of(asked)
+    }
+
+    /// Of the time in a URL, a row for each subject.
+    ///
+    /// # Errors
+    /// As [`Question::from_url`].
+    pub(super) fn by_subject(query: Option<&str>) -> Result<Self, Problem> {
+        let mut parameters = Parameters::read(query)?;
+        let asked = Asked {
+            from: time(&mut parameters, "from")?,
+            to: time(&mut parameters, "to")?,
+            group_by: Some(vec!["subject".to_owned()]),
+            ..Asked::default()
         };
         parameters.finish()?;
         Question::of(asked)
@@ -250,6 +265,12 @@ impl Question {
             filters: filters(asked.filter_group_by, asked.advanced_meter_group_by_filters)?,
         })
     }
+}
+
+/// A time in a URL. A plus that was not escaped is the sign before an offset.
+fn time(parameters: &mut Parameters, name: &'static str) -> Result<Option<String>, Problem> {
+    let text = parameters.one(name)?;
+    Ok(text.map(|text| text.replace(' ', "+")))
 }
 
 fn instant(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {

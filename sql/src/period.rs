@@ -56,6 +56,15 @@ impl Period {
         })
     }
 
+    /// The month of a zone that has an instant.
+    ///
+    /// # Errors
+    /// Not a zone.
+    pub fn month_at(at_us: i64, zone: &str) -> Result<Self> {
+        let day = Self::within(&zone_of(zone)?, at_us, at_us.saturating_add(1)).first_day;
+        Self::month(&day.strftime("%Y-%m").to_string(), zone)
+    }
+
     /// The months of a zone that are over at `now_us`, from the one on that has `first_us`.
     ///
     /// # Errors

@@ -127,6 +127,57 @@ pub(super) fn due_of(
     Ok(due.into_values().collect())
 }
 
+/// The billing periods of a customer that run at an instant, by subscription.
+///
+/// # Errors
+/// Those of [`due_of`].
+pub(super) fn running(
+    accounts: &Index,
+    definitions: &Definitions,
+    calendar: Calendar<'_>,
+    customer: &str,
+    now_us: i64,
+) -> Result<Vec<Cycle>> {
+    let zones = zones_of(accounts, calendar.zone, customer)?;
+    let starts_us = calendar.starts.of_customer(accounts, customer);
+    let mut running = Vec::new();
+    for rows in accounts.subscriptions_of(customer) {
+        let rows: Vec<_> = rows.iter().collect();
+        let plan = |name: &str| definitions.plan(name);
+        let cycles = cycles(&rows, plan, &zones, (now_us, now_us))?.into_iter();
+        let cycles = cycles.filter_map(|cycle| since(cycle, starts_us));
+        running.extend(cycles.filter(|cycle| cycle.opens_us <= now_us && now_us < cycle.closes_us));
+    }
+    Ok(running)
+}
+
+/// The documents that would close the billing periods of a customer that run at an instant, in order of time. What opens when they
+/// close is of the next periods, and a one-off counts from its time on.
+///
+/// # Errors
+/// Those of [`due_of`].
+pub(super) fn running_due(
+    accounts: &Index,
+    definitions: &Definitions,
+    calendar: Calendar<'_>,
+    customer: &str,
+    now_us: i64,
+) -> Result<Vec<Due>> {
+    let running = running(accounts, definitions, calendar, customer, now_us)?;
+    let Some(until_us) = running.iter().map(|cycle| cycle.closes_us).max() else {
+        return Ok(Vec::new());
+    };
+    let time = (now_us, until_us);
+    let mut due = due_of(accounts, definitions, calendar, customer, time)?;
+    for due in &mut due {
+        due.opening.clear();
+        due.closing.retain(|cycle| cycle.opens_us <= now_us);
+        due.one_offs.retain(|one_off| one_off.date_us <= now_us);
+    }
+    due.retain(|due| !due.closing.is_empty());
+    Ok(due)
+}
+
 /// The billing periods of a customer that run at an instant on a plan that is billed in instalments, with the thresholds of the plan.
 ///
 /// # Errors
@@ -138,33 +189,23 @@ pub(super) fn running_of<'a>(
     customer: &str,
     now_us: i64,
 ) -> Result<Vec<(Cycle, &'a [Exact])>> {
-    let zones = zones_of(accounts, calendar.zone, customer)?;
-    let starts_us = calendar.starts.of_customer(accounts, customer);
-    let mut running = Vec::new();
-    for rows in accounts.subscriptions_of(customer) {
-        let rows: Vec<_> = rows.iter().collect();
-        let plan = |name: &str| definitions.plan(name);
-        let cycles = cycles(&rows, plan, &zones, (now_us, now_us))?;
-        for mut cycle in cycles
-            .into_iter()
-            .filter_map(|cycle| since(cycle, starts_us))
-        {
-            // A plan that comes later in the period has charged nothing yet.
-            let has_begun = |(from_us, _): &(i64, i64)| *from_us <= now_us;
-            cycle.parts.retain(|part| part.usage.iter().any(has_begun));
-            let mut plans = cycle.parts.iter().rev();
-            let in_force = plans.find(|part| {
-                let mut usage = part.usage.iter();
-                usage.any(|(from_us, until_us)| *from_us <= now_us && now_us < *until_us)
-            });
-            let plan = in_force.and_then(|part| definitions.plan(&part.plan));
-            let thresholds = plan.map_or(&[][..], |plan| &plan.terms.progressive_billing);
-            if !thresholds.is_empty() && now_us < cycle.closes_us {
-                running.push((cycle, thresholds));
-            }
+    let mut by_threshold = Vec::new();
+    for mut cycle in running(accounts, definitions, calendar, customer, now_us)? {
+        // A plan that comes later in the period has charged nothing yet.
+        let has_begun = |(from_us, _): &(i64, i64)| *from_us <= now_us;
+        cycle.parts.retain(|part| part.usage.iter().any(has_begun));
+        let mut plans = cycle.parts.iter().rev();
+        let in_force = plans.find(|part| {
+            let mut usage = part.usage.iter();
+            usage.any(|(from_us, until_us)| *from_us <= now_us && now_us < *until_us)
+        });
+        let plan = in_force.and_then(|part| definitions.plan(&part.plan));
+        let thresholds = plan.map_or(&[][..], |plan| &plan.terms.progressive_billing);
+        if !thresholds.is_empty() {
+            by_threshold.push((cycle, thresholds));
         }
     }
-    Ok(running)
+    Ok(by_threshold)
 }
 
 /// Whether a subscription has a billing period at an instant, and is a customer's.

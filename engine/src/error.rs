@@ -60,6 +60,17 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// Another import of accounts landed since this one's rows were checked.
+    #[error(
+        "another import of accounts landed at the same time\n  hint: run it again: it is checked against the rows of the other, and \
+         what is there is not written twice"
+    )]
+    ImportedMeanwhile,
+    /// A request has the key of another one that says something else.
+    #[error(
+        "`Idempotency-Key` was used by another request, which says something else\n  hint: choose a new key for each request"
+    )]
+    KeyReused,
     /// Customers got no invoice, because their usage or a price is in error for them; all others were dealt with.
     #[error(
         "no invoice for {}\n  hint: {}all other customers are invoiced", each_in_error(.in_error), where_to_look(.in_error)
@@ -160,6 +171,9 @@ pub enum Error {
          the shard has started again"
     )]
     NotRunning,
+    /// The definitions changed between a question and its answer.
+    #[error("the definitions changed while the answer was made\n  hint: ask again")]
+    Redefined,
     /// The system refused what a process needs.
     #[error("{doing} failed")]
     System {
@@ -249,7 +263,7 @@ impl Error {
     }
 
     /// The file, line and column; 0 where that is not known.
-    fn place(&self) -> (String, u64, u64) {
+    pub(crate) fn place(&self) -> (String, u64, u64) {
         match self {
             Error::Sql(tollgate_sql::Error::RateTable { at, .. })
             | Error::Config { file: at, .. } => place_in(at),
@@ -277,6 +291,8 @@ impl Error {
             Error::Shard { .. } => "shard_contradicts_lake",
             Error::Fenced { .. } => "shard_fenced",
             Error::Billing { .. } => "billing_refused",
+            Error::ImportedMeanwhile => "imported_meanwhile",
+            Error::KeyReused => "idempotency_key_reused",
             Error::InError { .. } => "customers_in_error",
             Error::Unfit { .. } => "lake_unfit",
             Error::Audit { .. } => "audit_differs",
@@ -287,6 +303,7 @@ impl Error {
             Error::DamagedIds { .. } => "ids_damaged",
             Error::Meter { .. } => "meter_contradicts_table",
             Error::NotRunning => "no_shard_running",
+            Error::Redefined => "definitions_changed",
             Error::System { .. } => "system_refused",
             Error::TaskEnded { .. } => "task_ended",
             Error::Contradiction { .. } => "internal_contradiction",
@@ -304,7 +321,10 @@ impl Error {
             },
             Error::Stopped(error) => error.kind(),
             Error::Query { source, .. } if is_of_store(source) => ErrorKind::Unavailable,
-            Error::NotRunning | Error::DamagedIds { .. } => ErrorKind::Unavailable,
+            Error::NotRunning
+            | Error::Redefined
+            | Error::DamagedIds { .. }
+            | Error::ImportedMeanwhile => ErrorKind::Unavailable,
             Error::Unpublished { source, .. } => source.kind(),
             Error::Fenced { .. } => ErrorKind::Fenced,
             Error::Shard { .. }
@@ -316,6 +336,7 @@ impl Error {
             | Error::Usage(_)
             | Error::Strict { .. }
             | Error::Billing { .. }
+            | Error::KeyReused
             | Error::Unfit { .. }
             | Error::Audit { .. }
             | Error::InError { .. }

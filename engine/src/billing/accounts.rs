@@ -12,6 +12,7 @@
 use crate::{
     clock::Clock,
     error::{Error, Result, query_error},
+    keys::hex,
     tables::{IMPORTS, accounts_table},
 };
 use arrow::{
@@ -19,10 +20,11 @@ use arrow::{
         AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     },
     compute::{concat_batches, filter_record_batch},
-    datatypes::{SchemaRef, TimestampMicrosecondType},
+    datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
 };
 use datafusion::prelude::{Expr, SessionContext, col, lit};
 use futures::future::try_join_all;
+use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -53,6 +55,55 @@ pub struct Imported {
     pub written: BTreeMap<&'static str, usize>,
     /// How many rows the files have.
     pub read: usize,
+    /// How many rows were written by the same request before; nothing was written now.
+    pub again: Option<usize>,
+}
+
+/// What a request is known by that may be made again: its key, and what it says.
+///
+/// The id of its import begins with both, so that it has come to count if and only if there is such an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    key: String,
+    content: String,
+}
+
+impl Request {
+    /// By the key that the caller chose, and the parts of what it says.
+    pub fn new(key: &[u8], parts: &[&[u8]]) -> Self {
+        let mut content = Sha256::new();
+        for part in parts {
+            // 64 bits hold any length, so that no two requests run together the same way.
+            content.update((part.len() as u64).to_le_bytes());
+            content.update(part);
+        }
+        Request {
+            key: hex(&Sha256::digest(key)),
+            content: hex(&content.finalize()),
+        }
+    }
+
+    /// An id for an import of it. One that was cut off left rows under another id, so each is new.
+    fn import_id(&self) -> String {
+        let new = uuid::Uuid::now_v7().simple();
+        format!("{}-{}-{new}", self.key, self.content)
+    }
+
+    /// Its import among those that count, if it was made before.
+    ///
+    /// # Errors
+    /// The key was used for something else.
+    fn found_in(&self, counted: &Counted) -> Result<Option<usize>> {
+        let mut made = counted.imports.range(self.key.clone()..);
+        let Some((id, rows)) = made.next().filter(|(id, _)| id.starts_with(&self.key)) else {
+            return Ok(None);
+        };
+        let rest = id[self.key.len()..].trim_start_matches('-');
+        match rest.starts_with(&self.content) {
+            true => Ok(Some(usize::try_from(*rows).unwrap_or_default())),
+            false => Err(Error::KeyReused),
+        }
+    }
 }
 
 /// Whether anything was imported: then usage is billed by subscription, and not on the default plan.
@@ -157,14 +208,41 @@ pub async fn import(
     zone: &str,
     clock: &dyn Clock,
 ) -> Result<Imported> {
+    import_as(lake, files, definitions, zone, (None, clock)).await
+}
+
+/// The same of a request that may come again: one that came to count before writes nothing, whatever was written since.
+///
+/// # Errors
+/// Those of [`import`]; [`Error::KeyReused`] when its key is that of another request.
+pub async fn import_as(
+    lake: &Lake,
+    files: &[AccountsFile],
+    definitions: &Definitions,
+    zone: &str,
+    (request, clock): (Option<&Request>, &dyn Clock),
+) -> Result<Imported> {
     let counted = Counted::of(lake).await?;
+    if let Some(request) = request
+        && let again @ Some(_) = request.found_in(&counted)?
+    {
+        return Ok(Imported {
+            written: BTreeMap::new(),
+            read: 0,
+            again,
+        });
+    }
     let (before, _) = load_where(lake, &counted, |_| lit(true)).await?;
     let Import { rows, read } = accounts::import(&before, files, definitions, zone)?;
     let mut imported = Imported {
         written: BTreeMap::new(),
         read,
+        again: None,
     };
-    let id = uuid::Uuid::now_v7().simple().to_string();
+    let id = match request {
+        Some(request) => request.import_id(),
+        None => uuid::Uuid::now_v7().simple().to_string(),
+    };
     // Later for each import, so that it says which of two rows was written later.
     let written_at_us = clock
         .now_us()
@@ -176,7 +254,8 @@ pub async fn import(
             write(lake, table, batch, &id).await?;
         }
     }
-    if !imported.written.is_empty() {
+    // A request that may come again is known by its import, also when all of it stood already.
+    if !imported.written.is_empty() || request.is_some() {
         let rows = imported.written.values().sum();
         count_in(lake, &counted, &id, written_at_us, rows).await?;
     }
@@ -203,18 +282,12 @@ async fn count_in(
     written_at_us: i64,
     rows: usize,
 ) -> Result<()> {
-    let another = || {
-        Error::Billing {
-        problem: "another import of accounts landed at the same time".into(),
-        hint: "run it again: it is checked against the rows of the other, and what is there is not written twice".into(),
-    }
-    };
     let mut imports = lake
         .table(IMPORTS, &imports_schema(), &[], &BTreeMap::new())
         .await?;
     let last = imports.mark(SERIAL_MARK).unwrap_or(0);
     if last != checked_against.serial {
-        return Err(another());
+        return Err(Error::ImportedMeanwhile);
     }
     let serial = last + 1;
     let rows = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -234,7 +307,7 @@ async fn count_in(
     let staged = imports.stage(&attempt.commit_id, &[row]).await?;
     match imports.commit(&attempt, &staged).await {
         Ok(_) => Ok(()),
-        Err(ConnectorError::Fenced { .. }) => Err(another()),
+        Err(ConnectorError::Fenced { .. }) => Err(Error::ImportedMeanwhile),
         Err(error) => Err(error.into()),
     }
 }
@@ -250,7 +323,8 @@ fn attempt(id: &str, marks: BTreeMap<String, i64>) -> Attempt {
 /// The imports that count.
 struct Counted {
     serial: i64,
-    imports: BTreeSet<String>,
+    /// How many rows each wrote, by its id.
+    imports: BTreeMap<String, i64>,
     last_written_us: i64,
     /// What every table is read in: making one takes longer than reading a small table.
     context: SessionContext,
@@ -266,7 +340,7 @@ impl Counted {
     async fn until(lake: &Lake, last: i64) -> Result<Self> {
         let mut counted = Counted {
             serial: 0,
-            imports: BTreeSet::new(),
+            imports: BTreeMap::new(),
             last_written_us: i64::MIN,
             context: SessionContext::new(),
         };
@@ -279,7 +353,9 @@ impl Counted {
         let is_known = col("serial").lt_eq(lit(last));
         for batch in rows_where(&counted.context, &table, is_known).await? {
             let ids = batch["import"].as_string::<i32>().iter().flatten();
-            counted.imports.extend(ids.map(str::to_owned));
+            let rows = batch["rows"].as_primitive::<Int64Type>().values().iter();
+            let ids = ids.map(str::to_owned).zip(rows.copied());
+            counted.imports.extend(ids);
             let times = batch["written_at"].as_primitive::<TimestampMicrosecondType>();
             let last = times.values().iter().max().copied();
             counted.last_written_us = counted.last_written_us.max(last.unwrap_or(i64::MIN));
@@ -292,7 +368,7 @@ impl Counted {
         let batches = rows_where(&self.context, table, condition).await?;
         let counted = batches.iter().map(|batch| {
             let ids = batch["import"].as_string::<i32>().iter();
-            let is_counted = ids.map(|id| id.map(|id| self.imports.contains(id)));
+            let is_counted = ids.map(|id| id.map(|id| self.imports.contains_key(id)));
             filter_record_batch(batch, &is_counted.collect::<BooleanArray>())
         });
         let counted = counted.collect::<Result<Vec<_>, _>>();

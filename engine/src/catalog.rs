@@ -28,6 +28,37 @@ pub struct Catalog {
     pub rate_tables: Vec<RecordBatch>,
 }
 
+/// The definitions that a process works by, which may change while it runs.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// What they say.
+    pub catalog: Arc<Catalog>,
+    /// Since when, in microseconds since the Unix epoch.
+    pub since_us: i64,
+    /// Others that were to come into force since then and could not, and why.
+    pub refused: Option<(Arc<Catalog>, String)>,
+}
+
+impl InForce {
+    /// In force from some time on.
+    pub fn new(catalog: Arc<Catalog>, since_us: i64) -> Self {
+        InForce {
+            catalog,
+            since_us,
+            refused: None,
+        }
+    }
+}
+
+/// Where the files are that rate tables name.
+#[derive(Debug, Clone, Copy)]
+enum Files<'a> {
+    /// In this folder, or where a location leads from it.
+    Folder(&'a Path),
+    /// Only these, by name.
+    Given(&'a [SourceFile]),
+}
+
 /// A folder of definitions in which something may be wrong.
 #[derive(Debug)]
 pub struct Examined {
@@ -63,7 +94,28 @@ impl Catalog {
     /// The folder cannot be read.
     pub async fn examine(settings: &Settings) -> Result<Examined> {
         let folder = settings.resolve(&settings.definitions);
-        let mut checked = Definitions::check(&read_folder(&folder)?);
+        let files = read_folder(&folder)?;
+        Self::examine_files(&files, Files::Folder(&folder)).await
+    }
+
+    /// The same of files that are given, and not read: those that end in `.sql`, with the CSV files of their rate tables beside them.
+    ///
+    /// # Errors
+    /// None of them ends in `.sql`.
+    pub async fn examine_given(files: &[SourceFile]) -> Result<Examined> {
+        let is_sql = |file: &&SourceFile| file.name.ends_with(".sql");
+        let mut definitions: Vec<SourceFile> = files.iter().filter(is_sql).cloned().collect();
+        definitions.sort_by(|a, b| a.name.cmp(&b.name));
+        if definitions.is_empty() {
+            return Err(Error::Usage(
+                "there is no file whose name ends in `.sql`".into(),
+            ));
+        }
+        Self::examine_files(&definitions, Files::Given(files)).await
+    }
+
+    async fn examine_files(files: &[SourceFile], beside: Files<'_>) -> Result<Examined> {
+        let mut checked = Definitions::check(files);
         let mut errors: Vec<Error> = checked.errors.drain(..).map(Error::from).collect();
         let mut wrong = |checked: &mut Checked, name: &str, error: Error| {
             checked.leave_out(name);
@@ -89,7 +141,7 @@ impl Catalog {
         }
         let mut rate_tables = Vec::new();
         for rate_table in checked.definitions.rate_tables.clone() {
-            match rates::load(&folder, &rate_table).await {
+            match rates::load(beside, &rate_table).await {
                 Ok(rows) => rate_tables.push(rows),
                 Err(error) => wrong(&mut checked, &rate_table.name, error),
             }

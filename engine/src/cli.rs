@@ -1,8 +1,8 @@
 //! The commands, one file each: parse, call, render.
 
 use crate::{
-    billing::wrong_prices,
     catalog::Catalog,
+    checking::{examine, load},
     config::Settings,
     error::{Error, Result, SHOWN_MAX, count_of, printable_lines},
     nearby,
@@ -158,27 +158,6 @@ pub async fn run(cli: Cli) -> Result<()> {
 fn variables() -> impl Iterator<Item = (String, String)> {
     env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-/// Reads and checks the definitions, prices included, and what `[billing]` says of them.
-async fn load(settings: &Settings) -> Result<Arc<Catalog>> {
-    let (catalog, errors) = examine(settings).await?;
-    Error::all(errors).map(|()| catalog)
-}
-
-/// The definitions as far as they are right, and all that is wrong in them and in `billing.time_zone`.
-async fn examine(settings: &Settings) -> Result<(Arc<Catalog>, Vec<Error>)> {
-    let mut examined = Catalog::examine(settings).await?;
-    let mut errors = std::mem::take(&mut examined.errors);
-    // Any month will do: the zone is what is checked.
-    errors.extend(settings.month("2026-01").err());
-    if errors.is_empty() {
-        let starts = settings.billing.starts_us();
-        errors.extend(starts.err().map(|error| settings.placed(error)));
-    }
-    let catalog = Arc::new(examined.catalog);
-    errors.extend(wrong_prices(&catalog).await?);
-    Ok((catalog, errors))
 }
 
 /// Opens the definitions, and the lake without changing it.

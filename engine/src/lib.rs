@@ -18,6 +18,7 @@
 
 pub mod billing;
 pub mod catalog;
+pub mod checking;
 pub mod cli;
 pub mod clock;
 pub mod commit;
@@ -36,6 +37,7 @@ mod outgoing;
 pub mod over;
 mod query;
 pub mod recovery;
+pub mod reload;
 pub mod server;
 mod several;
 pub mod shard;

@@ -6,6 +6,7 @@
 use crate::{
     catalog::Catalog,
     error::{Error, Result},
+    metering::Metering,
     shard::{Question, Questions},
     view::{Remembered, ShardCut, View},
 };
@@ -32,7 +33,24 @@ pub fn live(catalog: Arc<Catalog>) -> (Live, Questions) {
     (live, questions)
 }
 
+/// Whether a shard meters by these very definitions.
+fn is_of(catalog: &Catalog, metering: &Metering) -> bool {
+    let lanes = metering.lanes();
+    let pairs = || lanes.iter().zip(&catalog.meters);
+    lanes.len() == catalog.meters.len()
+        && pairs().all(|(lane, meter)| Arc::ptr_eq(lane.meter(), meter))
+}
+
 impl Live {
+    /// Asks the same shard once it runs with other definitions.
+    pub fn with(&self, catalog: Arc<Catalog>) -> Self {
+        Live {
+            remembered: Arc::new(Remembered::new(catalog.meters.len())),
+            catalog,
+            questions: self.questions.clone(),
+        }
+    }
+
     /// The shard as it is between two of its batches: everything up to the position that
     /// [`View::cuts`] names, each event once, and nothing after it. `is_final` says what this process
     /// has closed; after a crash, a window that only the clock had closed may be open again.
@@ -43,13 +61,16 @@ impl Live {
     /// Waits while the shard starts, and until it is done with the batch at hand.
     ///
     /// # Errors
-    /// [`Error::NotRunning`] when the shard has ended.
+    /// [`Error::NotRunning`] when the shard has ended; [`Error::Redefined`] when it runs with other definitions.
     pub async fn view(&self) -> Result<View> {
         let (question, answer) = Question::about(self.remembered.take_asked());
         if self.questions.send(question).await.is_err() {
             return Err(Error::NotRunning);
         }
         let moment = answer.await.map_err(|_| Error::NotRunning)?;
+        if !is_of(&self.catalog, &moment.metering) {
+            return Err(Error::Redefined);
+        }
         let moment = moment.with_flush_put_back();
         let cut = ShardCut {
             shard: moment.shard,

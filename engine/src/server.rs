@@ -8,7 +8,10 @@
 //! A door parses, calls and renders: what it calls is what the commands call. It owns forms, statuses and limits; it does
 //! not own what an event is, what a meter's value is, or when anything happens.
 
+mod accounts;
 mod body;
+mod customers;
+mod definitions;
 mod documents;
 mod events;
 mod health;
@@ -26,12 +29,14 @@ mod sql;
 mod views;
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, InForce},
     clock::{Clock, SystemClock},
     config::Settings,
-    error::{Error, Result},
+    error::{Error, Result, chain},
     live::Live,
+    reload::Reload,
     telemetry::Progress,
+    view::View,
 };
 use axum::{
     Router,
@@ -52,11 +57,11 @@ use problem::Problem;
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc};
 use tokio::{
     net::{TcpListener, lookup_host},
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{Mutex, Semaphore, SemaphorePermit, watch},
     time::{Instant, timeout},
 };
 use tollgate_connectors::{ErrorKind, lake::Lake};
-use views::Views;
+use views::{Lakes, Views};
 
 /// Where HTTP is listened for, not answered yet.
 #[derive(Debug)]
@@ -71,17 +76,38 @@ pub struct Door {
 #[derive(Debug)]
 struct Doors {
     settings: Settings,
-    views: Views,
-    /// What can be asked of meters.
-    offered: Vec<Offered>,
-    inbox: Inbox,
+    defined: watch::Receiver<Arc<Defined>>,
+    lakes: Arc<Lakes>,
     outlet: Outlet,
+    /// Takes the definitions folder again; `None` where that cannot be.
+    reload: Option<Reload>,
     keyring: Keyring,
     answered: Answered,
     readiness: Readiness,
     stop: watch::Receiver<bool>,
     /// How many queries are answered at once.
     queries: Semaphore,
+    /// Held while accounts are written.
+    importing: Mutex<()>,
+}
+
+/// What follows from the definitions that are in force.
+#[derive(Debug)]
+struct Defined {
+    in_force: InForce,
+    views: Views,
+    /// What can be asked of meters.
+    offered: Vec<Offered>,
+    inbox: Inbox,
+}
+
+/// The definitions that answers are made by.
+#[derive(Debug)]
+pub struct Defining {
+    /// What is in force.
+    pub in_force: watch::Receiver<InForce>,
+    /// Takes the folder again; `None` where that cannot be.
+    pub reload: Option<Reload>,
 }
 
 /// A shard that runs in this process.
@@ -128,7 +154,7 @@ impl Door {
     /// The definitions make no decoder, or the system takes the listener away.
     pub async fn answer(
         self,
-        catalog: &Arc<Catalog>,
+        definitions: Defining,
         beside: Option<Beside>,
         stop: watch::Receiver<bool>,
     ) -> Result<()> {
@@ -140,16 +166,25 @@ impl Door {
             Some(Beside { live, progress }) => (Some(live), Readiness::Shard(progress)),
             None => (None, Readiness::Lake),
         };
+        let lakes = Arc::new(Lakes::new(&self.settings));
+        let Defining { in_force, reload } = definitions;
+        let following = Following {
+            settings: self.settings.clone(),
+            lakes: Arc::clone(&lakes),
+            live,
+            in_force,
+        };
         let doors = Doors {
-            views: Views::new(&self.settings, catalog, live),
-            offered: offered(catalog),
-            inbox: Inbox::new(&self.settings, catalog)?,
+            defined: following.start()?,
+            lakes,
+            reload,
             outlet: Outlet::new(&self.settings),
             keyring: Keyring::new(self.needs_keys),
             answered: Answered::default(),
             readiness,
             stop: stop.clone(),
             queries: Semaphore::new(self.settings.http.queries_max.0),
+            importing: Mutex::default(),
             settings: self.settings,
         };
         let address = self.listener.local_addr().map_err(failed)?;
@@ -165,6 +200,53 @@ impl Door {
                 Ok(())
             }
         }
+    }
+}
+
+/// Makes what follows from definitions, each time that others come into force.
+struct Following {
+    settings: Settings,
+    lakes: Arc<Lakes>,
+    live: Option<Live>,
+    in_force: watch::Receiver<InForce>,
+}
+
+impl Following {
+    /// What follows now, and later.
+    ///
+    /// # Errors
+    /// The definitions make no decoder.
+    fn start(mut self) -> Result<watch::Receiver<Arc<Defined>>> {
+        let (sender, defined) = watch::channel(Arc::new(self.defined()?));
+        tokio::spawn(async move {
+            while self.in_force.changed().await.is_ok() {
+                match self.defined() {
+                    Ok(defined) => drop(sender.send_replace(Arc::new(defined))),
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::error!(error, "definitions could not be answered by");
+                    }
+                }
+            }
+        });
+        Ok(defined)
+    }
+
+    fn defined(&mut self) -> Result<Defined> {
+        let in_force = self.in_force.borrow_and_update().clone();
+        let catalog = &in_force.catalog;
+        Ok(Defined {
+            views: Views::new(&self.lakes, catalog, self.live.as_ref()),
+            offered: offered(catalog),
+            inbox: Inbox::new(&self.settings, catalog)?,
+            in_force,
+        })
+    }
+}
+
+impl Defined {
+    fn catalog(&self) -> &Arc<Catalog> {
+        &self.in_force.catalog
     }
 }
 
@@ -218,6 +300,37 @@ impl Doors {
         body::read(headers, body, self.settings.http.body_bytes_max.0).await
     }
 
+    /// What follows from the definitions that are in force.
+    fn defined(&self) -> Arc<Defined> {
+        Arc::clone(&self.defined.borrow())
+    }
+
+    /// What follows from the definitions that came into force after others.
+    async fn defined_after(&self, before: &Arc<Defined>) -> Arc<Defined> {
+        let mut defined = self.defined.clone();
+        let later = defined.wait_for(|defined| !Arc::ptr_eq(defined, before));
+        // The process stops when there is no later one.
+        later
+            .await
+            .map_or_else(|_| Arc::clone(before), |later| Arc::clone(&later))
+    }
+
+    /// Usage as it is known now, with the definitions that it was measured by.
+    ///
+    /// # Errors
+    /// The lake cannot be read, or no shard runs.
+    async fn usage(&self) -> Result<(Arc<Defined>, Arc<View>)> {
+        let mut following = self.defined.clone();
+        loop {
+            let defined = Arc::clone(&following.borrow_and_update());
+            match defined.views.usage().await {
+                // The shard has taken others, which are known here at once.
+                Err(Error::Redefined) if following.changed().await.is_ok() => {}
+                view => return Ok((defined, view?)),
+            }
+        }
+    }
+
     /// Waits until a query may be answered; the time that it waits counts against the request's.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.queries.acquire().await.map_err(|_| {
@@ -249,6 +362,46 @@ fn router(doors: Arc<Doors>) -> Router {
             "/api/v1/customers/{customer}/invoices",
             get(documents::of_customer),
         )
+        .route("/api/v1/customers/{customer}/usage", get(customers::usage))
+        .route("/api/v1/customers/{customer}/spend", get(customers::spend))
+        .route(
+            "/api/v1/customers/{customer}/balance",
+            get(customers::balance),
+        )
+        .route("/api/v1/accounts", post(accounts::post))
+        .route("/api/v1/customers", get(accounts::all))
+        .route(
+            "/api/v1/customers/{customer}",
+            get(accounts::one).put(accounts::put),
+        )
+        .route("/api/v1/subjects", get(accounts::all))
+        .route(
+            "/api/v1/subjects/{subject}",
+            get(accounts::one).put(accounts::put),
+        )
+        .route("/api/v1/subscriptions", get(accounts::all))
+        .route(
+            "/api/v1/subscriptions/{subscription}",
+            get(accounts::one).put(accounts::put),
+        )
+        .route("/api/v1/grants", get(accounts::all))
+        .route(
+            "/api/v1/grants/{grant}",
+            get(accounts::one).put(accounts::put),
+        )
+        .route("/api/v1/one_offs", get(accounts::all))
+        .route(
+            "/api/v1/one_offs/{one_off}",
+            get(accounts::one).put(accounts::put),
+        )
+        .route("/api/v1/discounts", get(accounts::all))
+        .route(
+            "/api/v1/discounts/{discount}",
+            get(accounts::one).put(accounts::put),
+        )
+        .route("/api/v1/definitions", get(definitions::show))
+        .route("/api/v1/definitions/check", post(definitions::check))
+        .route("/api/v1/definitions/reload", post(definitions::reload))
         .route("/api/v1/query", post(sql::answer))
         .route("/metrics", get(metrics::show))
         .route("/openapi.json", get(openapi::show))

@@ -4,7 +4,7 @@
 //! [`crate::shard`], nor how a person sees its progress.
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, InForce},
     clock::{Clock, SystemClock},
     commit::Marks,
     config::{Settings, SourceKind},
@@ -32,8 +32,10 @@ use tollgate_sql::parser::nearest;
 pub struct Supervisor<'a> {
     /// What everything is opened by.
     pub settings: &'a Settings,
-    /// What is measured.
-    pub catalog: &'a Catalog,
+    /// What is measured: when it changes, the shard ends between two batches and starts with the new one.
+    pub wanted: watch::Receiver<Arc<Catalog>>,
+    /// Where it is said what is measured now.
+    pub in_force: watch::Sender<InForce>,
     /// Whether the run ends at the source's present end.
     pub until_end: bool,
     /// Where it is said how far the shard is.
@@ -41,15 +43,17 @@ pub struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    /// Runs the shard, again after each passing fault, waiting longer each time (`Retry`). Returns what the
-    /// last run of the shard did, or `None` when it was stopped while waiting. Questions wait while the
-    /// shard does.
+    /// Runs the shard, again after each passing fault, waiting longer each time (`Retry`), and at once when other definitions are
+    /// wanted. Returns what the last run of the shard did, with those that ended for other definitions just before it, or `None` when it
+    /// was stopped while waiting. Questions wait while the shard does.
+    ///
+    /// Definitions that the shard cannot start with are given up for those before.
     ///
     /// # Errors
     /// Any error that retrying cannot mend. Before everything was opened once, any error at all, but that a
     /// run without end waits for a NATS server that cannot be reached yet.
     pub async fn supervise(
-        self,
+        mut self,
         mut stop: watch::Receiver<bool>,
         mut questions: Questions,
     ) -> Result<Option<Report>> {
@@ -57,30 +61,66 @@ impl Supervisor<'_> {
         let mut acquired = self.progress.subscribe();
         let mut retry = Retry::default();
         let mut was_opened = false;
+        let is_bounded = options(self.settings, self.until_end).until_end;
+        let mut catalog = Arc::clone(&self.wanted.borrow_and_update());
+        // What was in force before, until the shard reads with what is wanted.
+        let mut before: Option<Arc<Catalog>> = None;
+        let mut done: Option<Report> = None;
         loop {
+            if !is_bounded && self.wanted.has_changed().unwrap_or(false) {
+                let wanted = Arc::clone(&self.wanted.borrow_and_update());
+                let last = std::mem::replace(&mut catalog, wanted);
+                before = before.or(Some(last));
+            }
             let began_us = clock.now_us();
             self.progress.send_modify(|p| p.counts = Counts::default());
             acquired.mark_unchanged();
-            let result = match open(self.settings, self.catalog, &clock).await {
+            let result = match open(self.settings, &catalog, &clock).await {
                 Ok(parts) => {
                     was_opened = true;
                     still_ours(&parts, self.progress.borrow().epoch)?;
+                    self.come_into_force(&catalog, clock.now_us());
                     let options = options(self.settings, self.until_end);
-                    let (stop, progress) = (stop.clone(), self.progress.clone());
+                    let stop = match is_bounded {
+                        true => stop.clone(),
+                        false => until(stop.clone(), self.wanted.clone()),
+                    };
+                    let progress = self.progress.clone();
                     shard::run(parts, options, stop, progress, &mut questions).await
                 }
                 Err(error) => Err(error),
             };
+            if self.progress.borrow().is_reading {
+                before = None;
+            }
             // Told to no one: a change says that the shard was acquired.
             self.progress.send_if_modified(|p| {
                 p.is_reading = false;
                 false
             });
             let error = match result {
-                Ok(report) => return Ok(Some(report)),
+                Ok(report) => {
+                    let report = report.after(done.take());
+                    let goes_on = !*stop.borrow() && self.wanted.has_changed().unwrap_or(false);
+                    if is_bounded || !goes_on {
+                        return Ok(Some(report));
+                    }
+                    tracing::info!("shard ended for other definitions");
+                    done = Some(report);
+                    continue;
+                }
                 Err(error) if may_pass(&error, was_opened, self.until_end) => error,
-                Err(error) => return Err(error),
+                Err(error) => match before.take() {
+                    // It never read with them.
+                    Some(before) if error.kind() == ErrorKind::Invalid => {
+                        self.refuse(&before, &catalog, &error, clock.now_us());
+                        catalog = before;
+                        continue;
+                    }
+                    _ => return Err(error),
+                },
             };
+            done = None;
             let end = Ended {
                 was_acquired: acquired.has_changed().unwrap_or(false),
                 messages: self.progress.borrow().counts.messages,
@@ -97,6 +137,55 @@ impl Supervisor<'_> {
             }
         }
     }
+}
+
+impl Supervisor<'_> {
+    /// Says that the shard starts with definitions, if that is news.
+    fn come_into_force(&self, catalog: &Arc<Catalog>, now_us: i64) {
+        self.in_force.send_if_modified(|in_force| {
+            let is_news = !Arc::ptr_eq(&in_force.catalog, catalog);
+            if is_news {
+                *in_force = InForce::new(Arc::clone(catalog), now_us);
+            }
+            is_news
+        });
+    }
+
+    /// Says that the shard could not start with definitions, so that those before stay.
+    fn refuse(&self, before: &Arc<Catalog>, refused: &Arc<Catalog>, error: &Error, now_us: i64) {
+        let error = chain(error);
+        tracing::error!(
+            error,
+            "shard did not start with the definitions, those before stay in force"
+        );
+        self.in_force.send_replace(InForce {
+            refused: Some((Arc::clone(refused), error)),
+            ..InForce::new(Arc::clone(before), now_us)
+        });
+    }
+}
+
+/// Becomes true when the process stops, and when other definitions are wanted.
+fn until(
+    mut stop: watch::Receiver<bool>,
+    mut wanted: watch::Receiver<Arc<Catalog>>,
+) -> watch::Receiver<bool> {
+    let (ends, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        let changed = async {
+            // Where definitions cannot change any more, there is nothing to wait for.
+            if wanted.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = changed => {}
+            () = ends.closed() => {}
+        }
+        ends.send_replace(true);
+    });
+    receiver
 }
 
 /// Refuses to take back a shard that another process took over while this one, its last owner as `epoch`,
@@ -209,7 +298,7 @@ async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) ->
 }
 
 /// Refuses columns of which it is not clear what they read, unless the lake has them already.
-async fn check_paths(catalog: &Catalog, lake: &Lake) -> Result<()> {
+pub(crate) async fn check_paths(catalog: &Catalog, lake: &Lake) -> Result<()> {
     let stored = match lake.existing(tables::EVENTS).await? {
         Some(events) => events.provider()?.schema(),
         None => Arc::new(Schema::empty()),

@@ -117,6 +117,21 @@ impl Report {
         }
     }
 
+    /// The same with what an earlier run of the shard did in this process. Where it ended, and what is in error then, is by the later one.
+    pub fn after(mut self, before: Option<Report>) -> Self {
+        let Some(before) = before else {
+            return self;
+        };
+        self.counts += before.counts;
+        self.flushes += before.flushes;
+        self.bytes += before.bytes;
+        self.panes += before.panes;
+        self.panes_in_error += before.panes_in_error;
+        // Both have three significant digits, so neither has a value that the other cannot hold.
+        let _ = self.flush_us.add(before.flush_us);
+        self
+    }
+
     /// Adds one flush.
     pub fn committed(&mut self, position: Position, flush: Flushed) {
         self.flushes += 1;

@@ -1,6 +1,7 @@
 //! A rate table's file: where it is, and whether it is CSV or Parquet. What its rows must be is
 //! [`tollgate_sql::definitions::RateTable`].
 
+use super::Files;
 use crate::{
     error::{Error, Result, chain},
     nearby,
@@ -24,8 +25,16 @@ const PARQUET: &[u8] = b"PAR1";
 ///
 /// # Errors
 /// The file cannot be read, or its rows are not those that the table declares.
-pub(super) async fn load(folder: &Path, table: &RateTable) -> Result<RecordBatch> {
+pub(super) async fn load(files: Files<'_>, table: &RateTable) -> Result<RecordBatch> {
     let location = table.location.as_str();
+    let folder = match files {
+        Files::Folder(folder) => folder,
+        Files::Given(files) => {
+            let file = files.iter().find(|file| file.name == location);
+            let file = file.ok_or_else(|| not_given(table))?;
+            return Ok(table.read_csv(&file.name, file.text.as_bytes())?);
+        }
+    };
     let (file, bytes) = match location.contains("://") {
         true => {
             let file = store::without_secrets(location);
@@ -90,6 +99,19 @@ fn missing(table: &RateTable, path: &Path) -> Error {
             "`location` starts at the folder of definitions; {}",
             nearby::instead_of(path)
         ),
+    }
+    .into()
+}
+
+/// The file of a rate table is not among those that are given.
+fn not_given(table: &RateTable) -> Error {
+    tollgate_sql::Error::Definition {
+        at: table.location_at.clone(),
+        problem: format!(
+            "rate table `{}`: `{}` is not among the files",
+            table.name, table.location
+        ),
+        hint: "send the CSV file under this name beside the definitions".into(),
     }
     .into()
 }

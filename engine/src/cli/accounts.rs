@@ -85,7 +85,8 @@ async fn import(settings: &Settings, paths: &[PathBuf]) -> Result<()> {
     let files = files.collect::<Result<Vec<_>>>()?;
     let lake = Lake::open(&settings.lake.url, &settings.base).await?;
     let zone = &settings.billing.time_zone;
-    let imported = accounts::import(&lake, &files, &catalog.definitions, zone, &SystemClock);
+    let definitions = &catalog.definitions;
+    let imported = accounts::import(&lake, &files, definitions, zone, &SystemClock);
     output::print(&summary(&imported.await?))
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     billing,
     catalog::Catalog,
+    checking::{default_plan, describe, unclear},
     cli::{examine, output, print_error},
     clock::{Clock, SystemClock},
     config::Settings,
@@ -28,17 +29,14 @@ pub struct Arguments {
 /// differs was printed.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let (catalog, mut errors) = examine(settings).await?;
-    let unclear = catalog.definitions.unclear_paths(|_, _| false);
-    errors.extend(unclear.into_iter().map(Error::from));
-    // While a plan is wrong, it may be that one.
-    let no_plan = billing::no_default_plan(&catalog.definitions, settings);
-    // With a lake, it is one of what does not go with that.
-    let no_plan = no_plan.filter(|_| errors.is_empty() && !arguments.lake);
-    // With accounts no customer needs it, so that a default that nobody wrote is lawful.
-    match no_plan {
-        Some(error) if settings.is_given("billing.default_plan") => errors.push(error),
-        Some(error) => eprintln!("warning: {error}; with accounts it is not needed"),
-        None => {}
+    errors.extend(unclear(&catalog));
+    // While a plan is wrong, it may be that one. With a lake, it is one of what does not go with that.
+    if errors.is_empty() && !arguments.lake {
+        match default_plan(settings, &catalog) {
+            Ok(Some(warning)) => eprintln!("warning: {warning}"),
+            Ok(None) => {}
+            Err(error) => errors.push(error),
+        }
     }
     Error::all(errors)?;
     for warning in billing::warnings(&catalog).await? {
@@ -70,54 +68,4 @@ async fn check_lake(settings: &Settings, catalog: &Arc<Catalog>) -> Result<()> {
         }
         problems => Err(Error::Unfit { problems }),
     }
-}
-
-fn describe(catalog: &Catalog) -> String {
-    let definitions = &catalog.definitions;
-    let mut text = String::new();
-    let mut line = |line: String| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{line}");
-    };
-    for event_type in &definitions.event_types {
-        let (name, of) = (&event_type.name, &event_type.cloud_event_type);
-        let checks = match event_type.checks.len() {
-            0 => String::new(),
-            checks => format!(", {checks} checks"),
-        };
-        line(format!(
-            "event type {name}: `{of}`, {} columns{checks}",
-            event_type.columns.len()
-        ));
-    }
-    for meter in &catalog.meters {
-        line(format!("meter {}:", meter.definition().name));
-        meter
-            .describe()
-            .lines()
-            .for_each(|described| line(format!("    {described}")));
-    }
-    for (table, rows) in definitions.rate_tables.iter().zip(&catalog.rate_tables) {
-        line(format!(
-            "rate table {}: {} rows",
-            table.name,
-            rows.num_rows()
-        ));
-    }
-    for currency in &definitions.currencies {
-        let (name, digits) = (&currency.name, currency.digits);
-        line(format!("currency {name}: {digits} digits"));
-    }
-    for price in &definitions.prices {
-        line(format!("price {} in {}", price.name, price.currency));
-    }
-    for plan in &definitions.plans {
-        line(format!(
-            "plan {} in {}: {}",
-            plan.name,
-            plan.currency,
-            plan.prices.join(", ")
-        ));
-    }
-    text + "ok\n"
 }

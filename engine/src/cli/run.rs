@@ -2,14 +2,15 @@
 
 use crate::{
     billing,
-    catalog::Catalog,
+    catalog::{Catalog, InForce},
     cli::{load, output},
-    clock::SystemClock,
-    config::Settings,
+    clock::{Clock, SystemClock},
+    config::{Settings, SourceKind},
     error::{Error, Result},
     jobs::maintenance::Upkeep,
     live::live,
-    server::{Beside, Door},
+    reload::{Reload, Reloader, Taking},
+    server::{Beside, Defining, Door},
     shard::Questions,
     supervisor::Supervisor,
     telemetry::{Progress, Report},
@@ -46,22 +47,43 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
             "the default plan is not defined, and invoices need it"
         );
     }
-    let upkeep = Upkeep::new(settings, &catalog)?;
+    // A setting that is out of its bounds is found at the start.
+    Upkeep::new(settings, &catalog)?;
     let door = Door::open(settings).await?;
     let stop = stop_on_signal()?;
+    let (wanted, to_take) = watch::channel(Arc::clone(&catalog));
+    let in_force = watch::Sender::new(InForce::new(catalog, SystemClock.now_us()));
     // A crash in the middle of it does no harm, so it is simply ended with the run.
     let upkeep = settings
         .maintenance
         .enabled
-        .then(|| tokio::spawn(upkeep.keep_up(Arc::new(SystemClock))));
-    let report = match door {
-        None => {
-            let questions = Questions::none();
-            supervise(settings, &catalog, arguments.until_end, stop, questions).await
+        .then(|| tokio::spawn(keep_up(settings.clone(), in_force.subscribe())));
+    let taking = Taking::ByShard {
+        wanted,
+        in_force: in_force.subscribe(),
+    };
+    // A run that ends by itself is over before other definitions would matter.
+    let (reload, reloading) = match arguments.until_end || settings.source.kind == SourceKind::Files
+    {
+        true => (None, None),
+        false => {
+            let (reload, reloader) = Reloader::new(settings, taking)?;
+            (Some(reload), Some(tokio::spawn(reloader.keep_up())))
         }
-        Some(door) => beside_a_door(settings, &catalog, arguments.until_end, stop, door).await,
+    };
+    let supervisor = Supervisor {
+        settings,
+        wanted: to_take,
+        in_force,
+        until_end: arguments.until_end,
+        progress: watch::Sender::new(Progress::default()),
+    };
+    let report = match door {
+        None => shown(supervisor, stop, Questions::none()).await,
+        Some(door) => beside_a_door(supervisor, stop, (door, reload)).await,
     };
     upkeep.iter().for_each(JoinHandle::abort);
+    reloading.iter().for_each(JoinHandle::abort);
     if let Some(report) = report? {
         output::print(&summary(&report))?;
         if let Some(error) = report.stopped.into_iter().next() {
@@ -71,29 +93,44 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Maintains the tables of the definitions that are in force, for ever.
+async fn keep_up(settings: Settings, mut in_force: watch::Receiver<InForce>) {
+    loop {
+        let catalog = Arc::clone(&in_force.borrow_and_update().catalog);
+        let Ok(upkeep) = Upkeep::new(&settings, &catalog) else {
+            return;
+        };
+        tokio::select! {
+            () = upkeep.keep_up(Arc::new(SystemClock)) => {}
+            changed = in_force.changed() => if changed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// Runs the shard, and answers over HTTP for as long as it runs; what had come by then is answered before the end.
 ///
 /// # Errors
 /// As [`supervise`], or of the door.
 async fn beside_a_door(
-    settings: &Settings,
-    catalog: &Arc<Catalog>,
-    until_end: bool,
+    supervisor: Supervisor<'_>,
     stop: watch::Receiver<bool>,
-    door: Door,
+    (door, reload): (Door, Option<Reload>),
 ) -> Result<Option<Report>> {
-    let progress = watch::Sender::new(Progress::default());
-    let (live, questions) = live(Arc::clone(catalog));
+    let (live, questions) = live(Arc::clone(&supervisor.wanted.borrow()));
     let beside = Beside {
         live,
-        progress: progress.subscribe(),
+        progress: supervisor.progress.subscribe(),
+    };
+    let definitions = Defining {
+        in_force: supervisor.in_force.subscribe(),
+        reload,
     };
     // The door closes when a person stops the process, and when the shard has ended by itself.
     let (close, closed) = watch::channel(false);
-    let answering = {
-        let catalog = Arc::clone(catalog);
-        tokio::spawn(async move { door.answer(&catalog, Some(beside), closed).await })
-    };
+    let answering =
+        tokio::spawn(async move { door.answer(definitions, Some(beside), closed).await });
     let closing = {
         let (close, mut stop) = (close.clone(), stop.clone());
         tokio::spawn(async move {
@@ -102,7 +139,7 @@ async fn beside_a_door(
             }
         })
     };
-    let report = supervise_as(settings, catalog, until_end, stop, questions, progress).await;
+    let report = shown(supervisor, stop, questions).await;
     close.send_replace(true);
     closing.abort();
     let ended = answering
@@ -123,25 +160,24 @@ pub async fn supervise(
     stop: watch::Receiver<bool>,
     questions: Questions,
 ) -> Result<Option<Report>> {
-    let progress = watch::Sender::new(Progress::default());
-    supervise_as(settings, catalog, until_end, stop, questions, progress).await
-}
-
-async fn supervise_as(
-    settings: &Settings,
-    catalog: &Catalog,
-    until_end: bool,
-    stop: watch::Receiver<bool>,
-    questions: Questions,
-    progress: watch::Sender<Progress>,
-) -> Result<Option<Report>> {
-    tokio::spawn(show(progress.subscribe()));
+    let catalog = Arc::new(catalog.clone());
     let supervisor = Supervisor {
         settings,
-        catalog,
+        // No other definitions are ever wanted.
+        wanted: watch::channel(Arc::clone(&catalog)).1,
+        in_force: watch::Sender::new(InForce::new(catalog, SystemClock.now_us())),
         until_end,
-        progress,
+        progress: watch::Sender::new(Progress::default()),
     };
+    shown(supervisor, stop, questions).await
+}
+
+async fn shown(
+    supervisor: Supervisor<'_>,
+    stop: watch::Receiver<bool>,
+    questions: Questions,
+) -> Result<Option<Report>> {
+    tokio::spawn(show(supervisor.progress.subscribe()));
     supervisor.supervise(stop, questions).await
 }
 

@@ -1,12 +1,16 @@
 //! `tollgate serve`: answers over HTTP from the lake, without a shard. Many may serve one lake.
 
 use crate::{
+    catalog::InForce,
     cli::{load, run::stop_on_signal},
+    clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
-    server::Door,
+    reload::{Reloader, Taking},
+    server::{Defining, Door},
 };
 use clap::Args;
+use tokio::sync::watch;
 
 /// Flags of `tollgate serve`.
 #[derive(Debug, Args)]
@@ -35,5 +39,15 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         Error::Usage("--listen is empty; write a host and a port, such as 127.0.0.1:8080".into())
     })?;
     let stop = stop_on_signal()?;
-    door.answer(&catalog, None, stop).await
+    let in_force = watch::Sender::new(InForce::new(catalog, SystemClock.now_us()));
+    let definitions = in_force.subscribe();
+    let (reload, reloader) = Reloader::new(&settings, Taking::AtOnce(in_force))?;
+    let reloading = tokio::spawn(reloader.keep_up());
+    let definitions = Defining {
+        in_force: definitions,
+        reload: Some(reload),
+    };
+    let answered = door.answer(definitions, None, stop).await;
+    reloading.abort();
+    answered
 }

@@ -5,11 +5,10 @@ use super::{
     keyring::Caller,
     parameters::Parameters,
     problem::Problem,
-    rendering::{json, unwritten},
+    rendering::{json, list, raw, texts, unwritten},
     views::Truth,
 };
 use crate::{
-    cli::output::{Format, encode_rows},
     error::{Result as Done, query_error},
     tables::{INVOICES, LINE_ITEMS},
 };
@@ -51,7 +50,7 @@ pub(super) async fn one(
     Path(number): Path<String>,
 ) -> Result<Response<Body>, Problem> {
     let _turn = doors.turn().await?;
-    let view = doors.views.documents().await?;
+    let view = doors.defined().views.documents().await?;
     let context = view.session("SELECT 1 FROM invoices, line_items").await?;
     let mut of_number = col("number").eq(lit(number.as_str()));
     if let Some(customer) = caller.customer() {
@@ -83,17 +82,13 @@ pub(super) async fn of_customer(
     Path(customer): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
-    if caller.customer().is_some_and(|mine| mine != customer) {
-        return Err(Problem::not_found(format!(
-            "there is no customer `{customer}`"
-        )));
-    }
+    caller.check_sees(&customer)?;
     let mut parameters = Parameters::read(query.as_deref())?;
     let cursor = parameters.one("cursor")?;
     let limit = parameters.number("limit", PAGE_MAX)?.min(PAGE_MAX);
     parameters.finish()?;
     let _turn = doors.turn().await?;
-    let view = doors.views.documents().await?;
+    let view = doors.defined().views.documents().await?;
     let context = view.session("SELECT 1 FROM invoices").await?;
     let mut wanted = col("customer").eq(lit(customer));
     if let Some(cursor) = &cursor {
@@ -152,22 +147,4 @@ async fn rows(
 
 fn count(rows: &[RecordBatch]) -> usize {
     rows.iter().map(RecordBatch::num_rows).sum()
-}
-
-/// Each row as JSON, decimals with every digit.
-fn texts(rows: &[RecordBatch]) -> Done<Vec<String>> {
-    let Some(first) = rows.first() else {
-        return Ok(Vec::new());
-    };
-    let bytes = encode_rows(&first.schema(), rows, Format::Ndjson)?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().map(str::to_owned).collect())
-}
-
-fn raw(text: String) -> Result<Box<RawValue>, Problem> {
-    RawValue::from_string(text).map_err(|error| unwritten(&error))
-}
-
-fn list(texts: Vec<String>) -> Result<Box<RawValue>, Problem> {
-    raw(format!("[{}]", texts.join(",")))
 }

@@ -53,10 +53,10 @@ pub(super) async fn accept(
     validate: bool,
 ) -> Result<(), Problem> {
     let judged = if message.payload.len() <= IN_PLACE_BYTES_MAX {
-        doors.inbox.judge(message, validate)?
+        doors.defined().inbox.judge(message, validate)?
     } else {
-        let doors = Arc::clone(doors);
-        let judging = tokio::task::spawn_blocking(move || doors.inbox.judge(message, validate));
+        let defined = doors.defined();
+        let judging = tokio::task::spawn_blocking(move || defined.inbox.judge(message, validate));
         judging.await.map_err(|_| {
             let code = "task_ended";
             Problem::new(

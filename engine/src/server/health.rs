@@ -35,7 +35,7 @@ async fn missing(doors: &Doors) -> Option<&'static str> {
     match &doors.readiness {
         Readiness::Shard(progress) if progress.borrow().is_reading => None,
         Readiness::Shard(_) => Some("the shard is not reading yet\n"),
-        Readiness::Lake => match doors.views.committed().await {
+        Readiness::Lake => match doors.defined().views.committed().await {
             Ok(_) => None,
             Err(error) => {
                 tracing::debug!(error = %error, "lake could not be opened");

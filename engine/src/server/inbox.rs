@@ -103,7 +103,7 @@ impl Inbox {
                 (None, _) => Some(reasons.value(index).to_owned()),
             };
             match reason {
-                Some(reason) => faults.push(Fault { index, reason }),
+                Some(reason) => faults.push(Fault::at(index, reason)),
                 None => accepted.push(Accepted {
                     kind: kinds.value(index).to_owned(),
                     line: one_line(&decoded.raw(&messages, index).unwrap_or_default()),
@@ -351,7 +351,7 @@ mod tests {
         let Judged::Refused { elements, faults } = judge(&[JSON], &body, false) else {
             panic!("three of them are no events");
         };
-        let places: Vec<usize> = faults.iter().map(|fault| fault.index).collect();
+        let places: Vec<usize> = faults.iter().filter_map(|fault| fault.index).collect();
         assert_eq!((elements, places), (4, vec![1, 2, 3]));
         assert!(faults[0].reason.contains("specversion"), "{faults:?}");
         assert!(faults[1].reason.contains("`id`"), "{faults:?}");

@@ -32,6 +32,7 @@ pub(super) enum Access {
 }
 
 const PUBLISHERS: Access = Access::To(&[Role::Ingest, Role::Admin]);
+const ADMINS: Access = Access::To(&[Role::Admin]);
 const READERS: Access = Access::To(&[Role::Read, Role::Admin]);
 /// A customer sees its own.
 const CUSTOMERS: Access = Access::To(&[Role::Read, Role::Customer, Role::Admin]);
@@ -56,6 +57,31 @@ pub(super) const ROUTES: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/meters/{meter}/query", CUSTOMERS),
     ("GET", "/api/v1/invoices/{number}", CUSTOMERS),
     ("GET", "/api/v1/customers/{customer}/invoices", CUSTOMERS),
+    ("GET", "/api/v1/customers/{customer}/usage", CUSTOMERS),
+    ("GET", "/api/v1/customers/{customer}/spend", CUSTOMERS),
+    ("GET", "/api/v1/customers/{customer}/balance", CUSTOMERS),
+    ("POST", "/api/v1/accounts", ADMINS),
+    ("GET", "/api/v1/customers", CUSTOMERS),
+    ("GET", "/api/v1/customers/{customer}", CUSTOMERS),
+    ("PUT", "/api/v1/customers/{customer}", ADMINS),
+    ("GET", "/api/v1/subjects", CUSTOMERS),
+    ("GET", "/api/v1/subjects/{subject}", CUSTOMERS),
+    ("PUT", "/api/v1/subjects/{subject}", ADMINS),
+    ("GET", "/api/v1/subscriptions", CUSTOMERS),
+    ("GET", "/api/v1/subscriptions/{subscription}", CUSTOMERS),
+    ("PUT", "/api/v1/subscriptions/{subscription}", ADMINS),
+    ("GET", "/api/v1/grants", CUSTOMERS),
+    ("GET", "/api/v1/grants/{grant}", CUSTOMERS),
+    ("PUT", "/api/v1/grants/{grant}", ADMINS),
+    ("GET", "/api/v1/one_offs", CUSTOMERS),
+    ("GET", "/api/v1/one_offs/{one_off}", CUSTOMERS),
+    ("PUT", "/api/v1/one_offs/{one_off}", ADMINS),
+    ("GET", "/api/v1/discounts", CUSTOMERS),
+    ("GET", "/api/v1/discounts/{discount}", CUSTOMERS),
+    ("PUT", "/api/v1/discounts/{discount}", ADMINS),
+    ("GET", "/api/v1/definitions", READERS),
+    ("POST", "/api/v1/definitions/check", ADMINS),
+    ("POST", "/api/v1/definitions/reload", ADMINS),
     ("POST", "/api/v1/query", READERS),
     ("GET", "/metrics", READERS),
 ];
@@ -175,6 +201,14 @@ impl Caller {
         }
     }
 
+    /// Refuses what is asked about another customer than the caller may see, as one that is not there.
+    pub(super) fn check_sees(&self, customer: &str) -> Result<(), Problem> {
+        match self.customer() {
+            Some(mine) if mine != customer => Err(Problem::no_customer(customer)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Whose usage the caller may see; `None` stands for everyone's.
     ///
     /// With accounts these are the subjects for which the caller's customer alone ever pays: of one that another customer paid
@@ -185,7 +219,7 @@ impl Caller {
             (Role::Customer, None) => return Ok(Some(Vec::new())),
             (Role::Ingest | Role::Read | Role::Admin, _) => return Ok(None),
         };
-        let lake = doors.views.lake().await?;
+        let lake = doors.lakes.to_read().await?;
         if !accounts::are_there(lake).await? {
             // Every subject is its own customer.
             return Ok(Some(vec![customer.clone()]));
@@ -220,7 +254,7 @@ pub(super) async fn admit(
     // A body cannot be shared between threads, and a request has one.
     let headers = request.headers().clone();
     let caller = async {
-        let lake = doors.views.lake().await?;
+        let lake = doors.lakes.to_read().await?;
         doors.keyring.caller(lake, &headers).await
     };
     match caller.await {

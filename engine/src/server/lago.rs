@@ -103,7 +103,7 @@ async fn store(doors: &Arc<Doors>, events: Vec<Sent>) -> Result<Vec<Stored>, Pro
                 lines.extend_from_slice(line.as_bytes());
                 lines.push(b'\n');
             }
-            Err(reason) => faults.push(Fault { index, reason }),
+            Err(reason) => faults.push(Fault::at(index, reason)),
         }
     }
     if !faults.is_empty() {

@@ -5,7 +5,7 @@ pub(super) mod offered;
 mod question;
 
 use super::{
-    Doors,
+    Defined, Doors,
     keyring::Caller,
     parameters::Parameters,
     problem::Problem,
@@ -37,8 +37,9 @@ pub(super) async fn list(
         parameters.all(ignored);
     }
     parameters.finish()?;
-    let catalog = doors.views.catalog();
-    let shown = doors
+    let defined = doors.defined();
+    let catalog = defined.catalog();
+    let shown = defined
         .offered
         .iter()
         .skip((page - 1).saturating_mul(size))
@@ -52,8 +53,8 @@ pub(super) async fn get(
     State(doors): State<Arc<Doors>>,
     Path(name): Path<String>,
 ) -> Result<Response<Body>, Problem> {
-    let offered = named(&doors, &name)?;
-    json(&offered.shown(doors.views.catalog()))
+    let defined = doors.defined();
+    json(&named(&defined, &name)?.shown(defined.catalog()))
 }
 
 /// Who has usage of a meter.
@@ -63,9 +64,8 @@ pub(super) async fn subjects(
     Path(name): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
-    let offered = named(&doors, &name)?;
     let question = Question::by_subject(query.as_deref())?.only(caller.subjects(&doors).await?);
-    let answered = answered(&doors, offered, &question).await?;
+    let answered = answered(&doors, &name, &question).await?;
     let mut response = json(&answer::first_keys(answered.rows))?;
     answered.truth.write(response.headers_mut());
     Ok(response)
@@ -79,9 +79,8 @@ pub(super) async fn query_url(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    let offered = named(&doors, &name)?;
     let question = Question::from_url(query.as_deref())?.only(caller.subjects(&doors).await?);
-    respond(&doors, offered, &question, &headers).await
+    respond(&doors, &name, &question, &headers).await
 }
 
 /// Answers a query that is in the body.
@@ -92,15 +91,14 @@ pub(super) async fn query_body(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    let offered = named(&doors, &name)?;
     let body = doors.body(&headers, body).await?;
     let question = Question::from_body(&body)?.only(caller.subjects(&doors).await?);
-    respond(&doors, offered, &question, &headers).await
+    respond(&doors, &name, &question, &headers).await
 }
 
-fn named<'a>(doors: &'a Doors, name: &str) -> Result<&'a Offered, Problem> {
-    let all = &doors.offered;
-    match offered::find(all, doors.views.catalog(), name) {
+fn named<'a>(defined: &'a Defined, name: &str) -> Result<&'a Offered, Problem> {
+    let all = &defined.offered;
+    match offered::find(all, defined.catalog(), name) {
         Some(offered) => Ok(offered),
         None => {
             let slugs: Vec<&str> = all.iter().map(|offered| offered.slug.as_str()).collect();
@@ -111,20 +109,20 @@ fn named<'a>(doors: &'a Doors, name: &str) -> Result<&'a Offered, Problem> {
 }
 
 struct Answered {
+    slug: String,
     rows: Vec<Row>,
     truth: Truth,
 }
 
-async fn answered(
-    doors: &Doors,
-    offered: &Offered,
-    question: &Question,
-) -> Result<Answered, Problem> {
+async fn answered(doors: &Doors, name: &str, question: &Question) -> Result<Answered, Problem> {
+    named(&doors.defined(), name)?;
     let _turn = doors.turn().await?;
-    let view = doors.views.usage().await?;
+    let (defined, view) = doors.usage().await?;
+    let offered = named(&defined, name)?;
     let rows_max = doors.settings.http.rows_max.0;
     let rows = answer::answer(&view, offered, question, rows_max);
     Ok(Answered {
+        slug: offered.slug.clone(),
         rows: Box::pin(rows).await?,
         truth: Truth::of(&view).await?,
     })
@@ -132,13 +130,13 @@ async fn answered(
 
 async fn respond(
     doors: &Doors,
-    offered: &Offered,
+    name: &str,
     question: &Question,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    let Answered { rows, truth } = answered(doors, offered, question).await?;
+    let Answered { slug, rows, truth } = answered(doors, name, question).await?;
     let mut response = match wants_csv(headers) {
-        true => csv(&offered.slug, question, &rows)?,
+        true => csv(&slug, question, &rows)?,
         false => json(&in_json(question, &rows)?)?,
     };
     truth.write(response.headers_mut());

@@ -65,6 +65,13 @@ const fn post(
     }
 }
 
+const fn put(path: &'static str, does: &'static str) -> Described {
+    Described {
+        method: "PUT",
+        ..post(path, does, &[JSON], (200, &[JSON]))
+    }
+}
+
 const DESCRIBED: &[Described] = &[
     get("/health/live", "Says that the process lives.", &[], &[TEXT]),
     get("/livez", "Says that the process lives.", &[], &[TEXT]),
@@ -176,6 +183,135 @@ const DESCRIBED: &[Described] = &[
         "Lists the issued documents of a customer.",
         &["limit", "cursor"],
         &[JSON],
+    ),
+    get(
+        "/api/v1/customers/{customer}/usage",
+        "Answers with what a customer used, by meter, subject and dimensions.",
+        &["from", "to"],
+        &[JSON],
+    ),
+    get(
+        "/api/v1/customers/{customer}/spend",
+        "Answers with what the running billing periods of a customer come to so far.",
+        &[],
+        &[JSON],
+    ),
+    get(
+        "/api/v1/customers/{customer}/balance",
+        "Answers with the grants of a customer and what is left of each.",
+        &[],
+        &[JSON],
+    ),
+    post(
+        "/api/v1/accounts",
+        "Writes rows of accounts, all of them or none.",
+        &[JSON],
+        (200, &[JSON]),
+    ),
+    get(
+        "/api/v1/customers",
+        "Lists the rows of `customers` that stand.",
+        &["customer", "limit", "cursor"],
+        &[JSON],
+    ),
+    get(
+        "/api/v1/customers/{customer}",
+        "Answers with the rows of one customer that stand.",
+        &[],
+        &[JSON],
+    ),
+    put(
+        "/api/v1/customers/{customer}",
+        "Writes a row of `customers`.",
+    ),
+    get(
+        "/api/v1/subjects",
+        "Lists the rows of `subjects` that stand.",
+        &["customer", "limit", "cursor"],
+        &[JSON],
+    ),
+    get(
+        "/api/v1/subjects/{subject}",
+        "Answers with the rows of one subject that stand.",
+        &[],
+        &[JSON],
+    ),
+    put("/api/v1/subjects/{subject}", "Writes a row of `subjects`."),
+    get(
+        "/api/v1/subscriptions",
+        "Lists the rows of `subscriptions` that stand.",
+        &["customer", "limit", "cursor"],
+        &[JSON],
+    ),
+    get(
+        "/api/v1/subscriptions/{subscription}",
+        "Answers with the rows of one subscription that stand.",
+        &[],
+        &[JSON],
+    ),
+    put(
+        "/api/v1/subscriptions/{subscription}",
+        "Writes a row of `subscriptions`.",
+    ),
+    get(
+        "/api/v1/grants",
+        "Lists the rows of `grants` that stand.",
+        &["customer", "limit", "cursor"],
+        &[JSON],
+    ),
+    get(
+        "/api/v1/grants/{grant}",
+        "Answers with the rows of one grant that stand.",
+        &[],
+        &[JSON],
+    ),
+    put("/api/v1/grants/{grant}", "Writes a row of `grants`."),
+    get(
+        "/api/v1/one_offs",
+        "Lists the rows of `one_offs` that stand.",
+        &["customer", "limit", "cursor"],
+        &[JSON],
+    ),
+    get(
+        "/api/v1/one_offs/{one_off}",
+        "Answers with the rows of one one_off that stand.",
+        &[],
+        &[JSON],
+    ),
+    put("/api/v1/one_offs/{one_off}", "Writes a row of `one_offs`."),
+    get(
+        "/api/v1/discounts",
+        "Lists the rows of `discounts` that stand.",
+        &["customer", "limit", "cursor"],
+        &[JSON],
+    ),
+    get(
+        "/api/v1/discounts/{discount}",
+        "Answers with the rows of one discount that stand.",
+        &[],
+        &[JSON],
+    ),
+    put(
+        "/api/v1/discounts/{discount}",
+        "Writes a row of `discounts`.",
+    ),
+    get(
+        "/api/v1/definitions",
+        "Says which definitions are in force.",
+        &[],
+        &[JSON],
+    ),
+    post(
+        "/api/v1/definitions/check",
+        "Checks the files of a folder of definitions; nothing comes into force.",
+        &[JSON],
+        (200, &[JSON]),
+    ),
+    post(
+        "/api/v1/definitions/reload",
+        "Takes the definitions folder again.",
+        &[],
+        (200, &[JSON]),
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! The parameters in a URL, each read once: one that is not known is an error, so that a typo filters nothing away unseen.
 
 use super::problem::Problem;
+use jiff::Timestamp;
 use url::form_urlencoded;
 
 /// What stands behind the question mark.
@@ -77,6 +78,24 @@ impl Parameters {
         })
     }
 
+    /// The text of a time. A plus that was not escaped is the sign before an offset.
+    ///
+    /// # Errors
+    /// It is given twice.
+    pub(super) fn time(&mut self, name: &'static str) -> Result<Option<String>, Problem> {
+        let text = self.one(name)?;
+        Ok(text.map(|text| text.replace(' ', "+")))
+    }
+
+    /// A time, in microseconds.
+    ///
+    /// # Errors
+    /// It is given twice, or is none.
+    pub(super) fn instant(&mut self, name: &'static str) -> Result<Option<i64>, Problem> {
+        let text = self.time(name)?;
+        instant_in(name, text.as_deref())
+    }
+
     /// The members of an object that is written `name[key]=value`, in order.
     pub(super) fn members(&mut self, name: &'static str) -> Vec<(String, String)> {
         let key_of = |known: &str| {
@@ -108,6 +127,20 @@ impl Parameters {
             }
         }
     }
+}
+
+/// The time in a text, in microseconds.
+///
+/// # Errors
+/// It is none.
+pub(super) fn instant_in(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
+    let read = |text: &str| match text.parse::<Timestamp>() {
+        Ok(at) => Ok(at.as_microsecond()),
+        Err(_) => Err(Problem::parameter(format!(
+            "`{name}` is `{text}`; write a time such as 2026-10-01T00:00:00Z"
+        ))),
+    };
+    text.map(read).transpose()
 }
 
 #[cfg(test)]

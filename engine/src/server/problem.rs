@@ -21,16 +21,43 @@ pub(super) struct Problem {
 }
 
 /// What is wrong with one element of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Fault {
-    /// Its place among the elements, from 0.
-    pub(super) index: usize,
+    /// Its place among the elements, from 0, where it is one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<usize>,
+    /// The table of a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) table: Option<String>,
+    /// The field of a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) field: Option<String>,
+    /// The file of a definition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<String>,
+    /// Its line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<u64>,
+    /// Its column, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) column: Option<u64>,
     /// What is wrong, and what would be right.
     pub(super) reason: String,
 }
 
 /// A caller that is refused for want of room or of a server may come back after so many seconds.
 const RETRY_AFTER_S: &str = "1";
+
+impl Fault {
+    /// What is wrong with the element at a place.
+    pub(super) fn at(index: usize, reason: String) -> Self {
+        Fault {
+            index: Some(index),
+            reason,
+            ..Fault::default()
+        }
+    }
+}
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
@@ -53,11 +80,25 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
+    /// There is no such customer, or none that the caller may see.
+    pub(super) fn no_customer(customer: &str) -> Self {
+        Problem::not_found(format!("there is no customer `{customer}`"))
+    }
+
+    /// An answer with more than so many of something.
+    pub(super) fn answer_too_large(most: usize, what: &str) -> Self {
+        let detail = format!(
+            "the answer would have more than {most} {what}; ask for less time, or group by less"
+        );
+        Problem::new(StatusCode::BAD_REQUEST, "answer_too_large", detail)
+    }
+
     /// Elements that are refused, and with them the whole request.
     pub(super) fn refused(elements: usize, errors: Vec<Fault>) -> Self {
         let first = errors.first();
         let first = first.map_or(String::new(), |fault| {
-            format!("; event {}: {}", fault.index, fault.reason)
+            let index = fault.index.unwrap_or_default();
+            format!("; event {index}: {}", fault.reason)
         });
         let detail = format!(
             "{} of {elements} events were refused, and nothing of the request was stored{first}",
@@ -67,6 +108,47 @@ impl Problem {
             errors,
             ..Problem::new(StatusCode::BAD_REQUEST, "events_refused", detail)
         }
+    }
+
+    /// Rows of accounts that are refused, and with them the whole request.
+    pub(super) fn rows_refused(errors: Vec<Fault>) -> Self {
+        let count = errors.len();
+        let first = errors.first().map_or(String::new(), |fault| {
+            let field = fault.field.as_deref();
+            let field = field.map_or(String::new(), |field| format!("`{field}`: "));
+            format!(": {field}{}", fault.reason)
+        });
+        let problems = if count == 1 { "problem" } else { "problems" };
+        let detail = format!("nothing was written, {count} {problems}{first}");
+        Problem {
+            errors,
+            ..Problem::new(StatusCode::BAD_REQUEST, "accounts_invalid", detail)
+        }
+    }
+
+    /// Definitions that are wrong; those before stay in force.
+    pub(super) fn definitions_refused(errors: Vec<Fault>) -> Self {
+        let first = errors.first();
+        let first = first.map_or(String::new(), |fault| format!(": {}", fault.reason));
+        let problems = if errors.len() == 1 {
+            "problem"
+        } else {
+            "problems"
+        };
+        let detail = format!("the definitions have {} {problems}{first}", errors.len());
+        Problem {
+            errors,
+            ..Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "definitions_invalid",
+                detail,
+            )
+        }
+    }
+
+    /// A body that is not read.
+    pub(super) fn body(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
     }
 
     /// The methods that there are instead.
@@ -147,6 +229,14 @@ impl From<Error> for Problem {
             (Error::Query { .. } | Error::Statement { .. } | Error::Sql(_), ErrorKind::Invalid) => {
                 StatusCode::BAD_REQUEST
             }
+            // What is asked for has no answer until usage, a price or an account is mended.
+            (
+                Error::InError { .. }
+                | Error::Billing { .. }
+                | Error::Meter { .. }
+                | Error::KeyReused,
+                _,
+            ) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -180,10 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn refused_events_are_named_by_their_places() {
-        let faults = vec![Fault {
-            index: 2,
-            reason: "`id` is missing".into(),
-        }];
+        let faults = vec![Fault::at(2, "`id` is missing".into())];
         let answer = Problem::refused(3, faults).answer("/api/v1/events");
         assert_eq!(answer.status(), 400);
         assert_eq!(answer.headers()["content-type"], "application/problem+json");

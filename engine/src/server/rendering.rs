@@ -1,11 +1,18 @@
 //! How answers are written.
 
 use super::problem::Problem;
+use crate::{
+    cli::output::{Format, encode_rows},
+    error::{Result as Done, query_error},
+};
+use arrow::array::RecordBatch;
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
+use tollgate_sql::money::Exact;
 
 /// An answer in JSON.
 ///
@@ -23,6 +30,42 @@ pub(super) fn json(value: &impl Serialize) -> Result<Response<Body>, Problem> {
 pub(super) fn instant(us: i64) -> String {
     let at = jiff::Timestamp::from_microsecond(us);
     at.unwrap_or_default().to_string()
+}
+
+/// A number in JSON, with every digit.
+pub(super) fn number(number: Exact) -> Result<Box<RawValue>, Problem> {
+    raw(number.without_trailing_zeros().to_string())
+}
+
+/// JSON text as it is.
+pub(super) fn raw(text: String) -> Result<Box<RawValue>, Problem> {
+    RawValue::from_string(text).map_err(|error| unwritten(&error))
+}
+
+/// Texts of JSON as an array.
+pub(super) fn list(texts: Vec<String>) -> Result<Box<RawValue>, Problem> {
+    raw(format!("[{}]", texts.join(",")))
+}
+
+/// Each row as JSON, decimals with every digit.
+pub(super) fn texts(rows: &[RecordBatch]) -> Done<Vec<String>> {
+    let Some(first) = rows.first() else {
+        return Ok(Vec::new());
+    };
+    let bytes = encode_rows(&first.schema(), rows, Format::Ndjson)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The same of some columns, in this order.
+pub(super) fn texts_of(rows: &RecordBatch, columns: &[String]) -> Done<Vec<String>> {
+    if columns.is_empty() {
+        return Ok(vec!["{}".to_owned(); rows.num_rows()]);
+    }
+    let places = columns.iter().map(|name| rows.schema().index_of(name));
+    let places = places.collect::<Result<Vec<_>, _>>();
+    let rows = places.and_then(|places| rows.project(&places));
+    texts(&[rows.map_err(query_error("writing rows"))?])
 }
 
 /// The media types that a caller takes, in its order.

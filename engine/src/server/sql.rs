@@ -51,7 +51,8 @@ pub(super) async fn answer(
         rows_max: Some(http.rows_max.0),
     };
     let _turn = doors.turn().await?;
-    let of = (doors.views.catalog(), doors.views.lake().await?);
+    let defined = doors.defined();
+    let of = (defined.catalog(), doors.lakes.to_read().await?);
     let answered = query::answer(&doors.settings, &sql, of, bounds);
     let answered = Box::pin(answered).await?;
     let truth = Truth::of(&answered.view).await?;

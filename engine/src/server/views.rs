@@ -16,34 +16,61 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, OnceCell};
 use tollgate_connectors::lake::Lake;
 
-/// Views for answers.
+/// The lake, opened when it is first needed: the shard may still have to make it.
+#[derive(Debug)]
+pub(super) struct Lakes {
+    settings: Settings,
+    readable: OnceCell<Lake>,
+    writable: OnceCell<Lake>,
+}
+
+impl Lakes {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Lakes {
+            settings: settings.clone(),
+            readable: OnceCell::new(),
+            writable: OnceCell::new(),
+        }
+    }
+
+    /// The lake to read.
+    pub(super) async fn to_read(&self) -> Result<&Lake> {
+        let open = || Lake::open_to_read(&self.settings.lake.url, &self.settings.base);
+        Ok(self.readable.get_or_try_init(open).await?)
+    }
+
+    /// The lake to write to.
+    pub(super) async fn to_write(&self) -> Result<&Lake> {
+        let open = || Lake::open(&self.settings.lake.url, &self.settings.base);
+        Ok(self.writable.get_or_try_init(open).await?)
+    }
+}
+
+/// Views for answers, by the same definitions.
 #[derive(Debug)]
 pub(super) struct Views {
-    settings: Settings,
     catalog: Arc<Catalog>,
     live: Option<Live>,
-    lake: OnceCell<Lake>,
+    lakes: Arc<Lakes>,
     /// The newest view of the lake that was opened.
     committed: Mutex<Option<Arc<View>>>,
 }
 
 impl Views {
     /// Views of the lake alone, or with `live` also of a running shard.
-    pub(super) fn new(settings: &Settings, catalog: &Arc<Catalog>, live: Option<Live>) -> Self {
+    pub(super) fn new(lakes: &Arc<Lakes>, catalog: &Arc<Catalog>, live: Option<&Live>) -> Self {
         Views {
-            settings: settings.clone(),
             catalog: Arc::clone(catalog),
-            live,
-            lake: OnceCell::new(),
+            live: live.map(|live| live.with(Arc::clone(catalog))),
+            lakes: Arc::clone(lakes),
             committed: Mutex::default(),
         }
     }
 
-    pub(super) fn catalog(&self) -> &Arc<Catalog> {
-        &self.catalog
-    }
-
     /// Usage as it is known now: of the running shard, or else what is committed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Redefined`] when the shard runs with other definitions.
     pub(super) async fn usage(&self) -> Result<Arc<View>> {
         match &self.live {
             Some(live) => Ok(Arc::new(live.view().await?)),
@@ -59,19 +86,13 @@ impl Views {
         {
             return Ok(Arc::clone(view));
         }
-        let view = View::open(Arc::clone(&self.catalog), self.lake().await?).await?;
+        let view = self.documents().await?;
         Ok(Arc::clone(committed.insert(Arc::new(view))))
     }
 
     /// The newest documents: they are issued without a commit to `events`, so the lake is opened anew.
     pub(super) async fn documents(&self) -> Result<View> {
-        View::open(Arc::clone(&self.catalog), self.lake().await?).await
-    }
-
-    /// The lake, opened when it is first needed: the shard may still have to make it.
-    pub(super) async fn lake(&self) -> Result<&Lake> {
-        let open = || Lake::open_to_read(&self.settings.lake.url, &self.settings.base);
-        Ok(self.lake.get_or_try_init(open).await?)
+        View::open(Arc::clone(&self.catalog), self.lakes.to_read().await?).await
     }
 }
 

@@ -62,6 +62,107 @@ const TABLE: &[(&str, &str, [bool; 5])] = &[
         "/api/v1/customers/a/invoices",
         [false, false, true, true, true],
     ),
+    (
+        "GET",
+        "/api/v1/customers/a/usage",
+        [false, false, true, true, true],
+    ),
+    (
+        "GET",
+        "/api/v1/customers/a/spend",
+        [false, false, true, true, true],
+    ),
+    (
+        "GET",
+        "/api/v1/customers/a/balance",
+        [false, false, true, true, true],
+    ),
+    (
+        "POST",
+        "/api/v1/accounts",
+        [false, false, false, false, true],
+    ),
+    ("GET", "/api/v1/customers", [false, false, true, true, true]),
+    (
+        "GET",
+        "/api/v1/customers/a",
+        [false, false, true, true, true],
+    ),
+    (
+        "PUT",
+        "/api/v1/customers/a",
+        [false, false, false, false, true],
+    ),
+    ("GET", "/api/v1/subjects", [false, false, true, true, true]),
+    (
+        "GET",
+        "/api/v1/subjects/a",
+        [false, false, true, true, true],
+    ),
+    (
+        "PUT",
+        "/api/v1/subjects/a",
+        [false, false, false, false, true],
+    ),
+    (
+        "GET",
+        "/api/v1/subscriptions",
+        [false, false, true, true, true],
+    ),
+    (
+        "GET",
+        "/api/v1/subscriptions/a",
+        [false, false, true, true, true],
+    ),
+    (
+        "PUT",
+        "/api/v1/subscriptions/a",
+        [false, false, false, false, true],
+    ),
+    ("GET", "/api/v1/grants", [false, false, true, true, true]),
+    ("GET", "/api/v1/grants/a", [false, false, true, true, true]),
+    (
+        "PUT",
+        "/api/v1/grants/a",
+        [false, false, false, false, true],
+    ),
+    ("GET", "/api/v1/one_offs", [false, false, true, true, true]),
+    (
+        "GET",
+        "/api/v1/one_offs/a",
+        [false, false, true, true, true],
+    ),
+    (
+        "PUT",
+        "/api/v1/one_offs/a",
+        [false, false, false, false, true],
+    ),
+    ("GET", "/api/v1/discounts", [false, false, true, true, true]),
+    (
+        "GET",
+        "/api/v1/discounts/a",
+        [false, false, true, true, true],
+    ),
+    (
+        "PUT",
+        "/api/v1/discounts/a",
+        [false, false, false, false, true],
+    ),
+    (
+        "GET",
+        "/api/v1/definitions",
+        [false, false, true, false, true],
+    ),
+    (
+        "POST",
+        "/api/v1/definitions/check",
+        [false, false, false, false, true],
+    ),
+    (
+        "POST",
+        "/api/v1/definitions/reload",
+        [false, false, false, false, true],
+    ),
     ("POST", "/api/v1/query", [false, false, true, false, true]),
     ("GET", "/metrics", [false, false, true, false, true]),
 ];

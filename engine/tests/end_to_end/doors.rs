@@ -591,17 +591,25 @@ async fn the_lines_of_the_guide_do_what_it_says() {
         assert!(ran.status.success(), "{line}: {stdout}");
         said.push(stdout);
     }
-    assert_eq!(said.len(), 5);
+    assert_eq!(said.len(), 12);
     assert_eq!(said[0], "");
     assert!(said[1].contains(r#""slug":"tokens_input""#), "{}", said[1]);
     let usage: serde_json::Value = serde_json::from_str(&said[2]).unwrap();
     assert_eq!(usage["data"][0]["value"], 1200);
     assert_eq!(usage["data"][0]["windowStart"], "2026-01-15T00:00:00Z");
-    assert!(said[3].contains(r#""data":["#), "{}", said[3]);
+    let used: serde_json::Value = serde_json::from_str(&said[3]).unwrap();
+    assert_eq!(used["data"][0]["quantities"]["input"], 1200);
+    assert!(said[4].contains(r#""totals":["#), "{}", said[4]);
+    assert!(said[5].contains(r#""data":[]"#), "{}", said[5]);
+    assert!(said[6].contains(r#""data":["#), "{}", said[6]);
+    assert_eq!(said[7], r#"{"rows":3,"written":3}"#);
+    assert_eq!(said[8], r#"{"rows":1,"written":1}"#);
+    assert!(said[9].contains("event type seat"), "{}", said[9]);
+    assert!(said[10].contains(r#""is_in_force":true"#), "{}", said[10]);
     assert!(
-        said[4].contains(r#""transaction_id":"call-2""#),
+        said[11].contains(r#""transaction_id":"call-2""#),
         "{}",
-        said[4]
+        said[11]
     );
     running.terminate().await;
     world.cli().run_to_end().await;

@@ -257,7 +257,7 @@ impl Asking<'_> {
             spans.push(span);
             at = span.1;
             if spans.len() > APART_MAX {
-                return Err(too_many(APART_MAX, "windows of time"));
+                return Err(Problem::answer_too_large(APART_MAX, "windows of time"));
             }
         }
         Ok(spans)
@@ -343,7 +343,7 @@ impl Asking<'_> {
             }
         }
         match values.len() > self.rows_max {
-            true => Err(too_many(self.rows_max, "rows")),
+            true => Err(Problem::answer_too_large(self.rows_max, "rows")),
             false => Ok(()),
         }
     }
@@ -382,16 +382,6 @@ fn merge(by: Aggregation, one: Exact, other: Exact) -> Result<Exact, Problem> {
 fn unfit(error: impl std::fmt::Display) -> Problem {
     let code = "number_unfit";
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, error.to_string())
-}
-
-fn too_many(most: usize, what: &str) -> Problem {
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        "answer_too_large",
-        format!(
-            "the answer would have more than {most} {what}; ask for less time, or group by less"
-        ),
-    )
 }
 
 fn rows_of(values: Values) -> Vec<Row> {

@@ -1,6 +1,9 @@
 //! What is asked of a meter: the parameters of OpenMeter's query, from a URL or a body (pure).
 
-use super::super::{parameters::Parameters, problem::Problem};
+use super::super::{
+    parameters::{Parameters, instant_in},
+    problem::Problem,
+};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -170,8 +173,8 @@ impl Question {
             })?),
         };
         let asked = Asked {
-            from: time(&mut parameters, "from")?,
-            to: time(&mut parameters, "to")?,
+            from: parameters.time("from")?,
+            to: parameters.time("to")?,
             window_size: parameters.one("windowSize")?,
             window_time_zone: parameters.one("windowTimeZone")?,
             subject: optional(parameters.all("subject")),
@@ -192,8 +195,8 @@ impl Question {
     pub(super) fn by_subject(query: Option<&str>) -> Result<Self, Problem> {
         let mut parameters = Parameters::read(query)?;
         let asked = Asked {
-            from: time(&mut parameters, "from")?,
-            to: time(&mut parameters, "to")?,
+            from: parameters.time("from")?,
+            to: parameters.time("to")?,
             group_by: Some(vec!["subject".to_owned()]),
             ..Asked::default()
         };
@@ -218,8 +221,8 @@ impl Question {
     }
 
     fn of(asked: Asked) -> Result<Self, Problem> {
-        let from_us = instant("from", asked.from.as_deref())?;
-        let to_us = instant("to", asked.to.as_deref())?;
+        let from_us = instant_in("from", asked.from.as_deref())?;
+        let to_us = instant_in("to", asked.to.as_deref())?;
         if let (Some(from_us), Some(to_us)) = (from_us, to_us)
             && from_us >= to_us
         {
@@ -265,22 +268,6 @@ impl Question {
             filters: filters(asked.filter_group_by, asked.advanced_meter_group_by_filters)?,
         })
     }
-}
-
-/// A time in a URL. A plus that was not escaped is the sign before an offset.
-fn time(parameters: &mut Parameters, name: &'static str) -> Result<Option<String>, Problem> {
-    let text = parameters.one(name)?;
-    Ok(text.map(|text| text.replace(' ', "+")))
-}
-
-fn instant(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
-    let read = |text: &str| match text.parse::<Timestamp>() {
-        Ok(at) => Ok(at.as_microsecond()),
-        Err(_) => Err(Problem::parameter(format!(
-            "`{name}` is `{text}`; write a time such as 2026-10-01T00:00:00Z"
-        ))),
-    };
-    text.map(read).transpose()
 }
 
 fn filters(

@@ -135,7 +135,7 @@ async fn maintain(lake: &Lake) -> Result<()> {
     let mut table = lake.existing("events").await?.ok_or("the table is gone")?;
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let seen = table
-        .look(&["shard", "sequence", "ordinal"], now_ms)
+        .look(&["shard", "sequence", "ordinal"], &LIMITS, now_ms)
         .await?;
     table.carry_out(&plan(&seen, &LIMITS), now_ms).await?;
     Ok(())

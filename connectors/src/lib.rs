@@ -144,6 +144,11 @@ pub trait Source: Debug + Send {
         Sequence(1)
     }
 
+    /// The last message that the source is known to hold, without asking it; `None` when that is not known.
+    fn known_end(&self) -> Option<Sequence> {
+        None
+    }
+
     /// True when messages are stored one after the other, so that one that is read says that all from before its
     /// time are. A file is stored at one time as a whole.
     fn stores_in_order(&self) -> bool {

@@ -68,6 +68,8 @@ pub struct NatsSource {
     anchor: Option<(Sequence, Anchor)>,
     /// The stream's last sequence when we last asked.
     end: Sequence,
+    /// About the stream's last sequence, as the messages that came say: deleted ones are not counted.
+    told_end: Sequence,
     subscription: Option<Subscription>,
     /// A subscription ended without being asked to, perhaps by the message that comes next.
     is_cut_off: bool,
@@ -123,6 +125,7 @@ impl NatsSource {
             position: Sequence(0),
             anchor: None,
             end: Sequence(0),
+            told_end: Sequence(0),
             subscription: None,
             is_cut_off: false,
             consumer: None,
@@ -202,9 +205,11 @@ impl NatsSource {
         let Delivered {
             message,
             place,
+            pending,
             expected_place,
         } = delivered;
         let got = message.sequence;
+        self.told_end = Sequence(got.0.saturating_add(pending));
         match contiguity::judge(self.position, got, expected_place, place) {
             Verdict::Next => {
                 self.position = got;
@@ -494,6 +499,10 @@ impl Source for NatsSource {
 
     fn stores_in_order(&self) -> bool {
         true
+    }
+
+    fn known_end(&self) -> Option<Sequence> {
+        Some(self.told_end.max(self.end).max(self.position))
     }
 
     async fn bounds(&mut self) -> Result<Bounds> {

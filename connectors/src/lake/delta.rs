@@ -6,6 +6,7 @@ use super::{
     encode::Encoder,
     load::{Loaded, creation, load, log_of, redefinition, renewal},
     log::Log,
+    maintenance::Removed,
     provider::DeltaSnapshot,
     schema::{self, Fit, Stored, Wanted},
 };
@@ -38,8 +39,8 @@ pub struct DeltaTable {
     version: Version,
     marks: BTreeMap<String, i64>,
     files: Arc<Vec<Arc<StagedFile>>>,
-    /// Files that were removed before the loaded version, and when; `None` since a later version was taken in.
-    removed: Option<BTreeMap<String, i64>>,
+    /// Files that were removed before the loaded version; `None` since a later version was taken in.
+    removed: Option<BTreeMap<String, Removed>>,
     checkpoint_due: Version,
     /// The last commit that landed through here, so that repeating it is harmless.
     last: Option<(CommitId, Version)>,
@@ -257,7 +258,7 @@ impl DeltaTable {
         &self.log
     }
 
-    pub(crate) fn removed_as_loaded(&self) -> Option<&BTreeMap<String, i64>> {
+    pub(crate) fn removed_as_loaded(&self) -> Option<&BTreeMap<String, Removed>> {
         self.removed.as_ref()
     }
 

@@ -7,6 +7,7 @@ use super::{
         Log, State,
         action::{Format, Line, Metadata, Protocol, to_bytes},
     },
+    maintenance::Removed,
     schema::{self, Stored, Wanted},
 };
 use crate::{
@@ -28,8 +29,8 @@ pub(crate) struct Loaded {
     pub(crate) version: Version,
     pub(crate) marks: BTreeMap<String, i64>,
     pub(crate) files: Vec<Arc<StagedFile>>,
-    /// See [`removed_at`].
-    pub(crate) removed: BTreeMap<String, i64>,
+    /// See [`removed_files`].
+    pub(crate) removed: BTreeMap<String, Removed>,
     pub(crate) checkpoint: Option<Version>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) async fn load(log: &Log, version: Option<Version>) -> Result<Option<L
         return Ok(None);
     };
     check_plain(log, &state)?;
-    let removed = removed_at(&state);
+    let removed = removed_files(&state);
     let metadata = state
         .metadata
         .ok_or_else(|| log.failed("loading the table", "its log says nothing of its columns"))?;
@@ -77,10 +78,15 @@ pub(crate) async fn load(log: &Log, version: Option<Version>) -> Result<Option<L
     }))
 }
 
-/// The files that a state says were removed, and when, in milliseconds since the Unix epoch; 0 when it does not say when.
-pub(crate) fn removed_at(state: &State) -> BTreeMap<String, i64> {
+/// The files that a state says were removed.
+pub(crate) fn removed_files(state: &State) -> BTreeMap<String, Removed> {
     let removed = state.removed.iter();
-    let removed = removed.map(|(path, file)| (path.clone(), file.deletion_timestamp.unwrap_or(0)));
+    let removed = removed.map(|(path, file)| {
+        let at_ms = file.deletion_timestamp.unwrap_or(0);
+        let bytes = file.size.and_then(|bytes| u64::try_from(bytes).ok());
+        let bytes = bytes.unwrap_or(0);
+        (path.clone(), Removed { at_ms, bytes })
+    });
     removed.collect()
 }
 

@@ -6,6 +6,9 @@
 //!                       └▶ log     delete what a checkpoint replaces
 //! ```
 //!
+//! What the log says was removed is deleted when it is old enough. What was uploaded and never committed is known to no log: a
+//! sweep looks through everything that is stored, every now and then.
+//!
 //! No row changes. Every commit here sets one mark, so of two processes that maintain a table at once
 //! one is refused: a file can never be replaced twice. The mark is no shard's, so no writer is ever
 //! fenced by maintenance, nor the other way round. A crash leaves the old files or the new ones; files
@@ -18,7 +21,7 @@ use super::{
     Attempt, CommitId, DeltaTable, StagedFile, Table,
     change::Change,
     encode::{EncodeError, Encoded, Encoder},
-    load::removed_at,
+    load::removed_files,
     log::{FOLDER, VACUUMED},
     statistics::{FileStatistics, day_number},
     structs::{Structs, schema_of},
@@ -39,7 +42,7 @@ use datafusion::{
 use digest::{Digest, Digester};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, path::Path};
-pub use plan::{Limits, Plan, Seen, Stored, plan};
+pub use plan::{Limits, Plan, Removed, Seen, Stored, plan};
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
@@ -49,6 +52,8 @@ use tokio::sync::mpsc;
 
 /// The mark that every commit of maintenance sets: how many there were.
 const MUTEX: &str = "maintenance";
+/// The mark of how far sweeps went: what was written before, in milliseconds since the Unix epoch, and that nothing names, is deleted.
+const SWEPT: &str = "swept_before_ms";
 
 /// What was done, or is to be done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,12 +85,14 @@ impl Done {
 
 impl DeltaTable {
     /// Reads everything that a plan needs. `order` names the columns that rows are sorted by in the
-    /// order of files; those that the table does not have are left out. `now_ms` is the present.
+    /// order of files; those that the table does not have are left out. `limits` say whether everything that is stored is
+    /// looked through. `now_ms` is the present.
     ///
     /// # Errors
     /// The log or the store cannot be read.
-    pub async fn look(&self, order: &[&str], now_ms: i64) -> Result<Seen> {
-        let (log, stored) = self.list().await?;
+    pub async fn look(&self, order: &[&str], limits: &Limits, now_ms: i64) -> Result<Seen> {
+        let sweeps = limits.sweep_is_due(self.mark(SWEPT), now_ms);
+        let (log, stored) = self.list(sweeps).await?;
         let structs = Structs::of(&self.schema());
         let groups = self.files().iter();
         let groups = groups.filter_map(|file| Some((file.path.clone(), structs.group(file)?)));
@@ -94,7 +101,8 @@ impl DeltaTable {
             groups: groups.collect(),
             files: in_order(self.files(), &self.schema(), order),
             removed: self.removed().await?,
-            stored,
+            vacuumed_ms: self.mark(VACUUMED),
+            stored: sweeps.then_some(stored),
             log,
             now_ms,
         })
@@ -201,13 +209,18 @@ impl DeltaTable {
     /// the vacuum goes is committed first: a writer that commits afterwards sees it and does not commit
     /// such a file; and what was committed before is left alone.
     async fn vacuum(&mut self, plan: &Plan, now_ms: i64) -> Result<(u64, u64)> {
-        if plan.vacuum.is_empty() {
+        if plan.vacuum.is_empty() && !plan.is_swept {
             return Ok((0, 0));
         }
-        let before_ms = self.mark(VACUUMED).unwrap_or(i64::MIN);
-        let before_ms = before_ms.max(plan.vacuum_before_ms);
         let info = serde_json::json!({ "files": plan.vacuum.len() });
-        let marks = BTreeMap::from([(VACUUMED.to_owned(), before_ms)]);
+        let mut marks = BTreeMap::new();
+        if !plan.vacuum.is_empty() {
+            let before_ms = self.mark(VACUUMED).unwrap_or(i64::MIN);
+            marks.insert(VACUUMED.to_owned(), before_ms.max(plan.vacuum_before_ms));
+        }
+        if plan.is_swept {
+            marks.insert(SWEPT.to_owned(), plan.vacuum_before_ms);
+        }
         let attempt = self.attempt(new_id("vacuum"), marks, ("vacuum", info));
         let retention_ms = now_ms.saturating_sub(plan.vacuum_before_ms);
         self.make(&attempt, &Change::Vacuum { retention_ms })
@@ -251,10 +264,11 @@ impl DeltaTable {
         Ok(count)
     }
 
-    /// Everything that is stored: the log's files by name, and all others by path.
-    async fn list(&self) -> Result<(Vec<Stored>, Vec<Stored>)> {
+    /// The log's files by name, and with `everything` all others that are stored by path.
+    async fn list(&self, everything: bool) -> Result<(Vec<Stored>, Vec<Stored>)> {
         let store = &self.log().store;
-        let mut listed = store.list(None);
+        let folder = Path::from(FOLDER);
+        let mut listed = store.list(Some(&folder).filter(|_| !everything));
         let (mut log, mut stored) = (Vec::new(), Vec::new());
         let failed = |e| self.log().failed("listing files", e);
         while let Some(file) = listed.try_next().await.map_err(failed)? {
@@ -275,12 +289,12 @@ impl DeltaTable {
 
     /// Files that were removed from the table and when, as far back as its log remembers. What was loaded knows it until
     /// something is committed here.
-    async fn removed(&self) -> Result<BTreeMap<String, i64>> {
+    async fn removed(&self) -> Result<BTreeMap<String, Removed>> {
         if let Some(removed) = self.removed_as_loaded() {
             return Ok(removed.clone());
         }
         let state = self.log().replay(None).await?;
-        Ok(state.map_or_else(BTreeMap::new, |state| removed_at(&state)))
+        Ok(state.map_or_else(BTreeMap::new, |state| removed_files(&state)))
     }
 }
 

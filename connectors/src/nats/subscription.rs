@@ -45,6 +45,8 @@ pub(super) enum Arrived {
 pub(super) struct Delivered {
     pub(super) message: Message,
     pub(super) place: u64,
+    /// How many messages the stream had after it when it was sent.
+    pub(super) pending: u64,
     pub(super) expected_place: u64,
 }
 
@@ -120,6 +122,7 @@ impl Subscription {
     fn delivered(&mut self, message: jetstream::Message) -> Result<Delivered, Cause> {
         let info = message.info()?;
         let (sequence, place) = (info.stream_sequence, info.consumer_sequence);
+        let pending = info.pending;
         let ingest_time_us = micros(info.published.unix_timestamp_nanos())?;
         self.delivered += 1;
         self.active = Instant::now();
@@ -133,6 +136,7 @@ impl Subscription {
                 unread: None,
             },
             place,
+            pending,
             expected_place: self.delivered,
         })
     }

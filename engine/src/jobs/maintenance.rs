@@ -74,7 +74,8 @@ impl Upkeep {
             return Ok(None);
         };
         let now_ms = clock.now_us().div_euclid(1_000);
-        let plan = plan(&table.look(order_of(name), now_ms).await?, &self.limits);
+        let seen = table.look(order_of(name), &self.limits, now_ms).await?;
+        let plan = plan(&seen, &self.limits);
         Ok(Some(match dry_run {
             true => Done::planned(&plan),
             false => table.carry_out(&plan, now_ms).await?,

@@ -14,6 +14,8 @@ const MERGE_FILES: usize = 16;
 /// In such a day the largest file of a merge is at most one in this many of its bytes, so that a byte
 /// is written again a few times only, however often more files come.
 const LARGEST_PART: u64 = 4;
+/// What nobody committed is looked for again after this part of `vacuum_after`.
+const SWEEPS: i64 = 8;
 
 /// What maintenance may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,30 @@ pub struct Limits {
     pub vacuum_after_ms: i64,
     /// The log before a checkpoint is deleted when the checkpoint is this old, in milliseconds.
     pub log_after_ms: i64,
+}
+
+impl Limits {
+    /// Files written later than this stay.
+    pub(super) fn vacuum_before_ms(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_sub(self.vacuum_after_ms)
+    }
+
+    /// Whether everything that is stored is to be looked through, when that was done up to files of `swept_ms`. It finds
+    /// what was uploaded and never committed, and costs a listing of all days. A clock that was ahead keeps none away.
+    pub(super) fn sweep_is_due(&self, swept_ms: Option<i64>, now_ms: i64) -> bool {
+        let since = |swept_ms| self.vacuum_before_ms(now_ms).saturating_sub(swept_ms);
+        let is_recent = |swept_ms| (0..self.vacuum_after_ms / SWEEPS).contains(&since(swept_ms));
+        !swept_ms.is_some_and(is_recent)
+    }
+}
+
+/// A file that was removed from the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// When, in milliseconds since the Unix epoch; 0 when the log does not say when.
+    pub at_ms: i64,
+    /// Its size; 0 when the log does not say it.
+    pub bytes: u64,
 }
 
 /// A file in the store.
@@ -47,10 +73,12 @@ pub struct Seen {
     /// The group of event types that a file holds, by its path. Files of different groups are not merged, so that each keeps
     /// few columns. Of a file that may have any there is none.
     pub groups: BTreeMap<String, usize>,
-    /// Files that were removed from the table, and when, in milliseconds since the Unix epoch.
-    pub removed: BTreeMap<String, i64>,
-    /// Everything that is stored below the table except its log.
-    pub stored: Vec<Stored>,
+    /// Files that were removed from the table.
+    pub removed: BTreeMap<String, Removed>,
+    /// Files that were removed earlier are deleted, in milliseconds since the Unix epoch.
+    pub vacuumed_ms: Option<i64>,
+    /// Everything that is stored below the table except its log, when it was looked through.
+    pub stored: Option<Vec<Stored>>,
     /// The files of the log.
     pub log: Vec<Stored>,
     /// The present, in milliseconds since the Unix epoch.
@@ -66,16 +94,22 @@ pub struct Plan {
     pub vacuum: Vec<Stored>,
     /// Files written later than this stay, in milliseconds since the Unix epoch.
     pub vacuum_before_ms: i64,
+    /// Whether everything that is stored was looked through, and nothing is left over but what the log names.
+    pub is_swept: bool,
     /// Names of the log's files to delete, oldest first.
     pub log: Vec<String>,
 }
 
 /// Decides what a table needs.
 pub fn plan(seen: &Seen, limits: &Limits) -> Plan {
-    let vacuum_before_ms = seen.now_ms.saturating_sub(limits.vacuum_after_ms);
+    let vacuum_before_ms = limits.vacuum_before_ms(seen.now_ms);
+    let named = removed_since(seen, vacuum_before_ms);
+    let left = seen.stored.as_ref();
+    let left = left.map(|stored| left_over(seen, stored, vacuum_before_ms));
     Plan {
         merges: merges(seen, limits.file_bytes),
-        vacuum: vacuum(seen, vacuum_before_ms),
+        is_swept: left.as_ref().is_some_and(|left| is_named(left, &named)),
+        vacuum: left.unwrap_or(named),
         vacuum_before_ms,
         log: forgotten(seen, seen.now_ms.saturating_sub(limits.log_after_ms)),
     }
@@ -162,18 +196,39 @@ fn packed(run: &[Arc<StagedFile>], file_bytes: u64) -> Vec<Vec<Arc<StagedFile>>>
     parts
 }
 
-/// Data files that no version since `before_ms` holds: removed earlier, or uploaded earlier and
-/// never committed. Files that are not named like ours are another program's.
-fn vacuum(seen: &Seen, before_ms: i64) -> Vec<Stored> {
+/// Data files that no version since `before_ms` holds: removed earlier, or uploaded earlier and never committed. Files that
+/// are not named like ours are another program's.
+fn left_over(seen: &Seen, stored: &[Stored], before_ms: i64) -> Vec<Stored> {
     let live: BTreeSet<&str> = seen.files.iter().map(|file| file.path.as_str()).collect();
     let is_left = |file: &&Stored| {
-        let was_removed = seen.removed.get(&file.path);
+        let removed = seen.removed.get(&file.path);
         is_data_file(&file.path)
             && !live.contains(file.path.as_str())
             && file.modified_ms < before_ms
-            && was_removed.is_none_or(|removed_ms| *removed_ms < before_ms)
+            && removed.is_none_or(|removed| removed.at_ms < before_ms)
     };
-    seen.stored.iter().filter(is_left).cloned().collect()
+    stored.iter().filter(is_left).cloned().collect()
+}
+
+/// Data files that the log says were removed earlier, and after those that are deleted already. What a process that died in
+/// between did not delete is left over. The log does not name a file as removed that was added again.
+fn removed_since(seen: &Seen, before_ms: i64) -> Vec<Stored> {
+    let since_ms = seen.vacuumed_ms.unwrap_or(i64::MIN);
+    let removed = seen.removed.iter();
+    let removed = removed
+        .filter(|(path, file)| is_data_file(path) && (since_ms..before_ms).contains(&file.at_ms));
+    let stored = removed.map(|(path, file)| Stored {
+        path: path.clone(),
+        modified_ms: file.at_ms,
+        bytes: file.bytes,
+    });
+    stored.collect()
+}
+
+/// Whether the log names each file of these.
+fn is_named(left: &[Stored], named: &[Stored]) -> bool {
+    let named: BTreeSet<&str> = named.iter().map(|file| file.path.as_str()).collect();
+    left.iter().all(|file| named.contains(file.path.as_str()))
 }
 
 fn is_data_file(path: &str) -> bool {
@@ -340,20 +395,67 @@ mod tests {
             let seen = Seen {
                 files: day(Some("d"), &[1]),
                 removed: removed_ms
-                    .map(|at| (path.to_owned(), at))
+                    .map(|at_ms| (path.to_owned(), Removed { at_ms, bytes: 7 }))
                     .into_iter()
                     .collect(),
-                stored: vec![stored(path, modified_ms)],
+                stored: Some(vec![stored(path, modified_ms)]),
                 now_ms: 1_000,
                 ..Seen::default()
             };
             let plan = plan(&seen, &LIMITS);
             assert_eq!(plan.vacuum_before_ms, 900);
+            // What nothing names is looked for again, until it is gone.
+            let named = !deleted || removed_ms.is_some();
+            assert_eq!(plan.is_swept, named, "{path} {removed_ms:?}");
             assert_eq!(
                 plan.vacuum.len(),
                 usize::from(deleted),
                 "{path} {removed_ms:?}"
             );
+        }
+    }
+
+    #[test]
+    fn between_two_sweeps_only_what_the_log_names_is_deleted() {
+        let name = "d/part-0-x.parquet";
+        // Path, removed from the table, deleted; files of before 500 are deleted already, and the bound is 900.
+        let cases = [
+            (name, 499, false),
+            (name, 500, true),
+            (name, 899, true),
+            (name, 900, false),
+            ("d/other.parquet", 600, false),
+        ];
+        for (path, at_ms, deleted) in cases {
+            let seen = Seen {
+                files: day(Some("d"), &[1]),
+                removed: BTreeMap::from([(path.to_owned(), Removed { at_ms, bytes: 7 })]),
+                vacuumed_ms: Some(500),
+                now_ms: 1_000,
+                ..Seen::default()
+            };
+            let plan = plan(&seen, &LIMITS);
+            assert!(!plan.is_swept);
+            let bytes: Vec<_> = plan.vacuum.iter().map(|file| file.bytes).collect();
+            assert_eq!(bytes, [7].repeat(usize::from(deleted)), "{path} {at_ms}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_is_due_after_an_eighth_of_the_time_that_files_are_kept() {
+        let limits = Limits {
+            vacuum_after_ms: 80,
+            ..LIMITS
+        };
+        // It went up to files of 920 at 1,000: the next one is due 10 later.
+        for (swept_ms, now_ms, due) in [
+            (None, 1_000, true),
+            (Some(920), 999, true),
+            (Some(920), 1_000, false),
+            (Some(920), 1_009, false),
+            (Some(920), 1_010, true),
+        ] {
+            assert_eq!(limits.sweep_is_due(swept_ms, now_ms), due, "{now_ms}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! last flush. Sequences are 0 to 113; even rows have values, odd ones NULL.
 
 use super::{
-    maintenance::{LATER_MS, everything, maintain},
+    maintenance::{LATER_MS, LIMITS, everything, maintain},
     *,
 };
 use std::{fs, path::Path as FilePath};
@@ -67,7 +67,7 @@ async fn a_table_that_deltalake_wrote_is_read() {
     }
     assert_eq!(files_opened(&table, "sequence = 7").await, 1);
     // Files that were removed are remembered through its checkpoint and its entries.
-    let seen = table.look(&["sequence"], LATER_MS).await.unwrap();
+    let seen = table.look(&["sequence"], &LIMITS, LATER_MS).await.unwrap();
     assert_eq!(seen.removed.len(), 50);
     drop(place);
 }

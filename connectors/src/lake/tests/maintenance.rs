@@ -9,7 +9,7 @@ use crate::lake::{
 /// Far beyond any time of a file: everything is old.
 pub(super) const LATER_MS: i64 = 4_102_444_800_000; // 2100
 const ORDER: [&str; 3] = ["shard", "sequence", "ordinal"];
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     file_bytes: 1_000_000,
     vacuum_after_ms: 86_400_000,
     log_after_ms: 86_400_000,
@@ -20,7 +20,7 @@ fn now_ms() -> i64 {
 }
 
 async fn plan_of(table: &DeltaTable, now_ms: i64) -> Plan {
-    plan(&table.look(&ORDER, now_ms).await.unwrap(), &LIMITS)
+    plan(&table.look(&ORDER, &LIMITS, now_ms).await.unwrap(), &LIMITS)
 }
 
 /// Does all that is to be done at a time, with a handle of its own.
@@ -62,13 +62,14 @@ async fn what_is_opened_after_a_merge_knows_nothing_of_what_was_merged() {
     let newest = || async { log.replay(None).await.unwrap().unwrap().checkpoint };
     // 13 commits, and a checkpoint is due after 50.
     assert_eq!((table.version(), newest().await), (13, None));
+    // A merge, and a look at everything that is stored.
     maintain(&place.lake, now_ms()).await.unwrap();
-    assert_eq!(newest().await, Some(14));
+    assert_eq!(newest().await, Some(15));
     // Where nothing was merged none is written.
     maintain(&place.lake, now_ms()).await.unwrap();
     flush(&mut events(&place.lake, &["llm"]).await, 26, DAY_2).await;
     maintain(&place.lake, now_ms()).await.unwrap();
-    assert_eq!(newest().await, Some(14));
+    assert_eq!(newest().await, Some(15));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +160,7 @@ async fn two_that_maintain_at_once_replace_a_file_once() {
     let error = second.carry_out(&plan, now_ms()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
     let table = events(&place.lake, &["llm"]).await;
-    assert_eq!(table.version(), 14);
+    assert_eq!(table.version(), 15);
     assert_eq!(everything(&table).await, before);
 }
 
@@ -279,6 +280,11 @@ async fn a_file_that_was_never_committed_is_deleted_and_cannot_be_committed_then
     let path = local_folder(&writer).join(&staged.files[0].path);
     assert_eq!(maintain(&place.lake, now_ms()).await.unwrap().vacuumed, 0);
     assert!(path.exists(), "it is too young");
+    // What was replaced goes as soon as it may; nothing is looked for that nothing names.
+    age(&writer, &staged.files[0].path);
+    let soon = now_ms() + LIMITS.vacuum_after_ms / 10;
+    assert_eq!(maintain(&place.lake, soon).await.unwrap().vacuumed, 0);
+    assert!(path.exists(), "it is looked for later");
     assert_eq!(maintain(&place.lake, LATER_MS).await.unwrap().vacuumed, 11);
     assert!(!path.exists());
     // A writer that slept all the time learns it from the log, also through later versions.
@@ -364,7 +370,10 @@ async fn a_table_without_partitions_is_merged_by_size() {
         let staged = table.stage(&attempt.commit_id, &[batch]).await.unwrap();
         table.commit(&attempt, &staged).await.unwrap();
         let mut own = place.lake.existing("meters/tokens").await.unwrap().unwrap();
-        let seen = own.look(&["shard", "cut"], now_ms()).await.unwrap();
+        let seen = own
+            .look(&["shard", "cut"], &LIMITS, now_ms())
+            .await
+            .unwrap();
         own.carry_out(&plan(&seen, &LIMITS), now_ms())
             .await
             .unwrap();

@@ -56,8 +56,8 @@ async fn merge(lake: &Lake, keep_together: bool) {
         log_after_ms: i64::MAX,
     };
     let files = table.files().len();
-    let mut plan = plan(&table.look(&["window"], 0).await.unwrap(), &limits);
-    plan.merges = vec![table.look(&["window"], 0).await.unwrap().files];
+    let mut plan = plan(&table.look(&["window"], &limits, 0).await.unwrap(), &limits);
+    plan.merges = vec![table.look(&["window"], &limits, 0).await.unwrap().files];
     let done = table.carry_out(&plan, 0).await.unwrap();
     assert_eq!((done.merged, done.into), (files as u64, 1));
 }

@@ -3,7 +3,7 @@
 use crate::{
     catalog::Catalog,
     checking::{examine, load},
-    config::Settings,
+    config::{Settings, USUAL_FILE},
     error::{Error, Result, SHOWN_MAX, count_of, printable_lines},
     nearby,
     telemetry::start_logging,
@@ -48,7 +48,7 @@ pub struct Cli {
     #[arg(
         long,
         global = true,
-        default_value = "tollgate.toml",
+        default_value = USUAL_FILE,
         value_name = "FILE"
     )]
     pub config: PathBuf,
@@ -131,7 +131,13 @@ pub async fn run(cli: Cli) -> Result<()> {
     } else {
         "warn"
     };
-    start_logging(cli.log.as_deref().unwrap_or(usual))?;
+    let logging = start_logging(cli.log.as_deref().unwrap_or(usual))?;
+    let done = command(cli).await;
+    logging.end().await;
+    done
+}
+
+async fn command(cli: Cli) -> Result<()> {
     let settings = || Settings::load(&cli.config, variables());
     match cli.command {
         Command::Demo(arguments) => Box::pin(demo::run(&arguments)).await,

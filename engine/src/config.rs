@@ -25,6 +25,11 @@ use tollgate_sql::{
 pub use written::Places;
 use written::Written;
 
+/// The configuration where none is named.
+pub const USUAL_FILE: &str = "tollgate.toml";
+/// Where this is set, the usual file may be missing.
+const DEFINITIONS_VARIABLE: &str = "TOLLGATE_DEFINITIONS";
+
 /// Everything that can be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -470,7 +475,8 @@ impl SourceSettings {
 }
 
 impl Settings {
-    /// Reads a configuration file, then the `TOLLGATE_…` variables among `variables`.
+    /// Reads a configuration file, then the `TOLLGATE_…` variables among `variables`. The usual file may be missing where one of
+    /// them says where the definitions are.
     ///
     /// # Errors
     /// The file cannot be read, is not TOML, has an unknown key, or a value that does not parse; one of two
@@ -481,15 +487,20 @@ impl Settings {
             file: file.display().to_string(),
             problem,
         };
-        let text = fs::read_to_string(file).map_err(|error| {
-            invalid(match error.kind() {
-                io::ErrorKind::NotFound => {
-                    "there is no such file; `tollgate init` writes a first one, or name yours with --config FILE"
-                        .to_owned()
-                }
-                _ => format!("could not be read: {error}"),
-            })
-        })?;
+        let variables: Vec<_> = variables.collect();
+        let read = fs::read_to_string(file).or_else(|error| {
+            let may_be_missing = file == Path::new(USUAL_FILE)
+                && variables.iter().any(|(name, _)| name == DEFINITIONS_VARIABLE);
+            match error.kind() {
+                io::ErrorKind::NotFound if may_be_missing => Ok(String::new()),
+                io::ErrorKind::NotFound => Err(format!(
+                    "there is no such file; `tollgate init` writes a first one, or name yours with --config FILE; \
+                     where {DEFINITIONS_VARIABLE} is set, variables alone do"
+                )),
+                _ => Err(format!("could not be read: {error}")),
+            }
+        });
+        let text = read.map_err(invalid)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let is_right = |value: Value| {
             let read = Settings::deserialize(value);

@@ -35,7 +35,7 @@ use crate::{
     error::{Error, Result, chain},
     live::Live,
     reload::Reload,
-    telemetry::Progress,
+    telemetry::{Progress, traces},
     view::View,
 };
 use axum::{
@@ -61,6 +61,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tollgate_connectors::{ErrorKind, lake::Lake};
+use tracing::Instrument;
 use views::{Lakes, Views};
 
 /// Where HTTP is listened for, not answered yet.
@@ -419,7 +420,9 @@ async fn bounded(State(doors): State<Arc<Doors>>, request: Request, next: Next) 
     let route = route.map_or("other", MatchedPath::as_str).to_owned();
     let began = Instant::now();
     let longest = doors.settings.http.timeout.duration();
-    let mut response = match timeout(longest, next.run(request)).await {
+    let span = traces::of_request(request.method(), &route, request.headers());
+    let answering = timeout(longest, next.run(request)).instrument(span.clone());
+    let mut response = match answering.await {
         Ok(response) => explained(response, &path),
         Err(_) => {
             let detail = "the request took longer than http.timeout; what it wanted stored may be sent again";
@@ -429,6 +432,7 @@ async fn bounded(State(doors): State<Arc<Doors>>, request: Request, next: Next) 
     let nosniff = HeaderValue::from_static("nosniff");
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    traces::answered(&span, response.status());
     doors
         .answered
         .count(&route, response.status().as_u16(), began.elapsed());

@@ -354,6 +354,7 @@ impl Shard {
         progress.send_modify(|p| {
             p.position = position.sequence;
             p.end = bounds.last;
+            p.known_end = bounds.last;
             p.is_reading = true;
         });
         let writer = Writer { events, panes };
@@ -388,6 +389,8 @@ impl Shard {
             match input {
                 Input::Batch(batch) => self.process(*batch).await?,
                 Input::Idle { caught_up_us } => {
+                    let end = caught_up_us.map(|_| self.position.sequence);
+                    self.tell(end, caught_up_us);
                     if self.idle(caught_up_us) {
                         // Where the clock closed windows is told by the commit at that message alone.
                         self.flush(questions).await?;
@@ -473,12 +476,26 @@ impl Shard {
         };
         self.buffer.add(rows, counts, self.clock.now_us());
         self.report.counts += counts;
-        let counts = self.report.counts;
-        self.progress.send_modify(|p| {
-            p.position = batch.last;
-            p.counts = counts;
-        });
+        let stored_us = batch.messages.last().map(|last| last.ingest_time_us);
+        self.tell(batch.known_end, stored_us);
         Ok(())
+    }
+
+    /// Tells whoever watches where the shard is, and what it holds. Until `read_until_us` everything is handled.
+    fn tell(&self, known_end: Option<Sequence>, read_until_us: Option<i64>) {
+        let position = self.position.sequence;
+        let watermark = Some(self.position.watermark).filter(|now| *now > EventTime::MIN);
+        self.progress.send_modify(|p| {
+            p.position = position;
+            p.known_end = known_end.unwrap_or(p.known_end).max(position);
+            p.read_until_us = read_until_us.or(p.read_until_us);
+            p.watermark_us = watermark.map(|now| now.0);
+            p.windows_bytes = self.metering.bytes();
+            p.ids = self.dedupe.len();
+            p.meters_stopped = self.metering.stopped().count();
+            p.counts = self.report.counts;
+            p.flushes = self.report.flushes;
+        });
     }
 
     /// Begins to keep the ids for the next start, every now and then.

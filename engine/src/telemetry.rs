@@ -1,22 +1,29 @@
 //! What a run counts and measures, with units; tracing setup.
 
+pub(crate) mod traces;
+
 use crate::{
     commit::Position,
     epoch::Epoch,
     error::{Error, Result, printable},
 };
 use hdrhistogram::Histogram;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Serialize;
-use std::{fmt, io::IsTerminal, ops::AddAssign, sync::Arc};
+use std::{fmt, io::IsTerminal, ops::AddAssign, sync::Arc, time::Duration};
 use tollgate_connectors::Sequence;
 use tracing::field::Field;
 use tracing_subscriber::{
-    EnvFilter,
+    EnvFilter, Layer,
     field::MakeExt,
+    filter::{FilterExt, filter_fn},
     fmt::{
         FormatFields,
         format::{Writer, debug_fn},
     },
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 /// How many of what passed.
@@ -73,6 +80,71 @@ pub struct Progress {
     pub counts: Counts,
     /// Whether the shard is acquired and recovered, and reads.
     pub is_reading: bool,
+    /// The last message that the source is known to hold; at least `position`.
+    pub known_end: Sequence,
+    /// Everything that the source had stored by this time is handled, by its clock, in microseconds since the Unix epoch.
+    pub read_until_us: Option<i64>,
+    /// The watermark, in microseconds since the Unix epoch; `None` before the first event.
+    pub watermark_us: Option<i64>,
+    /// What open windows take in memory, in bytes.
+    pub windows_bytes: usize,
+    /// Ids that are remembered.
+    pub ids: usize,
+    /// Meters that were given up since the shard started.
+    pub meters_stopped: usize,
+    /// What flushes wrote since the shard started.
+    pub flushes: Flushes,
+}
+
+/// What flushes wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flushes {
+    /// From the start of a flush to its last commit.
+    pub durations: Durations,
+    /// Bytes of files of `events`.
+    pub bytes: u64,
+    /// Rows added to the meters' tables.
+    pub panes: u64,
+    /// How many of them are in error.
+    pub panes_in_error: u64,
+}
+
+impl Flushes {
+    fn add(&mut self, flush: Flushed) {
+        let took_us = flush.elapsed_us.unsigned_abs();
+        self.durations.add(Duration::from_micros(took_us));
+        self.bytes += flush.bytes;
+        self.panes += flush.panes;
+        self.panes_in_error += flush.in_error;
+    }
+}
+
+/// Upper bounds of durations, in microseconds: from a millisecond to half a minute.
+pub const BOUNDS_US: [u128; 9] = [
+    1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 30_000_000,
+];
+
+/// How long things took, as a histogram.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// How many took at most as long as each of [`BOUNDS_US`] says.
+    pub at_most: [u64; BOUNDS_US.len()],
+    /// How many there were.
+    pub count: u64,
+    /// Their sum, in microseconds.
+    pub sum_us: u128,
+}
+
+impl Durations {
+    /// Adds one.
+    pub fn add(&mut self, took: Duration) {
+        let took_us = took.as_micros();
+        for (bound_us, at_most) in BOUNDS_US.iter().zip(&mut self.at_most) {
+            *at_most += u64::from(took_us <= *bound_us);
+        }
+        self.count += 1;
+        self.sum_us += took_us;
+    }
 }
 
 /// What a run did.
@@ -82,14 +154,8 @@ pub struct Report {
     pub shard: String,
     /// What passed.
     pub counts: Counts,
-    /// Commits of `events`.
-    pub flushes: u64,
-    /// Bytes of the files they added.
-    pub bytes: u64,
-    /// Rows added to the meters' tables.
-    pub panes: u64,
-    /// How many of these rows are in error.
-    pub panes_in_error: u64,
+    /// What was written.
+    pub flushes: Flushes,
     /// Groups of open windows that were in error when the run ended.
     pub open_in_error: u64,
     /// Where the run ended.
@@ -106,10 +172,7 @@ impl Report {
         Report {
             shard: shard.to_owned(),
             counts: Counts::default(),
-            flushes: 0,
-            bytes: 0,
-            panes: 0,
-            panes_in_error: 0,
+            flushes: Flushes::default(),
             open_in_error: 0,
             position: Position::START,
             stopped: Vec::new(),
@@ -134,10 +197,7 @@ impl Report {
 
     /// Adds one flush.
     pub fn committed(&mut self, position: Position, flush: Flushed) {
-        self.flushes += 1;
-        self.bytes += flush.bytes;
-        self.panes += flush.panes;
-        self.panes_in_error += flush.in_error;
+        self.flushes.add(flush);
         self.position = position;
         self.flush_us
             .saturating_record(flush.elapsed_us.unsigned_abs());
@@ -160,9 +220,11 @@ pub struct Flushed {
 /// Sends logs to stderr; colour only goes to a terminal. `filter` is a level, which then holds for
 /// Tollgate alone, or directives as in `RUST_LOG`.
 ///
+/// Sends traces to a collector where a variable names one.
+///
 /// # Errors
-/// The filter cannot be read.
-pub fn start_logging(filter: &str) -> Result<()> {
+/// The filter, or the collector's address, cannot be read.
+pub fn start_logging(filter: &str) -> Result<Logging> {
     let is_level = filter.parse::<tracing::Level>().is_ok();
     let directives = match is_level {
         // Every crate of ours starts with this; our libraries speak from `warn` on.
@@ -171,14 +233,41 @@ pub fn start_logging(filter: &str) -> Result<()> {
     };
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| Error::Usage(format!("--log `{filter}`: {error}")))?;
-    // A second call in one process keeps the first: tests start many commands.
-    let _already_started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let provider = traces::provider()?;
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .fmt_fields(log_fields())
+        // Spans are for traces: a line says all that it has to say itself.
+        .with_filter(filter.and(filter_fn(|metadata| metadata.is_event())));
+    let spans = provider.as_ref().map(|provider| {
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("tollgate"));
+        layer.with_filter(filter_fn(|metadata| {
+            metadata.is_span() && metadata.target().starts_with("tollgate")
+        }))
+    });
+    // A second call in one process keeps the first: tests start many commands.
+    let _already_started = tracing_subscriber::registry()
+        .with(lines)
+        .with(spans)
         .try_init();
-    Ok(())
+    Ok(Logging { provider })
+}
+
+/// What is to be ended before the process ends.
+#[derive(Debug)]
+#[must_use]
+pub struct Logging {
+    provider: Option<SdkTracerProvider>,
+}
+
+impl Logging {
+    /// Sends the traces that were not sent yet.
+    pub async fn end(self) {
+        if let Some(provider) = self.provider {
+            traces::end(provider).await;
+        }
+    }
 }
 
 /// Writes the fields of a line of the log, the message first. What came with an event stays on its line, and a terminal

@@ -228,7 +228,7 @@ async fn show(mut progress: watch::Receiver<Progress>) {
 /// What a run did, for people.
 pub fn summary(report: &Report) -> String {
     let counts = &report.counts;
-    let in_error = match (report.panes_in_error, report.open_in_error) {
+    let in_error = match (report.flushes.panes_in_error, report.open_in_error) {
         (0, 0) => String::new(),
         (written, open) => format!(
             "{:>12} groups in error, {open} of them in open windows; the column `error` of the meter says why\n",
@@ -256,8 +256,8 @@ pub fn summary(report: &Report) -> String {
         counts.rejected,
         counts.unmatched,
         counts.conflicts,
-        report.panes,
-        report.flushes,
-        report.bytes,
+        report.flushes.panes,
+        report.flushes.durations.count,
+        report.flushes.bytes,
     )
 }

@@ -11,7 +11,7 @@ use axum::{
     extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tollgate_connectors::Message;
 
 /// Larger bodies are judged on a thread that may block.
@@ -69,8 +69,9 @@ pub(super) async fn accept(
     match judged {
         Judged::Accepted(events) => {
             let count = events.len();
+            let began = Instant::now();
             doors.outlet.publish(events).await?;
-            doors.answered.stored(count);
+            doors.answered.stored(count, began.elapsed());
             Ok(())
         }
         Judged::Refused { elements, faults } => Err(Problem::refused(elements, faults)),

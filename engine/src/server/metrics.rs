@@ -1,7 +1,7 @@
 //! `/metrics`: what a process counts, in the text form of Prometheus.
 
 use super::{Doors, health::Readiness};
-use crate::telemetry::{Counts, memory_kib};
+use crate::telemetry::{BOUNDS_US, Counts, Durations, Flushes, Progress, memory_kib};
 use axum::{
     extract::State,
     http::{HeaderName, header},
@@ -13,17 +13,9 @@ use std::{
     time::Duration,
 };
 
-/// Upper bounds of the durations of requests: as Prometheus writes them, in seconds, and in microseconds.
-const BUCKETS: [(&str, u128); 9] = [
-    ("0.001", 1_000),
-    ("0.005", 5_000),
-    ("0.01", 10_000),
-    ("0.05", 50_000),
-    ("0.1", 100_000),
-    ("0.5", 500_000),
-    ("1", 1_000_000),
-    ("5", 5_000_000),
-    ("30", 30_000_000),
+/// [`BOUNDS_US`] as Prometheus writes them, in seconds.
+const BUCKETS: [&str; BOUNDS_US.len()] = [
+    "0.001", "0.005", "0.01", "0.05", "0.1", "0.5", "1", "5", "30",
 ];
 
 /// Requests that were answered.
@@ -37,14 +29,8 @@ struct Seen {
     /// By route.
     durations: BTreeMap<String, Durations>,
     events: u64,
-}
-
-#[derive(Debug, Default)]
-struct Durations {
-    /// How many took at most as long as each bucket says.
-    at_most: [u64; BUCKETS.len()],
-    count: u64,
-    sum_us: u128,
+    /// From the first message of a request to the last acknowledgement.
+    acknowledgements: Durations,
 }
 
 impl Answered {
@@ -52,19 +38,15 @@ impl Answered {
     pub(super) fn count(&self, route: &str, status: u16, took: Duration) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *seen.requests.entry((route.to_owned(), status)).or_default() += 1;
-        let durations = seen.durations.entry(route.to_owned()).or_default();
-        let took_us = took.as_micros();
-        for ((_, bound_us), at_most) in BUCKETS.iter().zip(&mut durations.at_most) {
-            *at_most += u64::from(took_us <= *bound_us);
-        }
-        durations.count += 1;
-        durations.sum_us += took_us;
+        let durations = seen.durations.entry(route.to_owned());
+        durations.or_default().add(took);
     }
 
     /// Counts events that JetStream has acknowledged.
-    pub(super) fn stored(&self, events: usize) {
+    pub(super) fn stored(&self, events: usize, took: Duration) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.events += u64::try_from(events).unwrap_or(u64::MAX);
+        seen.acknowledgements.add(took);
     }
 
     fn write(&self, text: &mut String) {
@@ -91,27 +73,12 @@ impl Answered {
             "From the head of a request to its answer, by route.",
         );
         for (route, durations) in &seen.durations {
-            for ((bound, _), at_most) in BUCKETS.iter().zip(&durations.at_most) {
-                line(
-                    text,
-                    &format!("{name}_bucket{{route=\"{route}\",le=\"{bound}\"}}"),
-                    at_most,
-                );
-            }
-            let all = format!("{name}_bucket{{route=\"{route}\",le=\"+Inf\"}}");
-            line(text, &all, durations.count);
-            let (seconds, rest) = (durations.sum_us / 1_000_000, durations.sum_us % 1_000_000);
-            line(
-                text,
-                &format!("{name}_sum{{route=\"{route}\"}}"),
-                format!("{seconds}.{rest:06}"),
-            );
-            line(
-                text,
-                &format!("{name}_count{{route=\"{route}\"}}"),
-                durations.count,
-            );
+            histogram(text, name, &format!("route=\"{route}\""), durations);
         }
+        let name = "tollgate_publish_ack_duration_seconds";
+        let help = "From the first message of an HTTP request to JetStream's last acknowledgement.";
+        describe(text, name, "histogram", help);
+        histogram(text, name, "", &seen.acknowledgements);
         let name = "tollgate_http_events_acknowledged_total";
         let help = "Events of HTTP requests that JetStream has acknowledged, repeats included.";
         describe(text, name, "counter", help);
@@ -137,28 +104,7 @@ pub(super) async fn show(
         1,
     );
     if let Readiness::Shard(progress) = &doors.readiness {
-        let progress = *progress.borrow();
-        write_counts(&mut text, progress.counts);
-        for (name, help, value) in [
-            (
-                "tollgate_shard_reading",
-                "1 when the shard is acquired and recovered, and reads.",
-                u64::from(progress.is_reading),
-            ),
-            (
-                "tollgate_shard_epoch",
-                "The number of the shard's owner.",
-                progress.epoch.0.unsigned_abs(),
-            ),
-            (
-                "tollgate_shard_sequence",
-                "The last message of the stream that was handled.",
-                progress.position.0,
-            ),
-        ] {
-            describe(&mut text, name, "gauge", help);
-            line(&mut text, name, value);
-        }
+        write_shard(&mut text, &progress.borrow());
     }
     doors.answered.write(&mut text);
     if let Some(kib) = memory_kib(std::process::id(), "VmRSS") {
@@ -194,6 +140,120 @@ fn write_counts(text: &mut String, counts: Counts) {
     }
 }
 
+/// What the shard beside this door does.
+fn write_shard(text: &mut String, progress: &Progress) {
+    write_counts(text, progress.counts);
+    let behind = progress.known_end.0.saturating_sub(progress.position.0);
+    let size = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+    for (name, help, value) in [
+        (
+            "tollgate_shard_reading",
+            "1 when the shard is acquired and recovered, and reads.",
+            u64::from(progress.is_reading),
+        ),
+        (
+            "tollgate_shard_epoch",
+            "The number of the shard's owner.",
+            progress.epoch.0.unsigned_abs(),
+        ),
+        (
+            "tollgate_shard_sequence",
+            "The last message of the stream that was handled.",
+            progress.position.0,
+        ),
+        (
+            "tollgate_shard_lag_messages",
+            "Messages of the stream that are known and not handled yet.",
+            behind,
+        ),
+        (
+            "tollgate_open_windows_bytes",
+            "What open windows take in memory; windows.max_bytes bounds it.",
+            size(progress.windows_bytes),
+        ),
+        (
+            "tollgate_dedupe_ids",
+            "Event ids that are remembered.",
+            size(progress.ids),
+        ),
+        (
+            "tollgate_meters_stopped",
+            "Meters that were given up since the shard started.",
+            size(progress.meters_stopped),
+        ),
+    ] {
+        describe(text, name, "gauge", help);
+        line(text, name, value);
+    }
+    for (name, help, time_us) in [
+        (
+            "tollgate_shard_read_until_timestamp_seconds",
+            "Everything that the stream had stored by then is handled: the time since is the lag.",
+            progress.read_until_us,
+        ),
+        (
+            "tollgate_watermark_timestamp_seconds",
+            "The watermark: windows that end a lateness before it are closed.",
+            progress.watermark_us,
+        ),
+    ] {
+        let Some(time_us) = time_us else { continue };
+        describe(text, name, "gauge", help);
+        line(text, name, seconds(i128::from(time_us)));
+    }
+    write_flushes(text, &progress.flushes);
+}
+
+fn write_flushes(text: &mut String, flushes: &Flushes) {
+    let name = "tollgate_flush_duration_seconds";
+    let help = "From the start of a flush to its last commit.";
+    describe(text, name, "histogram", help);
+    histogram(text, name, "", &flushes.durations);
+    for (name, help, value) in [
+        (
+            "tollgate_flush_bytes_total",
+            "Bytes of files of `events`.",
+            flushes.bytes,
+        ),
+        (
+            "tollgate_panes_total",
+            "Rows added to the meters' tables.",
+            flushes.panes,
+        ),
+        (
+            "tollgate_panes_in_error_total",
+            "Rows added to the meters' tables whose value could not be told.",
+            flushes.panes_in_error,
+        ),
+    ] {
+        describe(text, name, "counter", help);
+        line(text, name, value);
+    }
+}
+
+/// One histogram; `labels` as they stand in braces, or none.
+fn histogram(text: &mut String, name: &str, labels: &str, durations: &Durations) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    let counts = BUCKETS.iter().zip(durations.at_most);
+    for (bound, count) in counts.chain([(&"+Inf", durations.count)]) {
+        let bucket = format!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}}");
+        line(text, &bucket, count);
+    }
+    let braced = match labels {
+        "" => String::new(),
+        labels => format!("{{{labels}}}"),
+    };
+    let sum_us = i128::try_from(durations.sum_us).unwrap_or(i128::MAX);
+    line(text, &format!("{name}_sum{braced}"), seconds(sum_us));
+    line(text, &format!("{name}_count{braced}"), durations.count);
+}
+
+/// Microseconds as seconds.
+fn seconds(micros: i128) -> String {
+    let (sign, micros) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
+    format!("{sign}{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
 fn describe(text: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -206,6 +266,7 @@ fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tollgate_connectors::Sequence;
 
     #[test]
     fn requests_are_counted_by_route_and_their_durations_add_up() {
@@ -213,7 +274,7 @@ mod tests {
         for (status, micros) in [(204, 900), (204, 40_000), (503, 31_000_000)] {
             answered.count("/api/v1/events", status, Duration::from_micros(micros));
         }
-        answered.stored(7);
+        answered.stored(7, Duration::from_millis(2));
         let mut text = String::new();
         answered.write(&mut text);
         let name = "tollgate_http_request_duration_seconds";
@@ -226,11 +287,49 @@ mod tests {
             format!("{name}_bucket{{route=\"/api/v1/events\",le=\"+Inf\"}} 3"),
             format!("{name}_sum{{route=\"/api/v1/events\"}} 31.040900"),
             "tollgate_http_events_acknowledged_total 7".to_owned(),
+            "tollgate_publish_ack_duration_seconds_bucket{le=\"0.001\"} 0".to_owned(),
+            "tollgate_publish_ack_duration_seconds_bucket{le=\"0.005\"} 1".to_owned(),
+            "tollgate_publish_ack_duration_seconds_sum 0.002000".to_owned(),
         ] {
             assert!(
                 text.lines().any(|line| line == expected),
                 "{expected}:\n{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_shard_says_how_far_it_is_behind_and_what_it_wrote() {
+        let mut durations = Durations::default();
+        durations.add(Duration::from_micros(1_500));
+        let progress = Progress {
+            position: Sequence(90),
+            known_end: Sequence(100),
+            read_until_us: Some(1_790_000_000_000_001),
+            watermark_us: Some(-1),
+            flushes: Flushes {
+                durations,
+                bytes: 5,
+                panes: 6,
+                panes_in_error: 1,
+            },
+            ..Progress::default()
+        };
+        let mut text = String::new();
+        write_shard(&mut text, &progress);
+        for expected in [
+            "tollgate_shard_lag_messages 10",
+            "tollgate_shard_read_until_timestamp_seconds 1790000000.000001",
+            "tollgate_watermark_timestamp_seconds -0.000001",
+            "tollgate_flush_duration_seconds_bucket{le=\"0.001\"} 0",
+            "tollgate_flush_duration_seconds_bucket{le=\"0.005\"} 1",
+            "tollgate_flush_duration_seconds_sum 0.001500",
+            "tollgate_flush_bytes_total 5",
+            "tollgate_panes_total 6",
+            "tollgate_panes_in_error_total 1",
+        ] {
+            let found = text.lines().any(|line| line == expected);
+            assert!(found, "{expected}:\n{text}");
         }
     }
 }

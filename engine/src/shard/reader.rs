@@ -32,6 +32,8 @@ pub(super) struct Batch {
     /// The last sequence that is read or explained.
     pub(super) last: Sequence,
     pub(super) holes: u64,
+    /// The last message that the source is known to hold.
+    pub(super) known_end: Option<Sequence>,
 }
 
 /// Reads and decodes ahead of the shard.
@@ -113,6 +115,7 @@ impl Reader {
             return Ok((self, Input::Idle { caught_up_us }));
         }
         self.position = last;
+        let known_end = self.source.known_end();
         tokio::task::spawn_blocking(move || {
             let decoded = self.decoder.decode(&messages)?;
             Ok((
@@ -122,6 +125,7 @@ impl Reader {
                     messages,
                     last,
                     holes,
+                    known_end,
                 })),
             ))
         })

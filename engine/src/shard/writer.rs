@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinHandle;
 use tollgate_connectors::{Attempt, Staged, Table, event::EventBatch};
 use tollgate_sql::meter::Meter;
+use tracing::Instrument;
 
 /// Everything one commit of `events`, and the panes it closes, is made from.
 #[derive(Debug)]
@@ -177,10 +178,17 @@ impl WriterSlot {
             State::Free(mut writer) => {
                 let flush = Arc::new(flush);
                 let writing = Arc::clone(&flush);
-                let task = tokio::spawn(async move {
+                let span = tracing::info_span!(
+                    "flush",
+                    shard = writer.panes.owner.shard,
+                    sequence = flush.position.sequence.0,
+                    events = flush.buffer.counts.events,
+                );
+                let write = async move {
                     let written = writer.write(&writing).await;
                     (writer, written)
-                });
+                };
+                let task = tokio::spawn(write.instrument(span));
                 State::Busy { task, flush }
             }
             other => other,

@@ -3,12 +3,13 @@
 use crate::{
     guide::blocks,
     http::{Http, open, open_ready},
+    publishers::named,
     world::{TOKENS, World},
 };
 use async_nats::jetstream;
 use flate2::{Compression, write::GzEncoder};
-use serde_json::json;
-use std::io::Write;
+use serde_json::{Value, json};
+use std::{ffi::OsString, fs, io::Write, path::Path};
 
 const EVENTS: &str = "/api/v1/events";
 const ONE: &str = "application/cloudevents+json";
@@ -31,7 +32,7 @@ async fn messages(world: &World) -> u64 {
 }
 
 /// The answer to a query of a meter, once so many messages are in it.
-async fn asked(http: &Http, path: &str, messages: u64) -> serde_json::Value {
+async fn asked(http: &Http, path: &str, messages: u64) -> Value {
     let is_there = |answer: &crate::http::Answer| {
         let cut = answer.headers.get("tollgate-cut").map(String::as_str);
         cut == Some(format!("USAGE={messages}").as_str())
@@ -440,25 +441,35 @@ async fn a_process_says_when_it_is_ready() {
     assert_eq!(running.terminate().await.code, Some(0));
 }
 
-/// What a script of a client prints, run against a door; `None` where there is no python that has the client.
-async fn said_by(script: &str, http: &Http) -> Option<serde_json::Value> {
-    let python = std::env::var_os("TOLLGATE_PUBLISHERS").filter(|python| !python.is_empty());
-    let Some(python) = python else {
-        println!("skipped: TOLLGATE_PUBLISHERS names no python with the clients");
-        return None;
-    };
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/");
-    let ran = tokio::process::Command::new(python)
-        .args([
-            format!("{folder}{script}"),
-            format!("http://{}", http.address),
-        ])
-        .output()
-        .await
-        .unwrap();
+/// What a script of a client prints, run against a door.
+async fn printed(runner: OsString, script: &Path, http: &Http) -> Value {
+    let door = format!("http://{}", http.address);
+    let mut command = tokio::process::Command::new(runner);
+    let ran = command.arg(script).arg(door).output().await.unwrap();
     let stderr = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{script}: {stderr}");
-    Some(serde_json::from_slice(&ran.stdout).unwrap())
+    assert!(ran.status.success(), "{}: {stderr}", script.display());
+    serde_json::from_slice(&ran.stdout).unwrap()
+}
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end");
+
+/// What a script in Python prints; `None` where there is no python that has the client.
+async fn said_by(script: &str, http: &Http) -> Option<Value> {
+    let python = named("TOLLGATE_PUBLISHERS", "python with the clients")?;
+    Some(printed(python, &Path::new(SCRIPTS).join(script), http).await)
+}
+
+/// What OpenMeter's clients are told in each language of what they published; `start` is how it writes the first instant.
+fn told_by_openmeter(start: &str, refused: Value) -> Value {
+    json!({
+        "slugs": ["tokens_input", "tokens_cached", "tokens_output", "tokens_calls"],
+        "aggregation": "COUNT",
+        "all": [[4321, start, null, {}]],
+        "by_subject": [[21, start, "a", {}], [4300, start, "b", {}]],
+        "day": [[4300, start, "b", {}]],
+        "filtered": [[20, start, null, {"model": "n"}]],
+        "refused": refused,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -469,18 +480,34 @@ async fn openmeters_client_publishes_and_reads_back_exact_totals() {
         return;
     };
     let start = "2026-10-01T00:00:00+00:00";
-    assert_eq!(
-        said,
-        json!({
-            "slugs": ["tokens_input", "tokens_cached", "tokens_output", "tokens_calls"],
-            "aggregation": "COUNT",
-            "all": [[4321, start, null, {}]],
-            "by_subject": [[21, start, "a", {}], [4300, start, "b", {}]],
-            "day": [[4300, start, "b", {}]],
-            "filtered": [[20, start, null, {"model": "n"}]],
-            "refused": 400,
-        })
+    assert_eq!(said, told_by_openmeter(start, json!(400)));
+    running.terminate().await;
+    let total = "SELECT SUM(input), SUM(calls) FROM tokens";
+    assert_eq!(world.cli().query(total).await, [["4321", "4"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openmeters_client_for_node_publishes_and_reads_back_exact_totals() {
+    let Some(folder) = named("TOLLGATE_PUBLISHERS_NODE", "folder with @openmeter/sdk") else {
+        return;
+    };
+    let world = World::new(TOKENS).await;
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    // Node looks for packages beside the file.
+    let script = world.path("with_openmeter.mjs");
+    fs::copy(Path::new(SCRIPTS).join("with_openmeter.mjs"), &script).unwrap();
+    let packages = Path::new(&folder).join("node_modules");
+    std::os::unix::fs::symlink(packages, world.path("node_modules")).unwrap();
+    let mut said = printed("node".into(), &script, &http).await;
+    // Its errors are texts, which have what the answer says.
+    let refused = said["refused"].take();
+    let refused = refused.as_str().unwrap();
+    assert!(
+        refused.contains("[400]") && refused.contains("color"),
+        "{refused}"
     );
+    let start = "2026-10-01T00:00:00.000Z";
+    assert_eq!(said, told_by_openmeter(start, Value::Null));
     running.terminate().await;
     let total = "SELECT SUM(input), SUM(calls) FROM tokens";
     assert_eq!(world.cli().query(total).await, [["4321", "4"]]);
@@ -568,7 +595,7 @@ async fn what_was_answered_before_a_kill_is_counted_once_and_the_rest_can_be_sen
 async fn the_lines_of_the_guide_do_what_it_says() {
     let world = World::new("").await;
     world.bring(
-        &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/first/definitions"),
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/first/definitions"),
         "definitions",
     );
     let (running, http) = open_ready(&world.cli(), &["run"]).await;
@@ -594,7 +621,7 @@ async fn the_lines_of_the_guide_do_what_it_says() {
     assert_eq!(said.len(), 12);
     assert_eq!(said[0], "");
     assert!(said[1].contains(r#""slug":"tokens_input""#), "{}", said[1]);
-    let usage: serde_json::Value = serde_json::from_str(&said[2]).unwrap();
+    let usage: Value = serde_json::from_str(&said[2]).unwrap();
     assert_eq!(usage["data"][0]["value"], 1200);
     assert_eq!(usage["data"][0]["windowStart"], "2026-01-15T00:00:00Z");
     let used: serde_json::Value = serde_json::from_str(&said[3]).unwrap();

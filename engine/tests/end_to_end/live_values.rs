@@ -174,7 +174,10 @@ async fn every_live_answer_is_what_was_published_up_to_its_cut() {
 
     stop.send_replace(true);
     let report = running.await.unwrap().unwrap().unwrap();
-    assert!(report.flushes > 1 && report.counts.late > 0, "{report:?}");
+    assert!(
+        report.flushes.durations.count > 1 && report.counts.late > 0,
+        "{report:?}"
+    );
     assert!(matches!(live.view().await, Err(Error::NotRunning)));
     let lake = Lake::open_to_read(&settings.lake.url, &settings.base);
     let view = View::open(catalog, &lake.await.unwrap()).await.unwrap();

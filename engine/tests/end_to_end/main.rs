@@ -45,6 +45,7 @@ mod live_values;
 mod maintenance;
 mod mistakes;
 mod one_of_many;
+mod operations;
 mod overflow;
 mod price_versions;
 mod publishers;

@@ -15,7 +15,7 @@ use tokio::process::Command;
 const GUIDE: &str = include_str!("../../../docs/publishing.md");
 
 /// What a variable names; says that a test is skipped, and for want of what, where it is not set.
-fn named(variable: &str, what: &str) -> Option<OsString> {
+pub(crate) fn named(variable: &str, what: &str) -> Option<OsString> {
     let named = env::var_os(variable).filter(|named| !named.is_empty());
     if named.is_none() {
         println!("skipped: {variable} names no {what}");

@@ -119,6 +119,15 @@ impl Flushes {
     }
 }
 
+impl AddAssign for Flushes {
+    fn add_assign(&mut self, other: Flushes) {
+        self.durations += other.durations;
+        self.bytes += other.bytes;
+        self.panes += other.panes;
+        self.panes_in_error += other.panes_in_error;
+    }
+}
+
 /// Upper bounds of durations, in microseconds: from a millisecond to half a minute.
 pub const BOUNDS_US: [u128; 9] = [
     1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 30_000_000,
@@ -133,6 +142,16 @@ pub struct Durations {
     pub count: u64,
     /// Their sum, in microseconds.
     pub sum_us: u128,
+}
+
+impl AddAssign for Durations {
+    fn add_assign(&mut self, other: Durations) {
+        for (at_most, others) in self.at_most.iter_mut().zip(other.at_most) {
+            *at_most += others;
+        }
+        self.count += other.count;
+        self.sum_us += other.sum_us;
+    }
 }
 
 impl Durations {
@@ -187,9 +206,6 @@ impl Report {
         };
         self.counts += before.counts;
         self.flushes += before.flushes;
-        self.bytes += before.bytes;
-        self.panes += before.panes;
-        self.panes_in_error += before.panes_in_error;
         // Both have three significant digits, so neither has a value that the other cannot hold.
         let _ = self.flush_us.add(before.flush_us);
         self

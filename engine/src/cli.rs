@@ -132,7 +132,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         "warn"
     };
     let logging = start_logging(cli.log.as_deref().unwrap_or(usual))?;
-    let done = command(cli).await;
+    let done = Box::pin(command(cli)).await;
     logging.end().await;
     done
 }

@@ -35,7 +35,7 @@ use std::{
 use tokio::{
     sync::Mutex,
     task::{JoinHandle, JoinSet},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 use tollgate::cli::{
     self,
@@ -246,13 +246,14 @@ impl Engine {
             events,
         };
         let ready = format!("{}/readyz", engine.door);
+        let mut ticks = interval(Duration::from_millis(100));
         for _ in 0..600 {
             if let Ok(answer) = engine.client.get(&ready).send().await
                 && answer.status() == StatusCode::OK
             {
                 return Ok(engine);
             }
-            sleep(Duration::from_millis(100)).await;
+            ticks.tick().await;
         }
         Err("the engine did not become ready".into())
     }
@@ -335,12 +336,13 @@ impl Engine {
     /// Waits until the shard has counted so many events, and no more.
     async fn counted(&self, events: u64) -> Result<()> {
         let mut last = None;
+        let mut ticks = interval(Duration::from_millis(100));
         for _ in 0..600 {
             last = self.value("/api/v1/meters/tokens_calls/query").await?;
             if last == Some(events) {
                 return Ok(());
             }
-            sleep(Duration::from_millis(100)).await;
+            ticks.tick().await;
         }
         Err(format!("{events} were acknowledged, {last:?} are counted").into())
     }

@@ -115,12 +115,13 @@ async fn variables_alone_suffice() {
 }
 
 /// A collector of traces: what is sent to it comes out of the receiver.
-async fn collector() -> (String, mpsc::UnboundedReceiver<ExportTraceServiceRequest>) {
-    type Sender = mpsc::UnboundedSender<ExportTraceServiceRequest>;
+async fn collector() -> (String, mpsc::Receiver<ExportTraceServiceRequest>) {
+    type Sender = mpsc::Sender<ExportTraceServiceRequest>;
     async fn take(State(sender): State<Sender>, body: Bytes) {
-        let _ = sender.send(ExportTraceServiceRequest::decode(body).unwrap());
+        let request = ExportTraceServiceRequest::decode(body).unwrap();
+        sender.try_send(request).unwrap();
     }
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(1_000);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new()

@@ -624,7 +624,7 @@ async fn the_lines_of_the_guide_do_what_it_says() {
     let usage: Value = serde_json::from_str(&said[2]).unwrap();
     assert_eq!(usage["data"][0]["value"], 1200);
     assert_eq!(usage["data"][0]["windowStart"], "2026-01-15T00:00:00Z");
-    let used: serde_json::Value = serde_json::from_str(&said[3]).unwrap();
+    let used: Value = serde_json::from_str(&said[3]).unwrap();
     assert_eq!(used["data"][0]["quantities"]["input"], 1200);
     assert!(said[4].contains(r#""totals":["#), "{}", said[4]);
     assert!(said[5].contains(r#""data":[]"#), "{}", said[5]);

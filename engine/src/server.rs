@@ -21,6 +21,7 @@ mod lago;
 mod meters;
 mod metrics;
 mod openapi;
+mod otlp;
 mod outlet;
 mod parameters;
 mod problem;
@@ -42,7 +43,7 @@ use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     routing::{get, post},
 };
@@ -54,13 +55,14 @@ use meters::offered::{Offered, offered};
 use metrics::Answered;
 use outlet::Outlet;
 use problem::Problem;
-use std::{future::IntoFuture, net::SocketAddr, sync::Arc};
+use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, lookup_host},
     sync::{Mutex, Semaphore, SemaphorePermit, watch},
     time::{Instant, timeout},
 };
 use tollgate_connectors::{ErrorKind, lake::Lake};
+use tower_http::{compression::CompressionLayer, cors::CorsLayer};
 use tracing::Instrument;
 use views::{Lakes, Views};
 
@@ -136,6 +138,8 @@ impl Door {
         if needs_keys {
             check_reachable(settings).await?;
         }
+        // An origin that is none is found at the start.
+        cors(&settings.http.cors_origins)?;
         let listener = TcpListener::bind(address).await.map_err(|error| {
             unusable(format!(
                 "`{listen}` could not be opened: {error}; if another program has the port, name another one"
@@ -188,10 +192,16 @@ impl Door {
             importing: Mutex::default(),
             settings: self.settings,
         };
+        let cors = cors(&doors.settings.http.cors_origins)?;
         let address = self.listener.local_addr().map_err(failed)?;
         tracing::info!(%address, "HTTP opened");
         let longest = doors.settings.http.timeout.duration();
-        let served = axum::serve(self.listener, router(Arc::new(doors)))
+        let router = router(Arc::new(doors));
+        let router = match cors {
+            Some(cors) => router.layer(cors),
+            None => router,
+        };
+        let served = axum::serve(self.listener, router)
             .with_graceful_shutdown(stopped(stop.clone()))
             .into_future();
         tokio::select! {
@@ -406,16 +416,19 @@ fn router(doors: Arc<Doors>) -> Router {
         .route("/api/v1/query", post(sql::answer))
         .route("/metrics", get(metrics::show))
         .route("/openapi.json", get(openapi::show))
+        .route("/v1/traces", post(otlp::export))
         .route("/lago/api/v1/events", post(lago::one))
         .route("/lago/api/v1/events/batch", post(lago::batch))
         .layer(from_fn_with_state(Arc::clone(&doors), admit))
         .layer(from_fn_with_state(Arc::clone(&doors), bounded))
+        .layer(CompressionLayer::new())
         .with_state(doors)
 }
 
 /// Ends what takes too long, says what is wrong in one form, and counts.
 async fn bounded(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response<Body> {
     let path = request.uri().path().to_owned();
+    let known = known(&request);
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("other", MatchedPath::as_str).to_owned();
     let began = Instant::now();
@@ -429,6 +442,11 @@ async fn bounded(State(doors): State<Arc<Doors>>, request: Request, next: Next) 
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", detail).answer(&path)
         }
     };
+    if is_known(&known, &response) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
     let nosniff = HeaderValue::from_static("nosniff");
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
@@ -438,6 +456,71 @@ async fn bounded(State(doors): State<Arc<Doors>>, request: Request, next: Next) 
         .count(&route, response.status().as_u16(), began.elapsed());
     response
 }
+
+/// The tags of answers that a caller has already, if it reads.
+fn known(request: &Request) -> Vec<String> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Vec::new();
+    }
+    let given = request.headers().get_all(header::IF_NONE_MATCH).iter();
+    let given = given.filter_map(|given| given.to_str().ok());
+    let tags = given.flat_map(|given| given.split(','));
+    tags.map(|tag| tag.trim().to_owned()).collect()
+}
+
+/// Whether a caller has this answer already.
+fn is_known(known: &[String], response: &Response<Body>) -> bool {
+    let tag = response.headers().get(header::ETAG);
+    let Some(tag) = tag.and_then(|tag| tag.to_str().ok()) else {
+        return false;
+    };
+    // As a weak tag: what is compared is the same content, not the same bytes.
+    let opaque = |tag: &str| tag.trim_start_matches("W/").to_owned();
+    let is_same = |known: &String| known == "*" || opaque(known) == opaque(tag);
+    response.status() == StatusCode::OK && known.iter().any(is_same)
+}
+
+/// Which pages of other origins a browser lets ask.
+fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let mut allowed = Vec::with_capacity(origins.len());
+    for origin in origins {
+        let is_origin = url::Url::parse(origin).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.origin().ascii_serialization() == *origin
+        });
+        let value = HeaderValue::from_str(origin).ok().filter(|_| is_origin);
+        allowed.push(value.ok_or_else(|| Error::Config {
+            file: "http.cors_origins".into(),
+            problem: format!("`{origin}` is no origin such as https://app.example.com"),
+        })?);
+    }
+    let sent = [
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        header::IF_NONE_MATCH,
+        HeaderName::from_static("idempotency-key"),
+    ];
+    let read = [
+        header::ETAG,
+        header::RETRY_AFTER,
+        HeaderName::from_static("tollgate-cut"),
+        HeaderName::from_static("tollgate-cut-age-ms"),
+        HeaderName::from_static("idempotency-replayed"),
+    ];
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT])
+        .allow_headers(sent)
+        .expose_headers(read)
+        .max_age(CORS_AGE);
+    Ok(Some(layer))
+}
+
+/// So long a browser remembers what it may ask.
+const CORS_AGE: Duration = Duration::from_secs(3_600);
 
 /// An answer whose problem, if it is one, is written out.
 fn explained(response: Response<Body>, path: &str) -> Response<Body> {

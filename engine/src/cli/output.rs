@@ -6,6 +6,7 @@ use arrow::{
     csv,
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
     error::ArrowError,
+    ipc::writer::StreamWriter,
     json,
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -32,6 +33,8 @@ pub enum Format {
     Ndjson,
     /// A Parquet file.
     Parquet,
+    /// A stream of Arrow IPC.
+    Arrow,
 }
 
 /// Writes text to stdout. A reader that went away is not an error.
@@ -116,7 +119,7 @@ pub fn encode_rows(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> 
     let bytes = encode(schema, rows, format).map_err(query_error("writing rows"))?;
     Ok(match format {
         Format::Json | Format::Ndjson => escape_json(bytes),
-        Format::Table | Format::Csv | Format::Parquet => bytes,
+        Format::Table | Format::Csv | Format::Parquet | Format::Arrow => bytes,
     })
 }
 
@@ -158,6 +161,11 @@ fn encode(schema: &SchemaRef, rows: &[RecordBatch], format: Format) -> Result<Ve
             let mut writer = ArrowWriter::try_new(&mut bytes, SchemaRef::clone(schema), None)?;
             rows.iter().try_for_each(|batch| writer.write(batch))?;
             writer.close()?;
+        }
+        Format::Arrow => {
+            let mut writer = StreamWriter::try_new(&mut bytes, schema)?;
+            rows.iter().try_for_each(|batch| writer.write(batch))?;
+            writer.finish()?;
         }
     }
     Ok(bytes)

@@ -14,6 +14,12 @@ pub struct HttpSettings {
     /// A proxy that speaks TLS stands before `listen`, and nothing else reaches it. Default false: an address that other
     /// machines can reach is refused, since keys would be readable on the way.
     pub behind_tls: bool,
+    /// Origins such as `https://app.example.com` whose pages may ask from a browser. Default none: browsers keep every page of another origin from
+    /// reading answers.
+    pub cors_origins: Vec<String>,
+    /// The attribute of a span, or of its resource, that says who used what it tells of. Default `user.id`. With another one, spans without it are
+    /// refused.
+    pub traces_subject: String,
     /// A larger body is refused, as it is sent and as it is unpacked. Default 8MB. More lets one caller send more events at
     /// once, and takes as much memory for each request.
     pub body_bytes_max: Size,
@@ -33,6 +39,8 @@ impl Default for HttpSettings {
         HttpSettings {
             listen: String::new(),
             behind_tls: false,
+            cors_origins: Vec::new(),
+            traces_subject: "user.id".to_owned(),
             body_bytes_max: Size(8_000_000),
             timeout: Length(30_000_000),
             queries_max: Count(4),

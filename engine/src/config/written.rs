@@ -23,7 +23,7 @@ enum Kind {
 }
 
 /// Every setting, in the order of the guide.
-const SETTINGS: [(&str, Kind); 53] = [
+const SETTINGS: [(&str, Kind); 55] = [
     ("definitions", Kind::Text),
     ("source.kind", Kind::Text),
     ("source.url", Kind::Text),
@@ -72,6 +72,8 @@ const SETTINGS: [(&str, Kind); 53] = [
     ("maintenance.log_after", Kind::Number),
     ("http.listen", Kind::Text),
     ("http.behind_tls", Kind::Flag),
+    ("http.cors_origins", Kind::List),
+    ("http.traces_subject", Kind::Text),
     ("http.body_bytes_max", Kind::Number),
     ("http.timeout", Kind::Number),
     ("http.queries_max", Kind::Number),

@@ -6,7 +6,7 @@ use super::{
     keyring::Caller,
     parameters::Parameters,
     problem::Problem,
-    rendering::{instant, json, list, number, raw, texts, texts_of},
+    rendering::{instant, list, number, raw, texts, texts_of},
     views::Truth,
 };
 use crate::{
@@ -37,12 +37,10 @@ use tollgate_sql::{
     money::{Exact, Money},
 };
 
-/// What is asked for of one customer, and up to where it is true.
+/// What is asked for of one customer.
 #[derive(Serialize)]
-struct Answer<T> {
-    #[serde(flatten)]
-    truth: Truth,
-    customer: String,
+struct Answer<'a, T> {
+    customer: &'a str,
     data: Vec<T>,
     /// Sums of it by currency.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,16 +199,11 @@ async fn answer<T: Serialize>(
     data: Vec<T>,
     totals: Option<Vec<Total>>,
 ) -> Result<Response<Body>, Problem> {
-    let truth = Truth::of(view).await?;
-    let answer = Answer {
-        truth: truth.clone(),
-        customer: known.customer.clone(),
+    Truth::of(view).await?.answer(&Answer {
+        customer: &known.customer,
         data,
         totals,
-    };
-    let mut response = json(&answer)?;
-    truth.write(response.headers_mut());
-    Ok(response)
+    })
 }
 
 /// Who is asked about, if the caller may know.

@@ -5,7 +5,7 @@ use super::{
     keyring::Caller,
     parameters::Parameters,
     problem::Problem,
-    rendering::{json, list, raw, texts, unwritten},
+    rendering::{list, raw, texts, unwritten},
     views::Truth,
 };
 use crate::{
@@ -28,16 +28,12 @@ const PAGE_MAX: usize = 100;
 
 #[derive(Serialize)]
 struct Document {
-    #[serde(flatten)]
-    truth: Truth,
     invoice: Box<RawValue>,
     lines: Box<RawValue>,
 }
 
 #[derive(Serialize)]
 struct Page {
-    #[serde(flatten)]
-    truth: Truth,
     data: Box<RawValue>,
     /// What `cursor` is for the page after this one; `null` on the last.
     next: Option<String>,
@@ -67,12 +63,10 @@ pub(super) async fn one(
     let of_document = col("invoice").eq(lit(head.invoice));
     let rows_max = doors.settings.http.rows_max.0;
     let lines = rows(&context, LINE_ITEMS, of_document, &["line"], rows_max).await?;
-    let document = Document {
-        truth: Truth::of(&view).await?,
+    Truth::of(&view).await?.answer(&Document {
         invoice: raw(invoice)?,
         lines: list(texts(&lines)?)?,
-    };
-    json(&document)
+    })
 }
 
 /// The issued documents of a customer, by number, a page at a time.
@@ -102,8 +96,7 @@ pub(super) async fn of_customer(
         (true, Some(last)) => head_of(last)?.number,
         _ => None,
     };
-    json(&Page {
-        truth: Truth::of(&view).await?,
+    Truth::of(&view).await?.answer(&Page {
         data: list(found)?,
         next,
     })

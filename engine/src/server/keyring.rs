@@ -50,6 +50,7 @@ pub(super) const ROUTES: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/events", PUBLISHERS),
     ("POST", "/lago/api/v1/events", PUBLISHERS),
     ("POST", "/lago/api/v1/events/batch", PUBLISHERS),
+    ("POST", "/v1/traces", PUBLISHERS),
     ("GET", "/api/v1/meters", CUSTOMERS),
     ("GET", "/api/v1/meters/{meter}", CUSTOMERS),
     ("GET", "/api/v1/meters/{meter}/subjects", CUSTOMERS),

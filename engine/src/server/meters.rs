@@ -66,9 +66,9 @@ pub(super) async fn subjects(
 ) -> Result<Response<Body>, Problem> {
     let question = Question::by_subject(query.as_deref())?.only(caller.subjects(&doors).await?);
     let answered = answered(&doors, &name, &question).await?;
-    let mut response = json(&answer::first_keys(answered.rows))?;
-    answered.truth.write(response.headers_mut());
-    Ok(response)
+    let content = serde_json::to_vec(&answer::first_keys(answered.rows));
+    let content = content.map_err(|error| unwritten(&error))?;
+    Ok(whole(content, "application/json", &answered.truth))
 }
 
 /// Answers a query that is in the URL.
@@ -135,11 +135,16 @@ async fn respond(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let Answered { slug, rows, truth } = answered(doors, name, question).await?;
-    let mut response = match wants_csv(headers) {
-        true => csv(&slug, question, &rows)?,
-        false => json(&in_json(question, &rows)?)?,
-    };
-    truth.write(response.headers_mut());
+    if !wants_csv(headers) {
+        let content = serde_json::to_vec(&in_json(question, &rows)?);
+        let content = content.map_err(|error| unwritten(&error))?;
+        return Ok(whole(content, "application/json", &truth));
+    }
+    let mut response = whole(csv(question, &rows)?, "text/csv", &truth);
+    if let Ok(name) = HeaderValue::try_from(format!("attachment; filename=\"{slug}.csv\"")) {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    }
     Ok(response)
 }
 
@@ -200,31 +205,32 @@ fn in_json(question: &Question, rows: &[Row]) -> Result<InJson, Problem> {
     })
 }
 
-fn csv(slug: &str, question: &Question, rows: &[Row]) -> Result<Response<Body>, Problem> {
-    let written = || -> Done<Vec<u8>> {
-        let doing = "writing rows";
-        let failed = |error: csv::Error| query_error(doing)(std::io::Error::other(error));
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        let keys = question.group_by.iter().map(String::as_str);
-        let header = ["window_start", "window_end"]
-            .into_iter()
-            .chain(keys)
-            .chain(["value"]);
-        writer.write_record(header).map_err(failed)?;
-        for row in rows {
-            let time = [instant(row.start_us), instant(row.end_us)].into_iter();
-            let keys = row.keys.iter().map(|key| key.clone().unwrap_or_default());
-            let record = time.chain(keys).chain([row.value.to_string()]);
-            writer.write_record(record).map_err(failed)?;
-        }
-        let bytes = writer.into_inner();
-        bytes.map_err(|error| query_error(doing)(std::io::Error::other(error.to_string())))
-    };
-    let mut response = Response::new(Body::from(written()?));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv"));
-    if let Ok(name) = HeaderValue::try_from(format!("attachment; filename=\"{slug}.csv\"")) {
-        headers.insert(header::CONTENT_DISPOSITION, name);
+/// An answer in a form of others, up to where it is true in its headers.
+fn whole(content: Vec<u8>, media: &'static str, truth: &Truth) -> Response<Body> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    truth.tag(&content, &mut headers);
+    let mut response = Response::new(Body::from(content));
+    *response.headers_mut() = headers;
+    response
+}
+
+fn csv(question: &Question, rows: &[Row]) -> Done<Vec<u8>> {
+    let doing = "writing rows";
+    let failed = |error: csv::Error| query_error(doing)(std::io::Error::other(error));
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let keys = question.group_by.iter().map(String::as_str);
+    let header = ["window_start", "window_end"]
+        .into_iter()
+        .chain(keys)
+        .chain(["value"]);
+    writer.write_record(header).map_err(failed)?;
+    for row in rows {
+        let time = [instant(row.start_us), instant(row.end_us)].into_iter();
+        let keys = row.keys.iter().map(|key| key.clone().unwrap_or_default());
+        let record = time.chain(keys).chain([row.value.to_string()]);
+        writer.write_record(record).map_err(failed)?;
     }
-    Ok(response)
+    let bytes = writer.into_inner();
+    bytes.map_err(|error| query_error(doing)(std::io::Error::other(error.to_string())))
 }

@@ -133,6 +133,12 @@ const DESCRIBED: &[Described] = &[
         &[JSON],
         (200, &[JSON]),
     ),
+    post(
+        "/v1/traces",
+        "Stores an event for each span of a model call, as OpenTelemetry exports traces.",
+        &["application/x-protobuf", JSON],
+        (200, &["application/x-protobuf", JSON]),
+    ),
     get(
         "/api/v1/meters",
         "Lists the meters.",
@@ -169,6 +175,7 @@ const DESCRIBED: &[Described] = &[
                 "text/csv",
                 "application/x-ndjson",
                 "application/vnd.apache.parquet",
+                "application/vnd.apache.arrow.stream",
             ],
         ),
     ),
@@ -391,6 +398,10 @@ fn operation(described: &Described) -> Value {
         good["content"] = Value::Object(content(media, json!({})));
     }
     answers.insert(status.to_string(), good);
+    if described.method == "GET" && is_closed(described) {
+        let same = json!({"description": "The answer that the caller names in `If-None-Match`."});
+        answers.insert("304".into(), same);
+    }
     let problem = content(
         &["application/problem+json"],
         json!({"$ref": "#/components/schemas/Problem"}),

@@ -3,7 +3,7 @@
 use super::{
     Doors,
     problem::Problem,
-    rendering::{accepted, unwritten},
+    rendering::{accepted, raw},
     views::Truth,
 };
 use crate::{
@@ -29,8 +29,6 @@ struct Asked {
 /// The rows in JSON.
 #[derive(Serialize)]
 struct InJson {
-    #[serde(flatten)]
-    truth: Truth,
     data: Box<RawValue>,
 }
 
@@ -57,30 +55,27 @@ pub(super) async fn answer(
     let answered = Box::pin(answered).await?;
     let truth = Truth::of(&answered.view).await?;
     let (format, media) = wanted(&headers);
-    let mut bytes = encode_rows(&answered.schema, &answered.rows, format)?;
+    let bytes = encode_rows(&answered.schema, &answered.rows, format)?;
     if format == Format::Json {
         let data = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-        let data = RawValue::from_string(data).map_err(|error| unwritten(&error))?;
-        let answer = InJson {
-            truth: truth.clone(),
-            data,
-        };
-        bytes = serde_json::to_vec(&answer).map_err(|error| unwritten(&error))?;
+        return truth.answer(&InJson { data: raw(data)? });
     }
-    let mut response = Response::new(Body::from(bytes));
-    let headers = response.headers_mut();
+    let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-    truth.write(headers);
+    truth.tag(&bytes, &mut headers);
+    let mut response = Response::new(Body::from(bytes));
+    *response.headers_mut() = headers;
     Ok(response)
 }
 
 /// The first format among those that the caller takes that there is; JSON when there is none.
 fn wanted(headers: &HeaderMap) -> (Format, &'static str) {
-    const FORMATS: [(Format, &str); 4] = [
+    const FORMATS: [(Format, &str); 5] = [
         (Format::Json, "application/json"),
         (Format::Csv, "text/csv"),
         (Format::Ndjson, "application/x-ndjson"),
         (Format::Parquet, "application/vnd.apache.parquet"),
+        (Format::Arrow, "application/vnd.apache.arrow.stream"),
     ];
     let format = |media: &str| FORMATS.into_iter().find(|(_, known)| *known == media);
     let known = accepted(headers).find_map(format);

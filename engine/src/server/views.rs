@@ -1,17 +1,23 @@
 //! Which view an answer is made from: live values of a running shard, or the newest that is committed; and up to where it is
 //! true.
 
+use super::{problem::Problem, rendering::unwritten};
 use crate::{
     catalog::Catalog,
     clock::{Clock, SystemClock},
     commit::Position,
     config::Settings,
     error::Result,
+    keys::hex,
     live::Live,
     view::View,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Response, header},
+};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OnceCell};
 use tollgate_connectors::lake::Lake;
@@ -139,8 +145,45 @@ impl Truth {
         }
     }
 
+    /// The headers of an answer with this content, all but how old it is: see [`Truth::write`], and an `ETag` that an answer at the same cut
+    /// with the same content has again.
+    pub(super) fn tag(&self, content: &[u8], headers: &mut HeaderMap) {
+        self.write(headers);
+        let mut hash = Sha256::new();
+        for at in &self.cut {
+            hash.update((at.shard.len() as u64).to_le_bytes());
+            hash.update(at.shard.as_bytes());
+            hash.update(at.sequence.to_le_bytes());
+        }
+        hash.update(content);
+        // Weak: two answers of one tag may differ in how old they say they are.
+        let tag = format!("W/\"{}\"", &hex(&hash.finalize())[..32]);
+        if let Ok(tag) = HeaderValue::try_from(tag) {
+            headers.insert(header::ETAG, tag);
+        }
+    }
+
+    /// An answer in JSON, of which `value` is an object without the truth.
+    ///
+    /// # Errors
+    /// The value cannot be written, which is a bug.
+    pub(super) fn answer(&self, value: &impl Serialize) -> Result<Response<Body>, Problem> {
+        let failed = |error: serde_json::Error| unwritten(&error);
+        let content = serde_json::to_vec(value).map_err(failed)?;
+        let mut body = serde_json::to_vec(self).map_err(failed)?;
+        // Two objects as one.
+        body.pop();
+        body.push(b',');
+        body.extend_from_slice(&content[1..]);
+        let mut response = Response::new(Body::from(body));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        self.tag(&content, response.headers_mut());
+        Ok(response)
+    }
+
     /// The headers `Tollgate-Cut: USAGE=123` and `Tollgate-Cut-Age-Ms: 250`.
-    pub(super) fn write(&self, headers: &mut HeaderMap) {
+    fn write(&self, headers: &mut HeaderMap) {
         let cut = self
             .cut
             .iter()

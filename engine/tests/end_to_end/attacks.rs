@@ -30,6 +30,7 @@ const TABLE: &[(&str, &str, [bool; 5])] = &[
         "/lago/api/v1/events/batch",
         [false, true, false, false, true],
     ),
+    ("POST", "/v1/traces", [false, true, false, false, true]),
     ("GET", "/api/v1/meters", [false, false, true, true, true]),
     ("HEAD", "/api/v1/meters", [false, false, true, true, true]),
     (

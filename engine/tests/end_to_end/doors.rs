@@ -591,6 +591,264 @@ async fn what_was_answered_before_a_kill_is_counted_once_and_the_rest_can_be_sen
     world.cli().audit().await;
 }
 
+/// Publishes events one by one, each until it is answered, until it is told to stop; how many.
+async fn publish_each_until_answered(
+    http: Http,
+    publisher: u64,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) -> u64 {
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(5));
+    for number in 0.. {
+        if *stop.borrow_and_update() {
+            return number;
+        }
+        let body = event(
+            &format!("{publisher}-{number}"),
+            &format!("s{publisher}"),
+            "m",
+            1,
+            1,
+        );
+        let headers = [("Content-Type", ONE)];
+        loop {
+            let answer = http.send("POST", EVENTS, &headers, body.as_bytes()).await;
+            match answer.map(|answer| answer.status) {
+                Some(204) => break,
+                // The server is gone, or full of others' events.
+                Some(503 | 429) => {}
+                other => panic!("{other:?}"),
+            }
+            ticks.tick().await;
+        }
+    }
+    0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_before_the_server_is_killed_is_counted_once() {
+    let mut world = World::new(TOKENS).await;
+    let cli = world.cli().with("TOLLGATE_FLUSH_INTERVAL", "100ms");
+    let rounds = std::env::var("TOLLGATE_KILL_ROUNDS").ok();
+    let rounds: u64 = rounds.map_or(1, |rounds| rounds.parse().unwrap());
+    let (running, http) = open_ready(&cli, &["run"]).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let publishers: Vec<_> = (0..4)
+        .map(|n| {
+            tokio::spawn(publish_each_until_answered(
+                http.clone(),
+                n,
+                stopped.clone(),
+            ))
+        })
+        .collect();
+    let query = "/api/v1/meters/tokens_calls/query";
+    let mut counted = 0;
+    for _ in 0..rounds {
+        // Events come before each kill, and after it.
+        let at_least = counted + 100;
+        let there = http.until(query, |answer| {
+            answer.status == 200 && answer.json()["data"][0]["value"].as_u64() >= Some(at_least)
+        });
+        counted = there.await.json()["data"][0]["value"].as_u64().unwrap();
+        let port = world.kill_server().await;
+        world.start_server(Some(port)).await;
+    }
+    let at_least = counted + 100;
+    let there = http.until(query, |answer| {
+        answer.status == 200 && answer.json()["data"][0]["value"].as_u64() >= Some(at_least)
+    });
+    there.await;
+    stop.send_replace(true);
+    let mut sent = 0;
+    for publisher in publishers {
+        sent += publisher.await.unwrap();
+    }
+    running.terminate().await;
+    cli.run_to_end().await;
+    let counted = cli.query("SELECT SUM(input), SUM(calls) FROM tokens").await;
+    assert_eq!(counted, [[sent.to_string(), sent.to_string()]]);
+    cli.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_the_caller_has_is_not_sent_again_and_one_may_be_packed() {
+    let world = World::new(TOKENS).await;
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    let first = event("1", "a", "m", 0, 1);
+    assert_eq!(http.post(EVENTS, ONE, &first).await.status, 204);
+    for path in [
+        "/api/v1/meters/tokens_input/query",
+        "/api/v1/meters/tokens_input/subjects",
+        "/api/v1/customers/a/usage?from=2026-10-01T00:00:00Z&to=2026-11-01T00:00:00Z",
+    ] {
+        asked(&http, path, 1).await;
+        let whole = http.get(path).await;
+        let tag = whole.headers["etag"].clone();
+        for known in [tag.clone(), format!("\"x\", {tag}"), "*".to_owned()] {
+            let known = [("If-None-Match", known.as_str())];
+            let same = http.send("GET", path, &known, b"").await.unwrap();
+            assert_eq!((same.status, same.text()), (304, ""), "{path}");
+            assert_eq!(
+                (&same.headers["etag"], same.headers["tollgate-cut"].as_str()),
+                (&tag, "USAGE=1")
+            );
+        }
+        let other = [("If-None-Match", "\"x\"")];
+        assert_eq!(
+            http.send("GET", path, &other, b"").await.unwrap().status,
+            200
+        );
+    }
+    let query = "/api/v1/meters/tokens_input/query";
+    let tag = http.get(query).await.headers["etag"].clone();
+    let second = event("2", "a", "m", 0, 1);
+    assert_eq!(http.post(EVENTS, ONE, &second).await.status, 204);
+    asked(&http, query, 2).await;
+    let known = [("If-None-Match", tag.as_str())];
+    let later = http.send("GET", query, &known, b"").await.unwrap();
+    assert_eq!(
+        (later.status, &later.json()["data"][0]["value"]),
+        (200, &json!(2))
+    );
+
+    let plain = http.get("/openapi.json").await;
+    let packed = [("Accept-Encoding", "gzip")];
+    let packed = http
+        .send("GET", "/openapi.json", &packed, b"")
+        .await
+        .unwrap();
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert!(packed.body.len() < plain.body.len() / 4);
+    let mut unpacked = Vec::new();
+    let mut reader = flate2::read::GzDecoder::new(packed.body.as_slice());
+    std::io::Read::read_to_end(&mut reader, &mut unpacked).unwrap();
+    assert_eq!(unpacked, plain.body);
+    let arrow = [
+        ("Accept", "application/vnd.apache.arrow.stream"),
+        ("Content-Type", "application/json"),
+    ];
+    let sql =
+        br#"{"sql":"SELECT CAST(12345678901234567890123456789012345678 AS DECIMAL(38, 0)) AS n"}"#;
+    let answer = http
+        .send("POST", "/api/v1/query", &arrow, sql)
+        .await
+        .unwrap();
+    assert_eq!(answer.headers["content-type"], arrow[0].1);
+    let mut rows = arrow::ipc::reader::StreamReader::try_new(answer.body.as_slice(), None).unwrap();
+    let rows = rows.next().unwrap().unwrap();
+    let n = arrow::array::AsArray::as_primitive::<arrow::datatypes::Decimal128Type>(&rows["n"]);
+    assert_eq!(
+        n.value(0),
+        12_345_678_901_234_567_890_123_456_789_012_345_678
+    );
+    running.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_may_ask_when_they_are_named() {
+    let world = World::new(TOKENS).await;
+    let (app, other) = ("https://app.example.com", "https://other.example.com");
+    let preflight = async |http: &Http, origin: &str| {
+        let headers = [
+            ("Origin", origin),
+            ("Access-Control-Request-Method", "GET"),
+            ("Access-Control-Request-Headers", "authorization"),
+        ];
+        let answer = http.send("OPTIONS", "/api/v1/meters", &headers, b"").await;
+        let headers = answer.unwrap().headers;
+        headers.get("access-control-allow-origin").cloned()
+    };
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    assert_eq!(preflight(&http, app).await, None);
+    running.terminate().await;
+    let cli = world.cli().with("TOLLGATE_HTTP_CORS_ORIGINS", app);
+    let (running, http) = open_ready(&cli, &["run"]).await;
+    assert_eq!(preflight(&http, app).await.as_deref(), Some(app));
+    assert_eq!(preflight(&http, other).await, None);
+    running.terminate().await;
+    for wrong in ["*", "app.example.com", "https://app.example.com/path"] {
+        let cli = world
+            .cli()
+            .with("TOLLGATE_HTTP_CORS_ORIGINS", wrong)
+            .with("TOLLGATE_HTTP_LISTEN", "127.0.0.1:0");
+        let ran = cli.run(&["serve"]).await;
+        assert_eq!(ran.code, Some(2), "{ran:#?}");
+        assert!(ran.stderr.contains("http.cors_origins"), "{ran:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_of_model_calls_are_events_that_count_once() {
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+    };
+    use prost::Message;
+    let definitions = "
+CREATE EVENT TYPE model_call (
+    model VARCHAR, output_tokens BIGINT, uncached_input_tokens BIGINT, cache_read_tokens BIGINT
+) WITH (type = 'gen_ai.usage');
+CREATE METER calls WITH (window = '1 hour') AS
+SELECT subject, model, SUM(uncached_input_tokens) AS input, SUM(cache_read_tokens) AS cached, SUM(output_tokens) AS output
+FROM model_call GROUP BY subject, model;";
+    let world = World::new(definitions).await;
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    let span = |id: &str, who: &str| {
+        json!({"traceId": "5b8efff798038103d269b633813fc60c", "spanId": id, "name": "chat",
+        "endTimeUnixNano": "1790848800000000000", "attributes": [
+            {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
+            {"key": "gen_ai.request.model", "value": {"stringValue": "m"}},
+            {"key": who, "value": {"stringValue": "acme"}},
+            {"key": "gen_ai.usage.input_tokens", "value": {"intValue": "100"}},
+            {"key": "gen_ai.usage.cache_read.input_tokens", "value": {"intValue": 70}},
+            {"key": "gen_ai.usage.output_tokens", "value": {"intValue": "5"}},
+        ]})
+    };
+    let of =
+        |spans: serde_json::Value| json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    let two = of(json!([
+        span("0000000000000001", "user.id"),
+        span("0000000000000002", "nobody")
+    ]));
+    let text = two.to_string();
+    let answer = http.post("/v1/traces", "application/json", &text).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["partialSuccess"]["rejectedSpans"], "1");
+    // The same again in protobuf, with another one.
+    let three = of(json!([
+        span("0000000000000001", "user.id"),
+        span("0000000000000003", "user.id")
+    ]));
+    let request: ExportTraceServiceRequest = serde_json::from_value(three).unwrap();
+    let headers = [("Content-Type", "application/x-protobuf")];
+    let bytes = request.encode_to_vec();
+    let answer = http
+        .send("POST", "/v1/traces", &headers, &bytes)
+        .await
+        .unwrap();
+    assert_eq!(answer.headers["content-type"], "application/x-protobuf");
+    let whole = ExportTraceServiceResponse::decode(answer.body.as_slice()).unwrap();
+    assert_eq!(whole.partial_success, None);
+    for (content_type, body, status) in [
+        ("application/x-protobuf", "x", 400),
+        ("application/json", "x", 400),
+        ("text/plain", "", 415),
+        ("application/json", "{}", 200),
+    ] {
+        assert_eq!(
+            http.post("/v1/traces", content_type, body).await.status,
+            status,
+            "{content_type} {body}"
+        );
+    }
+    running.terminate().await;
+    world.cli().run_to_end().await;
+    let sums = "SELECT subject, model, SUM(input), SUM(cached), SUM(output) FROM calls GROUP BY subject, model";
+    assert_eq!(
+        world.cli().query(sums).await,
+        [["acme", "m", "60", "140", "10"]]
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_the_guide_do_what_it_says() {
     let world = World::new("").await;
@@ -618,7 +876,7 @@ async fn the_lines_of_the_guide_do_what_it_says() {
         assert!(ran.status.success(), "{line}: {stdout}");
         said.push(stdout);
     }
-    assert_eq!(said.len(), 12);
+    assert_eq!(said.len(), 13);
     assert_eq!(said[0], "");
     assert!(said[1].contains(r#""slug":"tokens_input""#), "{}", said[1]);
     let usage: Value = serde_json::from_str(&said[2]).unwrap();
@@ -638,6 +896,7 @@ async fn the_lines_of_the_guide_do_what_it_says() {
         "{}",
         said[11]
     );
+    assert_eq!(said[12], "{}");
     running.terminate().await;
     world.cli().run_to_end().await;
     let total = "SELECT SUM(input) FROM tokens";

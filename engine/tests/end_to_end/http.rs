@@ -146,6 +146,17 @@ fn answer(bytes: &[u8], is_head: bool) -> Option<Answer> {
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
     let body = bytes[end + 4..].to_vec();
+    if headers
+        .get("transfer-encoding")
+        .is_some_and(|how| how == "chunked")
+    {
+        let body = chunks(&body)?;
+        return Some(Answer {
+            status,
+            headers,
+            body,
+        });
+    }
     let length = headers
         .get("content-length")
         .map(|length| length.parse().unwrap());
@@ -154,4 +165,20 @@ fn answer(bytes: &[u8], is_head: bool) -> Option<Answer> {
         headers,
         body,
     })
+}
+
+/// A body that came in chunks; `None` when the last one is missing.
+fn chunks(mut left: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = left.windows(2).position(|two| two == b"\r\n")?;
+        let length = std::str::from_utf8(&left[..end]).unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        left = &left[end + 2..];
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(left.get(..length)?);
+        left = left.get(length + 2..)?;
+    }
 }

@@ -8,7 +8,7 @@ demo:
 
 test: tools lint
 	TOLLGATE_READERS="$$(.ci/readers || true)" TOLLGATE_MOTO="$$(.ci/moto || true)" TOLLGATE_PUBLISHERS="$$(.ci/publishers || true)" \
-	TOLLGATE_PUBLISHERS_NODE="$$(.ci/publishers-node || true)" \
+	TOLLGATE_PUBLISHERS_NODE="$$(.ci/publishers-node || true)" TOLLGATE_SCHEMATHESIS="$$(.ci/schemathesis || true)" \
 	    $(CARGO) test --locked --workspace
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --workspace
 	$(MAKE) examples
@@ -36,4 +36,5 @@ tools:
 	@.ci/nats-server >/dev/null
 	@.ci/nats-server-2.9 >/dev/null || echo "the test with the oldest server is skipped"
 	@.ci/readers >/dev/null || echo "no outside readers here: the tests that use them are skipped"
+	@.ci/schemathesis >/dev/null || echo "no schemathesis here: the test that uses it is skipped"
 	@.ci/moto >/dev/null || echo "no S3 server here: the tests that use it are skipped"

@@ -32,6 +32,7 @@ mod failpoints;
 mod faults;
 mod fencing;
 mod first;
+mod fuzzed;
 mod golden;
 mod guards;
 mod guide;

@@ -4,7 +4,10 @@ use super::super::problem::{Fault, Problem};
 use crate::error::{Result as Done, query_error};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
-use tollgate_sql::accounts::{AccountsFile, Problems, TABLES};
+use tollgate_sql::{
+    accounts::{AccountsFile, Problems, TABLES},
+    schema::accounts::accounts_schema,
+};
 
 /// One row: the text of each field that it has.
 type Row = BTreeMap<String, String>;
@@ -91,7 +94,7 @@ impl Rows {
         let files = named.map(|(table, rows)| {
             Ok(AccountsFile {
                 name: format!("{table}.csv"),
-                bytes: csv_of(rows)?,
+                bytes: csv_of(table, rows)?,
             })
         });
         files.collect()
@@ -153,14 +156,18 @@ fn cell_of(field: &str, value: &RawValue) -> Result<String, &'static str> {
     }
 }
 
-fn csv_of(rows: &[Row]) -> Done<Vec<u8>> {
+/// A file with every column of its table, so that a row which lacks one is told of the row, and those that rows have beside them.
+fn csv_of(table: &str, rows: &[Row]) -> Done<Vec<u8>> {
     let doing = "writing rows of accounts";
     let failed = |error: csv::Error| query_error(doing)(std::io::Error::other(error));
-    let columns: BTreeSet<&String> = rows.iter().flat_map(BTreeMap::keys).collect();
+    let known = accounts_schema(table);
+    let known = known.iter().flat_map(|schema| schema.fields().iter());
+    let mut columns: BTreeSet<&str> = known.map(|field| field.name().as_str()).collect();
+    columns.extend(rows.iter().flat_map(BTreeMap::keys).map(String::as_str));
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(&columns).map_err(failed)?;
     for row in rows {
-        let cell = |column: &&String| row.get(*column).map_or("", String::as_str);
+        let cell = |column: &&str| row.get(*column).map_or("", String::as_str);
         writer
             .write_record(columns.iter().map(cell))
             .map_err(failed)?;
@@ -201,11 +208,11 @@ mod tests {
         let body = br#"{"amount": 12.500000000000000001, "customer": "a \"b\", c", "applies_to": ["x", "y"],
             "expires_at": null, "priority": -3, "currency": "USD"}"#;
         let rows = Rows::of_one("grants", "g1", body).unwrap();
-        let csv = "amount,applies_to,currency,customer,expires_at,grant,priority\n\
-                   12.500000000000000001,x;y,USD,\"a \"\"b\"\", c\",,g1,-3\n";
+        let csv = "amount,applies_to,currency,customer,effective_at,expires_at,grant,kind,priority,recurs_every,rollover_max,\
+                   rollover_min,voided_at\n12.500000000000000001,x;y,USD,\"a \"\"b\"\", c\",,,g1,,-3,,,,\n";
         assert_eq!(files(&rows), [("grants.csv".to_owned(), csv.to_owned())]);
         let body = br#"{"subjects": [{"subject": "s", "customer": "a"}, {"subject": "t", "customer": "a", "valid_from": "2026-10-01"}],
-            "customers": [{"customer": "a", "tax_exempt": true}], "grants": []}"#;
+            "customers": [{"customer": "a", "tax_exempt": true, "colour": "red"}], "grants": []}"#;
         let rows = Rows::of_tables(body).unwrap();
         assert_eq!(rows.count(), 3);
         assert_eq!(
@@ -213,7 +220,8 @@ mod tests {
             [
                 (
                     "customers.csv".to_owned(),
-                    "customer,tax_exempt\na,true\n".to_owned()
+                    "colour,currency,customer,email,name,tax_exempt,tax_region,time_zone,valid_from\nred,,a,,,true,,,\n"
+                        .to_owned()
                 ),
                 (
                     "subjects.csv".to_owned(),

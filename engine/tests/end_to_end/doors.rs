@@ -803,8 +803,7 @@ FROM model_call GROUP BY subject, model;";
             {"key": "gen_ai.usage.output_tokens", "value": {"intValue": "5"}},
         ]})
     };
-    let of =
-        |spans: serde_json::Value| json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
+    let of = |spans: Value| json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]});
     let two = of(json!([
         span("0000000000000001", "user.id"),
         span("0000000000000002", "nobody")

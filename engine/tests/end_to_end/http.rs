@@ -42,10 +42,7 @@ pub(crate) async fn open(cli: &Cli, arguments: &[&str]) -> (Running, Http) {
     let log = running.log();
     let (_, after) = log.split_once("HTTP opened address=").unwrap();
     let address = after.split_whitespace().next().unwrap();
-    let http = Http {
-        address: address.to_owned(),
-        headers: Vec::new(),
-    };
+    let http = Http::at(address.to_owned());
     (running, http)
 }
 
@@ -58,6 +55,13 @@ pub(crate) async fn open_ready(cli: &Cli, arguments: &[&str]) -> (Running, Http)
 }
 
 impl Http {
+    pub(crate) fn at(address: String) -> Self {
+        Http {
+            address,
+            headers: Vec::new(),
+        }
+    }
+
     /// The same with a key.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         let mut http = self.clone();

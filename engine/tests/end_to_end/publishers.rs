@@ -2,6 +2,7 @@
 
 use crate::{
     guide::blocks,
+    http::{Http, open_ready},
     world::{TOKENS, World},
 };
 use std::{
@@ -9,8 +10,12 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
 };
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
 const GUIDE: &str = include_str!("../../../docs/publishing.md");
 
@@ -116,4 +121,45 @@ async fn the_snippet_of_the_nats_command_publishes_an_event_that_counts() {
     succeed(&world, shell.args(["-c", snippet]).env("PATH", path)).await;
     assert_eq!(cli.run_to_end().await.of("counted"), 1);
     assert_eq!(cli.query("SELECT SUM(input) FROM tokens").await, [["7"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_in_node_meters_each_of_its_answers() {
+    if named("TOLLGATE_PUBLISHERS_NODE", "folder of packages for node").is_none() {
+        return;
+    }
+    let world = World::new(TOKENS).await;
+    let (running, http) = open_ready(&world.cli(), &["run"]).await;
+    let mut service = Command::new("node")
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../examples/services/node_service.mjs"
+        ))
+        .env("TOLLGATE", format!("http://{}", http.address))
+        .env("PORT", "0")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(service.stdout.take().unwrap()).lines();
+    let said = lines.next_line().await.unwrap().unwrap();
+    let port = said.strip_prefix("listening on ").unwrap();
+    let service_http = Http::at(format!("127.0.0.1:{port}"));
+    for customer in ["acme", "acme", "globex"] {
+        let asked = format!(r#"{{"customer": "{customer}", "prompt": "how much is it?"}}"#);
+        let answer = service_http.post("/", "application/json", &asked).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    // What waits is sent before it ends.
+    crate::world::signal(service.id().unwrap(), "TERM").await;
+    assert!(service.wait().await.unwrap().success());
+    running.terminate().await;
+    world.cli().run_to_end().await;
+    // Four words are asked, six answered.
+    let total =
+        "SELECT subject, SUM(input), SUM(output) FROM tokens GROUP BY subject ORDER BY subject";
+    assert_eq!(
+        world.cli().query(total).await,
+        [["acme", "8", "12"], ["globex", "4", "6"]]
+    );
 }

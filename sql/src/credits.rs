@@ -54,6 +54,15 @@ pub fn balance(grant: &Grant, burnt: &[Burn], at_us: i64) -> Result<Exact> {
     Turns::of(grant, burnt, at_us)?.balance(at_us)
 }
 
+/// What of a grant can still be burnt at an instant: what is left of it then, without what was burnt at later instants, as by documents of a service
+/// period that is not over. Zero when it is not in force.
+///
+/// # Errors
+/// Those of [`balance`].
+pub fn available(grant: &Grant, burnt: &[Burn], at_us: i64) -> Result<Exact> {
+    Turns::of(grant, burnt, at_us)?.available(at_us)
+}
+
 /// What grants pay of lines, see [`pay`], the burns of one grant added up.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     accounts::{Grant, Index},
-    credits::balance,
+    credits::available,
     definitions::Definitions,
     invoice::{self, Invoice},
     money::Exact,
@@ -66,7 +66,7 @@ pub struct Used {
 pub struct Left<'a> {
     /// The grant.
     pub grant: &'a Grant,
-    /// How much; zero while it is not in force.
+    /// How much can still be burnt; zero while it is not in force.
     pub amount: Exact,
 }
 
@@ -210,7 +210,7 @@ impl OfCustomer<'_> {
         let burnt = burnt.of_customer(self.customer);
         let grants = accounts.grants_of(self.customer);
         let left = grants.map(|grant| {
-            let amount = balance(grant, burnt, self.now_us)?;
+            let amount = available(grant, burnt, self.now_us)?;
             Ok(Left { grant, amount })
         });
         left.collect()

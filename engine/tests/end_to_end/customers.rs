@@ -210,6 +210,42 @@ async fn without_accounts_a_subject_is_told_what_it_used_this_month() {
     running.terminate().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_instalment_has_billed_and_a_grant_has_paid_is_not_told_again() {
+    let anchor = "anchor = 'subscription'";
+    let instalments = format!("{anchor}, progressive_billing = '5.00'");
+    let world = World::new(&definitions().replace(anchor, &instalments)).await;
+    let cli = world.cli();
+    cli.run_to_end().await;
+    let files = write_accounts(&world);
+    let import: Vec<&str> = ["accounts", "import"].into_iter().chain(files).collect();
+    cli.succeed(&import).await;
+    let (serving, http) = open_ready(&cli, &["serve"]).await;
+    let events = json!([
+        event("1", "a", &hours_ago(3), 1_000),
+        event("2", "b", &hours_ago(3), 50),
+    ]);
+    publish(&http, &events).await;
+    cli.run_to_end().await;
+    let told = async |of: &str| {
+        let path = format!("/api/v1/customers/acme/{of}");
+        asked(&http, &path).await["totals"].clone()
+    };
+    let total = json!([{"currency": "USD", "total": 16, "amount_due": 11}]);
+    assert_eq!(told("spend").await, total);
+    // 10.50 of usage is more than 5.00: it is billed at once, and the grant pays 5 of it.
+    cli.succeed(&["invoice", "--due", "--finalize"]).await;
+    let issued = cli
+        .query("SELECT total, credits_applied FROM invoices")
+        .await;
+    assert_eq!(issued, [["10.5000", "5.0000"]]);
+    let rest = json!([{"currency": "USD", "total": 5.5, "amount_due": 5.5}]);
+    assert_eq!(told("spend").await, rest);
+    let left = json!([{"currency": "USD", "prepaid": 0, "promotional": 0}]);
+    assert_eq!(told("balance").await, left);
+    serving.terminate().await;
+}
+
 /// Rows of each table of accounts, in JSON and as files.
 const ROWS: [(&str, &str, &str, &str); 6] = [
     (

@@ -79,14 +79,23 @@ impl Supervisor<'_> {
                 Ok(parts) => {
                     was_opened = true;
                     still_ours(&parts, self.progress.borrow().epoch)?;
-                    self.come_into_force(&catalog, clock.now_us());
                     let options = options(self.settings, self.until_end);
                     let stop = match is_bounded {
                         true => stop.clone(),
                         false => until(stop.clone(), self.wanted.clone()),
                     };
-                    let progress = self.progress.clone();
-                    shard::run(parts, options, stop, progress, &mut questions).await
+                    let (progress, mut reading) =
+                        (self.progress.clone(), self.progress.subscribe());
+                    let mut running =
+                        Box::pin(shard::run(parts, options, stop, progress, &mut questions));
+                    tokio::select! {
+                        biased;
+                        result = &mut running => result,
+                        () = async { drop(reading.wait_for(|said| said.is_reading).await) } => {
+                            self.come_into_force(&catalog, clock.now_us());
+                            running.await
+                        }
+                    }
                 }
                 Err(error) => Err(error),
             };
@@ -113,7 +122,7 @@ impl Supervisor<'_> {
                 Err(error) => match before.take() {
                     // It never read with them.
                     Some(before) if error.kind() == ErrorKind::Invalid => {
-                        self.refuse(&before, &catalog, &error, clock.now_us());
+                        self.refuse(&catalog, &error);
                         catalog = before;
                         continue;
                     }
@@ -140,7 +149,7 @@ impl Supervisor<'_> {
 }
 
 impl Supervisor<'_> {
-    /// Says that the shard starts with definitions, if that is news.
+    /// Says that the shard reads with definitions, if that is news.
     fn come_into_force(&self, catalog: &Arc<Catalog>, now_us: i64) {
         self.in_force.send_if_modified(|in_force| {
             let is_news = !Arc::ptr_eq(&in_force.catalog, catalog);
@@ -152,15 +161,14 @@ impl Supervisor<'_> {
     }
 
     /// Says that the shard could not start with definitions, so that those before stay.
-    fn refuse(&self, before: &Arc<Catalog>, refused: &Arc<Catalog>, error: &Error, now_us: i64) {
+    fn refuse(&self, refused: &Arc<Catalog>, error: &Error) {
         let error = chain(error);
         tracing::error!(
             error,
             "shard did not start with the definitions, those before stay in force"
         );
-        self.in_force.send_replace(InForce {
-            refused: Some((Arc::clone(refused), error)),
-            ..InForce::new(Arc::clone(before), now_us)
+        self.in_force.send_modify(|in_force| {
+            in_force.refused = Some((Arc::clone(refused), error));
         });
     }
 }

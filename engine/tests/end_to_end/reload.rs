@@ -200,3 +200,46 @@ async fn files_are_checked_without_coming_into_force_and_what_serves_takes_its_f
     assert_eq!(http.get("/api/v1/meters/calls_calls").await.status, 200);
     serving.terminate().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_the_shard_cannot_start_with_are_given_up_for_those_before() {
+    let world = World::new(TOKENS).await;
+    // Nothing is committed when the folder is checked, and windows are closed in memory.
+    let cli = world.cli().with("TOLLGATE_FLUSH_INTERVAL", "1h");
+    let (mut running, http) = open_ready(&cli, &["run"]).await;
+    send(&http, &event("1", 10, 5)).await;
+    send(&http, &event("2", 11, 70)).await;
+    counted(&http, 2).await;
+    // A version that begins before windows of October were closed by the one before.
+    let version = "CREATE OR REPLACE METER tokens WITH (window = '10 minutes', lateness = '1 minute', unit = 'token',
+            effective_from = '2026-10-01') AS
+        SELECT subject, model, region, SUM(input_tokens * 10) AS input, SUM(COALESCE(cached_tokens, 0)) AS cached,
+               SUM(output_tokens) AS output, COUNT(*) AS calls
+        FROM llm_completion GROUP BY subject, model, region;";
+    world.write("definitions/all.sql", &format!("{TOKENS}{version}"));
+    let refused = http
+        .post("/api/v1/definitions/reload", "application/json", "")
+        .await;
+    assert_eq!(
+        (refused.status, refused.json()["code"].clone()),
+        (422, json!("definitions_invalid")),
+        "{refused:?}"
+    );
+    running
+        .logged("shard did not start with the definitions", 1)
+        .await;
+    let says_why = |answer: &crate::http::Answer| {
+        let why = &answer.json()["refused"];
+        why.as_str().is_some_and(|why| why.contains("tokens"))
+    };
+    let shown = http.until("/api/v1/definitions", says_why).await.json();
+    assert_eq!(shown["meters"][0]["version"], 1, "{shown}");
+    // It goes on as before.
+    send(&http, &event("3", 11, 900)).await;
+    counted(&http, 3).await;
+    let ran = running.terminate().await;
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    world.write("definitions/all.sql", TOKENS);
+    assert_eq!(cli.query("SELECT SUM(input) FROM tokens").await, [["975"]]);
+    cli.audit().await;
+}

@@ -13,10 +13,14 @@ SELECT customer, SUM(input) AS quantity, SUM(input * 0.01) AS amount FROM tokens
 CREATE PLAN payg WITH (currency = 'USD', billing_period = 'month') AS (by_token);
 ";
 
-/// Twice the price from November on, and another meter.
+/// Twice the price from November on.
 const LATER: &str = "
 CREATE OR REPLACE PRICE by_token WITH (currency = 'USD', effective_from = '2026-11-01') AS
 SELECT customer, SUM(input) AS quantity, SUM(input * 0.02) AS amount FROM tokens GROUP BY customer;
+";
+
+/// In a file that comes before the other, so that the places of all meters change.
+const CALLS: &str = "
 CREATE METER calls WITH (window = '1 hour', lateness = '1 minute') AS
 SELECT subject, region, COUNT(*) AS calls, SUM(input_tokens) AS input FROM llm_completion GROUP BY subject, region;
 ";
@@ -55,6 +59,21 @@ async fn counted(http: &Http, at_least: u64) -> u64 {
     answer["data"][0]["value"].as_u64().unwrap()
 }
 
+/// Asks for usage until it is told to stop: each answer is of whole events, and of no fewer than the one before.
+async fn ask(http: Http, mut stop: watch::Receiver<bool>) {
+    let mut last = 1_000;
+    while !*stop.borrow_and_update() {
+        let answer = http.get("/api/v1/meters/tokens_input/query").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let input = answer.json()["data"][0]["value"].as_u64().unwrap();
+        assert!(
+            input >= last && (input - 1_000) % 3 == 0,
+            "{input} after {last}"
+        );
+        last = input;
+    }
+}
+
 async fn draft(cli: &Cli, month: &str) -> String {
     cli.succeed(&["invoice", "--period", month]).await
 }
@@ -70,8 +89,10 @@ async fn a_price_and_a_meter_come_into_force_under_load_and_no_event_is_lost_or_
     let publishers: Vec<_> = (0..4)
         .map(|n| tokio::spawn(publish(http.clone(), n, stopped.clone())))
         .collect();
+    let asking = tokio::spawn(ask(http.clone(), stopped.clone()));
     let before = counted(&http, 100).await;
     world.write("definitions/all.sql", &format!("{TOKENS}{PRICE}{LATER}"));
+    world.write("definitions/a.sql", CALLS);
     running.signal("HUP").await;
     running.logged("definitions were taken anew", 1).await;
     let meters = http
@@ -108,6 +129,7 @@ async fn a_price_and_a_meter_come_into_force_under_load_and_no_event_is_lost_or_
     counted(&http, before + 100).await;
 
     stop.send_replace(true);
+    asking.await.unwrap();
     let mut sent = 0;
     for publisher in publishers {
         sent += publisher.await.unwrap();
@@ -189,11 +211,12 @@ async fn files_are_checked_without_coming_into_force_and_what_serves_takes_its_f
     assert_eq!(shown["meters"][0]["name"], "tokens");
     assert_eq!(shown["plans"][0]["prices"], json!(["by_token"]));
     world.write("definitions/all.sql", &format!("{TOKENS}{PRICE}{LATER}"));
+    world.write("definitions/a.sql", CALLS);
     let taken = http
         .post("/api/v1/definitions/reload", "application/json", "")
         .await;
     assert_eq!(
-        taken.json()["definitions"]["meters"][1]["name"],
+        taken.json()["definitions"]["meters"][0]["name"],
         "calls",
         "{taken:?}"
     );

@@ -61,46 +61,24 @@ impl Supervisor<'_> {
         let mut acquired = self.progress.subscribe();
         let mut retry = Retry::default();
         let mut was_opened = false;
-        let is_bounded = options(self.settings, self.until_end).until_end;
-        let mut catalog = Arc::clone(&self.wanted.borrow_and_update());
-        // What was in force before, until the shard reads with what is wanted.
-        let mut before: Option<Arc<Catalog>> = None;
+        let mut definitions = Taken {
+            now: Arc::clone(&self.wanted.borrow_and_update()),
+            before: None,
+        };
         let mut done: Option<Report> = None;
         loop {
-            if !is_bounded && self.wanted.has_changed().unwrap_or(false) {
-                let wanted = Arc::clone(&self.wanted.borrow_and_update());
-                let last = std::mem::replace(&mut catalog, wanted);
-                before = before.or(Some(last));
-            }
+            self.take_wanted(&mut definitions);
             let began_us = clock.now_us();
             self.progress.send_modify(|p| p.counts = Counts::default());
             acquired.mark_unchanged();
-            let result = match open(self.settings, &catalog, &clock).await {
-                Ok(parts) => {
-                    was_opened = true;
-                    still_ours(&parts, self.progress.borrow().epoch)?;
-                    let options = options(self.settings, self.until_end);
-                    let stop = match is_bounded {
-                        true => stop.clone(),
-                        false => until(stop.clone(), self.wanted.clone()),
-                    };
-                    let (progress, mut reading) =
-                        (self.progress.clone(), self.progress.subscribe());
-                    let mut running =
-                        Box::pin(shard::run(parts, options, stop, progress, &mut questions));
-                    tokio::select! {
-                        biased;
-                        result = &mut running => result,
-                        () = async { drop(reading.wait_for(|said| said.is_reading).await) } => {
-                            self.come_into_force(&catalog, clock.now_us());
-                            running.await
-                        }
-                    }
-                }
-                Err(error) => Err(error),
+            let stopping = match self.is_bounded() {
+                true => stop.clone(),
+                false => until(stop.clone(), self.wanted.clone()),
             };
+            let shard = (&mut questions, &mut was_opened);
+            let result = self.run(&definitions.now, &clock, stopping, shard).await;
             if self.progress.borrow().is_reading {
-                before = None;
+                definitions.before = None;
             }
             // Told to no one: a change says that the shard was acquired.
             self.progress.send_if_modified(|p| {
@@ -110,8 +88,7 @@ impl Supervisor<'_> {
             let error = match result {
                 Ok(report) => {
                     let report = report.after(done.take());
-                    let goes_on = !*stop.borrow() && self.wanted.has_changed().unwrap_or(false);
-                    if is_bounded || !goes_on {
+                    if *stop.borrow() || !self.wants_others() {
                         return Ok(Some(report));
                     }
                     tracing::info!("shard ended for other definitions");
@@ -119,15 +96,10 @@ impl Supervisor<'_> {
                     continue;
                 }
                 Err(error) if may_pass(&error, was_opened, self.until_end) => error,
-                Err(error) => match before.take() {
-                    // It never read with them.
-                    Some(before) if error.kind() == ErrorKind::Invalid => {
-                        self.refuse(&catalog, &error);
-                        catalog = before;
-                        continue;
-                    }
-                    _ => return Err(error),
-                },
+                Err(error) => {
+                    self.give_up(&mut definitions, error)?;
+                    continue;
+                }
             };
             done = None;
             let end = Ended {
@@ -148,7 +120,71 @@ impl Supervisor<'_> {
     }
 }
 
+/// The definitions that a shard is run with.
+struct Taken {
+    now: Arc<Catalog>,
+    /// Those that it last read with, until it reads with these.
+    before: Option<Arc<Catalog>>,
+}
+
 impl Supervisor<'_> {
+    /// Whether the run has an end of its own: it keeps the definitions that it began with.
+    fn is_bounded(&self) -> bool {
+        options(self.settings, self.until_end).until_end
+    }
+
+    /// Whether the shard is to run with other definitions.
+    fn wants_others(&self) -> bool {
+        !self.is_bounded() && self.wanted.has_changed().unwrap_or(false)
+    }
+
+    /// Takes the definitions that are wanted, if they are others.
+    fn take_wanted(&mut self, taken: &mut Taken) {
+        if self.wants_others() {
+            let wanted = Arc::clone(&self.wanted.borrow_and_update());
+            let last = std::mem::replace(&mut taken.now, wanted);
+            taken.before.get_or_insert(last);
+        }
+    }
+
+    /// Opens the shard and runs it until it ends.
+    async fn run(
+        &self,
+        catalog: &Arc<Catalog>,
+        clock: &Arc<dyn Clock>,
+        stop: watch::Receiver<bool>,
+        (questions, was_opened): (&mut Questions, &mut bool),
+    ) -> Result<Report> {
+        let parts = open(self.settings, catalog, clock).await?;
+        *was_opened = true;
+        still_ours(&parts, self.progress.borrow().epoch)?;
+        let options = options(self.settings, self.until_end);
+        let (progress, mut reading) = (self.progress.clone(), self.progress.subscribe());
+        let mut running = Box::pin(shard::run(parts, options, stop, progress, questions));
+        tokio::select! {
+            biased;
+            result = &mut running => result,
+            () = async { drop(reading.wait_for(|said| said.is_reading).await) } => {
+                self.come_into_force(catalog, clock.now_us());
+                running.await
+            }
+        }
+    }
+
+    /// Goes back to the definitions before, when the shard never read with those that it was to start with.
+    ///
+    /// # Errors
+    /// The error, when there are none before, or it is of something else.
+    fn give_up(&self, taken: &mut Taken, error: Error) -> Result<()> {
+        let before = taken.before.take();
+        let Some(before) = before.filter(|_| error.kind() == ErrorKind::Invalid) else {
+            return Err(error);
+        };
+        self.refuse(&taken.now, &error);
+        taken.now = before;
+        Ok(())
+    }
+
     /// Says that the shard reads with definitions, if that is news.
     fn come_into_force(&self, catalog: &Arc<Catalog>, now_us: i64) {
         self.in_force.send_if_modified(|in_force| {

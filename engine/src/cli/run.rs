@@ -38,15 +38,7 @@ pub struct Arguments {
 /// The first start must succeed. After that, what is only unavailable is tried again with backoff.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let catalog = load(settings).await?;
-    // It does not stop metering: only invoices need it.
-    if settings.is_given("billing.default_plan")
-        && let Some(error) = billing::no_default_plan(&catalog.definitions, settings)
-    {
-        tracing::warn!(
-            error = error.to_string(),
-            "the default plan is not defined, and invoices need it"
-        );
-    }
+    warn_of_default_plan(settings, &catalog);
     // A setting that is out of its bounds is found at the start.
     Upkeep::new(settings, &catalog)?;
     let door = Door::open(settings).await?;
@@ -62,15 +54,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         wanted,
         in_force: in_force.subscribe(),
     };
-    // A run that ends by itself is over before other definitions would matter.
-    let (reload, reloading) = match arguments.until_end || settings.source.kind == SourceKind::Files
-    {
-        true => (None, None),
-        false => {
-            let (reload, reloader) = Reloader::new(settings, taking)?;
-            (Some(reload), Some(tokio::spawn(reloader.keep_up())))
-        }
-    };
+    let (reload, reloading) = start_reloading(settings, arguments.until_end, taking)?.unzip();
     let supervisor = Supervisor {
         settings,
         wanted: to_take,
@@ -91,6 +75,35 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// It does not stop metering: only invoices need it.
+fn warn_of_default_plan(settings: &Settings, catalog: &Catalog) {
+    if settings.is_given("billing.default_plan")
+        && let Some(error) = billing::no_default_plan(&catalog.definitions, settings)
+    {
+        tracing::warn!(
+            error = error.to_string(),
+            "the default plan is not defined, and invoices need it"
+        );
+    }
+}
+
+/// Takes changed definitions from now on, and how to ask for that. `None` of a run that ends by itself: it is over before others would
+/// matter.
+///
+/// # Errors
+/// The system does not let us listen for signals.
+fn start_reloading(
+    settings: &Settings,
+    until_end: bool,
+    taking: Taking,
+) -> Result<Option<(Reload, JoinHandle<()>)>> {
+    if until_end || settings.source.kind == SourceKind::Files {
+        return Ok(None);
+    }
+    let (reload, reloader) = Reloader::new(settings, taking)?;
+    Ok(Some((reload, tokio::spawn(reloader.keep_up()))))
 }
 
 /// Maintains the tables of the definitions that are in force, for ever.

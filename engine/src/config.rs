@@ -4,9 +4,13 @@
 //! `url` in `[source]`), then from flags. An unknown key is an error, so that a typo is not a default.
 
 mod http;
+mod postgres;
+mod tls;
 mod written;
 
 pub use http::{Count, HttpSettings};
+pub use postgres::PostgresSettings;
+pub use tls::TlsSettings;
 
 use crate::error::{Error, Result};
 use jiff::civil::Date;
@@ -54,6 +58,10 @@ pub struct Settings {
     pub maintenance: MaintenanceSettings,
     /// Whether and how HTTP is spoken.
     pub http: HttpSettings,
+    /// Whether and how the protocol of PostgreSQL is spoken.
+    pub postgres: PostgresSettings,
+    /// How doors encrypt.
+    pub tls: TlsSettings,
     /// The folder that relative paths start from: the configuration file's. Not a setting.
     #[serde(skip)]
     pub base: PathBuf,
@@ -326,6 +334,8 @@ impl Default for Settings {
             billing: BillingSettings::default(),
             maintenance: MaintenanceSettings::default(),
             http: HttpSettings::default(),
+            postgres: PostgresSettings::default(),
+            tls: TlsSettings::default(),
             base: PathBuf::from("."),
             places: Places::new(),
         }

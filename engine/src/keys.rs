@@ -1,7 +1,7 @@
 //! API keys: who may ask what. A key is shown once, when it is made; the lake keeps its hash.
 //!
 //! ```text
-//!  keys/<id>/key.json         role, customer, expiry, SHA-256 of the secret
+//!  keys/<id>/key.json         role, customer, expiry, SHA-256 of the secret, what verifies it as a password
 //!  keys/<id>/revoked.json     since when it is not valid any more
 //!  keys/<id>/used/2026-11-29  a day on which it was used
 //! ```
@@ -9,8 +9,11 @@
 //! Every file is created whole and never changed, so any number of processes may make, use and revoke keys of one lake. A secret is 256
 //! random bits: its hash needs no salt and no slow function, because no list of likely secrets has it.
 
+pub(crate) mod scram;
+
 use crate::error::{Error, Result};
 use clap::ValueEnum;
+use scram::Verifier;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt};
@@ -56,6 +59,9 @@ pub struct Key {
     pub customer: Option<String>,
     /// SHA-256 of the secret, in hexadecimal digits.
     hash: String,
+    /// By what the whole key is verified as a password; keys that were made before there was such a thing have none.
+    #[serde(default)]
+    verifier: Option<Verifier>,
     /// When it was made, in microseconds.
     pub created_us: i64,
     /// From when on it is not valid, in microseconds.
@@ -89,8 +95,10 @@ pub async fn create(
     (created_us, expires_us): (i64, Option<i64>),
 ) -> Result<(Key, String)> {
     let (id, secret) = (random::<8>()?, random::<32>()?);
+    let token = format!("tg_{id}_{secret}");
     let key = Key {
         hash: hash(&secret),
+        verifier: Some(Verifier::of(&token, &random_bytes::<16>()?)),
         id,
         role,
         customer,
@@ -102,7 +110,6 @@ pub async fn create(
     store
         .create(&[FOLDER, &key.id, "key.json"], bytes.into())
         .await?;
-    let token = format!("tg_{}_{secret}", key.id);
     Ok((key, token))
 }
 
@@ -176,12 +183,22 @@ pub fn admitted<'k>(keys: &'k [Known], token: &str, now_us: i64) -> Option<&'k K
     let (id, secret) = token.strip_prefix("tg_")?.split_once('_')?;
     let known = keys.iter().find(|known| known.key.id == id)?;
     let is_right = hash(secret).as_bytes().ct_eq(known.key.hash.as_bytes());
-    let is_valid = known.revoked_us.is_none()
-        && known
-            .key
-            .expires_us
-            .is_none_or(|expires_us| now_us < expires_us);
-    (bool::from(is_right) && is_valid).then_some(&known.key)
+    (bool::from(is_right) && known.is_valid(now_us)).then_some(&known.key)
+}
+
+impl Key {
+    /// By what the whole key is verified as a password, if it can be one.
+    pub(crate) fn verifier(&self) -> Option<&Verifier> {
+        self.verifier.as_ref()
+    }
+}
+
+impl Known {
+    /// Whether it is neither revoked nor expired.
+    pub(crate) fn is_valid(&self, now_us: i64) -> bool {
+        let expires_us = self.key.expires_us;
+        self.revoked_us.is_none() && expires_us.is_none_or(|expires_us| now_us < expires_us)
+    }
 }
 
 async fn read<T: for<'de> Deserialize<'de>>(
@@ -208,12 +225,20 @@ fn unwritable(error: serde_json::Error) -> Error {
 
 /// So many random bytes, in hexadecimal digits.
 fn random<const BYTES: usize>() -> Result<String> {
+    Ok(hex(&random_bytes::<BYTES>()?))
+}
+
+/// So many random bytes.
+///
+/// # Errors
+/// The system has no randomness.
+pub(crate) fn random_bytes<const BYTES: usize>() -> Result<[u8; BYTES]> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).map_err(|error| Error::System {
         doing: "making a random key",
         source: std::io::Error::other(error.to_string()),
     })?;
-    Ok(hex(&bytes))
+    Ok(bytes)
 }
 
 fn hash(secret: &str) -> String {

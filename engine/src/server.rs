@@ -1,4 +1,4 @@
-//! Doors: what other programs ask over HTTP.
+//! Doors: what other programs ask, over HTTP and over the protocol of PostgreSQL.
 //!
 //! ```text
 //!  POST /api/v1/events ─▶ body (bounded, unpacked) ─▶ inbox (judged whole) ─▶ outlet ─▶ JetStream ─▶ 204
@@ -16,6 +16,7 @@ mod documents;
 mod events;
 mod health;
 mod inbox;
+mod incoming;
 mod keyring;
 mod lago;
 mod meters;
@@ -24,9 +25,12 @@ mod openapi;
 mod otlp;
 mod outlet;
 mod parameters;
+mod postgres;
 mod problem;
 mod rendering;
 mod sql;
+mod stream;
+mod tls;
 mod views;
 
 use crate::{
@@ -50,11 +54,13 @@ use axum::{
 use bytes::Bytes;
 use health::Readiness;
 use inbox::Inbox;
+use incoming::Incoming;
 use keyring::{Keyring, admit};
 use meters::offered::{Offered, offered};
 use metrics::Answered;
 use outlet::Outlet;
 use problem::Problem;
+use rustls::ServerConfig;
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, lookup_host},
@@ -66,10 +72,12 @@ use tower_http::{compression::CompressionLayer, cors::CorsLayer};
 use tracing::Instrument;
 use views::{Lakes, Views};
 
-/// Where HTTP is listened for, not answered yet.
+/// Where HTTP and the protocol of PostgreSQL are listened for, not answered yet.
 #[derive(Debug)]
 pub struct Door {
-    listener: TcpListener,
+    http: Option<TcpListener>,
+    postgres: Option<TcpListener>,
+    encryption: Option<Arc<ServerConfig>>,
     settings: Settings,
     /// Whether a request without a key is refused though there are no keys.
     needs_keys: bool,
@@ -123,32 +131,29 @@ pub struct Beside {
 }
 
 impl Door {
-    /// Listens where `http.listen` says; `None` when it says nothing.
+    /// Listens where `http.listen` and `postgres.listen` say; `None` when both say nothing.
     ///
     /// # Errors
-    /// The address is none, or another program has the port; or other machines can reach it, and there are no keys or is
-    /// no TLS.
+    /// An address is none, or another program has the port; or other machines can reach it, and there are no keys or is
+    /// no TLS. The certificate cannot be used.
     pub async fn open(settings: &Settings) -> Result<Option<Self>> {
-        let listen = &settings.http.listen;
-        if listen.is_empty() {
+        let encryption = tls::encryption(settings)?;
+        let is_encrypted = encryption.is_some();
+        let http = ("http.listen", settings.http.listen.as_str());
+        let postgres = ("postgres.listen", settings.postgres.listen.as_str());
+        let (http, http_needs) = listen(settings, http, is_encrypted).await?;
+        let (postgres, postgres_needs) = listen(settings, postgres, is_encrypted).await?;
+        if http.is_none() && postgres.is_none() {
             return Ok(None);
-        }
-        let address = address_of(listen).await?;
-        let needs_keys = !address.ip().is_loopback();
-        if needs_keys {
-            check_reachable(settings).await?;
         }
         // An origin that is none is found at the start.
         cors(&settings.http.cors_origins)?;
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            unusable(format!(
-                "`{listen}` could not be opened: {error}; if another program has the port, name another one"
-            ))
-        })?;
         Ok(Some(Door {
-            listener,
+            http,
+            postgres,
+            encryption,
             settings: settings.clone(),
-            needs_keys,
+            needs_keys: http_needs || postgres_needs,
         }))
     }
 
@@ -163,51 +168,49 @@ impl Door {
         beside: Option<Beside>,
         stop: watch::Receiver<bool>,
     ) -> Result<()> {
-        let failed = |source| Error::System {
-            doing: "answering over HTTP",
-            source,
-        };
+        let Door {
+            http,
+            postgres,
+            encryption,
+            settings,
+            needs_keys,
+        } = self;
         let (live, readiness) = match beside {
             Some(Beside { live, progress }) => (Some(live), Readiness::Shard(progress)),
             None => (None, Readiness::Lake),
         };
-        let lakes = Arc::new(Lakes::new(&self.settings));
+        let lakes = Arc::new(Lakes::new(&settings));
         let Defining { in_force, reload } = definitions;
         let following = Following {
-            settings: self.settings.clone(),
+            settings: settings.clone(),
             lakes: Arc::clone(&lakes),
             live,
             in_force,
         };
-        let doors = Doors {
+        let doors = Arc::new(Doors {
             defined: following.start()?,
             lakes,
             reload,
-            outlet: Outlet::new(&self.settings),
-            keyring: Keyring::new(self.needs_keys),
+            outlet: Outlet::new(&settings),
+            keyring: Keyring::new(needs_keys),
             answered: Answered::default(),
             readiness,
             stop: stop.clone(),
-            queries: Semaphore::new(self.settings.http.queries_max.0),
+            queries: Semaphore::new(settings.http.queries_max.0),
             importing: Mutex::default(),
-            settings: self.settings,
-        };
-        let cors = cors(&doors.settings.http.cors_origins)?;
-        let address = self.listener.local_addr().map_err(failed)?;
-        tracing::info!(%address, "HTTP opened");
+            settings,
+        });
         let longest = doors.settings.http.timeout.duration();
-        let router = router(Arc::new(doors));
-        let router = match cors {
-            Some(cors) => router.layer(cors),
-            None => router,
+        let answering = async {
+            tokio::try_join!(
+                answer_http(http, &doors, encryption.clone()),
+                answer_postgres(postgres, &doors, encryption.clone()),
+            )
         };
-        let served = axum::serve(self.listener, router)
-            .with_graceful_shutdown(stopped(stop.clone()))
-            .into_future();
         tokio::select! {
-            ended = served => ended.map_err(failed),
+            ended = answering => ended.map(|_| ()),
             () = async { stopped(stop).await; SystemClock.sleep(longest).await } => {
-                tracing::warn!("HTTP closed with requests that did not end");
+                tracing::warn!("doors closed with requests that did not end");
                 Ok(())
             }
         }
@@ -261,6 +264,75 @@ impl Defined {
     }
 }
 
+async fn answer_http(
+    listener: Option<TcpListener>,
+    doors: &Arc<Doors>,
+    encryption: Option<Arc<ServerConfig>>,
+) -> Result<()> {
+    let failed = |source| Error::System {
+        doing: "answering over HTTP",
+        source,
+    };
+    let Some(listener) = listener else {
+        return Ok(());
+    };
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, "HTTP opened");
+    // The head of a request, and the request itself.
+    let patience = doors.settings.http.timeout.duration() * 2;
+    let incoming = Incoming::new(listener, encryption, patience);
+    let router = router(Arc::clone(doors));
+    let router = match cors(&doors.settings.http.cors_origins)? {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    axum::serve(incoming, router)
+        .with_graceful_shutdown(stopped(doors.stop.clone()))
+        .into_future()
+        .await
+        .map_err(failed)
+}
+
+async fn answer_postgres(
+    listener: Option<TcpListener>,
+    doors: &Arc<Doors>,
+    encryption: Option<Arc<ServerConfig>>,
+) -> Result<()> {
+    let Some(listener) = listener else {
+        return Ok(());
+    };
+    let address = listener.local_addr().map_err(|source| Error::System {
+        doing: "answering over the protocol of PostgreSQL",
+        source,
+    })?;
+    tracing::info!(%address, "Postgres opened");
+    postgres::answer(listener, Arc::clone(doors), encryption).await;
+    Ok(())
+}
+
+/// Listens where a setting says, if it says something; and whether other machines can reach that.
+async fn listen(
+    settings: &Settings,
+    (setting, listen): (&'static str, &str),
+    is_encrypted: bool,
+) -> Result<(Option<TcpListener>, bool)> {
+    if listen.is_empty() {
+        return Ok((None, false));
+    }
+    let address = address_of(setting, listen).await?;
+    let is_reachable = !address.ip().is_loopback();
+    if is_reachable {
+        check_reachable(settings, (setting, listen), is_encrypted).await?;
+    }
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let problem = format!(
+            "`{listen}` could not be opened: {error}; if another program has the port, name another one"
+        );
+        unusable(setting, problem)
+    })?;
+    Ok((Some(listener), is_reachable))
+}
+
 /// Returns when the process stops.
 async fn stopped(mut stop: watch::Receiver<bool>) {
     // A sender that is gone stands for the same.
@@ -268,8 +340,11 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 /// Refuses an address that other machines can reach, unless callers have keys and send them where nobody reads along.
-async fn check_reachable(settings: &Settings) -> Result<()> {
-    let listen = &settings.http.listen;
+async fn check_reachable(
+    settings: &Settings,
+    (setting, listen): (&'static str, &str),
+    is_encrypted: bool,
+) -> Result<()> {
     let are_there = match Lake::open_to_read(&settings.lake.url, &settings.base).await {
         Ok(lake) => keyring::are_there(&lake).await?,
         // Where there is no lake yet, there are no keys.
@@ -278,29 +353,31 @@ async fn check_reachable(settings: &Settings) -> Result<()> {
     };
     let missing = match are_there {
         false => "there are no keys that tell who asks; make one with `tollgate keys create`",
-        true if !settings.http.behind_tls => {
-            "what is sent there is not encrypted; put a proxy that speaks TLS before it and set http.behind_tls to true"
+        true if !is_encrypted && !settings.http.behind_tls => {
+            "what is sent there is not encrypted; name a certificate in [tls], or put a proxy that speaks TLS before it and set \
+             http.behind_tls to true"
         }
         true => return Ok(()),
     };
-    Err(unusable(format!(
+    let problem = format!(
         "`{listen}` can be reached from other machines, and {missing}, or write a loopback address such as 127.0.0.1:8080"
-    )))
+    );
+    Err(unusable(setting, problem))
 }
 
-async fn address_of(listen: &str) -> Result<SocketAddr> {
+async fn address_of(setting: &'static str, listen: &str) -> Result<SocketAddr> {
     let found = lookup_host(listen).await;
     let first = found.ok().and_then(|mut found| found.next());
     first.ok_or_else(|| {
-        unusable(format!(
-            "`{listen}` is no address; write a host and a port, such as 127.0.0.1:8080"
-        ))
+        let problem =
+            format!("`{listen}` is no address; write a host and a port, such as 127.0.0.1:8080");
+        unusable(setting, problem)
     })
 }
 
-fn unusable(problem: String) -> Error {
+fn unusable(setting: &'static str, problem: String) -> Error {
     Error::Config {
-        file: "http.listen".into(),
+        file: setting.into(),
         problem,
     }
 }

@@ -14,6 +14,7 @@ mod guarded;
 mod inside;
 mod keys;
 mod one_shard;
+mod own;
 mod paid;
 mod priced;
 mod relations;
@@ -21,6 +22,7 @@ mod states;
 mod stored;
 mod wanted;
 
+pub(crate) use own::{By, INNER, Own, is_told_apart};
 pub(crate) use paid::Paid;
 pub(crate) use relations::{referenced, register_rows};
 pub(crate) use stored::Remembered;
@@ -215,6 +217,28 @@ impl View {
         }
     }
 
+    /// The same relations without their rows.
+    pub(crate) fn without_rows(&self) -> Self {
+        let empty = |table: &Option<Arc<dyn TableProvider>>| {
+            let schema = table.as_ref()?.schema();
+            let rows = memory(vec![RecordBatch::new_empty(schema)]);
+            rows.ok()
+        };
+        let documents = self.documents.as_ref();
+        View {
+            catalog: Arc::clone(&self.catalog),
+            events: empty(&self.events),
+            panes: self.panes.iter().map(empty).collect(),
+            documents: documents.map(|documents| Documents {
+                invoices: empty(&documents.invoices),
+                line_items: empty(&documents.line_items),
+            }),
+            live: None,
+            committed: Committed::default(),
+            shards: OnceCell::new(),
+        }
+    }
+
     /// True when nothing was committed to `events` since this view of the lake was opened. False before
     /// there is such a table.
     ///
@@ -337,14 +361,23 @@ impl View {
     /// `window_start`, and the groups, by its conditions on `customer`, `subject` and dimensions.
     pub async fn session(&self, sql: &str) -> Result<SessionContext> {
         let context = session::context();
-        self.register_in(&context, sql).await?;
+        self.register_in(&context, sql, None).await?;
         Ok(context)
     }
 
-    /// Registers the same relations in a session that there is.
-    pub(crate) async fn register_in(&self, context: &SessionContext, sql: &str) -> Result<()> {
-        let wanted = referenced(context, sql)?;
-        self.register_common(context, &wanted).await?;
+    /// Registers the same relations in a session that there is; for a customer with rows of its own alone, and without
+    /// relations that cannot tell them apart.
+    pub(crate) async fn register_in(
+        &self,
+        context: &SessionContext,
+        sql: &str,
+        own: Option<&Own>,
+    ) -> Result<()> {
+        let mut wanted = referenced(context, sql)?;
+        if own.is_some() {
+            wanted.retain(|name| is_told_apart(&self.catalog.definitions, name));
+        }
+        self.register_common(context, &wanted, own).await?;
         let mut relations = Vec::new();
         for (index, meter) in self.catalog.meters.iter().enumerate() {
             let name = &meter.definition().name;
@@ -352,7 +385,7 @@ impl View {
             if wanted.contains(&panes) {
                 let empty = || meter.table_schema();
                 let provider = provider_or(self.panes[index].as_ref(), empty)?;
-                register(context, &panes, provider)?;
+                register(context, &panes, of_one(own, By::Subject, provider))?;
             }
             let rows = [name.clone(), format!("{name}_windows")].into_iter();
             let rows = rows.filter(|relation| wanted.contains(relation));
@@ -367,11 +400,22 @@ impl View {
                 None => asked.starts,
             };
             let inside = Inside::around(starts, meter);
+            let of_own = own.map(|own| Keys::subjects(&own.subjects()));
+            let keys = match (asked.keys, of_own) {
+                (Some(asked), Some(of_own)) => Some(asked.both(of_own)),
+                (asked, of_own) => asked.or(of_own),
+            };
             let wanted = Wanted {
                 inside: inside.as_ref(),
-                keys: asked.keys.as_ref(),
+                keys: keys.as_ref(),
             };
-            let rows = self.rows_of(*index, wanted).await?;
+            let mut rows = self.rows_of(*index, wanted).await?;
+            if let Some(own) = own {
+                // What is left out by keys is left out whole or not at all.
+                for rows in &mut rows {
+                    *rows = own.rows(By::Subject, rows)?;
+                }
+            }
             let rows = match Guarded::of(meter, &rows) {
                 Some(guarded) => guarded as Arc<dyn TableProvider>,
                 None => memory(rows)?,
@@ -496,12 +540,13 @@ impl View {
         &self,
         context: &SessionContext,
         wanted: &BTreeSet<String>,
+        own: Option<&Own>,
     ) -> Result<()> {
         let definitions = &self.catalog.definitions;
         if wanted.contains(tables::EVENTS) {
             let empty = || schema::usage_events(&definitions.event_types);
             let provider = provider_or(self.events.as_ref(), empty)?;
-            register(context, tables::EVENTS, provider)?;
+            register(context, tables::EVENTS, of_one(own, By::Subject, provider))?;
         }
         if wanted.contains(tables::CONFLICTS) {
             let rows = conflicts::conflicts(self.events.as_ref(), &definitions.event_types);
@@ -514,11 +559,19 @@ impl View {
             } = documents;
             if wanted.contains(tables::INVOICES) {
                 let provider = provider_or(invoices.as_ref(), issued_invoices_schema)?;
-                register(context, tables::INVOICES, provider)?;
+                register(
+                    context,
+                    tables::INVOICES,
+                    of_one(own, By::Customer, provider),
+                )?;
             }
             if wanted.contains(tables::LINE_ITEMS) {
                 let provider = provider_or(line_items.as_ref(), line_items_schema)?;
-                register(context, tables::LINE_ITEMS, provider)?;
+                register(
+                    context,
+                    tables::LINE_ITEMS,
+                    of_one(own, By::Customer, provider),
+                )?;
             }
         }
         for event_type in definitions
@@ -526,7 +579,7 @@ impl View {
             .iter()
             .filter(|t| wanted.contains(&t.name))
         {
-            self.register_event_type(context, event_type)?;
+            self.register_event_type(context, event_type, own)?;
         }
         self.register_rate_tables(context, wanted)
     }
@@ -553,9 +606,14 @@ impl View {
         Ok(())
     }
 
-    fn register_event_type(&self, context: &SessionContext, event_type: &EventType) -> Result<()> {
+    fn register_event_type(
+        &self,
+        context: &SessionContext,
+        event_type: &EventType,
+        own: Option<&Own>,
+    ) -> Result<()> {
         let doing = "selecting the events of a type";
-        match self.counted(event_type)? {
+        match self.counted(event_type, own)? {
             Some(frame) => {
                 let stored = frame.schema().field_with_unqualified_name(&event_type.name);
                 let stored = Arc::clone(stored.map_err(query_error(doing))?);
@@ -577,10 +635,11 @@ impl View {
     }
 
     /// Counted events of a type, with the columns of `events` without the other types'; `None` when there is no table yet.
-    fn counted(&self, event_type: &EventType) -> Result<Option<DataFrame>> {
+    fn counted(&self, event_type: &EventType, own: Option<&Own>) -> Result<Option<DataFrame>> {
         let Some(provider) = &self.events else {
             return Ok(None);
         };
+        let provider = of_one(own, By::Subject, Arc::clone(provider));
         let doing = "selecting the events of a type";
         let schema = provider.schema();
         if schema.index_of(&event_type.name).is_err() {
@@ -591,7 +650,7 @@ impl View {
         };
         let read = schema.fields().iter().filter(is_read);
         let read: Vec<Expr> = read.map(|field| ident(field.name())).collect();
-        let source = provider_as_source(Arc::clone(provider));
+        let source = provider_as_source(provider);
         // Each of these rows has values of its type: files without them are not opened.
         let has_values = ident(&event_type.name).is_not_null();
         let of_type = col("type").eq(lit(event_type.cloud_event_type.as_str()));
@@ -864,6 +923,14 @@ impl View {
             keys,
         };
         self.states(index, wanted).await
+    }
+}
+
+/// A relation, or what of it is one customer's.
+fn of_one(own: Option<&Own>, by: By, table: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
+    match own {
+        Some(own) => own.table(by, table),
+        None => table,
     }
 }
 

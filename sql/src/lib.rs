@@ -29,6 +29,7 @@ mod purity;
 pub mod rating;
 pub mod schema;
 pub mod session;
+pub mod statements;
 pub mod subscriptions;
 pub mod unplanned;
 pub mod window;

@@ -168,11 +168,7 @@ async fn load_counted(lake: &Lake, counted: &Counted, customer: Option<&str>) ->
 /// # Errors
 /// The lake cannot be read.
 pub async fn relation(lake: &Lake, table: &str) -> Result<RecordBatch> {
-    let schema = accounts_schema(table).ok_or(NO_TABLE)?;
-    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
-    let written_at = arrow::datatypes::Field::new("written_at", schema::timestamp(), false);
-    fields.push(Arc::new(written_at));
-    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    let schema = relation_schema(table)?;
     let counted = Counted::of(lake).await?;
     let rows = match existing(lake, table).await? {
         Some(files) => counted.rows(&files, lit(true)).await?,
@@ -190,6 +186,18 @@ pub async fn relation(lake: &Lake, table: &str) -> Result<RecordBatch> {
     });
     let rows: Vec<RecordBatch> = rows.collect::<Result<_, _>>().map_err(query_error(doing))?;
     concat_batches(&schema, &rows).map_err(query_error(doing))
+}
+
+/// The columns of a table of accounts as a relation.
+///
+/// # Errors
+/// There is no such table, which is a bug.
+pub fn relation_schema(table: &str) -> Result<SchemaRef> {
+    let schema = accounts_schema(table).ok_or(NO_TABLE)?;
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    let written_at = arrow::datatypes::Field::new("written_at", schema::timestamp(), false);
+    fields.push(Arc::new(written_at));
+    Ok(Arc::new(arrow::datatypes::Schema::new(fields)))
 }
 
 const NO_TABLE: Error = Error::Contradiction {

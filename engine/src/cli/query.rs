@@ -4,7 +4,7 @@ use crate::{
     cli::{open_to_read, output},
     config::Settings,
     error::Result,
-    query::{Bounds, answer},
+    query::{Asked, Bounds, answer},
 };
 use clap::Args;
 
@@ -24,12 +24,11 @@ pub struct Arguments {
 /// The SQL is not a query, or names something that does not exist.
 pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let (catalog, lake) = open_to_read(settings).await?;
-    let answer = answer(
-        settings,
-        &arguments.sql,
-        (&catalog, &lake),
-        Bounds::default(),
-    )
-    .await?;
-    output::print_rows(&answer.schema, &answer.rows, arguments.format)
+    let asked = Asked {
+        sql: &arguments.sql,
+        bounds: Bounds::default(),
+        own: None,
+    };
+    let rows = answer(settings, asked, (&catalog, &lake)).await?.rows;
+    output::print_rows(&rows.schema, &rows.batches, arguments.format)
 }

@@ -1,4 +1,4 @@
-//! `tollgate serve`: answers over HTTP from the lake, without a shard. Many may serve one lake.
+//! `tollgate serve`: answers over HTTP, and over the protocol of PostgreSQL, from the lake, without a shard. Many may serve one lake.
 
 use crate::{
     catalog::InForce,
@@ -31,7 +31,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let mut settings = settings.clone();
     if let Some(listen) = &arguments.listen {
         settings.http.listen.clone_from(listen);
-    } else if settings.http.listen.is_empty() {
+    } else if settings.http.listen.is_empty() && settings.postgres.listen.is_empty() {
         LISTEN.clone_into(&mut settings.http.listen);
     }
     let catalog = load(&settings).await?;

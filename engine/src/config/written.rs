@@ -23,7 +23,7 @@ enum Kind {
 }
 
 /// Every setting, in the order of the guide.
-const SETTINGS: [(&str, Kind); 55] = [
+const SETTINGS: [(&str, Kind); 60] = [
     ("definitions", Kind::Text),
     ("source.kind", Kind::Text),
     ("source.url", Kind::Text),
@@ -79,6 +79,11 @@ const SETTINGS: [(&str, Kind); 55] = [
     ("http.queries_max", Kind::Number),
     ("http.query_bytes_max", Kind::Number),
     ("http.rows_max", Kind::Number),
+    ("postgres.listen", Kind::Text),
+    ("postgres.connections_max", Kind::Number),
+    ("postgres.idle", Kind::Number),
+    ("tls.certificate", Kind::Text),
+    ("tls.key", Kind::Text),
 ];
 
 /// The name of every setting.
@@ -383,7 +388,8 @@ mod tests {
                 "f.toml:8:1: there is no setting `intervall` in [flush]\n  hint: did you mean `interval`? known settings: `interval`, `max_bytes`",
                 "f.toml:9:1: there is no setting `create` in [flush]\n  hint: `create` is a setting of [source]",
                 "f.toml:10:2: there is no setting `biling`\n  hint: did you mean `billing`? known settings: `definitions`, `source`, `lake`, `flush`, \
-                 `windows`, `ingest`, `dedupe`, `billing`, `maintenance`, `http`",
+                 `windows`, `ingest`, `dedupe`, `billing`, `maintenance`, `http`, \
+                 `postgres`, `tls`",
                 "f.toml:13:1: there is no setting `names` in [billing.seller]\n  hint: did you mean `name`? known settings: `name`, `address`, `tax_id`, `notes`",
             ]
         );

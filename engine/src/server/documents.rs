@@ -11,6 +11,7 @@ use super::{
 use crate::{
     error::{Result as Done, query_error},
     tables::{INVOICES, LINE_ITEMS},
+    view::INNER,
 };
 use arrow::array::RecordBatch;
 use axum::{
@@ -112,9 +113,6 @@ struct Head {
 fn head_of(document: &str) -> Result<Head, Problem> {
     serde_json::from_str(document).map_err(|error| unwritten(&error))
 }
-
-/// Columns that are for rating a document again, not for its reader.
-const INNER: [&str; 4] = ["serial", "document", "basis", "burns"];
 
 async fn rows(
     context: &SessionContext,

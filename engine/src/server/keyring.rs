@@ -6,6 +6,7 @@ use crate::{
     clock::{Clock, SystemClock},
     error::Result as Done,
     keys::{self, Key, Known, Role},
+    view::Own,
 };
 use axum::{
     body::Body,
@@ -83,7 +84,7 @@ pub(super) const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/definitions", READERS),
     ("POST", "/api/v1/definitions/check", ADMINS),
     ("POST", "/api/v1/definitions/reload", ADMINS),
-    ("POST", "/api/v1/query", READERS),
+    ("POST", "/api/v1/query", CUSTOMERS),
     ("GET", "/metrics", READERS),
 ];
 
@@ -134,10 +135,7 @@ impl Keyring {
         let now_us = SystemClock.now_us();
         let known = self.known(lake, now_us, READ_EVERY_US).await?;
         if known.is_empty() && !self.is_needed {
-            return Ok(Caller {
-                role: Role::Admin,
-                customer: None,
-            });
+            return Ok(Caller::anyone());
         }
         let token = token(headers).ok_or_else(|| {
             unauthorized(
@@ -155,10 +153,7 @@ impl Keyring {
             }
         };
         self.note_use(lake, &key, now_us);
-        Ok(Caller {
-            role: key.role,
-            customer: key.customer,
-        })
+        Ok(Caller::of(&key))
     }
 
     async fn known(&self, lake: &Lake, now_us: i64, age_max_us: i64) -> Done<Arc<Vec<Known>>> {
@@ -173,8 +168,37 @@ impl Keyring {
         Ok(known)
     }
 
+    /// Who comes with the id of a key as its name, without having proven anything.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub(super) async fn holder(&self, lake: &Lake, id: &str) -> Done<Holder> {
+        let now_us = SystemClock.now_us();
+        let of_id = |known: &Vec<Known>| known.iter().find(|known| known.key.id == id).cloned();
+        let known = self.known(lake, now_us, READ_EVERY_US).await?;
+        if known.is_empty() && !self.is_needed {
+            return Ok(Holder::Anyone);
+        }
+        let found = match of_id(&known) {
+            Some(found) => Some(found),
+            None => of_id(&*self.known(lake, now_us, READ_AGAIN_US).await?),
+        };
+        Ok(found.map_or(Holder::Nobody, |known| Holder::Key(Box::new(known))))
+    }
+
+    /// Whether a key that somebody came in with is still valid.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub(super) async fn is_valid(&self, lake: &Lake, id: &str) -> Done<bool> {
+        let now_us = SystemClock.now_us();
+        let known = self.known(lake, now_us, READ_EVERY_US).await?;
+        let known = known.iter().find(|known| known.key.id == id);
+        Ok(known.is_some_and(|known| known.is_valid(now_us)))
+    }
+
     /// Notes the day, once for each key in each process; no request waits for it.
-    fn note_use(&self, lake: &Lake, key: &Key, now_us: i64) {
+    pub(super) fn note_use(&self, lake: &Lake, key: &Key, now_us: i64) {
         let day = Timestamp::from_microsecond(now_us).unwrap_or_default();
         let day = day.strftime("%Y-%m-%d").to_string();
         let use_of = (key.id.clone(), day);
@@ -192,7 +216,41 @@ impl Keyring {
     }
 }
 
+/// Whom a name belongs to.
+#[derive(Debug)]
+pub(super) enum Holder {
+    /// There are no keys, and none is needed.
+    Anyone,
+    /// A key, valid or not.
+    Key(Box<Known>),
+    /// No key.
+    Nobody,
+}
+
 impl Caller {
+    /// Whoever comes where no key is needed.
+    pub(super) fn anyone() -> Self {
+        Caller {
+            role: Role::Admin,
+            customer: None,
+        }
+    }
+
+    /// Who has a key.
+    pub(super) fn of(key: &Key) -> Self {
+        Caller {
+            role: key.role,
+            customer: key.customer.clone(),
+        }
+    }
+
+    /// Whose rows the caller may read; everyone's when `None`.
+    pub(super) async fn own(&self, doors: &Doors) -> Done<Option<Own>> {
+        let subjects = self.subjects(doors).await?;
+        let customer = self.customer().unwrap_or_default();
+        Ok(subjects.map(|subjects| Own::new(customer, subjects)))
+    }
+
     /// Whose data the caller may see; `None` stands for everyone's.
     pub(super) fn customer(&self) -> Option<&str> {
         match self.role {

@@ -2,6 +2,7 @@
 
 use super::{
     Doors,
+    keyring::Caller,
     problem::Problem,
     rendering::{accepted, raw},
     views::Truth,
@@ -12,7 +13,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::State,
+    extract::{Extension, State},
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,7 @@ struct InJson {
 /// Answers one statement that reads.
 pub(super) async fn answer(
     State(doors): State<Arc<Doors>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
@@ -51,11 +53,16 @@ pub(super) async fn answer(
     let _turn = doors.turn().await?;
     let defined = doors.defined();
     let of = (defined.catalog(), doors.lakes.to_read().await?);
-    let answered = query::answer(&doors.settings, &sql, of, bounds);
-    let answered = Box::pin(answered).await?;
+    let own = caller.own(&doors).await?;
+    let asked = query::Asked {
+        sql: &sql,
+        bounds,
+        own: own.as_ref(),
+    };
+    let answered = Box::pin(query::answer(&doors.settings, asked, of)).await?;
     let truth = Truth::of(&answered.view).await?;
     let (format, media) = wanted(&headers);
-    let bytes = encode_rows(&answered.schema, &answered.rows, format)?;
+    let bytes = encode_rows(&answered.rows.schema, &answered.rows.batches, format)?;
     if format == Format::Json {
         let data = String::from_utf8_lossy(&bytes).trim_end().to_owned();
         return truth.answer(&InJson { data: raw(data)? });

@@ -104,7 +104,7 @@ impl View {
         period: &Period,
         totals: &Totals,
     ) -> Result<Option<DataFrame>> {
-        let Some(events) = self.counted(event_type)? else {
+        let Some(events) = self.counted(event_type, None)? else {
             return Ok(None);
         };
         let time = col("event_time");

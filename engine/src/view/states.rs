@@ -169,7 +169,7 @@ impl View {
         if again.is_empty() {
             return Ok(Vec::new());
         }
-        let Some(events) = self.counted(self.event_type_of(index)?)? else {
+        let Some(events) = self.counted(self.event_type_of(index)?, None)? else {
             return Ok(Vec::new());
         };
         let of_shard = col("shard").eq(lit(cut.shard.as_str()));
@@ -247,7 +247,7 @@ impl View {
         let doing = "reading the events at a period's edge";
         let meter = &self.catalog.meters[index];
         let event_type = self.event_type_of(index)?;
-        let Some(frame) = self.counted(event_type)? else {
+        let Some(frame) = self.counted(event_type, None)? else {
             return Ok(Vec::new());
         };
         let time = col("event_time");

@@ -164,12 +164,12 @@ const TABLE: &[(&str, &str, [bool; 5])] = &[
         "/api/v1/definitions/reload",
         [false, false, false, false, true],
     ),
-    ("POST", "/api/v1/query", [false, false, true, false, true]),
+    ("POST", "/api/v1/query", [false, false, true, true, true]),
     ("GET", "/metrics", [false, false, true, false, true]),
 ];
 
 /// Makes a key; returns what its holder sends.
-async fn key(cli: &Cli, arguments: &[&str]) -> String {
+pub(crate) async fn key(cli: &Cli, arguments: &[&str]) -> String {
     let arguments: Vec<&str> = ["keys", "create"]
         .iter()
         .chain(arguments)
@@ -538,5 +538,152 @@ async fn sql_reads_what_is_committed_and_nothing_else_within_its_bounds() {
     let endless = endless.replace("n % 7 IS NULL OR ", "");
     assert_eq!(ask(&endless).await.json()["code"], "timed_out");
     assert_eq!(ask("SELECT 1 AS n").await.json()["data"], json!([{"n": 1}]));
+    running.terminate().await;
+}
+
+/// The rival's model and quantity, which stand in no statement below.
+const SECRETS: [&str; 2] = ["secret-model", "70007"];
+
+/// What a customer tries with SQL, and what it is told: rows, or nothing at all.
+fn tried() -> Vec<(&'static str, Option<serde_json::Value>)> {
+    let rows = |rows| Some(rows);
+    let n = |n: u32| rows(json!([{ "n": n }]));
+    vec![
+        ("SELECT COUNT(*) AS n FROM events", n(1)),
+        (
+            "SELECT e.model AS m FROM llm_completion AS e WHERE e.subject <> 'mine'",
+            rows(json!([])),
+        ),
+        (
+            "WITH whole AS (SELECT * FROM llm_completion) SELECT SUM(input_tokens) AS n FROM whole",
+            n(5),
+        ),
+        ("SELECT (SELECT SUM(input) FROM tokens) AS n", n(5)),
+        (
+            "SELECT model FROM llm_completion UNION ALL SELECT model FROM tokens",
+            rows(json!([{"model": "m"}, {"model": "m"}])),
+        ),
+        ("SELECT \"input\" AS n FROM \"tokens\" \"t\"", n(5)),
+        (
+            "SELECT a.model FROM tokens a JOIN llm_completion b ON a.subject <> b.subject",
+            rows(json!([])),
+        ),
+        (
+            "SELECT a.model FROM tokens a FULL JOIN (SELECT 'rival' AS subject) r USING (subject) WHERE a.model IS NOT NULL",
+            rows(json!([{"model": "m"}])),
+        ),
+        ("SELECT MAX(input) AS n FROM tokens_panes", n(5)),
+        ("SELECT MAX(input) OVER () AS n FROM tokens_windows", n(5)),
+        (
+            "SELECT COUNT(*) AS n FROM events WHERE subject = 'rival' OR 1 = 1",
+            n(1),
+        ),
+        (
+            "SELECT COUNT(*) AS n FROM tokens WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.subject = 'rival')",
+            n(1),
+        ),
+        (
+            "SELECT 1 AS n WHERE (SELECT COUNT(*) FROM events) > 1",
+            rows(json!([])),
+        ),
+        (
+            "SELECT COUNT(*) AS n FROM tokens t WHERE t.customer = 'rival' OR t.subject LIKE '%'",
+            n(1),
+        ),
+        ("SELECT COUNT(DISTINCT customer) AS n FROM invoices", n(1)),
+        (
+            "SELECT customer FROM line_items GROUP BY customer",
+            rows(json!([{"customer": "mine"}])),
+        ),
+        (
+            "SELECT COUNT(*) AS n FROM customers, subjects, subscriptions, grants, one_offs, discounts",
+            n(0),
+        ),
+        (
+            "SELECT COUNT(*) AS n FROM credit_ledger, unissued, unbilled",
+            n(0),
+        ),
+        // An error shows a value of its own rows, and would show another's if it were evaluated there.
+        (
+            "SELECT CAST(model AS BIGINT) AS n FROM llm_completion WHERE CAST(model AS BIGINT) > 0",
+            None,
+        ),
+        (
+            "SELECT CAST(model AS BIGINT) AS n FROM tokens_panes ORDER BY CAST(model AS BIGINT)",
+            None,
+        ),
+        ("SELECT document FROM invoices", None),
+        ("SELECT basis, burns FROM invoices", None),
+        ("SELECT * FROM conflicts", None),
+        ("SELECT * FROM secret_prices", None),
+        ("SELECT * FROM tokens, secret_prices", None),
+        ("EXPLAIN SELECT * FROM events", None),
+        ("EXPLAIN ANALYZE VERBOSE SELECT * FROM events", None),
+        ("SELECT * FROM information_schema.tables", None),
+        ("SHOW TABLES", None),
+        ("COPY events TO '/tmp/stolen.csv'", None),
+        ("COPY (SELECT * FROM events) TO '/tmp/stolen.csv'", None),
+        ("CREATE VIEW v AS SELECT * FROM events", None),
+        ("SELECT * FROM 'lake/events'", None),
+        ("SELECT * FROM read_parquet('lake/events')", None),
+        ("SELECT 1 AS n; SELECT * FROM events", None),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customers_key_reads_no_row_of_another_whatever_its_sql_says() {
+    let definitions = format!(
+        "{TOKENS}\nCREATE RATE TABLE secret_prices (model VARCHAR NOT NULL, price DECIMAL(10, 2) NOT NULL)
+         WITH (location = 'secret_prices.csv');
+         CREATE PRICE by_token WITH (currency = 'USD') AS
+         SELECT customer, SUM(input) AS quantity, SUM(input * 0.01) AS amount FROM tokens GROUP BY customer;
+         CREATE PLAN payg WITH (currency = 'USD') AS (by_token);"
+    );
+    let world = World::new(&definitions).await;
+    world.write(
+        "definitions/secret_prices.csv",
+        "model,price\nsecret-model,7.00\n",
+    );
+    let cli = world.cli();
+    for (id, subject, model, input) in [
+        ("1", "mine", "m", 5),
+        ("2", "rival", "secret-model", 70_007),
+    ] {
+        let event = json!({
+            "specversion": "1.0", "id": id, "source": "s", "type": "llm.completion", "subject": subject,
+            "time": "2026-10-01T10:00:00Z", "data": {"model": model, "input_tokens": input, "output_tokens": 1},
+        });
+        world.send(&[], &event.to_string()).await;
+    }
+    cli.run_to_end().await;
+    cli.succeed(&["invoice", "--period", "2026-10", "--finalize"])
+        .await;
+    let reads = key(&cli, &["--role", "read"]).await;
+    let mine = key(&cli, &["--role", "customer", "--customer", "mine"]).await;
+    let (running, http) = open_ready(&cli, &["serve"]).await;
+    let ask = async |key: &str, sql: &str| {
+        let body = json!({ "sql": sql }).to_string();
+        let http = http.with_key(key);
+        http.post("/api/v1/query", "application/json", &body).await
+    };
+    // The rows are there.
+    for (sql, secret) in [
+        ("SELECT model FROM llm_completion", SECRETS[0]),
+        ("SELECT MAX(input) AS n FROM tokens", SECRETS[1]),
+        ("SELECT model FROM secret_prices", SECRETS[0]),
+    ] {
+        assert!(ask(&reads, sql).await.text().contains(secret), "{sql}");
+    }
+    for (sql, expected) in tried() {
+        let answer = ask(&mine, sql).await;
+        let text = answer.text();
+        for secret in SECRETS {
+            assert!(!text.contains(secret), "{sql}: {text}");
+        }
+        match expected {
+            Some(rows) => assert_eq!(answer.json()["data"], rows, "{sql}: {text}"),
+            None => assert_eq!(answer.status, 400, "{sql}: {text}"),
+        }
+    }
     running.terminate().await;
 }

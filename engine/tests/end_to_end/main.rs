@@ -68,4 +68,5 @@ mod until_end;
 mod versions;
 mod voids;
 mod wide;
+mod wire;
 mod world;

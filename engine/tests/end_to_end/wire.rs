@@ -286,6 +286,43 @@ async fn keys_are_passwords_by_their_roles_and_as_long_as_they_are_valid() {
     assert_eq!(printed(&output), "3\n");
     let output = psql(&port, "", (id_of(&customer), &customer), &[count]).await;
     assert_eq!(printed(&output.unwrap()), "2\n");
+    // What a customer may not read is in no catalog either, and a plan tells nothing.
+    let owner = (id_of(&customer), customer.as_str());
+    for (ask, expected) in [
+        ("SELECT SUM(input) FROM tokens", "11\n"),
+        (
+            "SELECT COUNT(*) FROM pg_class WHERE relname IN ('conflicts', 'events')",
+            "1\n",
+        ),
+        (
+            "SELECT COUNT(*) FROM information_schema.columns WHERE table_name = 'conflicts'",
+            "0\n",
+        ),
+        (
+            "SELECT COUNT(*) FROM pg_attribute WHERE attname IN ('counted_value', 'basis')",
+            "0\n",
+        ),
+        ("SELECT current_user", &format!("{}\n", id_of(&customer))),
+    ] {
+        let output = psql(&port, "", owner, &[ask]).await.unwrap();
+        assert_eq!(printed(&output), expected, "{ask}");
+    }
+    for (ask, says) in [
+        ("EXPLAIN SELECT * FROM events", "EXPLAIN is refused"),
+        ("COPY events TO STDOUT", "COPY is not there"),
+        (
+            "DECLARE c CURSOR FOR SELECT * FROM events",
+            "cursors of SQL are not there",
+        ),
+        ("SELECT * FROM conflicts", "there is no relation"),
+        (
+            "SELECT COUNT(*) FROM pg_class, events",
+            "ask in two statements",
+        ),
+    ] {
+        let output = psql(&port, "", owner, &[ask]).await.unwrap();
+        refused(&output, says);
+    }
     let wrong = format!("{read}0");
     for (user, password, says) in [
         (

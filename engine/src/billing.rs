@@ -2,8 +2,10 @@
 //!
 //! A draft is a query: the prices of the plan over the period's totals, at the newest cut. Issuing
 //! commits to `invoices` first, with the numbers and each invoice's lines as its document; that commit
-//! is the point of no return. What they are rated by is kept before it. `line_items` is derived from those documents, so a
+//! is the point of no return. What they are rated by is kept before it. `line_items` has what those documents say, so a
 //! crash between the two is mended by deriving what is missing, before anything else is issued.
+//!
+//! A job goes through customers range by range, so that what it takes in memory is that of two ranges.
 
 pub mod accounts;
 mod advance;
@@ -19,6 +21,8 @@ mod instalments;
 mod issued;
 mod job;
 pub mod kept;
+mod numbering;
+mod ranges;
 mod rated;
 mod rehearsal;
 mod review;
@@ -37,34 +41,28 @@ use crate::{
     catalog::Catalog,
     clock::Clock,
     config::{BillingSettings, Settings},
+    customers::Customers,
     error::{Error, Faulty, InError, Result, chain, printable, query_error},
-    tables,
     view::{Totals, Unfinished, View, one_batch, referenced},
 };
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
-use datafusion::prelude::{col, lit};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use datafusion::prelude::col;
+use futures::FutureExt;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use tollgate_connectors::{
-    Attempt, CommitId, Error as ConnectorError, Table,
-    lake::{DeltaTable, Lake},
-};
+use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     definitions::{Definitions, PlanDefinition, PriceDefinition},
     invoice::{
-        self, CREDIT_NOTE, Invoice, Status, Terms, VOID,
+        self, Invoice, Terms,
         basis::{self, Basis, RatedBy, Usage},
-        tables::invoices_batch,
     },
     parser::did_you_mean,
     period::Period,
     rating::{Unrated, rate},
-    schema::{
-        self,
-        invoices::{invoices_schema, issued_invoices_schema, line_items_schema},
-    },
+    schema::{self, invoices::invoices_schema},
     session, subscriptions,
 };
 
@@ -72,13 +70,14 @@ pub use before::{Before, billed_before, left_to_issue};
 pub use burnt::Burnt;
 pub use credits::credit_ledger;
 pub use documents::{IssuedAs, issued_as};
-use documents::{RatedAs, document_of, issued_table, lines_in, of_customer, rows_where, within};
-pub use job::{Asked, Documents, Which, documents_of, issue_documents};
-use kept::{Inputs, keep};
+use documents::{RatedAs, issued_table, lines_in, of_customers, rows_where, within};
+pub use job::{Asked, Documents, DocumentsInRanges, Issuing, Which, documents_of, issue_documents};
+use kept::Inputs;
+use numbering::Numbering;
+use ranges::{DOCUMENT_BYTES, InRanges, LINE_BYTES, Weighed, compares_customers};
 use rated::Rating;
 pub use rehearsal::warnings;
-use review::review;
-pub use review::{Gap, Refused, Review, Untold, causes_text, review_of};
+pub use review::{Gap, Refused, Review, Reviewing, Untold, causes_text, review_of};
 pub use running::{Left, OfCustomer, Used};
 use standing::{Taken, standing};
 pub use tiers::tiers_of;
@@ -87,12 +86,6 @@ pub use unissued::{ever, unissued};
 use versions::parts_of;
 pub use versions::price_in_force;
 pub use voids::issue_void;
-
-/// The `txn` app id, in `invoices` and in `line_items`, of the last number they hold.
-const NUMBER_MARK: &str = "invoices/number";
-
-/// The `txn` app id, in `invoices`, of how many of them are credit notes, which have numbers of their own.
-const CREDIT_NOTES_MARK: &str = "invoices/credit_notes";
 
 /// What issuing did.
 #[derive(Debug, Default)]
@@ -113,6 +106,8 @@ pub struct Drafts {
     /// Customers who get no invoice until their usage or a price is mended, and why, in order. Those that are not asked
     /// for are among them: what one of them was billed cannot be compared then.
     in_error: BTreeSet<InError>,
+    /// Whose drafts were made.
+    customers: Customers,
     /// The one customer that is asked for, and the drafts of the others; `None` when they were not made.
     only: Option<String>,
     others: Option<Vec<Invoice>>,
@@ -172,7 +167,7 @@ impl Drafts {
         let plan = plan.ok_or(Error::Contradiction {
             what: "a draft's plan is defined",
         })?;
-        let mut drafts = draft_on(view, plan, &self.period).await?;
+        let mut drafts = draft_on(view, plan, &self.period, &Customers::All).await?;
         if let Some(customer) = &self.only {
             drafts.retain(customer);
         }
@@ -191,7 +186,7 @@ impl Drafts {
 /// # Errors
 /// There is no such plan, or a price fails and it cannot be told for which customer.
 pub async fn draft(view: &View, settings: &BillingSettings, period: &Period) -> Result<Drafts> {
-    draft_on(view, plan(view, settings)?, period).await
+    draft_on(view, plan(view, settings)?, period, &Customers::All).await
 }
 
 /// The same of one customer: of it, what [`draft`] says. Others' usage is read only where a price compares customers.
@@ -205,19 +200,19 @@ pub async fn draft_of(
     customer: &str,
 ) -> Result<Drafts> {
     let plan = plan(view, settings)?;
-    let totals = view.customer_totals(period, customer).await?;
-    if let Some(mut drafts) = draft_from(view, plan, period, &totals).await? {
-        // A rate table may name more customers.
-        drafts.retain(customer);
-        drafts.others = None;
-        return Ok(drafts);
-    }
-    let mut drafts = draft_on(view, plan, period).await?;
+    let one = Customers::One(customer.to_owned());
+    let mut drafts = draft_on(view, plan, period, &one).await?;
+    let has_others = drafts.customers == Customers::All;
+    // A rate table may name more customers.
     drafts.retain(customer);
+    if !has_others {
+        drafts.others = None;
+    }
+    drafts.customers = Customers::All;
     Ok(drafts)
 }
 
-/// The drafts of what is rated so. Where they cannot be made, because a price or a meter refuses the whole period, no one
+/// The drafts of some customers by what is rated so. Where they cannot be made, because a price or a meter refuses the whole period, no one
 /// has an invoice: the customers with usage, and these others, are in error for that reason.
 ///
 /// # Errors
@@ -225,6 +220,7 @@ pub async fn draft_of(
 async fn draft_or_causes(
     view: &View,
     terms: &RatedAs,
+    asked_for: &Customers,
     mut customers: BTreeSet<String>,
 ) -> Result<Drafts> {
     let drafts = async {
@@ -234,7 +230,7 @@ async fn draft_or_causes(
             problem: format!("plan `{}` is not defined any more", terms.plan),
             hint: "define it again: what was issued on a plan is compared by it".into(),
         })?;
-        draft_on(view, plan, &period).await
+        draft_on(view, plan, &period, asked_for).await
     };
     let error = match drafts.await {
         Err(error) if is_of_definitions(&error) => error,
@@ -242,7 +238,9 @@ async fn draft_or_causes(
     };
     let period =
         Period::of(terms.period, &terms.zone).or_else(|_| Period::of(terms.period, "UTC"))?;
-    customers.extend(customers_in(view, &terms.plan, &period).await?);
+    let mut used = customers_in(view, &terms.plan, &period).await?;
+    used.retain(|customer| asked_for.has(customer));
+    customers.extend(used);
     let reason = chain(&error).replace("\n  hint: ", "; ");
     let in_error = customers.into_iter().map(|customer| InError {
         customer,
@@ -252,6 +250,7 @@ async fn draft_or_causes(
     Ok(Drafts {
         invoices: Vec::new(),
         in_error: in_error.collect(),
+        customers: asked_for.clone(),
         only: None,
         others: Some(Vec::new()),
         plan: terms.plan.clone(),
@@ -333,15 +332,30 @@ async fn customers_in(view: &View, plan: &str, period: &Period) -> Result<BTreeS
     Ok(customers)
 }
 
-async fn draft_on(view: &View, plan: &PlanDefinition, period: &Period) -> Result<Drafts> {
+/// The drafts of some customers; those of all where a price compares customers.
+async fn draft_on(
+    view: &View,
+    plan: &PlanDefinition,
+    period: &Period,
+    customers: &Customers,
+) -> Result<Drafts> {
+    if *customers != Customers::All {
+        let totals = view.customer_totals(period, customers).await?;
+        if let Some(mut drafts) = draft_from(view, plan, period, &totals).await? {
+            drafts.customers.clone_from(customers);
+            return Ok(drafts);
+        }
+    }
     let totals = view.all_totals(period).await?;
     let drafts = draft_from(view, plan, period, &totals).await?;
-    drafts.ok_or(Error::Contradiction {
-        what: "every price has an answer from all customers' usage",
-    })
+    drafts.ok_or(EVERY_PRICE_ANSWERS)
 }
 
-/// `None` when a price cannot be answered from one customer's usage.
+const EVERY_PRICE_ANSWERS: Error = Error::Contradiction {
+    what: "every price has an answer from all customers' usage",
+};
+
+/// `None` when a price cannot be answered from the usage of these customers.
 async fn draft_from(
     view: &View,
     plan: &PlanDefinition,
@@ -393,6 +407,7 @@ async fn draft_from(
     Ok(Some(Drafts {
         invoices,
         in_error,
+        customers: Customers::All,
         only: None,
         others: Some(Vec::new()),
         plan: plan.name.clone(),
@@ -573,6 +588,194 @@ fn subscription(rows: &[subscriptions::Row], period: &Period) -> Result<RecordBa
     subscriptions::relation(rows, period).map_err(query_error("listing subscriptions"))
 }
 
+/// The drafts of a period, of one range of customers after the other.
+pub struct DraftsInRanges(InRanges<Drafts>);
+
+impl DraftsInRanges {
+    /// Begins with the first customer, or with the one that is asked for. The totals of all are made once.
+    ///
+    /// # Errors
+    /// Those of [`draft`].
+    pub async fn begin(
+        view: &View,
+        settings: &BillingSettings,
+        period: &Period,
+        customer: Option<&str>,
+    ) -> Result<Self> {
+        match customer {
+            Some(customer) => Ok(Self::of_one(view, settings, period, customer)),
+            None => Self::of_all(view, settings, period).await,
+        }
+    }
+
+    fn of_one(view: &View, settings: &BillingSettings, period: &Period, customer: &str) -> Self {
+        let names = StringArray::from_iter_values([customer]);
+        let customer = customer.to_owned();
+        let shared = Arc::new((view.clone(), settings.clone(), period.clone(), customer));
+        let make = move |_| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let (view, settings, period, customer) = &*shared;
+                draft_of(view, settings, period, customer).await
+            }
+            .boxed()
+        };
+        DraftsInRanges(InRanges::new(names, usize::MAX, make))
+    }
+
+    async fn of_all(view: &View, settings: &BillingSettings, period: &Period) -> Result<Self> {
+        let plan = plan(view, settings)?.clone();
+        let totals = view.all_totals(period).await?;
+        let is_of_plan = |price: &str| plan.prices.iter().any(|name| name == price);
+        let bytes_max = match compares_customers(view.catalog(), is_of_plan).await? {
+            true => usize::MAX,
+            false => settings.max_bytes.0,
+        };
+        let names = StringArray::from_iter_values(totals.customers());
+        let shared = Arc::new((view.clone(), plan, period.clone(), totals));
+        let make = move |customers: Customers| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let (view, plan, period, totals) = &*shared;
+                let totals = totals.of_customers(&customers);
+                let drafts = draft_from(view, plan, period, &totals).await?;
+                let mut drafts = drafts.ok_or(EVERY_PRICE_ANSWERS)?;
+                drafts.customers = customers;
+                Ok(drafts)
+            }
+            .boxed()
+        };
+        Ok(DraftsInRanges(InRanges::new(names, bytes_max, make)))
+    }
+
+    /// The drafts of the next customers, in the order of their names; `None` when all are made.
+    ///
+    /// # Errors
+    /// Those of [`draft`].
+    pub async fn next(&mut self) -> Result<Option<Drafts>> {
+        self.0.next().await
+    }
+
+    /// Of how many customers drafts are made, and how many there are.
+    pub fn progress(&self) -> (usize, usize) {
+        self.0.progress()
+    }
+}
+
+impl Weighed for Drafts {
+    fn bytes(&self) -> usize {
+        let lines = self.invoices.iter().map(|invoice| invoice.lines.len());
+        lines.sum::<usize>() * LINE_BYTES + self.invoices.len() * DOCUMENT_BYTES
+    }
+}
+
+/// Invoices of a period that are being issued, part by part.
+pub struct PeriodIssuing<'a> {
+    view: &'a View,
+    period: &'a Period,
+    numbering: Numbering,
+    reviewing: Reviewing,
+    /// Drafts that are issued after all others, each with what it is made from.
+    held: Vec<(Invoice, String)>,
+    inputs: Inputs,
+}
+
+impl<'a> PeriodIssuing<'a> {
+    /// Begins: nothing is issued before [`PeriodIssuing::commit`].
+    ///
+    /// # Errors
+    /// The period has not ended, or a window in it is still open; the lake cannot be written.
+    pub async fn begin(
+        view: &'a View,
+        lake: &Lake,
+        period: &'a Period,
+        clock: &dyn Clock,
+    ) -> Result<Self> {
+        check_over(view, period, clock).await?;
+        let numbering = Numbering::begin(lake, clock.now_us()).await?;
+        Ok(PeriodIssuing {
+            reviewing: Reviewing::begin(Some(numbering.issued() as &dyn Table), period).await?,
+            view,
+            period,
+            numbering,
+            held: Vec::new(),
+            inputs: Inputs::default(),
+        })
+    }
+
+    /// Numbers drafts, each of a customer who has no invoice for the period, and writes them where no reader sees them yet.
+    ///
+    /// # Errors
+    /// A customer has an invoice for other time that overlaps; the lake cannot be read or written.
+    pub async fn add(&mut self, mut drafts: Drafts) -> Result<Issued> {
+        let (view, period) = (self.view, self.period);
+        let invoices: &dyn Table = self.numbering.issued();
+        let (issued_before, taken) = issued_in(invoices, period, &drafts.customers).await?;
+        for draft in &mut drafts.invoices {
+            draft.id = taken.unused(&draft.id);
+            draft.issued_by.clone_from(&drafts.issued_by);
+        }
+        check_overlap(invoices, &drafts, period).await?;
+        let reviewed = self.reviewing.add(view, Some(invoices), &drafts, period);
+        let (review, held) = reviewed.await?;
+        let refused = review.refused.iter();
+        let refused: BTreeSet<&str> = refused.map(|refused| refused.customer.as_str()).collect();
+        let (mut issued, mut bases) = (Vec::new(), Vec::new());
+        for draft in std::mem::take(&mut drafts.invoices) {
+            let customer = draft.customer.as_str();
+            if issued_before.contains_key(draft.id.as_str()) || refused.contains(customer) {
+                continue;
+            }
+            let basis = drafts.basis(customer).to_json();
+            match held.contains(customer) {
+                true => self.held.push((draft, basis)),
+                false => {
+                    issued.push(draft);
+                    bases.push(basis);
+                }
+            }
+        }
+        self.numbering.add(&mut issued, bases).await?;
+        let already = issued_before.into_values();
+        let already = already.filter(|customer| drafts.is_asked_for(customer));
+        let already = already.collect();
+        self.inputs.extend(drafts.inputs);
+        Ok(Issued {
+            issued,
+            already,
+            review,
+        })
+    }
+
+    /// Issues all that was added; returns what was not told before: invoices that were issued last, and who gets none.
+    ///
+    /// # Errors
+    /// Another job issued since; the lake cannot be written. Running the job again is safe after any of them.
+    pub async fn commit(mut self, lake: &Lake) -> Result<Issued> {
+        let refused = self.reviewing.billed_elsewhere();
+        let mut held = self.held;
+        held.retain(|(draft, _)| refused.iter().all(|known| known.customer != draft.customer));
+        let (mut issued, bases): (Vec<Invoice>, Vec<String>) = held.into_iter().unzip();
+        self.numbering.add(&mut issued, bases).await?;
+        self.numbering.commit(lake, &self.inputs).await?;
+        let mut outcome = Issued {
+            issued,
+            ..Issued::default()
+        };
+        outcome.review.refused = refused;
+        Ok(outcome)
+    }
+}
+
+impl Issued {
+    /// Adds what else was done.
+    pub fn extend(&mut self, other: Issued) {
+        self.issued.extend(other.issued);
+        self.already.extend(other.already);
+        self.review.extend(other.review);
+    }
+}
+
 /// Issues drafts: numbers them without a gap and commits them, once for each customer and period.
 ///
 /// # Errors
@@ -581,39 +784,13 @@ fn subscription(rows: &[subscriptions::Row], period: &Period) -> Result<RecordBa
 pub async fn issue(
     view: &View,
     lake: &Lake,
-    mut drafts: Drafts,
+    drafts: Drafts,
     period: &Period,
     clock: &dyn Clock,
 ) -> Result<Issued> {
-    check_over(view, period, clock).await?;
-    let (mut invoices, mut line_items) = tables_to_issue(lake).await?;
-    let (issued_before, taken) = issued_in(&invoices, period).await?;
-    for draft in &mut drafts.invoices {
-        draft.id = taken.unused(&draft.id);
-        draft.issued_by.clone_from(&drafts.issued_by);
-    }
-    check_overlap(&invoices, &drafts.invoices, period).await?;
-    let mut outcome = Issued {
-        review: review(view, &invoices, &drafts, period).await?,
-        ..Issued::default()
-    };
-    let mut bases = Vec::new();
-    for draft in &drafts.invoices {
-        let is_refused = |refused: &Refused| refused.customer == draft.customer;
-        if !issued_before.contains_key(draft.id.as_str())
-            && !outcome.review.refused.iter().any(is_refused)
-        {
-            outcome.issued.push(draft.clone());
-            bases.push(drafts.basis(&draft.customer).to_json());
-        }
-    }
-    let already = issued_before.into_values();
-    outcome.already = already.filter(|c| drafts.is_asked_for(c)).collect();
-    if !outcome.issued.is_empty() {
-        keep(lake, &drafts.inputs).await?;
-        commit_invoices(&mut invoices, &mut outcome.issued, bases, clock.now_us()).await?;
-        derive_line_items(&invoices, &mut line_items).await?;
-    }
+    let mut issuing = PeriodIssuing::begin(view, lake, period, clock).await?;
+    let mut outcome = issuing.add(drafts).await?;
+    outcome.extend(issuing.commit(lake).await?);
     Ok(outcome)
 }
 
@@ -646,38 +823,44 @@ async fn check_over(view: &View, period: &Period, clock: &dyn Clock) -> Result<(
 }
 
 /// The invoices issued for a period, of one customer or of all, and their lines: rows of the tables
-/// `invoices` and `line_items` as any reader sees them, in order of number.
+/// `invoices` and `line_items` as any reader sees them, in order of number. They may be very many, so `take` has some after the others.
 ///
 /// # Errors
-/// The lake cannot be read.
-pub async fn issued(
+/// The lake cannot be read, or those of `take`.
+pub async fn issued_in_parts(
     lake: &Lake,
     period: &Period,
     customer: Option<&str>,
-) -> Result<(RecordBatch, RecordBatch)> {
-    let mut rows = Vec::new();
-    if let Some(invoices) = issued_table(lake).await? {
-        rows = rows_where(&invoices, within(period).and(of_customer(customer))).await?;
-    }
-    let lines = lines_in(&rows)?;
+    mut take: impl FnMut(&RecordBatch, &RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let Some(invoices) = issued_table(lake).await? else {
+        return Ok(());
+    };
+    let of = within(period).and(of_customers(&Customers::named(customer)));
     let schema = invoices_schema();
-    let printed = rows.iter().map(|rows| {
-        let columns = schema.fields().iter();
-        let columns = columns.map(|field| rows.schema().index_of(field.name()));
-        rows.project(&columns.collect::<Result<Vec<_>, _>>()?)
-    });
-    let invoices = printed.collect::<Result<Vec<_>, _>>();
-    let invoices = invoices.map_err(query_error("reading issued invoices"))?;
-    Ok((one_batch(&schema, &invoices)?, lines))
+    for serials in numbering::parts_of(&invoices) {
+        let rows = rows_where(&invoices, of.clone().and(serials)).await?;
+        let lines = lines_in(&rows)?;
+        let printed = rows.iter().map(|rows| {
+            let columns = schema.fields().iter();
+            let columns = columns.map(|field| rows.schema().index_of(field.name()));
+            rows.project(&columns.collect::<Result<Vec<_>, _>>()?)
+        });
+        let printed = printed.collect::<Result<Vec<_>, _>>();
+        let printed = printed.map_err(query_error("reading issued invoices"))?;
+        take(&one_batch(&schema, &printed)?, &lines)?;
+    }
+    Ok(())
 }
 
 /// Refuses to bill a customer again for time that an issued invoice covers under another plan or in
 /// another time zone.
-async fn check_overlap(invoices: &dyn Table, drafts: &[Invoice], period: &Period) -> Result<()> {
+async fn check_overlap(invoices: &dyn Table, drafts: &Drafts, period: &Period) -> Result<()> {
     let starts_before = col("period_start").lt(schema::instant(period.end_us));
     let overlaps = starts_before.and(col("period_end").gt(schema::instant(period.start_us)));
+    let overlaps = overlaps.and(of_customers(&drafts.customers));
+    let drafts = drafts.invoices.iter();
     let ids: BTreeMap<&str, &str> = drafts
-        .iter()
         .map(|draft| (draft.customer.as_str(), draft.id.as_str()))
         .collect();
     for batch in standing(rows_where(invoices, overlaps).await?)? {
@@ -707,9 +890,10 @@ async fn check_overlap(invoices: &dyn Table, drafts: &[Invoice], period: &Period
 async fn issued_in(
     invoices: &dyn Table,
     period: &Period,
+    customers: &Customers,
 ) -> Result<(BTreeMap<String, String>, Taken)> {
     let mut issued = BTreeMap::new();
-    let rows = rows_where(invoices, within(period)).await?;
+    let rows = rows_where(invoices, within(period).and(of_customers(customers))).await?;
     let taken = Taken::of(&rows);
     for batch in standing(rows)? {
         let ids = batch["invoice"].as_string::<i32>();
@@ -718,105 +902,4 @@ async fn issued_in(
         issued.extend((0..ids.len()).map(of_row));
     }
     Ok((issued, taken))
-}
-
-/// The tables `invoices` and `line_items`, the second with every line of the first.
-async fn tables_to_issue(lake: &Lake) -> Result<(DeltaTable, DeltaTable)> {
-    let invoices = lake
-        .table(
-            tables::INVOICES,
-            &issued_invoices_schema(),
-            &[],
-            &BTreeMap::new(),
-        )
-        .await?
-        .keeping_together("customer");
-    let mut line_items = lake
-        .table(
-            tables::LINE_ITEMS,
-            &line_items_schema(),
-            &[],
-            &BTreeMap::new(),
-        )
-        .await?;
-    derive_line_items(&invoices, &mut line_items).await?;
-    Ok((invoices, line_items))
-}
-
-/// Numbers and commits invoices; the compare-and-swap on the last number keeps them gapless.
-async fn commit_invoices(
-    table: &mut dyn Table,
-    invoices: &mut [Invoice],
-    bases: Vec<String>,
-    now_us: i64,
-) -> Result<()> {
-    let last = table.mark(NUMBER_MARK).unwrap_or(0);
-    let mut credit_notes = table.mark(CREDIT_NOTES_MARK).unwrap_or(0);
-    let mut serials = Vec::with_capacity(invoices.len());
-    for (serial, invoice) in (last + 1..).zip(invoices.iter_mut()) {
-        serials.push(serial);
-        let is_credit_note = matches!(invoice.kind(), CREDIT_NOTE | VOID);
-        credit_notes += i64::from(is_credit_note);
-        invoice.number = Some(match is_credit_note {
-            true => format!("CN-{credit_notes:06}"),
-            false => format!("INV-{:06}", serial - credit_notes),
-        });
-        invoice.status = Status::Final;
-        invoice.issued_at_us = Some(now_us);
-    }
-    let documents = invoices
-        .iter()
-        .map(document_of)
-        .collect::<Result<Vec<_>>>()?;
-    let number = serials.last().copied().unwrap_or(last);
-    let mut columns = invoices_batch(invoices)?.columns().to_vec();
-    columns.push(Arc::new(Int64Array::from(serials)));
-    columns.push(Arc::new(StringArray::from(documents)));
-    columns.push(Arc::new(StringArray::from(bases)));
-    let burns = invoices
-        .iter()
-        .map(|invoice| burnt::text_of(&invoice.burns));
-    columns.push(Arc::new(burns.collect::<StringArray>()));
-    let rows = RecordBatch::try_new(issued_invoices_schema(), columns)
-        .map_err(query_error("writing invoices"))?;
-    let marks = [(NUMBER_MARK, number), (CREDIT_NOTES_MARK, credit_notes)];
-    commit(table, &[rows], &marks).await
-}
-
-/// Writes the lines of every invoice whose lines are not in `line_items` yet.
-async fn derive_line_items(invoices: &dyn Table, line_items: &mut dyn Table) -> Result<()> {
-    let issued = invoices.mark(NUMBER_MARK).unwrap_or(0);
-    let derived = line_items.mark(NUMBER_MARK).unwrap_or(0);
-    if issued == derived {
-        return Ok(());
-    }
-    let missing = rows_where(invoices, col("serial").gt(lit(derived))).await?;
-    commit(line_items, &[lines_in(&missing)?], &[(NUMBER_MARK, issued)]).await
-}
-
-/// Commits rows and the numbers they bring the table to. A conflict means that another job issued.
-async fn commit(table: &mut dyn Table, rows: &[RecordBatch], marks: &[(&str, i64)]) -> Result<()> {
-    let nonce = uuid::Uuid::now_v7().simple();
-    let marks = marks
-        .iter()
-        .map(|(name, number)| ((*name).to_owned(), *number));
-    let attempt = Attempt {
-        commit_id: CommitId(format!("invoices-{nonce}")),
-        marks: marks.collect(),
-        info: BTreeMap::new(),
-    };
-    let staged = table.stage(&attempt.commit_id, rows).await?;
-    match table.commit(&attempt, &staged).await {
-        Ok(_) => Ok(()),
-        Err(ConnectorError::Fenced { .. }) => Err(issued_meanwhile()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Another job issued documents since this one read them.
-fn issued_meanwhile() -> Error {
-    Error::Billing {
-        problem: "another invoice job issued at the same time".into(),
-        hint: "run it again: what is issued is not issued twice".into(),
-    }
 }

@@ -23,6 +23,7 @@ pub mod audit;
 pub mod backfill;
 pub mod check;
 pub mod demo;
+mod exports;
 mod html;
 pub mod init;
 pub mod invoice;

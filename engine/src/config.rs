@@ -222,6 +222,9 @@ pub struct BillingSettings {
     /// From when on this engine bills: an instant, or a date for its midnight in `time_zone`. Nothing earlier is issued, adjusted
     /// or unbilled. Default empty: everything is billed.
     pub starts_at: String,
+    /// What the documents that are made at once may take in memory: a job goes through customers range by range. Default 1 GB. Less
+    /// makes smaller ranges, each of which plans its prices anew.
+    pub max_bytes: Size,
     /// Who is on documents that print.
     pub seller: SellerSettings,
 }
@@ -423,6 +426,7 @@ impl Default for BillingSettings {
             time_zone: "UTC".into(),
             tax_rates: "tax_rates".into(),
             starts_at: String::new(),
+            max_bytes: Size(1_000_000_000),
             seller: SellerSettings::default(),
         }
     }

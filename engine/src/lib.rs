@@ -23,6 +23,7 @@ pub mod cli;
 pub mod clock;
 pub mod commit;
 pub mod config;
+pub mod customers;
 pub mod dedupe;
 pub mod epoch;
 pub mod error;

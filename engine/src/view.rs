@@ -13,6 +13,7 @@ mod conflicts;
 mod guarded;
 mod inside;
 mod keys;
+mod known;
 mod one_shard;
 mod own;
 mod paid;
@@ -30,6 +31,7 @@ pub(crate) use stored::Remembered;
 use crate::{
     catalog::Catalog,
     commit::{Marks, Position},
+    customers::Customers,
     error::{Error, Faulty, InError, Result, query_error},
     metering::{Metering, is_counted, micros},
     recovery,
@@ -56,8 +58,9 @@ use futures::FutureExt;
 use guarded::Guarded;
 use inside::Inside;
 use keys::Keys;
+use known::KnownTotals;
 use one_shard::Live;
-use paid::Payers;
+use paid::{Payers, place_after};
 use relations::{existing, memory, pinned, provider_or, register};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::OnceCell;
@@ -65,7 +68,7 @@ use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     definitions::EventType,
     functions,
-    meter::{ERROR, Meter},
+    meter::{ERROR, Meter, Span},
     period::Period,
     rating::LeftOut,
     schema::{
@@ -81,7 +84,7 @@ use wanted::Wanted;
 const RATING_BYTES: usize = 1_000_000_000;
 
 /// A pinned, read-only view of everything that was committed, or of what a running shard has processed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct View {
     catalog: Arc<Catalog>,
     /// `events`, and each meter's panes, as they are read; `None` where there is no table yet.
@@ -89,15 +92,17 @@ pub struct View {
     panes: Vec<Option<Arc<dyn TableProvider>>>,
     /// `None` in a live view, which is about usage alone.
     documents: Option<Documents>,
-    live: Option<Live>,
-    committed: Committed,
+    live: Option<Arc<Live>>,
+    committed: Arc<Committed>,
     /// The open windows of each shard. Those of a lake are metered again when a query asks for them:
     /// what a meter cannot measure must not hide the events.
-    shards: OnceCell<Vec<ShardCut>>,
+    shards: Arc<OnceCell<Vec<ShardCut>>>,
+    /// `None` where no job goes through customers range by range.
+    known: Option<Arc<KnownTotals>>,
 }
 
 /// The tables of issued invoices.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Documents {
     invoices: Option<Arc<dyn TableProvider>>,
     line_items: Option<Arc<dyn TableProvider>>,
@@ -198,8 +203,9 @@ impl View {
             panes: panes.collect::<Result<_>>()?,
             documents: Some(Documents::default()),
             live: None,
-            committed: Committed { events, tables },
-            shards: OnceCell::new(),
+            committed: Arc::new(Committed { events, tables }),
+            shards: Arc::default(),
+            known: None,
         })
     }
 
@@ -212,8 +218,17 @@ impl View {
             panes,
             documents: Some(Documents::default()),
             live: None,
-            committed: Committed::default(),
-            shards: OnceCell::new(),
+            committed: Arc::default(),
+            shards: Arc::default(),
+            known: None,
+        }
+    }
+
+    /// The same view, which keeps the totals of many subjects for the next range of customers, in so many bytes.
+    pub(crate) fn knowing(&self, bytes_max: usize) -> Self {
+        View {
+            known: Some(Arc::new(KnownTotals::new(bytes_max))),
+            ..self.clone()
         }
     }
 
@@ -682,6 +697,18 @@ impl View {
         self.window_rows(index, period, keys.as_ref()).await
     }
 
+    /// Windows of a period as [`View::windows`] has them, of some customers.
+    pub(crate) async fn windows_of_customers(
+        &self,
+        index: usize,
+        period: &Period,
+        customers: &Customers,
+    ) -> Result<RecordBatch> {
+        let keys = Keys::customers(customers);
+        let rows = self.window_rows(index, Some(period), keys.as_ref()).await?;
+        one_batch(&rows[0].schema(), &rows)
+    }
+
     /// One meter's totals for a period, of some subjects: `customer, subject, dimensions…, measures…, error`. `None` stands
     /// for all subjects.
     pub async fn totals_in(
@@ -802,13 +829,13 @@ impl View {
         self.totals_of_same(&Totals::default(), period).await
     }
 
-    /// The same of one customer, without reading the others'.
-    pub async fn customer_totals(&self, period: &Period, customer: &str) -> Result<Totals> {
-        let of_one = Totals {
-            keys: Some(Keys::subject(customer)),
+    /// The same of some customers, without reading the others'.
+    pub async fn customer_totals(&self, period: &Period, customers: &Customers) -> Result<Totals> {
+        let of_some = Totals {
+            keys: Keys::customers(customers),
             ..Totals::default()
         };
-        self.totals_of_same(&of_one, period).await
+        self.totals_of_same(&of_some, period).await
     }
 
     /// The same of what is paid for, each subject by who pays for it.
@@ -849,10 +876,24 @@ impl View {
     ) -> Result<RecordBatch> {
         let meter = &self.catalog.meters[index];
         let times = [(period.start_us, period.end_us)];
-        let within = self.states_in(index, &times, keys).await?;
-        let before = self.states_carried(index, period.start_us, keys).await?;
-        let totals = meter.totals_over(&within, &before, &period.span()).await?;
+        let span = period.span();
+        let totals = self.totals_in_times(index, &times, &span, keys).await?;
         with_customer(meter, &totals, None, &[], None)
+    }
+
+    /// The totals of a meter by subject, over some times within a span.
+    async fn totals_in_times(
+        &self,
+        index: usize,
+        times: &[(i64, i64)],
+        span: &Span,
+        keys: Option<&Keys>,
+    ) -> Result<RecordBatch> {
+        let within = self.states_in(index, times, keys).await?;
+        let from_us = times.first().map_or(span.from_us, |(from_us, _)| *from_us);
+        let before = self.states_carried(index, from_us, keys).await?;
+        let totals = self.catalog.meters[index].totals_over(&within, &before, span);
+        Ok(totals.await?)
     }
 
     /// The same of what is paid for in the period.
@@ -871,14 +912,18 @@ impl View {
             let (Some((from_us, _)), Some((_, until_us))) = (times.first(), times.last()) else {
                 continue;
             };
-            let keys = payers.keys();
-            let mine = |states: Vec<RecordBatch>| -> Result<Vec<RecordBatch>> {
-                states.iter().map(|states| payers.select(states)).collect()
-            };
-            let within = mine(self.states_in(index, times, keys.as_ref()).await?)?;
-            let before = mine(self.states_carried(index, *from_us, keys.as_ref()).await?)?;
             let span = period.span().part(*from_us, *until_us);
-            let totals = meter.totals_over(&within, &before, &span).await?;
+            let keys = payers.keys();
+            let totals = match (&keys, &self.known) {
+                (None, Some(known)) => {
+                    let make = || self.totals_in_times(index, times, &span, None);
+                    payers.take(&known.totals(index, (times, &span), make).await?)?
+                }
+                _ => {
+                    let totals = self.totals_in_times(index, times, &span, keys.as_ref());
+                    payers.take(&totals.await?)?
+                }
+            };
             rows.push(with_customer(meter, &totals, Some(payers), &[], None)?);
         }
         one_batch(&schema, &rows)
@@ -900,7 +945,7 @@ impl View {
                 inside: Some(&inside),
                 keys,
             };
-            states.extend(self.states(index, wanted).await?);
+            states.extend(self.states_of_totals(index, wanted).await?);
         }
         Ok(states)
     }
@@ -922,7 +967,7 @@ impl View {
             inside: Some(&before),
             keys,
         };
-        self.states(index, wanted).await
+        self.states_of_totals(index, wanted).await
     }
 }
 
@@ -949,8 +994,26 @@ pub struct Totals {
 
 impl Totals {
     /// Whether others' usage was left out.
-    pub(crate) fn is_of_one(&self) -> bool {
+    pub(crate) fn is_of_some(&self) -> bool {
         self.keys.is_some()
+    }
+
+    /// Those of some of the customers, where every subject is its own customer: rows are sorted by it.
+    pub(crate) fn of_customers(&self, customers: &Customers) -> Self {
+        let meters = self.meters.iter().map(|rows| {
+            let names = rows["customer"].as_string::<i32>();
+            let from = place_after(names, 0, |name| customers.is_after(name));
+            let until = place_after(names, from, |name| customers.has(name));
+            rows.slice(from, until - from)
+        });
+        let in_error = self.in_error.iter();
+        let in_error = in_error.filter(|known| customers.has(&known.customer));
+        Totals {
+            meters: meters.collect(),
+            in_error: in_error.cloned().collect(),
+            keys: Keys::customers(customers),
+            paid: None,
+        }
     }
 
     /// Who has usage of any meter, be it in error.

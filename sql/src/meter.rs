@@ -377,6 +377,16 @@ impl Meter {
         self.merge_windows(states).await
     }
 
+    /// States without their windows: what they merge into takes memory by groups and not by windows, and
+    /// [`Meter::totals_over`] makes the same totals of it. Not for a meter that [weighs usage by time](Meter::is_timed), nor for
+    /// sessions, which are what they are by their time.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for states that are not this meter's.
+    pub fn without_windows(&self, states: &RecordBatch) -> Result<RecordBatch> {
+        in_one_window(states).map_err(merging)
+    }
+
     async fn merge_windows(&self, states: &[RecordBatch]) -> Result<RecordBatch> {
         let without_window = states.iter().map(without_first_column);
         let without_window: Vec<RecordBatch> = without_window

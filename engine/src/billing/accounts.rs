@@ -11,6 +11,7 @@
 
 use crate::{
     clock::Clock,
+    customers::Customers,
     error::{Error, Result, query_error},
     keys::hex,
     tables::{IMPORTS, accounts_table},
@@ -119,19 +120,19 @@ pub async fn are_there(lake: &Lake) -> Result<bool> {
 /// # Errors
 /// The lake cannot be read.
 pub async fn load(lake: &Lake) -> Result<Accounts> {
-    load_counted(lake, &Counted::of(lake).await?, None).await
+    load_counted(lake, &Counted::of(lake).await?, &Customers::All).await
 }
 
-/// The rows that counted when an import was the last one, of one customer as [`load_of`] has them, or of all.
+/// The rows that counted when an import was the last one, of some customers as [`load_of`] has those of one.
 ///
 /// # Errors
 /// The lake cannot be read.
 pub(super) async fn load_until(
     lake: &Lake,
     serial: i64,
-    customer: Option<&str>,
+    customers: &Customers,
 ) -> Result<Accounts> {
-    load_counted(lake, &Counted::until(lake, serial).await?, customer).await
+    load_counted(lake, &Counted::until(lake, serial).await?, customers).await
 }
 
 /// The rows of one customer that count, and all rows of the subjects that it pays for at some time: with whom they are before and
@@ -140,28 +141,62 @@ pub(super) async fn load_until(
 /// # Errors
 /// The lake cannot be read.
 pub async fn load_of(lake: &Lake, customer: &str) -> Result<Accounts> {
-    load_counted(lake, &Counted::of(lake).await?, Some(customer)).await
+    let customers = Customers::One(customer.to_owned());
+    load_counted(lake, &Counted::of(lake).await?, &customers).await
 }
 
-async fn load_counted(lake: &Lake, counted: &Counted, customer: Option<&str>) -> Result<Accounts> {
-    let Some(customer) = customer else {
+async fn load_counted(lake: &Lake, counted: &Counted, customers: &Customers) -> Result<Accounts> {
+    let Some(of_customers) = customers.condition(&col("customer")) else {
         let (accounts, _) = load_where(lake, counted, |_| lit(true)).await?;
         return Ok(accounts);
     };
-    let of_customer = || col("customer").eq(lit(customer));
-    let (mut accounts, files) = load_where(lake, counted, |_| of_customer()).await?;
-    let subjects = accounts.subjects.iter().map(|row| row.subject.as_str());
-    let subjects: BTreeSet<&str> = subjects.collect();
+    let (mut accounts, files) = load_where(lake, counted, |_| of_customers.clone()).await?;
+    let subjects = accounts.subjects.drain(..).map(|row| row.subject);
+    let subjects: BTreeSet<String> = subjects.collect();
     if let Some(table) = files.get("subjects")
         && !subjects.is_empty()
     {
-        let of_subjects = col("subject").in_list(subjects.into_iter().map(lit).collect(), false);
+        let names = || subjects.iter().map(|name| lit(name.as_str()));
+        let of_subjects = match subjects.len() <= NAMED_MAX {
+            true => col("subject").in_list(names().collect(), false),
+            false => lit(true),
+        };
         let rows = counted.rows(table, of_subjects).await?;
-        accounts.subjects.clear();
         accounts.take_in("subjects", &rows)?;
+        accounts
+            .subjects
+            .retain(|row| subjects.contains(&row.subject));
     }
     Ok(accounts)
 }
+
+/// Which of some customers had a row for each of some subjects, be it replaced since: who pays now, and who was to pay before an edit.
+///
+/// # Errors
+/// The lake cannot be read.
+pub(super) async fn ever_payers(
+    lake: &Lake,
+    customers: &Customers,
+    subjects: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut payers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let counted = Counted::of(lake).await?;
+    let (Some(table), false) = (existing(lake, "subjects").await?, subjects.is_empty()) else {
+        return Ok(payers);
+    };
+    let of_customers = customers.condition(&col("customer")).unwrap_or(lit(true));
+    let mut accounts = Accounts::default();
+    accounts.take_in("subjects", &counted.rows(&table, of_customers).await?)?;
+    for row in accounts.subjects {
+        if subjects.contains(row.subject.as_str()) {
+            payers.entry(row.subject).or_default().insert(row.customer);
+        }
+    }
+    Ok(payers)
+}
+
+/// From how many subjects on all are read, and those that are not asked for left out.
+const NAMED_MAX: usize = 500;
 
 /// The rows of a table that count, with `written_at`.
 ///

@@ -16,7 +16,7 @@ use super::{
     starts::Calendar,
     subscribed::{Charged, Rated, rate_due},
 };
-use crate::{error::Result, view::View};
+use crate::{customers::Customers, error::Result, view::View};
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
@@ -30,8 +30,8 @@ pub(super) struct InAdvance<'a> {
     pub(super) view: &'a View,
     pub(super) lake: &'a Lake,
     pub(super) accounts: &'a Index,
-    /// The customer whose accounts these are; `None` of all.
-    pub(super) customer: Option<&'a str>,
+    /// Whose documents these are.
+    pub(super) customers: &'a Customers,
     pub(super) calendar: Calendar<'a>,
 }
 
@@ -161,7 +161,7 @@ impl InAdvance<'_> {
         if serial == self.accounts.serial() {
             return Ok(None);
         }
-        let before = known.of(self.lake, serial, self.customer).await?;
+        let before = known.of(self.lake, serial, self.customers).await?;
         let before = before.subscription(&cycle.subscription);
         let now = self.accounts.subscription(&cycle.subscription).iter();
         let since: Vec<&Subscription> = now.filter(|row| !before.contains(row)).collect();
@@ -245,11 +245,11 @@ fn changes_us(before: &[Subscription], row: &Subscription) -> i64 {
 struct Known(BTreeMap<i64, Index>);
 
 impl Known {
-    async fn of(&mut self, lake: &Lake, serial: i64, customer: Option<&str>) -> Result<&Index> {
+    async fn of(&mut self, lake: &Lake, serial: i64, customers: &Customers) -> Result<&Index> {
         match self.0.entry(serial) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(unread) => {
-                let known = accounts::load_until(lake, serial, customer).await?;
+                let known = accounts::load_until(lake, serial, customers).await?;
                 Ok(unread.insert(known.indexed()))
             }
         }

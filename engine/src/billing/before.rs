@@ -2,11 +2,11 @@
 
 use super::{
     Drafts,
-    documents::{issued_table, rows_where, total_of},
+    documents::{issued_table, of_customers, rows_where, total_of},
     issued_in,
     standing::standing,
 };
-use crate::error::Result;
+use crate::{customers::Customers, error::Result};
 use arrow::{array::AsArray, datatypes::TimestampMicrosecondType};
 use datafusion::prelude::col;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,12 @@ pub async fn billed_before(lake: &Lake, drafts: &[&Invoice]) -> Result<Before> {
         return Ok(before);
     };
     let starts = starts.into_iter().map(schema::instant).collect();
-    let ending = rows_where(&invoices, col("period_end").in_list(starts, false)).await?;
+    let names = || drafts.iter().map(|draft| draft.customer.as_str());
+    // The first name after the last one.
+    let until = names().max().map(|last| format!("{last}\0"));
+    let of = Customers::between(names().min().map(str::to_owned), until);
+    let ending = col("period_end").in_list(starts, false);
+    let ending = rows_where(&invoices, ending.and(of_customers(&of))).await?;
     for rows in standing(ending)? {
         let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row).to_owned();
         let ends = rows["period_end"].as_primitive::<TimestampMicrosecondType>();
@@ -55,7 +60,10 @@ pub async fn left_to_issue<'a>(
     period: &Period,
 ) -> Result<Vec<&'a Invoice>> {
     let issued = match issued_table(lake).await? {
-        Some(invoices) => issued_in(&invoices, period).await?.0,
+        Some(invoices) => {
+            let issued = issued_in(&invoices, period, &drafts.customers);
+            issued.await?.0
+        }
         None => BTreeMap::new(),
     };
     let customers: BTreeSet<&String> = issued.values().collect();

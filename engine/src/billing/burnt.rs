@@ -1,7 +1,10 @@
 //! What issued documents burnt of grants, as their rows keep it.
 
-use super::documents::{issued_table, of_customer, rows_where};
-use crate::error::{Error, Result};
+use super::documents::{issued_table, of_customers, rows_where};
+use crate::{
+    customers::Customers,
+    error::{Error, Result},
+};
 use arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::prelude::col;
 use serde_json::{Value, json};
@@ -14,12 +17,12 @@ use tollgate_sql::{credits::Burn, money::Exact};
 pub struct Burnt(BTreeMap<String, Vec<Burn>>);
 
 impl Burnt {
-    /// What issued documents burnt, of one customer or of all.
+    /// What issued documents burnt, of some customers.
     ///
     /// # Errors
     /// The lake cannot be read, or a document does not say it as it was written.
-    pub async fn of(lake: &Lake, customer: Option<&str>) -> Result<Self> {
-        Self::in_rows(&burning_rows(lake, customer).await?)
+    pub async fn of(lake: &Lake, customers: &Customers) -> Result<Self> {
+        Self::in_rows(&burning_rows(lake, customers).await?)
     }
 
     /// The same, by the rows of the documents.
@@ -53,16 +56,16 @@ pub(super) struct Burning {
 
 /// The documents that burnt, in the order in which they were issued.
 pub(super) async fn burning(lake: &Lake) -> Result<Vec<Burning>> {
-    burning_in(&burning_rows(lake, None).await?)
+    burning_in(&burning_rows(lake, &Customers::All).await?)
 }
 
-async fn burning_rows(lake: &Lake, customer: Option<&str>) -> Result<Vec<RecordBatch>> {
+async fn burning_rows(lake: &Lake, customers: &Customers) -> Result<Vec<RecordBatch>> {
     let Some(invoices) = issued_table(lake).await? else {
         return Ok(Vec::new());
     };
     rows_where(
         &invoices,
-        col("burns").is_not_null().and(of_customer(customer)),
+        col("burns").is_not_null().and(of_customers(customers)),
     )
     .await
 }

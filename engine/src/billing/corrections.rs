@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::BillingSettings,
+    customers::Customers,
     error::{Error, Faulty, InError, Result, chain, query_error},
     view::{View, referenced},
 };
@@ -119,8 +120,12 @@ impl Compared {
 }
 
 /// What is due without billing periods of which a document that was due at another time has billed some time, and without one-offs
-/// that one has billed: an account was changed since, and what that comes to waits until a job is asked to correct.
-pub(super) fn without_issued(issued: &History<'_>, due: Vec<Due>) -> Result<Vec<Due>> {
+/// that one has billed: an account or a plan was changed since, and what that comes to waits until a job is asked to correct. With it,
+/// the customers of whom something is left out.
+pub(super) fn without_issued(
+    issued: &History<'_>,
+    due: Vec<Due>,
+) -> Result<(Vec<Due>, BTreeSet<String>)> {
     let mut periods: BTreeMap<&str, Vec<(i64, invoice::Period)>> = BTreeMap::new();
     for head in &issued.heads {
         periods
@@ -143,6 +148,7 @@ pub(super) fn without_issued(issued: &History<'_>, due: Vec<Due>) -> Result<Vec<
         .map(|due| due.customer.clone())
         .collect();
     let documents = issued.by_customer(|customer| near.contains(customer))?;
+    let mut left_out = BTreeSet::new();
     let left = due.into_iter().map(|mut due| {
         let documents = documents.get(due.customer.as_str());
         let documents = documents.map_or(&[][..], Vec::as_slice);
@@ -160,9 +166,13 @@ pub(super) fn without_issued(issued: &History<'_>, due: Vec<Due>) -> Result<Vec<
             let mut documents = documents.iter().flat_map(|document| &document.basis);
             !documents.any(|basis| basis.one_offs.contains(&one_off.one_off))
         });
+        if due.is_nothing() {
+            left_out.insert(due.customer.clone());
+        }
         due
     });
-    Ok(left.filter(|due| !due.is_nothing()).collect())
+    let left = left.filter(|due| !due.is_nothing()).collect();
+    Ok((left, left_out))
 }
 
 fn meet(one: invoice::Period, other: invoice::Period) -> bool {
@@ -175,8 +185,8 @@ pub(super) struct Correcter<'a> {
     pub(super) view: &'a View,
     pub(super) lake: &'a Lake,
     pub(super) accounts: &'a Index,
-    /// The customer whose accounts these are; `None` of all.
-    pub(super) customer: Option<&'a str>,
+    /// Whose documents these are.
+    pub(super) customers: &'a Customers,
     pub(super) settings: &'a BillingSettings,
     pub(super) calendar: Calendar<'a>,
     pub(super) rates: &'a TaxRates,
@@ -252,7 +262,7 @@ impl Correcter<'_> {
             let accounts = match serial == self.accounts.serial() {
                 true => self.accounts,
                 false => {
-                    known = accounts::load_until(self.lake, serial, self.customer).await?;
+                    known = accounts::load_until(self.lake, serial, self.customers).await?;
                     &known.indexed()
                 }
             };
@@ -360,7 +370,7 @@ impl Correcter<'_> {
             view: self.view,
             lake: self.lake,
             accounts: self.accounts,
-            customer: self.customer,
+            customers: self.customers,
             calendar: self.calendar,
         }
     }
@@ -402,10 +412,12 @@ impl Correcter<'_> {
         else {
             return Ok(touched);
         };
-        for came in self.came(&first, last).await? {
-            let payers = self.accounts.payers_of(&came.subject);
-            for payer in payers {
-                for (head, cut) in of_customer.get(payer.customer).into_iter().flatten() {
+        let came = self.came(&first, last).await?;
+        let subjects = came.iter().map(|came| came.subject.as_str()).collect();
+        let payers = accounts::ever_payers(self.lake, self.customers, &subjects).await?;
+        for came in came {
+            for payer in payers.get(&came.subject).into_iter().flatten() {
+                for (head, cut) in of_customer.get(payer.as_str()).into_iter().flatten() {
                     let is_known = cut.get(&came.shard).is_some_and(|cut| came.cut <= *cut);
                     if !is_known
                         && came.from_us < head.period.end_us

@@ -2,6 +2,7 @@
 
 use super::{Drafts, draft_or_causes, standing::standing};
 use crate::{
+    customers::Customers,
     error::{Error, Result, query_error},
     tables,
     view::{View, one_batch},
@@ -26,7 +27,6 @@ use tollgate_sql::{
         self, Invoice,
         basis::Basis,
         changes::{Change, Issued, IssuedLine, change},
-        tables::line_items_batch,
     },
     money::{Currency, Exact, Money, MoneyError},
     period::Period,
@@ -148,11 +148,11 @@ pub(super) fn untold(reason: &str) -> String {
     format!("it cannot be told: {reason}")
 }
 
-/// What documents would be now, each by its own plan and calendar; those that would be the same are left out. `zone` is
-/// today's, and `drafts` are known.
+/// What documents of some customers would be now, each by its own plan and calendar; those that would be the same are left out. `zone`
+/// is today's, and `drafts` are known.
 pub(super) async fn compare<'a>(
     view: &View,
-    documents: &'a [Document],
+    (documents, of): (&'a [Document], &Customers),
     zone: &str,
     drafts: Option<&Drafts>,
 ) -> Result<Vec<(&'a Document, Now)>> {
@@ -167,7 +167,8 @@ pub(super) async fn compare<'a>(
         let drafts = match drafts.filter(|drafts| drafts.rated_as() == terms) {
             Some(drafts) => drafts,
             None => {
-                drafted = draft_or_causes(view, &terms, customers_of(&documents)).await?;
+                let customers = customers_of(&documents);
+                drafted = draft_or_causes(view, &terms, of, customers).await?;
                 &drafted
             }
         };
@@ -258,9 +259,10 @@ pub(super) fn within(period: &Period) -> Expr {
     start.and(col("period_end").eq(schema::instant(period.end_us)))
 }
 
-/// That an invoice is of a customer; of any without a name.
-pub(super) fn of_customer(customer: Option<&str>) -> Expr {
-    customer.map_or(lit(true), |customer| col("customer").eq(lit(customer)))
+/// That an invoice is of one of some customers.
+pub(super) fn of_customers(customers: &Customers) -> Expr {
+    let condition = customers.condition(&col("customer"));
+    condition.unwrap_or(lit(true))
 }
 
 /// The table of issued invoices, if there is one; columns that it lacks are NULL.
@@ -281,19 +283,22 @@ pub(super) async fn rows_where(invoices: &dyn Table, condition: Expr) -> Result<
     frame.collect().await.map_err(query_error(doing))
 }
 
-/// The lines of one invoice as they are kept with it. The cut is left out: it is no part of what the
-/// customer is told, and moves with every event of any customer.
-pub(super) fn document_of(invoice: &Invoice) -> Result<String> {
-    let lines = line_items_batch(std::slice::from_ref(invoice))?;
+/// The lines of each of some invoices as they are kept with it; `lines` are all of them. The cut is left out: it is no part of what
+/// the customer is told, and moves with every event of any customer.
+pub(super) fn documents_of(invoices: &[Invoice], lines: &RecordBatch) -> Result<Vec<String>> {
     let mut bytes = Vec::new();
     let mut writer = json::LineDelimitedWriter::new(&mut bytes);
-    let written = without_cut(&lines)
+    let written = without_cut(lines)
         .and_then(|lines| writer.write(&lines))
         .and_then(|()| writer.finish());
     written.map_err(query_error("writing an invoice's document"))?;
-    String::from_utf8(bytes).map_err(|_| Error::Contradiction {
+    let text = String::from_utf8(bytes).map_err(|_| Error::Contradiction {
         what: "JSON is UTF-8",
-    })
+    })?;
+    // A line feed within a value is an escape.
+    let mut rows = text.split_inclusive('\n');
+    let of = |invoice: &Invoice| rows.by_ref().take(invoice.lines.len()).collect();
+    Ok(invoices.iter().map(of).collect())
 }
 
 fn without_cut(lines: &RecordBatch) -> Result<RecordBatch, ArrowError> {

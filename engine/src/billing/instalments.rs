@@ -11,7 +11,10 @@ use super::{
     starts::Calendar,
     subscribed::{Found, Rated, rate_due},
 };
-use crate::error::{Faulty, InError, Result, chain};
+use crate::{
+    customers::Customers,
+    error::{Faulty, InError, Result, chain},
+};
 use std::collections::BTreeMap;
 use tollgate_sql::{
     accounts::Index,
@@ -89,7 +92,7 @@ fn is_of(instalment: &Instalment, cycle: &Cycle) -> bool {
         && start_us < cycle.period.end_us
 }
 
-/// The instalments that are due at an instant, of one customer or all.
+/// The instalments that are due at an instant, of some customers.
 ///
 /// # Errors
 /// The lake cannot be read, or a price fails and it cannot be told for which customer.
@@ -97,7 +100,7 @@ pub(super) async fn instalments(
     made_by: MadeBy<'_>,
     calendar: Calendar<'_>,
     (begun, billed): (&Begun<'_>, &Billed),
-    customer: Option<&str>,
+    customers: &Customers,
     now_us: i64,
 ) -> Result<(Vec<Rated>, Found)> {
     let definitions = &made_by.view.catalog().definitions;
@@ -106,8 +109,8 @@ pub(super) async fn instalments(
         return Ok((Vec::new(), Found::default()));
     }
     let (mut due, mut thresholds) = (Vec::new(), Vec::new());
-    let customers = made_by.accounts.customers();
-    for customer in customers.filter(|known| customer.is_none_or(|asked| asked == *known)) {
+    let known = made_by.accounts.customers();
+    for customer in known.filter(|known| customers.has(known)) {
         let running = running_of(made_by.accounts, definitions, calendar, customer, now_us);
         // What has no answer has none among the documents that close either.
         for (cycle, of_plan) in running.unwrap_or_default() {

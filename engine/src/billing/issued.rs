@@ -188,7 +188,7 @@ impl<'a> Document<'a> {
 }
 
 /// Whether a line corrects the document with a number.
-fn is_correction_of(line: &LineItem, number: &str) -> bool {
+pub(super) fn is_correction_of(line: &LineItem, number: &str) -> bool {
     let corrects = line.corrects.as_ref();
     corrects.is_some_and(|of| of.number == number)
 }

@@ -60,7 +60,7 @@ impl<'a> Rating<'a> {
         }
     }
 
-    /// Rates some prices of the plan. False when one cannot be answered from one customer's usage.
+    /// Rates some prices of the plan. False when one cannot be answered from the usage of some customers.
     pub(super) async fn rate(&mut self, prices: &[String]) -> Result<bool> {
         let fixed = fixed_prices(self.view.catalog(), prices)?;
         for name in prices {
@@ -134,8 +134,8 @@ impl<'a> Rating<'a> {
         Ok(true)
     }
 
-    /// The charges from the start of the period to an instant by one version; `None` when they cannot be told from one
-    /// customer's usage.
+    /// The charges from the start of the period to an instant by one version; `None` when they cannot be told from the
+    /// usage of some customers.
     async fn rate_until(
         &mut self,
         part: &Part<'_>,
@@ -160,7 +160,7 @@ impl<'a> Rating<'a> {
             .view
             .period_session(&time, &price.query, totals, subscription)
             .await?;
-        if self.totals.is_of_one() && !is_by_customer(&session.context, price).await? {
+        if self.totals.is_of_some() && !is_by_customer(&session.context, price).await? {
             return Ok(None);
         }
         self.note_tables(&session.context, &price.name)?;

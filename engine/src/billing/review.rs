@@ -3,16 +3,23 @@
 
 use super::{
     Drafts,
-    documents::{Document, Now, RatedAs, compare, documents, rows_where, within},
+    documents::{Document, Now, RatedAs, compare, documents, of_customers, within},
     draft_or_causes,
 };
 use crate::{
-    error::{InError, Result, printable},
+    customers::Customers,
+    error::{InError, Result, printable, query_error},
     tables,
     view::View,
 };
-use arrow::{array::AsArray, datatypes::TimestampMicrosecondType};
-use datafusion::prelude::col;
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::TimestampMicrosecondType,
+};
+use datafusion::{
+    functions_aggregate::expr_fn::max,
+    prelude::{Expr, SessionContext, col},
+};
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
@@ -40,6 +47,24 @@ pub struct Review {
 }
 
 impl Review {
+    /// Adds what there is to say of other customers.
+    pub fn extend(&mut self, other: Review) {
+        self.changed.extend(other.changed);
+        self.changed.sort_by(|a, b| a.number.cmp(&b.number));
+        self.untold.extend(other.untold);
+        self.untold.sort_by(|a, b| a.number.cmp(&b.number));
+        self.refused.extend(other.refused);
+        self.refused.sort_by(|a, b| a.customer.cmp(&b.customer));
+        match (&mut self.gap, other.gap) {
+            (Some(gap), Some(other)) => {
+                gap.invoices.extend(other.invoices);
+                gap.in_error.extend(other.in_error);
+            }
+            (gap @ None, other) => *gap = other,
+            (Some(_), None) => {}
+        }
+    }
+
     /// Leaves what concerns customers for whom something holds.
     fn retain(&mut self, is_wanted: impl Fn(&str) -> bool) {
         self.changed.retain(|change| is_wanted(&change.customer));
@@ -100,88 +125,190 @@ pub async fn review_of(
     drafts: &Drafts,
     period: &Period,
 ) -> Result<Review> {
-    match lake.existing(tables::INVOICES).await? {
-        Some(invoices) => review(view, &invoices, drafts, period).await,
-        None => Ok(Review::default()),
-    }
-}
-
-pub(super) async fn review(
-    view: &View,
-    invoices: &dyn Table,
-    drafts: &Drafts,
-    period: &Period,
-) -> Result<Review> {
-    let documents = documents(invoices, within(period)).await?;
-    let with_others;
-    let drafts = match drafts.lacks_others() && !documents.is_empty() {
-        true => {
-            // What one customer has to pay may have been billed to another.
-            with_others = drafts.with_others(view).await?;
-            &with_others
-        }
-        false => drafts,
-    };
-    let mut review = Review::default();
-    for (document, now) in compare(view, &documents, period.zone(), Some(drafts)).await? {
-        match now {
-            Now::Same => {}
-            Now::Changed(change) => review.changed.push(change),
-            // Customers whose drafts are in error are named with them.
-            Now::Untold(_) if document.rated_as(period.zone()) == drafts.rated_as() => {}
-            Now::Untold(reason) => review.untold.push(Untold {
-                customer: document.issued.customer.clone(),
-                number: document.issued.number.clone(),
-                issued: document.issued.total,
-                currency: document.issued.currency.clone(),
-                reason,
-            }),
-        }
-    }
-    review.refused = billed_elsewhere(&documents, &review.changed, drafts);
-    let moved = moved_sessions(view, invoices, drafts, period).await?;
-    review.refused.extend(moved);
+    let invoices = lake.existing(tables::INVOICES).await?;
+    let invoices = invoices.as_ref().map(|invoices| invoices as &dyn Table);
+    let mut reviewing = Reviewing::begin(invoices, period).await?;
+    let (mut review, _) = reviewing.add(view, invoices, drafts, period).await?;
+    review.refused.extend(reviewing.billed_elsewhere());
     review.refused.sort_by(|a, b| a.customer.cmp(&b.customer));
-    review.refused.dedup_by(|a, b| a.customer == b.customer);
-    review.gap = gap_before(view, invoices, drafts, period).await?;
-    review.retain(|customer| drafts.is_asked_for(customer));
     Ok(review)
 }
 
-/// Customers without usage of their own whose first invoice of an issued period could be for what others were billed
-/// for: a price or rate table that was changed since may have moved it.
-fn billed_elsewhere(documents: &[Document], changed: &[Change], drafts: &Drafts) -> Vec<Refused> {
-    let is_rating = |cause: &Cause| *cause != Cause::Usage;
-    let moved = changed
-        .iter()
-        .find(|change| change.difference.is_negative() && change.causes.iter().any(is_rating));
-    let Some(moved) = moved else {
-        return Vec::new();
-    };
-    let was_issued = |draft: &Invoice| {
-        documents
+/// What is found while the drafts of one range of customers after the other are looked at.
+#[derive(Debug, Default)]
+pub struct Reviewing {
+    /// Whether invoices of the period were issued before.
+    has_documents: bool,
+    /// When the newest billing period before this one ends, if it does not end where this one begins.
+    gap_from_us: Option<i64>,
+    /// The issued invoice with the first number that billed more than it would now, by another price or rate table.
+    moved: Option<Change>,
+    /// Drafts of customers without usage and invoice, of a period that has invoices: customer, total and currency.
+    held: Vec<(String, String, &'static str)>,
+}
+
+impl Reviewing {
+    /// Begins before the first draft of a period.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub async fn begin(invoices: Option<&dyn Table>, period: &Period) -> Result<Self> {
+        let Some(invoices) = invoices else {
+            return Ok(Reviewing::default());
+        };
+        let before = col("period_end")
+            .lt_eq(schema::instant(period.start_us))
+            .and(col("period_end").gt(schema::instant(period.start_us.saturating_sub(GAP_US_MAX))));
+        let ended_us = last_end(invoices, before).await?;
+        Ok(Reviewing {
+            has_documents: last_end(invoices, within(period)).await?.is_some(),
+            gap_from_us: ended_us.filter(|end_us| *end_us < period.start_us),
+            ..Reviewing::default()
+        })
+    }
+
+    /// What there is to say of drafts, and which of their customers may be refused when all are looked at.
+    ///
+    /// # Errors
+    /// The lake cannot be read, or a price fails.
+    pub async fn add(
+        &mut self,
+        view: &View,
+        invoices: Option<&dyn Table>,
+        drafts: &Drafts,
+        period: &Period,
+    ) -> Result<(Review, BTreeSet<String>)> {
+        let Some(invoices) = invoices else {
+            return Ok((Review::default(), BTreeSet::new()));
+        };
+        let of_range = within(period).and(of_customers(&drafts.customers));
+        let documents = match self.has_documents {
+            true => documents(invoices, of_range).await?,
+            false => Vec::new(),
+        };
+        let with_others;
+        let drafts = match drafts.lacks_others() && !documents.is_empty() {
+            true => {
+                // What one customer has to pay may have been billed to another.
+                with_others = drafts.with_others(view).await?;
+                &with_others
+            }
+            false => drafts,
+        };
+        let mut review = Review::default();
+        let of = (documents.as_slice(), &drafts.customers);
+        for (document, now) in compare(view, of, period.zone(), Some(drafts)).await? {
+            match now {
+                Now::Same => {}
+                Now::Changed(change) => review.changed.push(change),
+                // Customers whose drafts are in error are named with them.
+                Now::Untold(_) if document.rated_as(period.zone()) == drafts.rated_as() => {}
+                Now::Untold(reason) => review.untold.push(Untold {
+                    customer: document.issued.customer.clone(),
+                    number: document.issued.number.clone(),
+                    issued: document.issued.total,
+                    currency: document.issued.currency.clone(),
+                    reason,
+                }),
+            }
+        }
+        let held = self.hold(&documents, &review.changed, drafts);
+        review.refused = moved_sessions(view, invoices, drafts, period).await?;
+        review.refused.sort_by(|a, b| a.customer.cmp(&b.customer));
+        review.refused.dedup_by(|a, b| a.customer == b.customer);
+        review.gap = self.gap(view, drafts, period).await?;
+        review.retain(|customer| drafts.is_asked_for(customer));
+        Ok((review, held))
+    }
+
+    /// Notes what is told by all drafts together.
+    fn hold(
+        &mut self,
+        documents: &[Document],
+        changed: &[Change],
+        drafts: &Drafts,
+    ) -> BTreeSet<String> {
+        let is_rating = |cause: &Cause| *cause != Cause::Usage;
+        let moved = changed
             .iter()
-            .any(|d| d.issued.customer == draft.customer)
-    };
-    let drafts = drafts
-        .invoices
-        .iter()
-        .filter(|draft| !was_issued(draft) && !drafts.usage.contains_key(&draft.customer));
-    let refused = drafts.map(|draft| Refused {
-        customer: draft.customer.clone(),
-        reason: format!(
-            "its {} {} may be a part of what invoice {} of `{}` billed: that was {}, and would be {} now, because \
-             {} has changed",
-            draft.total.amount_text(),
-            draft.total.currency().code(),
-            moved.number,
-            moved.customer,
-            moved.issued,
-            moved.now,
-            causes_text(&moved.causes),
-        ),
+            .find(|change| change.difference.is_negative() && change.causes.iter().any(is_rating));
+        if let Some(moved) = moved
+            && self
+                .moved
+                .as_ref()
+                .is_none_or(|known| moved.number < known.number)
+        {
+            self.moved = Some(moved.clone());
+        }
+        if !self.has_documents {
+            return BTreeSet::new();
+        }
+        let issued = documents.iter().map(|document| &document.issued.customer);
+        let issued: BTreeSet<&String> = issued.collect();
+        let drafts = drafts.invoices.iter().filter(|draft| {
+            !issued.contains(&draft.customer) && !drafts.usage.contains_key(&draft.customer)
+        });
+        let mut held = BTreeSet::new();
+        for draft in drafts {
+            let (total, currency) = (draft.total.amount_text(), draft.total.currency().code());
+            self.held.push((draft.customer.clone(), total, currency));
+            held.insert(draft.customer.clone());
+        }
+        held
+    }
+
+    /// Customers without usage of their own whose first invoice of an issued period could be for what others were billed
+    /// for: a price or rate table that was changed since may have moved it.
+    pub fn billed_elsewhere(&self) -> Vec<Refused> {
+        let Some(moved) = &self.moved else {
+            return Vec::new();
+        };
+        let refused = self.held.iter().map(|(customer, total, currency)| Refused {
+            customer: customer.clone(),
+            reason: format!(
+                "its {total} {currency} may be a part of what invoice {} of `{}` billed: that was {}, and would be {} now, because \
+                 {} has changed",
+                moved.number,
+                moved.customer,
+                moved.issued,
+                moved.now,
+                causes_text(&moved.causes),
+            ),
+        });
+        refused.collect()
+    }
+
+    /// What was used between the end of the newest billing period before this one and its start.
+    async fn gap(&self, view: &View, drafts: &Drafts, period: &Period) -> Result<Option<Gap>> {
+        let Some(end_us) = self.gap_from_us else {
+            return Ok(None);
+        };
+        let between = period.between(end_us, period.start_us);
+        let terms = RatedAs::of(&between, &drafts.plan);
+        let drafts = draft_or_causes(view, &terms, &drafts.customers, BTreeSet::new()).await?;
+        let is_nothing = drafts.invoices.is_empty() && drafts.in_error.is_empty();
+        Ok((!is_nothing).then_some(Gap {
+            period: between,
+            invoices: drafts.invoices,
+            in_error: drafts.in_error,
+        }))
+    }
+}
+
+/// When the last period ends of issued invoices for which something holds.
+async fn last_end(invoices: &dyn Table, condition: Expr) -> Result<Option<i64>> {
+    let doing = "reading issued invoices";
+    let frame = SessionContext::new()
+        .read_table(invoices.provider()?)
+        .and_then(|frame| frame.filter(condition))
+        .and_then(|frame| frame.aggregate(vec![], vec![max(col("period_end")).alias("last")]))
+        .map_err(query_error(doing))?;
+    let rows = frame.collect().await.map_err(query_error(doing))?;
+    let last = rows.iter().find_map(|rows| {
+        let last = rows["last"].as_primitive::<TimestampMicrosecondType>();
+        (last.len() > last.null_count()).then(|| last.value(0))
     });
-    refused.collect()
+    Ok(last)
 }
 
 /// Causes, joined.
@@ -198,17 +325,19 @@ async fn moved_sessions(
     drafts: &Drafts,
     period: &Period,
 ) -> Result<Vec<Refused>> {
-    let crossing = crossing_sessions(view, period).await?;
+    let crossing = crossing_sessions(view, period, &drafts.customers).await?;
     let Some(first_us) = crossing.values().min() else {
         return Ok(Vec::new());
     };
     let before = col("period_end")
         .gt(schema::instant(*first_us))
-        .and(col("period_end").lt_eq(schema::instant(period.start_us)));
+        .and(col("period_end").lt_eq(schema::instant(period.start_us)))
+        .and(of_customers(&drafts.customers));
     let mut documents = documents(invoices, before).await?;
     documents.retain(|document| crossing.contains_key(&document.issued.customer));
     let mut refused = Vec::new();
-    for (document, now) in compare(view, &documents, period.zone(), None).await? {
+    let of = (documents.as_slice(), &drafts.customers);
+    for (document, now) in compare(view, of, period.zone(), None).await? {
         let customer = document.issued.customer.clone();
         let reason = match now {
             Now::Changed(change) if is_of_usage(&change) => {
@@ -240,13 +369,17 @@ fn is_of_usage(change: &Change) -> bool {
 }
 
 /// Customers with a session that ends in a period and began before it, and when the first of theirs did.
-async fn crossing_sessions(view: &View, period: &Period) -> Result<BTreeMap<String, i64>> {
+async fn crossing_sessions(
+    view: &View,
+    period: &Period,
+    of: &Customers,
+) -> Result<BTreeMap<String, i64>> {
     let mut crossing: BTreeMap<String, i64> = BTreeMap::new();
     for (index, meter) in view.catalog().meters.iter().enumerate() {
         if !meter.has_sessions() {
             continue;
         }
-        let sessions = view.windows(index, Some(period)).await?;
+        let sessions = view.windows_of_customers(index, period, of).await?;
         let customers = sessions["customer"].as_string::<i32>();
         let starts = sessions["window_start"].as_primitive::<TimestampMicrosecondType>();
         for row in (0..sessions.num_rows()).filter(|row| starts.value(*row) < period.start_us) {
@@ -256,33 +389,4 @@ async fn crossing_sessions(view: &View, period: &Period) -> Result<BTreeMap<Stri
         }
     }
     Ok(crossing)
-}
-
-/// What was used between the end of the newest billing period before this one and its start.
-async fn gap_before(
-    view: &View,
-    invoices: &dyn Table,
-    drafts: &Drafts,
-    period: &Period,
-) -> Result<Option<Gap>> {
-    let before = col("period_end")
-        .lt_eq(schema::instant(period.start_us))
-        .and(col("period_end").gt(schema::instant(period.start_us.saturating_sub(GAP_US_MAX))));
-    let mut end_us = None;
-    for batch in rows_where(invoices, before).await? {
-        let ends = batch["period_end"].as_primitive::<TimestampMicrosecondType>();
-        end_us = end_us.max(ends.values().iter().copied().max());
-    }
-    let Some(end_us) = end_us.filter(|end_us| *end_us < period.start_us) else {
-        return Ok(None);
-    };
-    let between = period.between(end_us, period.start_us);
-    let terms = RatedAs::of(&between, &drafts.plan);
-    let drafts = draft_or_causes(view, &terms, BTreeSet::new()).await?;
-    let is_nothing = drafts.invoices.is_empty() && drafts.in_error.is_empty();
-    Ok((!is_nothing).then_some(Gap {
-        period: between,
-        invoices: drafts.invoices,
-        in_error: drafts.in_error,
-    }))
 }

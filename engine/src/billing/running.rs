@@ -6,7 +6,7 @@ use super::{
     billed::Billed,
     burnt::Burnt,
     cut,
-    documents::{issued_table, of_customer, rows_where},
+    documents::{issued_table, of_customers, rows_where},
     draft_of,
     due::{running, running_due},
     instalments::take_up,
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     config::BillingSettings,
+    customers::Customers,
     error::{Error, InError, Result},
     view::{Paid, View},
 };
@@ -71,6 +72,10 @@ pub struct Left<'a> {
 }
 
 impl OfCustomer<'_> {
+    fn one(&self) -> Customers {
+        Customers::One(self.customer.to_owned())
+    }
+
     fn definitions(&self) -> &Definitions {
         &self.view.catalog().definitions
     }
@@ -89,7 +94,7 @@ impl OfCustomer<'_> {
         for time in times {
             let period = Period::of(time, &self.settings.time_zone)?;
             let totals = match self.accounts {
-                None => self.view.customer_totals(&period, self.customer).await?,
+                None => self.view.customer_totals(&period, &self.one()).await?,
                 Some(accounts) => {
                     let paid = paid_by(accounts, self.customer);
                     self.view.paid_totals(&period, paid).await?
@@ -134,13 +139,9 @@ impl OfCustomer<'_> {
 
     /// From when on the customer is billed here.
     async fn starts(&self, accounts: &Index) -> Result<Starts> {
-        let mut before = Starts::of_subjects(self.lake, accounts, self.customer).await?;
-        if let Some(invoices) = issued_table(self.lake).await? {
-            let all = rows_where(&invoices, of_customer(Some(self.customer))).await?;
-            let (taken, rows) = (Taken::of(&all), standing(all)?);
-            before.extend(History::of(&rows, &taken).before_accounts());
-        }
-        Starts::new(self.settings, before)
+        let invoices = issued_table(self.lake).await?;
+        let of_one = (accounts, self.customer);
+        Starts::of_one(invoices.as_ref(), self.settings, of_one).await
     }
 
     /// What the running billing periods come to so far: the drafts that would close them, each of the periods that close together.
@@ -163,15 +164,13 @@ impl OfCustomer<'_> {
 
     async fn spend_of_subscriptions(&self, accounts: &Index) -> Result<Vec<Invoice>> {
         let all = match issued_table(self.lake).await? {
-            Some(invoices) => rows_where(&invoices, of_customer(Some(self.customer))).await?,
+            Some(invoices) => rows_where(&invoices, of_customers(&self.one())).await?,
             None => Vec::new(),
         };
         let (mut burnt, taken) = (Burnt::in_rows(&all)?, Taken::of(&all));
         let rows = standing(all)?;
         let history = History::of(&rows, &taken);
-        let mut before = Starts::of_subjects(self.lake, accounts, self.customer).await?;
-        before.extend(history.before_accounts());
-        let starts = Starts::new(self.settings, before)?;
+        let starts = self.starts(accounts).await?;
         let (calendar, definitions) = (self.calendar(&starts), self.definitions());
         let due = running_due(accounts, definitions, calendar, self.customer, self.now_us)?;
         let (mut rated, found) = rate_due(self.view, accounts, due).await?;
@@ -206,7 +205,7 @@ impl OfCustomer<'_> {
         let Some(accounts) = self.accounts else {
             return Ok(Vec::new());
         };
-        let burnt = Burnt::of(self.lake, Some(self.customer)).await?;
+        let burnt = Burnt::of(self.lake, &self.one()).await?;
         let burnt = burnt.of_customer(self.customer);
         let grants = accounts.grants_of(self.customer);
         let left = grants.map(|grant| {

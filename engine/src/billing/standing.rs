@@ -15,19 +15,20 @@ pub(super) fn standing(rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     if voided.is_empty() {
         return Ok(rows);
     }
-    let stands = |rows: &RecordBatch| {
-        let numbers = rows["number"].as_string::<i32>();
-        let stand = (0..rows.num_rows())
-            .map(|row| voids(rows, row).is_none() && !voided.contains(numbers.value(row)));
-        let stand = BooleanArray::from(stand.collect::<Vec<bool>>());
-        filter_record_batch(rows, &stand)
-    };
-    let standing = rows.iter().map(stands).collect::<Result<Vec<_>, _>>();
-    standing.map_err(query_error("reading issued invoices"))
+    rows.iter().map(|rows| but(rows, &voided)).collect()
+}
+
+/// Rows without those of some documents that were voided, and without voids.
+pub(super) fn but(rows: &RecordBatch, voided: &BTreeSet<String>) -> Result<RecordBatch> {
+    let numbers = rows["number"].as_string::<i32>();
+    let stand = (0..rows.num_rows())
+        .map(|row| voids(rows, row).is_none() && !voided.contains(numbers.value(row)));
+    let stand = BooleanArray::from(stand.collect::<Vec<bool>>());
+    filter_record_batch(rows, &stand).map_err(query_error("reading issued invoices"))
 }
 
 /// The numbers of documents that were voided.
-fn voided_in(rows: &[RecordBatch]) -> BTreeSet<String> {
+pub(super) fn voided_in(rows: &[RecordBatch]) -> BTreeSet<String> {
     let voided = rows.iter().flat_map(|rows| {
         let voided = (0..rows.num_rows()).filter_map(|row| voids(rows, row));
         voided.map(str::to_owned)

@@ -6,12 +6,19 @@
 use super::{
     documents::{issued_table, rows_where},
     issued::History,
-    standing::{Taken, standing},
+    standing::{Taken, but, voided_in},
 };
-use crate::{config::BillingSettings, error::Result};
-use datafusion::prelude::{Expr, col, lit};
+use crate::{
+    config::BillingSettings,
+    error::{Result, query_error},
+};
+use datafusion::prelude::{Expr, SessionContext, col, lit};
+use futures::TryStreamExt;
 use std::collections::BTreeMap;
-use tollgate_connectors::{Table, lake::Lake};
+use tollgate_connectors::{
+    Table,
+    lake::{DeltaTable, Lake},
+};
 use tollgate_sql::{accounts::Index, subscriptions::Cycle};
 
 /// From when on customers and subjects are billed.
@@ -44,25 +51,35 @@ impl Starts {
 
     /// By the settings, and by the invoices in the lake.
     pub(super) async fn in_lake(lake: &Lake, settings: &BillingSettings) -> Result<Self> {
-        let before_accounts = match issued_table(lake).await? {
-            Some(invoices) => ends_where(&invoices, lit(true)).await?,
+        let invoices = issued_table(lake).await?;
+        Self::in_table(invoices.as_ref(), settings).await
+    }
+
+    /// The same by their table, if there is one.
+    pub(super) async fn in_table(
+        invoices: Option<&DeltaTable>,
+        settings: &BillingSettings,
+    ) -> Result<Self> {
+        let before_accounts = match invoices {
+            Some(invoices) => ends_where(invoices, lit(true)).await?,
             None => BTreeMap::new(),
         };
         Self::new(settings, before_accounts)
     }
 
-    /// The ends of the invoices that subjects of one customer had, other than under its own name, from before there were accounts.
-    pub(super) async fn of_subjects(
-        lake: &Lake,
-        accounts: &Index,
-        customer: &str,
-    ) -> Result<BTreeMap<String, i64>> {
-        let subjects = accounts.subjects_of(customer);
-        let subjects: Vec<_> = subjects.filter(|name| *name != customer).map(lit).collect();
-        let (Some(invoices), false) = (issued_table(lake).await?, subjects.is_empty()) else {
-            return Ok(BTreeMap::new());
+    /// The same of one customer, by the invoices that it and its subjects had.
+    pub(super) async fn of_one(
+        invoices: Option<&DeltaTable>,
+        settings: &BillingSettings,
+        (accounts, customer): (&Index, &str),
+    ) -> Result<Self> {
+        let names = accounts.subjects_of(customer).chain([customer]).map(lit);
+        let named = col("customer").in_list(names.collect(), false);
+        let before_accounts = match invoices {
+            Some(invoices) => ends_where(invoices, named).await?,
+            None => BTreeMap::new(),
         };
-        ends_where(&invoices, col("customer").in_list(subjects, false)).await
+        Self::new(settings, before_accounts)
     }
 
     /// From when on a subject's usage may be unbilled.
@@ -89,10 +106,26 @@ impl Starts {
 }
 
 /// When the last invoice from before there were accounts ends, by the name that it was issued to, of those for which something holds.
+/// Documents are read one after the other: they may be very many, and few are from then.
 async fn ends_where(invoices: &dyn Table, condition: Expr) -> Result<BTreeMap<String, i64>> {
-    let all = rows_where(invoices, condition).await?;
-    let (taken, rows) = (Taken::of(&all), standing(all)?);
-    Ok(History::of(&rows, &taken).before_accounts())
+    let doing = "reading issued invoices";
+    let voiding = condition.clone().and(col("voids").is_not_null());
+    let voided = voided_in(&rows_where(invoices, voiding).await?);
+    let frame = SessionContext::new()
+        .read_table(invoices.provider()?)
+        .and_then(|frame| frame.filter(condition))
+        .and_then(|frame| frame.drop_columns(&["document", "burns"]))
+        .map_err(query_error(doing))?;
+    let mut rows = frame.execute_stream().await.map_err(query_error(doing))?;
+    let mut ends: BTreeMap<String, i64> = BTreeMap::new();
+    while let Some(rows) = rows.try_next().await.map_err(query_error(doing))? {
+        let rows = [but(&rows, &voided)?];
+        for (name, end_us) in History::of(&rows, &Taken::default()).before_accounts() {
+            let known = ends.entry(name).or_insert(end_us);
+            *known = (*known).max(end_us);
+        }
+    }
+    Ok(ends)
 }
 
 /// What of a billing period lies after an instant; `None` when it is over by then.

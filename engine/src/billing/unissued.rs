@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::BillingSettings,
+    customers::Customers,
     error::{Result, query_error},
     tables,
     view::View,
@@ -18,7 +19,10 @@ use arrow::{
     datatypes::TimestampMicrosecondType,
 };
 use datafusion::prelude::lit;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     definitions::PlanDefinition,
@@ -51,7 +55,7 @@ pub async fn unissued(
     now_us: i64,
 ) -> Result<RecordBatch> {
     if super::accounts::are_there(lake).await? {
-        let accounts = super::accounts::load(lake).await?.indexed();
+        let accounts = Arc::new(super::accounts::load(lake).await?.indexed());
         let rows = unissued_documents(view, lake, settings, &accounts, now_us).await?;
         return Ok(unissued_batch(&rows)?);
     }
@@ -99,7 +103,8 @@ pub async fn unissued(
     }
     let mut rows = Vec::new();
     for (terms, told) in &told {
-        let drafts = draft_or_causes(view, terms, customers_of(&told.documents)).await?;
+        let customers = customers_of(&told.documents);
+        let drafts = draft_or_causes(view, terms, &Customers::All, customers).await?;
         rows.extend(rows_of_documents(told, &drafts)?);
         let is_told = |customer: &str| {
             told.customers.contains(customer)

@@ -5,15 +5,16 @@
 
 use super::{
     burnt::Burnt,
-    commit_invoices,
     credits::check_burns,
-    derive_line_items,
-    documents::{lines_in, of_customer, rows_where},
+    documents::{lines_in, of_customers, rows_where},
+    issued::is_correction_of,
+    kept::Inputs,
+    numbering::Numbering,
     standing::{standing, voids},
-    tables_to_issue,
 };
 use crate::{
     clock::Clock,
+    customers::Customers,
     error::{Error, Result, printable},
 };
 use arrow::{
@@ -25,7 +26,7 @@ use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     accounts::{Grant, Index},
     invoice::{
-        self, Invoice, LineItem,
+        self, Invoice,
         basis::Basis,
         tables::line_items_of,
         void::{Voided, void},
@@ -43,15 +44,20 @@ pub async fn issue_void(
     number: &str,
     (clock, by): (&dyn Clock, Option<&str>),
 ) -> Result<Invoice> {
-    let (mut invoices, mut line_items) = tables_to_issue(lake).await?;
-    let named = rows_where(&invoices, col("number").eq(lit(number))).await?;
+    let now_us = clock.now_us();
+    let mut numbering = Numbering::begin(lake, now_us).await?;
+    let named = rows_where(numbering.issued(), col("number").eq(lit(number))).await?;
     let named = named.iter().find(|rows| rows.num_rows() > 0);
     let named = named.ok_or_else(|| Error::Billing {
         problem: format!("there is no document `{}`", printable(number)),
         hint: "`tollgate query \"SELECT number, customer, total FROM invoices\"` lists them".into(),
     })?;
     let customer = named["customer"].as_string::<i32>().value(0).to_owned();
-    let rows = rows_where(&invoices, of_customer(Some(&customer))).await?;
+    let rows = rows_where(
+        numbering.issued(),
+        of_customers(&Customers::One(customer.clone())),
+    )
+    .await?;
     check_may_be_void(&rows, named, number)?;
     let own = std::slice::from_ref(named);
     let lines = line_items_of(&lines_in(own)?)?;
@@ -75,7 +81,6 @@ pub async fn issue_void(
     };
     let grants: Vec<&Grant> = accounts.grants_of(&customer).collect();
     let burnt = burnt.of_customer(&customer);
-    let now_us = clock.now_us();
     let mut made = void(&voided, (&grants, burnt), (now_us, text("cut")))?;
     check_burns(&grants, burnt, &made.burns)?;
     made.issued_by = by.map(str::to_owned);
@@ -84,8 +89,8 @@ pub async fn issue_void(
         accounts: Some(accounts.serial()),
         ..Basis::default()
     };
-    commit_invoices(&mut invoices, &mut made, vec![basis.to_json()], now_us).await?;
-    derive_line_items(&invoices, &mut line_items).await?;
+    numbering.add(&mut made, vec![basis.to_json()]).await?;
+    numbering.commit(lake, &Inputs::default()).await?;
     let [made] = made;
     Ok(made)
 }
@@ -141,6 +146,5 @@ fn is_upon(row: &RecordBatch, number: &str) -> Result<bool> {
         return Ok(true);
     }
     let lines = line_items_of(&lines_in(std::slice::from_ref(row))?)?;
-    let corrects = |line: &LineItem| line.corrects.as_ref().is_some_and(|of| of.number == number);
-    Ok(lines.iter().any(corrects))
+    Ok(lines.iter().any(|line| is_correction_of(line, number)))
 }

@@ -1,29 +1,37 @@
 //! `tollgate invoice`: drafts invoices for a billing period, or issues them.
 
 use crate::{
-    billing::{self, Asked, Documents, Issued, Review, Unbilled, Which, causes_text},
+    billing::{
+        self, Asked, Documents, DocumentsInRanges, DraftsInRanges, Issued, Issuing, PeriodIssuing,
+        Review, Reviewing, Unbilled, Which, causes_text,
+    },
     cli::{
+        exports::Exports,
         html::{self, Parties},
-        issuing, load,
+        issuing::{self, Announcement},
+        load,
         output::{self, Format},
         statement::statement,
     },
     clock::{Clock, SystemClock},
-    config::{BillingSettings, Settings},
-    error::{Error, Result, printable},
+    config::Settings,
+    error::{Error, InError, Result, printable},
+    tables,
     view::View,
 };
 use arrow::array::RecordBatch;
 use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    fs,
-    path::{Path, PathBuf},
+    io::{self, IsTerminal},
+    path::PathBuf,
+    sync::Arc,
 };
-use tollgate_connectors::lake::Lake;
+use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
     accounts::{Accounts, Index},
     invoice::{
@@ -33,6 +41,7 @@ use tollgate_sql::{
     },
     money::Exact,
     parser::nearest,
+    period::Period,
     window::DAY_US,
 };
 
@@ -121,50 +130,112 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         return Err(Error::Usage(problem.into()));
     };
     let period = settings.billing.since_start(&period)?;
-    let mut drafts = match &arguments.customer {
-        Some(customer) => billing::draft_of(&view, &settings.billing, &period, customer).await?,
-        None => billing::draft(&view, &settings.billing, &period).await?,
-    };
-    let in_error = drafts.in_error();
-    let (tables, review, invoices) = match arguments.finalize {
-        false => {
-            let review = billing::review_of(&view, &lake, &drafts, &period).await?;
-            let text = listing(&drafts.invoices) + &changes_text(&review);
-            match text.is_empty() && in_error.is_empty() {
-                true => {
-                    let used = billing::customers_with_usage(&view, &settings.billing, &period);
-                    output::print(&nothing_text(arguments, &used.await?))?;
-                }
-                false => output::print(&text)?,
-            }
-            (None, review, drafts.invoices)
+    of_period(settings, arguments, (&view, &lake), &period).await
+}
+
+/// The invoices of a month where no one has an account, printed, and issued if they are to be.
+async fn of_period(
+    settings: &Settings,
+    arguments: &Arguments,
+    (view, lake): (&View, &Lake),
+    period: &Period,
+) -> Result<()> {
+    let customer = arguments.customer.as_deref();
+    let begin = || DraftsInRanges::begin(view, &settings.billing, period, customer);
+    if arguments.finalize && issuing::asks(arguments.yes) {
+        let announcement = announced_of_period(lake, begin().await?, period).await?;
+        if !is_confirmed(&announcement)? {
+            return Ok(());
         }
-        true => {
-            if issuing::asks(arguments.yes) {
-                let left = billing::left_to_issue(&lake, &drafts, &period).await?;
-                if !is_confirmed(&lake, &left).await? {
-                    return Ok(());
-                }
-            }
-            drafts.issued_by = issuing::issuer(arguments.by.as_deref());
-            let issued = billing::issue(&view, &lake, drafts, &period, &SystemClock).await?;
-            output::print(&summary(&issued))?;
-            output::print(&listing(&issued.issued))?;
-            output::print(&changes_text(&issued.review))?;
-            // What was issued before too, or a second run would leave empty files behind.
-            let of = arguments.customer.as_deref();
-            let tables = match arguments.out.is_some() {
-                true => Some(billing::issued(&lake, &period, of).await?),
-                false => None,
-            };
-            (tables, issued.review, issued.issued)
+    }
+    let mut exports = exports(arguments)?;
+    let mut listed = Listed::default();
+    let (mut in_error, mut review) = (BTreeSet::new(), Review::default());
+    let mut job = begin().await?;
+    if !arguments.finalize {
+        let invoices = lake.existing(tables::INVOICES).await?;
+        let invoices = invoices.as_ref().map(|invoices| invoices as &dyn Table);
+        let mut reviewing = Reviewing::begin(invoices, period).await?;
+        let bar = Bar::new();
+        while let Some(drafts) = job.next().await? {
+            let (of_range, _) = reviewing.add(view, invoices, &drafts, period).await?;
+            review.extend(of_range);
+            in_error.extend(drafts.in_error());
+            write_documents(settings, &mut exports, &drafts.invoices, &Index::empty())?;
+            listed.add(&drafts.invoices);
+            bar.show(job.progress());
         }
-    };
-    write_documents(settings, arguments, (tables, &invoices), &Index::empty())?;
+        drop(bar);
+        review.refused.extend(reviewing.billed_elsewhere());
+        let text = listed.text + &changes_text(&review);
+        match text.is_empty() && in_error.is_empty() {
+            true => {
+                let used = billing::customers_with_usage(view, &settings.billing, period);
+                output::print(&nothing_text(arguments, &used.await?))?;
+            }
+            false => output::print(&text)?,
+        }
+        exports.map_or(Ok(()), Exports::finish)?;
+        return refused(in_error, &review);
+    }
+    let mut issuing = PeriodIssuing::begin(view, lake, period, &SystemClock).await?;
+    let by = issuing::issuer(arguments.by.as_deref());
+    let mut issued = Issued::default();
+    let bar = Bar::new();
+    while let Some(mut drafts) = job.next().await? {
+        in_error.extend(drafts.in_error());
+        drafts.issued_by.clone_from(&by);
+        let mut of_range = issuing.add(drafts).await?;
+        let invoices = std::mem::take(&mut of_range.issued);
+        write_pages(settings, &mut exports, &invoices, &Index::empty())?;
+        listed.add(&invoices);
+        issued.extend(of_range);
+        bar.show(job.progress());
+    }
+    drop(bar);
+    let mut last = issuing.commit(lake).await?;
+    let invoices = std::mem::take(&mut last.issued);
+    write_pages(settings, &mut exports, &invoices, &Index::empty())?;
+    listed.add(&invoices);
+    issued.extend(last);
+    output::print(&summary_of(
+        (listed.count, issued.already.len()),
+        &issued.review,
+    ))?;
+    output::print(&listed.text)?;
+    output::print(&changes_text(&issued.review))?;
+    if let Some(mut exports) = exports {
+        // What was issued before too, or a second run would leave empty files behind.
+        let add = |invoices: &RecordBatch, lines: &RecordBatch| exports.add(invoices, lines);
+        billing::issued_in_parts(lake, period, customer, add).await?;
+        exports.finish()?;
+    }
+    refused(in_error, &issued.review)
+}
+
+/// Ends in an error that names the customers who get no invoice, if there are any.
+fn refused(in_error: BTreeSet<InError>, review: &Review) -> Result<()> {
     if !in_error.is_empty() {
         return Err(Error::InError { in_error });
     }
-    check_refused(&review)
+    check_refused(review)
+}
+
+/// What will be issued of a month where no one has an account.
+async fn announced_of_period(
+    lake: &Lake,
+    mut job: DraftsInRanges,
+    period: &Period,
+) -> Result<Announcement> {
+    let mut announcement = Announcement::default();
+    let bar = Bar::new();
+    while let Some(drafts) = job.next().await? {
+        let left = billing::left_to_issue(lake, &drafts, period).await?;
+        let before = billing::billed_before(lake, &left).await?;
+        announcement.add(&left, &before)?;
+        bar.show(job.progress());
+    }
+    Ok(announcement)
 }
 
 /// Takes an issued document back by one of its own, prints it, and with `--out` writes it.
@@ -177,6 +248,7 @@ async fn void(settings: &Settings, arguments: &Arguments, number: &str) -> Resul
         true => billing::accounts::load(&lake).await?.indexed(),
         false => Index::empty(),
     };
+    let mut exports = exports(arguments)?;
     let question = format!("Take {} back?", printable(number));
     if issuing::asks(arguments.yes) && !issuing::confirmed("", &question)? {
         return Ok(());
@@ -189,7 +261,8 @@ async fn void(settings: &Settings, arguments: &Arguments, number: &str) -> Resul
         "{number} is void by {issued}; what is due of its time is issued again by the next job\n"
     ))?;
     output::print(&listing(std::slice::from_ref(&void)))?;
-    write_documents(settings, arguments, (None, &[void]), &accounts)
+    write_documents(settings, &mut exports, &[void], &accounts)?;
+    exports.map_or(Ok(()), Exports::finish)
 }
 
 /// The documents of subscriptions, printed, and issued if they are to be.
@@ -212,61 +285,178 @@ async fn of_subscriptions(
         corrects: arguments.correct,
     };
     let clock = SystemClock;
-    let accounts = accounts.indexed();
+    let accounts = Arc::new(accounts.indexed());
     let now_us = clock.now_us();
-    let documents = billing::documents_of(view, lake, &settings.billing, &accounts, asked, now_us);
-    let mut documents = documents.await?;
-    let in_error = documents.in_error.clone();
-    let waiting = waiting_text(&documents);
-    let starts = documents
-        .invoices
-        .iter()
-        .map(|invoice| invoice.period.start_us);
-    let unbilled_from_us = starts.min().unwrap_or(now_us.saturating_sub(MONTH_US));
-    let invoices = match arguments.finalize {
-        false => {
+    let begin = || {
+        let settings = &settings.billing;
+        DocumentsInRanges::begin(view, lake, settings, &accounts, asked, now_us)
+    };
+    if arguments.finalize && issuing::asks(arguments.yes) {
+        let announcement = announced(lake, begin().await?).await?;
+        if !is_confirmed(&announcement)? {
+            return Ok(());
+        }
+    }
+    let mut exports = exports(arguments)?;
+    let mut job = begin().await?;
+    let mut issuing = match arguments.finalize {
+        true => Some(Issuing::begin(lake, &clock).await?),
+        false => None,
+    };
+    let by = issuing::issuer(arguments.by.as_deref());
+    let (mut told, mut listed) = (Told::default(), Listed::default());
+    let bar = Bar::new();
+    while let Some(mut documents) = job.next().await? {
+        told.add(&documents);
+        documents.issued_by.clone_from(&by);
+        let invoices = match &mut issuing {
+            Some(issuing) => issuing.add(documents).await?,
+            None => documents.invoices,
+        };
+        write_documents(settings, &mut exports, &invoices, &accounts)?;
+        listed.add(&invoices);
+        bar.show(job.progress());
+    }
+    drop((bar, job));
+    match issuing {
+        None => {
             if arguments.period.is_some() {
-                output::print(&issued_text(lake, &documents.issued_before).await?)?;
+                output::print(&issued_text(lake, told.already, &told.issued_before).await?)?;
             }
-            output::print(&drafts_text(view, &documents.invoices).await?)?;
-            documents.invoices
+            output::print(&listed.drafts_text(view).await?)?;
         }
-        true => {
-            if issuing::asks(arguments.yes) && !is_confirmed(lake, &documents.to_issue()).await? {
-                return Ok(());
-            }
-            documents.issued_by = issuing::issuer(arguments.by.as_deref());
-            let issued = billing::issue_documents(lake, documents, &clock).await?;
-            output::print(&summary(&issued))?;
-            output::print(&listing(&issued.issued))?;
-            issued.issued
+        Some(issuing) => {
+            issuing.commit(lake).await?;
+            output::print(&summary_of(
+                (listed.count, told.already),
+                &Review::default(),
+            ))?;
+            output::print(&listed.text)?;
         }
-    };
-    output::print(&waiting)?;
-    let time = invoice::Period {
-        start_us: unbilled_from_us.min(now_us),
-        end_us: now_us,
-    };
+    }
+    output::print(&waiting_text(&told.waiting))?;
     if arguments.customer.is_none() {
+        let start_us = told.start_us.unwrap_or(now_us.saturating_sub(MONTH_US));
+        let time = invoice::Period {
+            start_us: start_us.min(now_us),
+            end_us: now_us,
+        };
         let unbilled = billing::unbilled(view, lake, &settings.billing, &accounts, time);
         let unbilled = unbilled.await?;
         output::print(&unbilled_text(&unbilled, time))?;
     }
-    write_documents(settings, arguments, (None, &invoices), &accounts)?;
-    match in_error.is_empty() {
+    exports.map_or(Ok(()), Exports::finish)?;
+    match told.in_error.is_empty() {
         true => Ok(()),
-        false => Err(Error::InError { in_error }),
+        false => Err(Error::InError {
+            in_error: told.in_error,
+        }),
     }
 }
 
-/// Whether a person wants these documents issued; nothing is asked where there are none.
-async fn is_confirmed(lake: &Lake, drafts: &[&Invoice]) -> Result<bool> {
-    if drafts.is_empty() {
-        return Ok(true);
+/// What will be issued of subscriptions.
+async fn announced(lake: &Lake, mut job: DocumentsInRanges) -> Result<Announcement> {
+    let mut announcement = Announcement::default();
+    let bar = Bar::new();
+    while let Some(documents) = job.next().await? {
+        let to_issue = documents.to_issue();
+        let before = billing::billed_before(lake, &to_issue).await?;
+        announcement.add(&to_issue, &before)?;
+        bar.show(job.progress());
     }
-    let before = billing::billed_before(lake, drafts).await?;
-    let text = issuing::announcement(drafts, &before)?;
-    issuing::confirmed(&text, "Issue them?")
+    Ok(announcement)
+}
+
+/// Whether a person wants these documents issued; nothing is asked where there are none.
+fn is_confirmed(announcement: &Announcement) -> Result<bool> {
+    match announcement.is_empty() {
+        true => Ok(true),
+        false => issuing::confirmed(&announcement.text(), "Issue them?"),
+    }
+}
+
+/// What there is to say of documents beside them, when they are gone.
+#[derive(Default)]
+struct Told {
+    in_error: BTreeSet<InError>,
+    waiting: BTreeSet<i64>,
+    already: usize,
+    /// The ids of those that were issued before, as many as are named.
+    issued_before: BTreeSet<String>,
+    /// The first start of a period.
+    start_us: Option<i64>,
+}
+
+impl Told {
+    fn add(&mut self, documents: &Documents) {
+        self.in_error.extend(documents.in_error.iter().cloned());
+        self.waiting.extend(&documents.waiting);
+        self.already += documents.already.len();
+        let room = STATEMENTS_MAX.saturating_sub(self.issued_before.len());
+        let ids = documents.issued_before.iter().take(room);
+        self.issued_before.extend(ids.cloned());
+        let starts = documents.invoices.iter();
+        let starts = starts.map(|invoice| invoice.period.start_us);
+        self.start_us = self.start_us.into_iter().chain(starts).min();
+    }
+}
+
+/// Documents as lines, and the first of them whole.
+#[derive(Default)]
+struct Listed {
+    text: String,
+    count: usize,
+    few: Vec<Invoice>,
+}
+
+impl Listed {
+    fn add(&mut self, invoices: &[Invoice]) {
+        self.text += &listing(invoices);
+        self.count += invoices.len();
+        match self.count <= STATEMENTS_MAX {
+            true => self.few.extend_from_slice(invoices),
+            false => self.few.clear(),
+        }
+    }
+
+    /// Drafts with their lines and tiers; one line for each when they are many.
+    async fn drafts_text(self, view: &View) -> Result<String> {
+        if self.count > STATEMENTS_MAX {
+            return Ok(self.text);
+        }
+        let mut text = String::new();
+        for draft in &self.few {
+            let tiers = billing::tiers_of(view.catalog(), &draft.lines).await?;
+            text += &statement(draft, &tiers);
+        }
+        Ok(text)
+    }
+}
+
+/// How far a job is, on a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let bar = match io::stderr().is_terminal() {
+            true => ProgressBar::new(0),
+            false => ProgressBar::hidden(),
+        };
+        let style = ProgressStyle::with_template("{spinner} customer {pos}/{len} {wide_bar} {eta}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Bar(bar)
+    }
+
+    fn show(&self, (done, of): (usize, usize)) {
+        self.0.set_length(of as u64);
+        self.0.set_position(done as u64);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// The accounts of one customer.
@@ -298,12 +488,9 @@ const MONTH_US: i64 = 31 * DAY_US;
 const STATEMENTS_MAX: usize = 20;
 
 /// A line for each document of a period that was issued before; how many there are when they are many.
-async fn issued_text(lake: &Lake, ids: &BTreeSet<String>) -> Result<String> {
-    if ids.len() > STATEMENTS_MAX {
-        return Ok(format!(
-            "issued       {} documents of this period\n",
-            ids.len()
-        ));
+async fn issued_text(lake: &Lake, count: usize, ids: &BTreeSet<String>) -> Result<String> {
+    if count > STATEMENTS_MAX {
+        return Ok(format!("issued       {count} documents of this period\n"));
     }
     let mut text = String::new();
     for known in billing::issued_as(lake, ids).await? {
@@ -315,19 +502,6 @@ async fn issued_text(lake: &Lake, ids: &BTreeSet<String>) -> Result<String> {
             known.total.amount_text(),
             known.total.currency().code(),
         );
-    }
-    Ok(text)
-}
-
-/// Drafts with their lines and tiers; one line for each when they are many.
-async fn drafts_text(view: &View, drafts: &[Invoice]) -> Result<String> {
-    if drafts.len() > STATEMENTS_MAX {
-        return Ok(listing(drafts));
-    }
-    let mut text = String::new();
-    for draft in drafts {
-        let tiers = billing::tiers_of(view.catalog(), &draft.lines).await?;
-        text += &statement(draft, &tiers);
     }
     Ok(text)
 }
@@ -389,9 +563,9 @@ fn nothing_text(arguments: &Arguments, used: &BTreeSet<String>) -> String {
 }
 
 /// A line for each time whose documents wait.
-fn waiting_text(documents: &Documents) -> String {
+fn waiting_text(waiting: &BTreeSet<i64>) -> String {
     let mut text = String::new();
-    for at_us in &documents.waiting {
+    for at_us in waiting {
         let _ = writeln!(
             text,
             "waiting      what is due at {}: usage before it may still be on its way",
@@ -403,12 +577,17 @@ fn waiting_text(documents: &Documents) -> String {
 
 /// What issuing did, for people: how many invoices, and of those issued before which would be others now, by cause.
 pub fn summary(issued: &Issued) -> String {
-    let mut text = format!("{} invoices issued", issued.issued.len());
-    let already = issued.already.len();
+    let counts = (issued.issued.len(), issued.already.len());
+    summary_of(counts, &issued.review)
+}
+
+/// The same by how many were issued now, and how many before.
+fn summary_of((issued, already): (usize, usize), review: &Review) -> String {
+    let mut text = format!("{issued} invoices issued");
     if already > 0 {
         let _ = write!(text, ", {already} were issued before");
     }
-    for (causes, customers) in by_causes(&issued.review.changed) {
+    for (causes, customers) in by_causes(&review.changed) {
         let customers = printable(&customers.join(", "));
         let _ = write!(
             text,
@@ -521,57 +700,42 @@ pub fn listing(invoices: &[Invoice]) -> String {
     text
 }
 
-/// The rows of `invoices` and of `line_items`.
-type Tables = (RecordBatch, RecordBatch);
+/// The files that are asked for, if any are.
+fn exports(arguments: &Arguments) -> Result<Option<Exports>> {
+    let formats = arguments.format.iter();
+    let formats: Vec<_> = formats.filter_map(|format| format.of_rows()).collect();
+    let folder = arguments.out.as_deref();
+    let exports = folder.map(|folder| {
+        let has_pages = arguments.format.contains(&Export::Html);
+        Exports::begin(folder, &formats, has_pages)
+    });
+    exports.transpose()
+}
 
-/// Writes documents in all formats that are asked for; the rows are those of `tables`, if there are others than theirs.
+/// Writes documents in all formats that are asked for.
 fn write_documents(
     settings: &Settings,
-    arguments: &Arguments,
-    (tables, invoices): (Option<Tables>, &[Invoice]),
+    exports: &mut Option<Exports>,
+    invoices: &[Invoice],
     accounts: &Index,
 ) -> Result<()> {
-    let Some(folder) = &arguments.out else {
+    if let Some(exports) = exports {
+        exports.add(&invoices_batch(invoices)?, &line_items_batch(invoices)?)?;
+    }
+    write_pages(settings, exports, invoices, accounts)
+}
+
+/// Writes a page for each document, if pages are asked for, named by its number, a draft's by its customer and the end of its period.
+fn write_pages(
+    settings: &Settings,
+    exports: &mut Option<Exports>,
+    invoices: &[Invoice],
+    accounts: &Index,
+) -> Result<()> {
+    let Some(exports) = exports.as_mut().filter(|exports| exports.has_pages()) else {
         return Ok(());
     };
-    let tables = match tables {
-        Some(tables) => tables,
-        None => (invoices_batch(invoices)?, line_items_batch(invoices)?),
-    };
-    export(folder, &tables, &arguments.format)?;
-    match arguments.format.contains(&Export::Html) {
-        true => write_pages(folder, invoices, &settings.billing, accounts),
-        false => Ok(()),
-    }
-}
-
-/// Writes `invoices` and `line_items` into a folder.
-fn export(folder: &Path, (invoices, line_items): &Tables, formats: &[Export]) -> Result<()> {
-    let failed = |doing| {
-        move |source| Error::File {
-            file: folder.display().to_string(),
-            doing,
-            source,
-        }
-    };
-    fs::create_dir_all(folder).map_err(failed("creating the folder"))?;
-    for (name, rows) in [("invoices", invoices), ("line_items", line_items)] {
-        let formats = formats.iter().filter_map(|format| format.of_rows());
-        for (extension, format) in formats {
-            let (path, bytes) = file(folder, (name, extension), rows, format)?;
-            fs::write(&path, bytes).map_err(failed("writing an export"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes a page for each document, named by its number, a draft's by its customer and the end of its period.
-fn write_pages(
-    folder: &Path,
-    invoices: &[Invoice],
-    settings: &BillingSettings,
-    accounts: &Index,
-) -> Result<()> {
+    let settings = &settings.billing;
     for invoice in invoices {
         let last_us = invoice.period.last_us();
         let customer = accounts.customer_at(&invoice.customer, last_us);
@@ -588,13 +752,7 @@ fn write_pages(
         };
         // A customer's name may hold what no file name may.
         let name = utf8_percent_encode(&name, FILE_NAME).to_string();
-        let path = folder.join(format!("{name}.html"));
-        let page = html::page(invoice, &parties);
-        fs::write(&path, page).map_err(|source| Error::File {
-            file: path.display().to_string(),
-            doing: "writing a document",
-            source,
-        })?;
+        exports.add_page(&format!("{name}.html"), &html::page(invoice, &parties))?;
     }
     Ok(())
 }
@@ -612,14 +770,4 @@ impl Export {
             Export::Html => None,
         }
     }
-}
-
-fn file(
-    folder: &Path,
-    (name, extension): (&str, &str),
-    rows: &RecordBatch,
-    format: Format,
-) -> Result<(PathBuf, Vec<u8>)> {
-    let bytes = output::encode_rows(&rows.schema(), std::slice::from_ref(rows), format)?;
-    Ok((folder.join(format!("{name}.{extension}")), bytes))
 }

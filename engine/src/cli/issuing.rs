@@ -51,35 +51,77 @@ fn is_yes(input: &mut impl BufRead) -> io::Result<bool> {
 
 /// What will be issued: how many documents and customers, the total of each currency, and its largest changes against the period
 /// before.
-///
-/// # Errors
-/// A sum has more than 38 digits.
-pub(super) fn announcement(drafts: &[&Invoice], before: &Before) -> Result<String> {
-    let customers: BTreeSet<&str> = drafts.iter().map(|draft| draft.customer.as_str()).collect();
-    let mut text = format!(
-        "will be issued: {} of {}\n",
-        count(drafts.len(), "document"),
-        count(customers.len(), "customer"),
-    );
-    let mut by_currency: BTreeMap<&str, Vec<&Invoice>> = BTreeMap::new();
-    for draft in drafts {
-        let of_currency = by_currency.entry(draft.total.currency().code());
-        of_currency.or_default().push(draft);
-    }
-    for (code, drafts) in by_currency {
-        let total = sum(drafts.iter().map(|draft| draft.total))?;
-        let _ = writeln!(text, "  {} {code} in all", total.amount_text());
-        for change in largest(&drafts, before)? {
-            let _ = writeln!(
-                text,
-                "  {:<32} {:>14} after {:>14} in the period before",
-                printable(change.customer),
-                change.now.amount_text(),
-                change.before.amount_text(),
-            );
+#[derive(Default)]
+pub(super) struct Announcement {
+    documents: usize,
+    customers: usize,
+    by_currency: BTreeMap<String, OfCurrency>,
+}
+
+/// Of one currency, the total and the largest changes.
+struct OfCurrency {
+    total: Money,
+    largest: Vec<Change>,
+}
+
+impl Announcement {
+    /// Adds drafts, and what their customers were billed before: all that there is of these customers.
+    ///
+    /// # Errors
+    /// A sum has more than 38 digits.
+    pub(super) fn add(&mut self, drafts: &[&Invoice], before: &Before) -> Result<()> {
+        let customers = drafts.iter().map(|draft| draft.customer.as_str());
+        self.documents += drafts.len();
+        self.customers += customers.collect::<BTreeSet<_>>().len();
+        let mut by_currency: BTreeMap<&str, Vec<&Invoice>> = BTreeMap::new();
+        for draft in drafts {
+            let of_currency = by_currency.entry(draft.total.currency().code());
+            of_currency.or_default().push(draft);
         }
+        for (code, drafts) in by_currency {
+            let total = sum(drafts.iter().map(|draft| draft.total))?;
+            let zero = Money::zero(total.currency());
+            let known = self.by_currency.entry(code.to_owned());
+            let known = known.or_insert_with(|| OfCurrency {
+                total: zero,
+                largest: Vec::new(),
+            });
+            known.total = sum([known.total, total].into_iter())?;
+            known.largest.extend(changes(&drafts, before)?);
+            known.largest.sort_by(|one, other| {
+                (other.difference, &one.customer).cmp(&(one.difference, &other.customer))
+            });
+            known.largest.truncate(CHANGES_MAX);
+        }
+        Ok(())
     }
-    Ok(text)
+
+    /// Whether nothing will be issued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.documents == 0
+    }
+
+    /// All of it, for people.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "will be issued: {} of {}\n",
+            count(self.documents, "document"),
+            count(self.customers, "customer"),
+        );
+        for (code, of_currency) in &self.by_currency {
+            let _ = writeln!(text, "  {} {code} in all", of_currency.total.amount_text());
+            for change in &of_currency.largest {
+                let _ = writeln!(
+                    text,
+                    "  {:<32} {:>14} after {:>14} in the period before",
+                    printable(&change.customer),
+                    change.now.amount_text(),
+                    change.before.amount_text(),
+                );
+            }
+        }
+        text
+    }
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -87,14 +129,16 @@ fn count(number: usize, what: &str) -> String {
 }
 
 /// What one customer pays, and paid for the period before.
-struct Change<'a> {
-    customer: &'a str,
+struct Change {
+    customer: String,
     now: Money,
     before: Money,
+    /// How far it is from the period before, in either direction.
+    difference: Exact,
 }
 
-/// The largest changes of some drafts of one currency, the largest first; customers for whom nothing changes are left out.
-fn largest<'a>(drafts: &[&'a Invoice], before: &Before) -> Result<Vec<Change<'a>>> {
+/// What customers pay of one currency who paid another amount for the period before.
+fn changes(drafts: &[&Invoice], before: &Before) -> Result<Vec<Change>> {
     let mut of_period: BTreeMap<(&str, i64), Vec<Money>> = BTreeMap::new();
     for draft in drafts {
         let key = (draft.customer.as_str(), draft.period.start_us);
@@ -106,29 +150,26 @@ fn largest<'a>(drafts: &[&'a Invoice], before: &Before) -> Result<Vec<Change<'a>
         let code = now.currency().code().to_owned();
         let key = (customer.to_owned(), start_us, code);
         let before = before.get(&key).copied();
-        let change = Change {
-            customer,
-            now,
-            before: before.unwrap_or(Money::zero(now.currency())),
-        };
-        let difference = change.difference()?;
+        let before = before.unwrap_or(Money::zero(now.currency()));
+        let difference = distance(now, before)?;
         if !difference.is_zero() {
-            changes.push((difference, change));
+            changes.push(Change {
+                customer: customer.to_owned(),
+                now,
+                before,
+                difference,
+            });
         }
     }
-    changes.sort_by(|(one, a), (other, b)| (other, a.customer).cmp(&(one, b.customer)));
-    let changes = changes.into_iter().map(|(_, change)| change);
-    Ok(changes.take(CHANGES_MAX).collect())
+    Ok(changes)
 }
 
-impl Change<'_> {
-    /// How far it is from the period before, in either direction.
-    fn difference(&self) -> Result<Exact> {
-        let difference = self.now.checked_sub(self.before);
-        let difference = difference.map_err(tollgate_sql::Error::from)?.to_exact();
-        let negated = Exact::ZERO.checked_sub(difference);
-        Ok(difference.max(negated.map_err(tollgate_sql::Error::from)?))
-    }
+/// How far two amounts are from one another.
+fn distance(one: Money, other: Money) -> Result<Exact> {
+    let difference = one.checked_sub(other);
+    let difference = difference.map_err(tollgate_sql::Error::from)?.to_exact();
+    let negated = Exact::ZERO.checked_sub(difference);
+    Ok(difference.max(negated.map_err(tollgate_sql::Error::from)?))
 }
 
 /// The sum of amounts of one currency, at least one.
@@ -263,7 +304,14 @@ mod tests {
                 Money::of_minor(minor, currency),
             )
         });
-        let text = announcement(&drafts, &Before::from(before)).unwrap();
+        let before = Before::from(before);
+        let text = |parts: &[&[&Invoice]]| {
+            let mut announcement = Announcement::default();
+            for part in parts {
+                announcement.add(part, &before).unwrap();
+            }
+            announcement.text()
+        };
         // The document of `dune` that ended earlier is not of the period before; `cove` pays what it paid.
         let expected = "will be issued: 4 documents of 4 customers\n  \
             7.00 EUR in all\n  \
@@ -271,6 +319,8 @@ mod tests {
             400.00 USD in all\n  \
             bolt                                      50.00 after         800.00 in the period before\n  \
             acme                                     340.00 after         100.00 in the period before\n";
-        assert_eq!(text, expected);
+        assert_eq!(text(&[&drafts]), expected);
+        assert_eq!(text(&[&drafts[..1], &drafts[1..3], &drafts[3..]]), expected);
+        assert!(Announcement::default().is_empty());
     }
 }

@@ -23,7 +23,7 @@ enum Kind {
 }
 
 /// Every setting, in the order of the guide.
-const SETTINGS: [(&str, Kind); 60] = [
+const SETTINGS: [(&str, Kind); 61] = [
     ("definitions", Kind::Text),
     ("source.kind", Kind::Text),
     ("source.url", Kind::Text),
@@ -61,6 +61,7 @@ const SETTINGS: [(&str, Kind); 60] = [
     ("billing.time_zone", Kind::Text),
     ("billing.tax_rates", Kind::Text),
     ("billing.starts_at", Kind::Number),
+    ("billing.max_bytes", Kind::Number),
     ("billing.seller.name", Kind::Text),
     ("billing.seller.address", Kind::Text),
     ("billing.seller.tax_id", Kind::Text),

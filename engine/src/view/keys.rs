@@ -4,7 +4,10 @@
 //! left out, so no value changes. A subject in error as a whole has no dimensions, and takes its groups along: what is
 //! in error is never left out for a dimension.
 
-use crate::error::{Result, query_error};
+use crate::{
+    customers::Customers,
+    error::{Result, query_error},
+};
 use arrow::{array::RecordBatch, compute::filter_record_batch};
 use datafusion::{
     common::{
@@ -62,11 +65,12 @@ impl Keys {
         Some(Keys(vec![in_panes(condition).ok()?]))
     }
 
-    /// Those of one subject.
-    pub(super) fn subject(name: &str) -> Self {
-        Keys(vec![
-            Expr::Column(Column::new_unqualified(SUBJECT)).eq(lit(name)),
-        ])
+    /// Those of customers, where every subject is its own; `None` of all.
+    pub(super) fn customers(customers: &Customers) -> Option<Self> {
+        let subject = Expr::Column(Column::new_unqualified(SUBJECT));
+        customers
+            .condition(&subject)
+            .map(|condition| Keys(vec![condition]))
     }
 
     /// Those of some subjects; of none, when there are none.

@@ -64,9 +64,10 @@ impl View {
             events: Some(events),
             panes,
             documents: None,
-            live: Some(live),
-            committed: Committed::default(),
-            shards: OnceCell::new_with(Some(vec![cut])),
+            live: Some(Arc::new(live)),
+            committed: Arc::new(Committed::default()),
+            shards: Arc::new(OnceCell::new_with(Some(vec![cut]))),
+            known: None,
         })
     }
 }

@@ -6,8 +6,11 @@
 use super::keys::Keys;
 use crate::error::{Result, query_error};
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray},
-    compute::filter_record_batch,
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray,
+        TimestampMicrosecondArray, UInt64Array,
+    },
+    compute::{filter_record_batch, take_record_batch},
     datatypes::{DataType, Field, Schema},
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -128,12 +131,45 @@ impl Payers {
         filter_record_batch(rows, &known).map_err(query_error("selecting what is paid for"))
     }
 
+    /// The same of rows that are sorted by subject, however many others they have.
+    pub(super) fn take(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let subjects = rows["subject"].as_string::<i32>();
+        let mut places = Vec::new();
+        let mut from = 0;
+        for subject in self.subjects() {
+            from = place_after(subjects, from, |known| known < subject);
+            while from < subjects.len() && subjects.value(from) == subject {
+                places.push(from as u64);
+                from += 1;
+            }
+        }
+        let places = UInt64Array::from(places);
+        take_record_batch(rows, &places).map_err(query_error("selecting what is paid for"))
+    }
+
     /// Who pays for each of some subjects; NULL where that is not known.
     pub(super) fn customers(&self, subjects: &ArrayRef) -> ArrayRef {
         let subjects = subjects.as_string::<i32>().iter();
         let customers = subjects.map(|subject| subject.and_then(|subject| self.0.get(subject)));
         Arc::new(customers.collect::<StringArray>())
     }
+}
+
+/// The first place from one on of a name that does not come before what is sought; what comes before stands before it.
+pub(super) fn place_after(
+    names: &StringArray,
+    from: usize,
+    is_before: impl Fn(&str) -> bool,
+) -> usize {
+    let (mut low, mut high) = (from, names.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match is_before(names.value(middle)) {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    low
 }
 
 #[cfg(test)]
@@ -160,17 +196,28 @@ mod tests {
         let (_, payers) = paid.groups().next().unwrap();
         let subjects: ArrayRef = Arc::new(StringArray::from(vec!["cat", "bot", "bots"]));
         let rows = RecordBatch::try_from_iter([("subject", Arc::clone(&subjects))]).unwrap();
-        let mine = payers.select(&rows).unwrap();
-        assert_eq!(
-            mine["subject"]
-                .as_string::<i32>()
-                .iter()
-                .flatten()
-                .collect::<Vec<_>>(),
-            ["bot"]
-        );
+        let subjects_of = |rows: RecordBatch| {
+            let subjects = rows["subject"].as_string::<i32>().iter().flatten();
+            subjects.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(subjects_of(payers.select(&rows).unwrap()), ["bot"]);
         let customers = payers.customers(&subjects);
         let customers: Vec<Option<&str>> = customers.as_string::<i32>().iter().collect();
         assert_eq!(customers, [None, Some("acme"), None]);
+    }
+
+    #[test]
+    fn of_sorted_rows_each_of_a_subject_is_taken() {
+        let mut paid = Paid::default();
+        for subject in ["a", "bot", "c", "z"] {
+            paid.add(subject, "acme", vec![(0, 10)]);
+        }
+        let (_, payers) = paid.groups().next().unwrap();
+        let subjects = ["Bot", "bo", "bot", "bot", "bots", "c", "d", "z"];
+        let subjects: ArrayRef = Arc::new(StringArray::from(subjects.to_vec()));
+        let rows = RecordBatch::try_from_iter([("subject", subjects)]).unwrap();
+        let taken = payers.take(&rows).unwrap();
+        assert_eq!(taken, payers.select(&rows).unwrap());
+        assert_eq!(taken.num_rows(), 4);
     }
 }

@@ -56,6 +56,31 @@ impl View {
         Ok(states)
     }
 
+    /// The same for totals, which do not ask for the window of usage where neither sessions nor the time of usage count: merged as panes
+    /// are read, so that they take memory by groups and not by windows.
+    pub(super) async fn states_of_totals(
+        &self,
+        index: usize,
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<RecordBatch>> {
+        let meter = &self.catalog.meters[index];
+        let panes = match (&self.live, &self.panes[index]) {
+            (None, Some(panes)) if !meter.has_sessions() && !meter.is_timed() => Arc::clone(panes),
+            _ => return self.states(index, wanted).await,
+        };
+        let doing = "reading a meter's panes";
+        let frame = read(panes, Some(counting_of(wanted)))?;
+        let mut panes = frame.execute_stream().await.map_err(query_error(doing))?;
+        let mut merged = States::default();
+        while let Some(panes) = panes.try_next().await.map_err(query_error(doing))? {
+            let states = meter.without_windows(&meter.states_of(&panes)?)?;
+            merged.push(meter, states).await?;
+        }
+        let mut states = merged.batches().to_vec();
+        states.extend(self.moving_states(index, wanted).await?);
+        Ok(states)
+    }
+
     /// The rows of what counts, in a live view: as [`View::states`] make them, in no particular order.
     pub(super) async fn live_rows(
         &self,
@@ -113,12 +138,7 @@ impl View {
         wanted: Wanted<'_>,
     ) -> Result<Vec<RecordBatch>> {
         let meter = &self.catalog.meters[index];
-        let counting = counting(wanted.inside);
-        let counting = match wanted.keys.and_then(Keys::on_panes) {
-            Some(of_groups) => counting.and(of_groups),
-            None => counting,
-        };
-        let panes = read(panes, Some(counting)).await?;
+        let panes = collected(panes, Some(counting_of(wanted))).await?;
         let states = panes.iter().map(|panes| {
             let placed = placed(panes, meter.definition().window_us)?;
             Ok(meter.states_of(&placed)?)
@@ -225,7 +245,7 @@ impl View {
         let meter = &self.catalog.meters[index];
         let mut states = Vec::new();
         if let Some(panes) = &self.panes[index] {
-            for panes in read(Arc::clone(panes), None).await? {
+            for panes in collected(Arc::clone(panes), None).await? {
                 states.push(meter.states_of(&panes)?);
             }
         }
@@ -344,15 +364,30 @@ impl View {
 }
 
 /// Panes, all or those that pass a filter.
-async fn read(panes: Arc<dyn TableProvider>, filter: Option<Expr>) -> Result<Vec<RecordBatch>> {
-    let doing = "reading a meter's panes";
+fn read(panes: Arc<dyn TableProvider>, filter: Option<Expr>) -> Result<DataFrame> {
     let frame = session::context().read_table(panes);
     let frame = match filter {
         Some(filter) => frame.and_then(|frame| frame.filter(filter)),
         None => frame,
     };
-    let frame = frame.map_err(query_error(doing))?;
-    frame.collect().await.map_err(query_error(doing))
+    frame.map_err(query_error("reading a meter's panes"))
+}
+
+async fn collected(
+    panes: Arc<dyn TableProvider>,
+    filter: Option<Expr>,
+) -> Result<Vec<RecordBatch>> {
+    let rows = read(panes, filter)?.collect().await;
+    rows.map_err(query_error("reading a meter's panes"))
+}
+
+/// The panes that count in some time, of some groups.
+fn counting_of(wanted: Wanted<'_>) -> Expr {
+    let counting = counting(wanted.inside);
+    match wanted.keys.and_then(Keys::on_panes) {
+        Some(of_groups) => counting.and(of_groups),
+        None => counting,
+    }
 }
 
 /// The panes that count in some time, or ever.

@@ -5,6 +5,7 @@
 //! `docs/invoices.md`, and shares no code with the engine. `TOLLGATE_COMPANY_CUSTOMERS` and `TOLLGATE_COMPANY_SEED` name
 //! another company; `--nocapture` shows the times.
 
+use crate::books::Books;
 use arrow::array::AsArray;
 use serde_json::{Map, Value, json};
 use std::{
@@ -15,28 +16,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
     time::Instant,
 };
-use tokio::sync::watch;
-use tollgate::{
-    billing::{self, Asked, Which},
-    catalog::Catalog,
-    clock::ManualClock,
-    config::Settings,
-    dedupe,
-    shard::{self, Options, Parts, Questions},
-    telemetry::Progress,
-    view::View,
-};
-use tollgate_connectors::{
-    Message, Sequence,
-    event::{DecodeOptions, Decoder},
-    lake::Lake,
-    memory::MemoryStream,
-};
+use tollgate::billing;
 use tollgate_sql::{
-    accounts::AccountsFile,
     invoice::{Invoice, LineItem, LineKind},
     money::Exact,
 };
@@ -48,8 +31,8 @@ const DEFINITIONS: [&str; 3] = ["definitions.sql", "model_rates.csv", "tax_rates
 const CUSTOMERS: &str = "300";
 const SEED: &str = "1";
 
-/// How many events come in one message.
-const BATCH: usize = 500;
+/// How many bytes ranges of customers take in each run: what is on documents does not depend on it.
+const RANGES: [usize; 5] = [usize::MAX, 20_000_000, 60_000_000, usize::MAX, 80_000_000];
 
 /// Documents by run, customer and period.
 type Documents = BTreeMap<(u64, String, String), Value>;
@@ -63,7 +46,7 @@ async fn a_company_owes_what_an_oracle_makes_of_its_events_and_files() {
     let variable = |name: &str, other: &str| env::var(name).unwrap_or_else(|_| other.to_owned());
     let seed = variable("TOLLGATE_COMPANY_SEED", SEED);
     let customers = variable("TOLLGATE_COMPANY_CUSTOMERS", CUSTOMERS);
-    let company = Company::new(&python, &seed, &customers);
+    let mut company = Company::new(&python, &seed, &customers);
     let (expected, balances) = company.expected(&python);
     let billed = company.bill().await;
     let differences = differences(&expected, &billed);
@@ -104,59 +87,39 @@ fn print_of(python: &OsString, arguments: &[&Path]) -> String {
     String::from_utf8(ran.stdout).unwrap()
 }
 
-/// A folder with definitions, scripts, what was made up, and a lake.
+/// Books with what was made up.
 struct Company {
-    folder: tempfile::TempDir,
-    settings: Settings,
+    books: Books,
     /// When the job runs, in microseconds.
     runs: Vec<i64>,
 }
 
-/// Messages, and how many were sent.
-#[derive(Default)]
-struct Stream {
-    messages: MemoryStream,
-    sent: u64,
-}
-
 impl Company {
     fn new(python: &OsString, seed: &str, customers: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        fs::create_dir(path("definitions")).unwrap();
+        let books = Books::new();
         for name in DEFINITIONS {
-            fs::copy(source(name), path("definitions").join(name)).unwrap();
+            fs::copy(source(name), books.path("definitions").join(name)).unwrap();
         }
         let arguments = [
             source("generate.py"),
             seed.into(),
             customers.into(),
-            path("company"),
+            books.path("company"),
         ];
         print_of(python, &arguments.each_ref().map(PathBuf::as_path));
-        let runs = fs::read_to_string(path("company").join("runs.json")).unwrap();
-        let mut settings = Settings {
-            base: folder.path().to_owned(),
-            ..Settings::default()
-        };
-        settings.lake.url = format!("file://{}", path("lake").display());
+        let runs = fs::read_to_string(books.path("company").join("runs.json")).unwrap();
         Company {
-            settings,
             runs: serde_json::from_str(&runs).unwrap(),
-            folder,
+            books,
         }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
     }
 
     /// What the oracle says: documents, and what is left of each grant.
     fn expected(&self, python: &OsString) -> (Documents, Value) {
         let arguments = [
             source("oracle.py"),
-            self.path("company"),
-            self.path("definitions"),
+            self.books.path("company"),
+            self.books.path("definitions"),
         ];
         let printed = print_of(python, &arguments.each_ref().map(PathBuf::as_path));
         let (documents, balances) = printed.trim_end().rsplit_once('\n').unwrap();
@@ -171,7 +134,7 @@ impl Company {
 
     /// What the rows of `credit_ledger` add up to, by grant.
     async fn balances(&self) -> Value {
-        let lake = self.lake().await;
+        let lake = self.books.lake().await;
         let rows = billing::credit_ledger(&lake, *self.runs.last().unwrap()).await;
         let rows = rows.unwrap();
         let accounts = billing::accounts::load(&lake).await.unwrap().indexed();
@@ -191,16 +154,16 @@ impl Company {
     }
 
     /// What the engine issues.
-    async fn bill(&self) -> Documents {
-        let mut stream = Stream::default();
+    async fn bill(&mut self) -> Documents {
         let mut all = Documents::new();
-        for (number, at_us) in self.runs.iter().enumerate() {
+        for (number, at_us) in self.runs.clone().into_iter().enumerate() {
             let run = u64::try_from(number).unwrap();
             let since = Instant::now();
-            self.import(number, *at_us).await;
-            self.meter(&mut stream, number, *at_us).await;
+            let folder = self.books.path(&format!("company/run-{run}"));
+            self.books.import_folder(&folder, at_us).await;
+            self.meter(&folder, at_us).await;
             let metered = since.elapsed();
-            let issued = self.issue(*at_us, false).await;
+            let issued = self.books.issue(at_us, false, RANGES[number]).await;
             println!(
                 "run {run}: metered in {metered:.1?}, issued in {:.1?}",
                 since.elapsed() - metered
@@ -210,165 +173,44 @@ impl Company {
         all
     }
 
-    async fn lake(&self) -> Lake {
-        Lake::open(&self.settings.lake.url, &self.settings.base)
-            .await
-            .unwrap()
-    }
-
-    async fn catalog(&self) -> Arc<Catalog> {
-        Arc::new(Catalog::load(&self.settings).await.unwrap())
-    }
-
-    /// Imports the files of a run.
-    async fn import(&self, run: usize, at_us: i64) {
-        let files = fs::read_dir(self.path(&format!("company/run-{run}"))).unwrap();
-        let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
-        files.retain(|file| file.extension().is_some_and(|end| end == "csv"));
-        files.sort();
-        let files: Vec<AccountsFile> = files
-            .iter()
-            .map(|file| AccountsFile {
-                name: file.file_name().unwrap().to_str().unwrap().to_owned(),
-                bytes: fs::read(file).unwrap(),
-            })
-            .collect();
-        let (lake, catalog) = (self.lake().await, self.catalog().await);
-        let clock = ManualClock::at(at_us);
-        billing::accounts::import(&lake, &files, &catalog.definitions, "UTC", &clock)
-            .await
-            .unwrap();
-    }
-
     /// Meters the usage that has arrived by a run: each message was stored when its last event happened.
-    async fn meter(&self, stream: &mut Stream, run: usize, at_us: i64) {
-        let events = self.path(&format!("company/run-{run}/events.ndjson"));
-        let events = fs::read_to_string(events).unwrap();
+    async fn meter(&mut self, folder: &Path, at_us: i64) {
+        let events = fs::read_to_string(folder.join("events.ndjson")).unwrap();
         let events: Vec<&str> = events.lines().collect();
-        for events in events.chunks(BATCH) {
-            let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
+        let stored_us = |last: &str| {
+            let last: Value = serde_json::from_str(last).unwrap();
             let stored: jiff::Timestamp = last["time"].as_str().unwrap().parse().unwrap();
-            stream.sent += 1;
-            stream.messages.append(Message {
-                sequence: Sequence(stream.sent),
-                ingest_time_us: stored.as_microsecond(),
-                headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
-                payload: (events.join("\n") + "\n").into(),
-                unread: None,
-            });
-        }
-        let (lake, catalog) = (self.lake().await, self.catalog().await);
-        let mut tables = Vec::new();
-        for meter in &catalog.meters {
-            tables.push(catalog.create_meter(&lake, meter).await.unwrap());
-        }
-        let decoder = Decoder::new(catalog.events_schema(), "company", DecodeOptions::default());
-        let parts = Parts {
-            source: Box::new(stream.messages.source("company")),
-            decoder: decoder.unwrap(),
-            definitions: catalog.definitions.clone(),
-            checks: catalog.checks.clone(),
-            meters: catalog.meters.clone(),
-            events: catalog.create_events(&lake).await.unwrap(),
-            tables,
-            clock: Arc::new(ManualClock::at(at_us)),
+            stored.as_microsecond()
         };
-        let (_stop, stopped) = watch::channel(false);
-        let progress = watch::Sender::new(Progress::default());
-        let options = Options {
-            batch_bytes: 1_000_000,
-            flush_interval_us: i64::MAX,
-            flush_bytes: 64_000_000,
-            windows_bytes: usize::MAX,
-            dedupe: dedupe::Options {
-                horizon_us: i64::MAX,
-                memory_bytes: 10_000_000,
-                directory: self.path("ids"),
-            },
-            until_end: true,
-            start: None,
-            replaces: Vec::new(),
-        };
-        let mut nobody = Questions::none();
-        Box::pin(shard::run(parts, options, stopped, progress, &mut nobody))
-            .await
-            .unwrap();
+        self.books.meter(&events, stored_us, at_us).await;
     }
 
     /// Corrects everything, takes back the last document of every third customer, and issues what is due again: each customer owes in all
     /// what it owed, and nothing is left to correct.
     async fn take_back_and_issue_again(&self) {
-        let at_us = *self.runs.last().unwrap();
-        self.issue(at_us, true).await;
+        let (books, at_us) = (&self.books, *self.runs.last().unwrap());
+        books.issue(at_us, true, usize::MAX).await;
         let owed = "SELECT customer, currency, CAST(SUM(total) AS VARCHAR) AS total FROM invoices \
                     GROUP BY customer, currency ORDER BY customer, currency";
-        let before = self.rows(owed).await;
+        let before = books.rows(owed).await;
         let last = "SELECT i.customer, i.number FROM invoices AS i JOIN \
                     (SELECT customer, MAX(serial) AS serial FROM invoices GROUP BY customer) AS l ON i.serial = l.serial \
                     ORDER BY i.customer";
         let since = Instant::now();
-        let lake = self.lake().await;
-        let accounts = billing::accounts::load(&lake).await.unwrap().indexed();
-        let clock = ManualClock::at(at_us);
         let mut voids = 0;
-        for row in self.rows(last).await.iter().step_by(3) {
-            let void = billing::issue_void(&lake, &accounts, &row[1], (&clock, None));
-            let void = void.await.unwrap();
-            assert_eq!(void.voids.as_ref(), Some(&row[1]));
+        for row in books.rows(last).await.iter().step_by(3) {
+            assert!(books.void(&row[0], &row[1], at_us).await);
             voids += 1;
         }
-        let again = self.issue(at_us, true).await;
+        let again = books.issue(at_us, true, usize::MAX).await;
         println!(
             "{voids} documents taken back, {} issued again in {:.1?}",
             again.len(),
             since.elapsed()
         );
         assert!(voids > 0 && again.len() >= voids);
-        assert_eq!(self.rows(owed).await, before);
-        assert_eq!(self.issue(at_us, true).await, []);
-    }
-
-    /// Rows of a query, all of whose columns are text.
-    async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let view = View::open(self.catalog().await, &self.lake().await)
-            .await
-            .unwrap();
-        let context = view.session(sql).await.unwrap();
-        let frame = tollgate_sql::session::query(&context, sql).await.unwrap();
-        let mut all = Vec::new();
-        for rows in frame.collect().await.unwrap() {
-            let text = |column: usize, row: usize| {
-                let column = rows.column(column).as_string::<i32>();
-                column.value(row).to_owned()
-            };
-            let columns = rows.num_columns();
-            all.extend((0..rows.num_rows()).map(|row| {
-                (0..columns)
-                    .map(|column| text(column, row))
-                    .collect::<Vec<_>>()
-            }));
-        }
-        all
-    }
-
-    /// Issues all that is due, and corrects everything if that is asked for.
-    async fn issue(&self, at_us: i64, corrects: bool) -> Vec<Invoice> {
-        let (lake, catalog) = (self.lake().await, self.catalog().await);
-        let accounts = billing::accounts::load(&lake).await.unwrap().indexed();
-        let view = View::open(catalog, &lake).await.unwrap();
-        let settings = &self.settings.billing;
-        let asked = Asked {
-            which: &Which::Due,
-            customer: None,
-            corrects,
-        };
-        let documents = billing::documents_of(&view, &lake, settings, &accounts, asked, at_us);
-        let documents = Box::pin(documents).await.unwrap();
-        assert!(documents.in_error.is_empty(), "{:#?}", documents.in_error);
-        assert!(documents.waiting.is_empty(), "{:?}", documents.waiting);
-        let clock = ManualClock::at(at_us);
-        let issued = billing::issue_documents(&lake, documents, &clock).await;
-        issued.unwrap().issued
+        assert_eq!(books.rows(owed).await, before);
+        assert_eq!(books.issue(at_us, true, usize::MAX).await, []);
     }
 }
 

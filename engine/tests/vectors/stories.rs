@@ -24,6 +24,7 @@ use tollgate::{
     catalog::Catalog,
     clock::ManualClock,
     config::Settings,
+    customers::Customers,
     dedupe,
     shard::{self, Options, Parts, Questions},
     telemetry::Progress,
@@ -411,7 +412,7 @@ impl World {
     async fn balances(&self, story: &Story) -> Outcome<Vec<String>> {
         let lake = self.lake().await?;
         let accounts = billing::accounts::load(&lake).await?.indexed();
-        let burnt = billing::Burnt::of(&lake, None).await?;
+        let burnt = billing::Burnt::of(&lake, &Customers::All).await?;
         let mut problems = Vec::new();
         for (name, expected) in &story.expected.balances {
             let Some((grant, run)) = accounts.grant(name).zip(story.runs.last()) else {

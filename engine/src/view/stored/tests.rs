@@ -242,7 +242,7 @@ async fn times_are_remembered_apart() {
 async fn some_groups_are_those_of_all_and_remembered_apart() {
     let mut world = World::new("tokens").await;
     world.write("c1", &[(0, "a", 1), (HOUR, "b", 2)]).await;
-    let (a, b) = (Keys::subject("a"), Keys::subject("b"));
+    let (a, b) = (Keys::subjects(&["a"]), Keys::subjects(&["b"]));
     let of = |keys| Wanted {
         inside: None,
         keys: Some(keys),

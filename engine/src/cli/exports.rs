@@ -144,7 +144,8 @@ impl RowsFile {
                 let writer = ArrowWriter::try_new(file, SchemaRef::clone(&schema), None);
                 Rows::Parquet(Box::new(writer.map_err(query_error("writing rows"))?))
             }
-            Format::Table | Format::Csv | Format::Json | Format::Ndjson => {
+            // Exports have no other formats than CSV, JSON and Parquet.
+            Format::Table | Format::Csv | Format::Json | Format::Ndjson | Format::Arrow => {
                 Rows::Text(io::BufWriter::new(file))
             }
         };

@@ -249,8 +249,9 @@ impl View {
                 line_items: empty(&documents.line_items),
             }),
             live: None,
-            committed: Committed::default(),
-            shards: OnceCell::new(),
+            committed: Arc::default(),
+            shards: Arc::default(),
+            known: None,
         }
     }
 

@@ -6,14 +6,15 @@
 //! A real `tollgate run` over a real nats-server. First the same events three times, each time with ids of their own: by a bare publisher
 //! over NATS, 100 events to a message; in requests of 100 events; in requests of one. Each request waits for its answer, which comes
 //! when JetStream has acknowledged it. At the end the shard must have counted every event once. Then a load of a fixed
-//! rate, beside which one event after the other is published and asked for until the answer has it. What can be compared between machines is the
-//! share of the bare publisher's rate.
+//! rate, beside which one event after the other is published and asked for until the answer has it. At last what one customer of very many has spent
+//! in the running month, whose amount is known. What can be compared between machines is the share of the bare publisher's rate.
 //!
 //! | variable | default | |
 //! |---|---|---|
 //! | `TOLLGATE_BENCH_EVENTS` | 200000 | events of each way; a tenth of them in requests of one |
 //! | `TOLLGATE_BENCH_RATE` | 20000 | events a second beside which visibility is measured, 100 to a request |
-//! | `TOLLGATE_BENCH_PROBES` | 200 | events that are asked for |
+//! | `TOLLGATE_BENCH_PROBES` | 200 | events, and customers, that are asked for |
+//! | `TOLLGATE_BENCH_CUSTOMERS` | 100000 | customers of whom one is asked for |
 //! | `TOLLGATE_NATS_SERVER` | on `PATH` | the nats-server to start |
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -55,6 +56,11 @@ CREATE EVENT TYPE llm_completion (
 CREATE METER tokens WITH (window = '1 hour', lateness = '10 minutes') AS
 SELECT subject, model, SUM(input_tokens) AS input, COUNT(*) AS calls
 FROM llm_completion GROUP BY subject, model;
+
+CREATE PRICE input WITH (currency = 'USD') AS
+SELECT customer, SUM(input) AS quantity, SUM(input) * 0.25 AS amount FROM tokens GROUP BY customer;
+
+CREATE PLAN payg WITH (currency = 'USD', billing_period = 'month') AS (input);
 ";
 /// 2026-01-01: long ago, so that no event is ahead of the stream's clock.
 const START_US: i64 = 1_767_225_600_000_000;
@@ -91,8 +97,10 @@ async fn measure() -> Result<()> {
         let bare = share(bare, part, events);
         row("HTTP", (per_request, at_once), part, took, &answers, bare);
     }
-    engine.counted(2 * events + events / 10).await?;
+    let counted = "/api/v1/meters/tokens_calls/query";
+    engine.until(counted, 2 * events + events / 10).await?;
     visible(&engine).await?;
+    spend(&engine).await?;
     engine.stop()?;
     server.stop().await?;
     Ok(())
@@ -209,6 +217,47 @@ async fn visible(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// How soon one customer's spend of the running month is told, among very many.
+async fn spend(engine: &Engine) -> Result<()> {
+    let customers = number("TOLLGATE_BENCH_CUSTOMERS", 100_000)?;
+    // Without a time an event happened when it was stored: now.
+    let event = |customer: u64| {
+        format!(
+            "{{\"specversion\":\"1.0\",\"id\":\"spend-{customer}\",\"source\":\"bench\",\"type\":\"llm.completion\",\
+             \"subject\":\"customer-{customer}\",\"data\":{{\"model\":\"spend\",\"region\":\"eu\",\
+             \"input_tokens\":{customer},\"output_tokens\":1}}}}\n"
+        )
+    };
+    let all: Vec<u64> = (1..=customers).collect();
+    let bodies = all.chunks(PER_MESSAGE);
+    let bodies = bodies.map(|chunk| chunk.iter().copied().map(event).collect::<String>().into());
+    engine.send(bodies.collect(), AT_ONCE).await?;
+    let path = "/api/v1/meters/tokens_calls/query?filterGroupBy%5Bmodel%5D=spend";
+    engine.until(path, customers).await?;
+    let probes = number("TOLLGATE_BENCH_PROBES", 200)?;
+    let mut took = Vec::new();
+    for probe in 0..probes {
+        let customer = 1 + probe * (customers - 1) / probes.max(1);
+        let began = Instant::now();
+        let answer = engine
+            .answer(&format!("/api/v1/customers/customer-{customer}/spend"))
+            .await?;
+        took.push(began.elapsed());
+        // A quarter of a dollar each.
+        let cents = customer * 25;
+        let expected = format!("{}.{:02}", cents / 100, cents % 100);
+        if !answer.contains(&expected) {
+            return Err(format!("customer-{customer} owes {expected}: {answer}").into());
+        }
+    }
+    println!(
+        "spend of one of {customers} customers: p50 {} ms, p99 {} ms",
+        millis(quantile(&took, 500)),
+        millis(quantile(&took, 990))
+    );
+    Ok(())
+}
+
 /// A process that runs the shard, with HTTP beside it.
 struct Engine {
     child: Child,
@@ -321,24 +370,24 @@ impl Engine {
 
     /// The value of a query without windows or groups of its own; `None` when there is none yet.
     async fn value(&self, path: &str) -> Result<Option<u64>> {
-        let answer = self
-            .client
-            .get(format!("{}{path}", self.door))
-            .send()
-            .await?;
-        let answer: Value = serde_json::from_slice(&answer.bytes().await?)?;
+        let answer: Value = serde_json::from_str(&self.answer(path).await?)?;
         let rows = answer["data"]
             .as_array()
             .ok_or_else(|| answer.to_string())?;
         Ok(rows.first().and_then(|row| row["value"].as_u64()))
     }
 
-    /// Waits until the shard has counted so many events, and no more.
-    async fn counted(&self, events: u64) -> Result<()> {
+    async fn answer(&self, path: &str) -> Result<String> {
+        let asked = self.client.get(format!("{}{path}", self.door));
+        Ok(asked.send().await?.text().await?)
+    }
+
+    /// Waits until the value of a query is what it must be.
+    async fn until(&self, path: &str, events: u64) -> Result<()> {
         let mut last = None;
         let mut ticks = interval(Duration::from_millis(100));
         for _ in 0..600 {
-            last = self.value("/api/v1/meters/tokens_calls/query").await?;
+            last = self.value(path).await?;
             if last == Some(events) {
                 return Ok(());
             }

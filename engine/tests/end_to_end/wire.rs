@@ -551,6 +551,20 @@ async fn bytes_that_are_no_protocol_end_their_own_connection_alone() {
         "{}",
         answer.escape_ascii()
     );
+    // The type of a parameter is described by the number that the client gave it: 1043, and not 25, for the same texts.
+    let parse = framed(Some(b'P'), b"v\0SELECT $1 AS a\0\0\x01\0\0\x04\x13");
+    let describe = framed(Some(b'D'), b"Sv\0");
+    let steps = [parse.as_slice(), &describe, &sync].concat();
+    stays.write_all(&steps).await.unwrap();
+    let answer = until_ready(&mut stays).await;
+    let described = b"t\0\0\0\x0a\0\x01\0\0\x04\x13";
+    assert!(
+        answer
+            .windows(described.len())
+            .any(|part| part == described),
+        "{}",
+        answer.escape_ascii()
+    );
     let log = running.log();
     assert!(!log.contains("panicked"), "{log}");
     running.terminate().await;

@@ -56,16 +56,16 @@ impl Formats {
         let format = |code: &i16| match code {
             0 => Ok(Format::Text),
             1 => Ok(Format::Binary),
-            _ => Err(Refusal::protocol(format!("there is no format {code}"))),
+            _ => Err(Refusal::new("08P01", format!("there is no format {code}"))),
         };
         let formats = codes.iter().map(format).collect::<Result<Vec<_>, _>>()?;
         match formats.as_slice() {
             [] | [_] => Ok(Formats(formats)),
             all if all.len() == count => Ok(Formats(formats)),
-            all => Err(Refusal::protocol(format!(
-                "{} formats are given for {count} values",
-                all.len()
-            ))),
+            all => Err(Refusal::new(
+                "08P01",
+                format!("{} formats are given for {count} values", all.len()),
+            )),
         }
     }
 
@@ -424,10 +424,13 @@ impl Connection {
         let prepared = self.statement(&bind.statement)?;
         let count = prepared.parameters.len();
         if bind.values.len() != count {
-            return Err(Refusal::protocol(format!(
-                "{} values are bound to a statement with {count} parameters",
-                bind.values.len()
-            )));
+            return Err(Refusal::new(
+                "08P01",
+                format!(
+                    "{} values are bound to a statement with {count} parameters",
+                    bind.values.len()
+                ),
+            ));
         }
         let formats = Formats::of(&bind.formats, count)?;
         let zone = self.session.settings().zone();
@@ -471,8 +474,7 @@ impl Connection {
         let (prepared, formats) = match named {
             Named::Statement(name) => {
                 let prepared = self.statement(name)?;
-                let oids: Vec<u32> = prepared.parameters.iter().map(Kind::oid).collect();
-                self.answers.parameters(&oids);
+                self.answers.parameters(&prepared.oids);
                 (prepared, Formats(Vec::new()))
             }
             Named::Portal(name) => {

@@ -45,6 +45,8 @@ pub(super) struct Prepared {
     /// `None` when there is nothing in it.
     pub(super) statement: Option<Statement>,
     pub(super) parameters: Vec<Kind>,
+    /// The numbers of their types, as the client has said them where it has: JDBC takes no other for the same type.
+    pub(super) oids: Vec<u32>,
     /// `None` when it has no rows.
     pub(super) columns: Option<Vec<Column>>,
 }
@@ -191,9 +193,13 @@ impl Session {
             Some(Statement::Show(name)) => (Vec::new(), Some(vec![shown_as(name)])),
             _ => (Vec::new(), None),
         };
+        let said = |index: usize| types.get(index).filter(|oid| Kind::of_oid(**oid).is_some());
+        let oids = parameters.iter().enumerate();
+        let oids = oids.map(|(index, kind)| said(index).copied().unwrap_or_else(|| kind.oid()));
         Ok(Prepared {
             sql,
             statement,
+            oids: oids.collect(),
             parameters,
             columns,
         })

@@ -92,7 +92,7 @@ const MISTAKES: &[Mistake] = &[
         ["default_plan", "defaultplan"],
         CHECK,
         "tollgate.toml:36:1: there is no setting `defaultplan` in [billing]\n  hint: did you mean `default_plan`? known settings: \
-         `default_plan`, `time_zone`, `tax_rates`, `starts_at`, `seller`",
+         `default_plan`, `time_zone`, `tax_rates`, `starts_at`, `max_bytes`, `seller`",
     ),
     (
         "tollgate.toml",

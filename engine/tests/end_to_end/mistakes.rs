@@ -99,7 +99,7 @@ const MISTAKES: &[Mistake] = &[
         ["[billing]", "[biling]"],
         CHECK,
         "tollgate.toml:35:2: there is no setting `biling`\n  hint: did you mean `billing`? known settings: `definitions`, `source`, \
-         `lake`, `flush`, `windows`, `ingest`, `dedupe`, `billing`, `maintenance`, `http`",
+         `lake`, `flush`, `windows`, `ingest`, `dedupe`, `billing`, `maintenance`, `http`, `postgres`, `tls`",
     ),
     (
         "tollgate.toml",

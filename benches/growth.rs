@@ -12,7 +12,7 @@
 //! | `ids` | event ids within the dedupe horizon | the part of a start that finds them: from `events`, from the local index, and from an index that lacks the last percent |
 //! | `types` | event types with eight columns and a meter each, of the same number of events | events a second, peak memory, the size of `events`, opening the lake, counting all events, one type's sum, and a start that finds nothing new |
 //! | `meters` | meters of one event type with the same keys, each with a filter and a sum of its own, and 30,000 groups a window | events a second, nanoseconds an event, peak memory, and a start that finds nothing new |
-//! | `age` | days, with the same number of events each | reading them, maintaining the lake, maintaining it when there is nothing to do, a start with nothing to read, opening the lake, usage and draft of the last month |
+//! | `age` | days, with the same number of events each | reading them, maintaining the lake, looking through all that is stored, maintaining it when there is nothing to do, a start with nothing to read, opening the lake, usage and draft of the last month |
 //!
 //! | variable | default | |
 //! |---|---|---|
@@ -93,7 +93,7 @@ const ROWS: &[Row] = &[
         name: "age",
         sizes: &[1, 30, 365],
         measure: age::age,
-        columns: "days      panes   read ms   maintain ms   again ms   start ms   open ms   month's usage ms   month's draft ms",
+        columns: "days      panes   read ms   maintain ms   sweep ms   again ms   start ms   open ms   month's usage ms   month's draft ms",
     },
 ];
 

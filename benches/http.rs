@@ -86,19 +86,21 @@ async fn measure() -> Result<()> {
     println!(
         "by          events a request   at once    events   events/s   of bare    p50 ms    p99 ms"
     );
-    let bare = publish(server.url(), events).await?;
+    let (bare, mut counted) = publish(server.url(), events).await?;
     row("publisher", (PER_MESSAGE, 0), events, bare, &[], bare);
     for (per_request, at_once, part, seed) in [
         (PER_MESSAGE, AT_ONCE, events, 2),
         (1, AT_ONCE_OF_ONE, events / 10, 3),
     ] {
-        let bodies = bodies(seed, part, per_request);
+        let (bodies, count) = bodies(seed, part, per_request);
+        counted += count;
         let (took, answers) = engine.send(bodies, at_once).await?;
         let bare = share(bare, part, events);
         row("HTTP", (per_request, at_once), part, took, &answers, bare);
     }
-    let counted = "/api/v1/meters/tokens_calls/query";
-    engine.until(counted, 2 * events + events / 10).await?;
+    engine
+        .until("/api/v1/meters/tokens_calls/query", counted)
+        .await?;
     visible(&engine).await?;
     spend(&engine).await?;
     engine.stop()?;
@@ -154,22 +156,22 @@ fn workload(seed: u64, events: u64) -> Workload {
     })
 }
 
-/// The bodies of requests, made before the clock runs.
-fn bodies(seed: u64, events: u64, per_request: usize) -> Vec<Bytes> {
+/// The bodies of requests, made before the clock runs, and how many of their events count: some are repeats.
+fn bodies(seed: u64, events: u64, per_request: usize) -> (Vec<Bytes>, u64) {
     let mut workload = workload(seed, events);
     let mut bodies = Vec::new();
     loop {
         let mut body = Vec::with_capacity(300 * per_request);
         if workload.write(per_request, &mut body) == 0 {
-            return bodies;
+            return (bodies, workload.totals().events);
         }
         bodies.push(body.into());
     }
 }
 
 /// Publishes as a program does that speaks NATS itself, many messages in flight.
-async fn publish(url: &str, events: u64) -> Result<Duration> {
-    let bodies = bodies(1, events, PER_MESSAGE);
+async fn publish(url: &str, events: u64) -> Result<(Duration, u64)> {
+    let (bodies, counted) = bodies(1, events, PER_MESSAGE);
     let headers = [("Content-Type".to_owned(), "application/x-ndjson".to_owned())];
     let mut publisher = Publisher::connect(NatsOptions {
         subjects: vec!["bench.>".into()],
@@ -181,7 +183,7 @@ async fn publish(url: &str, events: u64) -> Result<Duration> {
         publisher.publish("bench.usage", &headers, body).await?;
     }
     publisher.finish().await?;
-    Ok(began.elapsed())
+    Ok((began.elapsed(), counted))
 }
 
 /// How soon an event that was published is in an answer, beside a load.
@@ -275,6 +277,7 @@ impl Engine {
         let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .arg("run")
             .current_dir(folder)
+            .env("TOLLGATE_DEFINITIONS", "definitions/")
             .env("TOLLGATE_SOURCE_URL", url)
             .env("TOLLGATE_SOURCE_STREAM", STREAM)
             .env("TOLLGATE_SOURCE_SUBJECTS", "bench.>")

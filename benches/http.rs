@@ -103,7 +103,7 @@ async fn measure() -> Result<()> {
         .await?;
     visible(&engine).await?;
     spend(&engine).await?;
-    engine.stop()?;
+    drop(engine);
     server.stop().await?;
     Ok(())
 }
@@ -310,12 +310,6 @@ impl Engine {
         Err("the engine did not become ready".into())
     }
 
-    fn stop(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
     /// Sends all bodies, so many at once; how long that took, and each of them.
     async fn send(&self, bodies: Vec<Bytes>, at_once: usize) -> Result<(Duration, Vec<Duration>)> {
         let bodies = Arc::new(Mutex::new(bodies.into_iter()));
@@ -397,6 +391,14 @@ impl Engine {
             ticks.tick().await;
         }
         Err(format!("{events} were acknowledged, {last:?} are counted").into())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Nothing can be done about a process that does not end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -18,15 +18,13 @@ use tollgate::{
     config::Settings,
     dedupe,
     jobs::maintenance::Upkeep,
-    shard::{self, Options, Parts, Questions},
+    shard::{self, Options, Questions},
+    supervisor::parts,
     telemetry::Progress,
     view::View,
 };
 use tollgate_connectors::{
-    Message, Sequence,
-    event::{DecodeOptions, Decoder},
-    lake::Lake,
-    memory::MemoryStream,
+    Message, Sequence, event::DecodeOptions, lake::Lake, memory::MemoryStream,
 };
 
 /// The end of the last day, 2026-01-01.
@@ -112,17 +110,8 @@ pub(super) fn age(folder: &Path, days: u64) -> Result<()> {
 /// Reads the stream to its end.
 async fn start(settings: &Settings, catalog: &Catalog, stream: &MemoryStream) -> Result<()> {
     let lake = Lake::open(&settings.lake.url, &settings.base).await?;
-    let decoder = Decoder::new(catalog.events_schema(), STREAM, DecodeOptions::default())?;
-    let parts = Parts {
-        source: Box::new(stream.source(STREAM)),
-        decoder,
-        definitions: catalog.definitions.clone(),
-        checks: catalog.checks.clone(),
-        meters: catalog.meters.clone(),
-        events: catalog.create_events(&lake).await?,
-        tables: vec![catalog.create_meter(&lake, &catalog.meters[0]).await?],
-        clock: Arc::new(SystemClock),
-    };
+    let (source, clock) = (Box::new(stream.source(STREAM)), Arc::new(SystemClock));
+    let parts = parts(catalog, &lake, source, DecodeOptions::default(), clock).await?;
     let options = Options {
         // One message: a commit is due after each.
         batch_bytes: 1,

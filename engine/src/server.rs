@@ -39,6 +39,7 @@ use crate::{
     config::Settings,
     error::{Error, Result, chain},
     live::Live,
+    query::Bounds,
     reload::Reload,
     telemetry::{Progress, traces},
     view::View,
@@ -375,7 +376,8 @@ async fn address_of(setting: &'static str, listen: &str) -> Result<SocketAddr> {
     })
 }
 
-fn unusable(setting: &'static str, problem: String) -> Error {
+/// A setting with which no door opens.
+fn unusable(setting: &str, problem: String) -> Error {
     Error::Config {
         file: setting.into(),
         problem,
@@ -416,6 +418,15 @@ impl Doors {
                 Err(Error::Redefined) if following.changed().await.is_ok() => {}
                 view => return Ok((defined, view?)),
             }
+        }
+    }
+
+    /// What a statement may take.
+    fn bounds(&self) -> Bounds {
+        let http = &self.settings.http;
+        Bounds {
+            bytes_max: Some(http.query_bytes_max.0),
+            rows_max: Some(http.rows_max.0),
         }
     }
 

@@ -21,7 +21,7 @@ use futures::FutureExt;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tollgate_connectors::{
-    ErrorKind, Table,
+    ErrorKind, Source, Table,
     event::{DecodeOptions, Decoder, NearestType},
     lake::Lake,
 };
@@ -322,13 +322,27 @@ async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) ->
     let source = source::open(settings).await?;
     let lake = Lake::open(&settings.lake.url, &settings.base).await?;
     check_paths(catalog, &lake).await?;
-    let events = catalog.create_events(&lake).await?;
+    let options = decode_options(settings);
+    parts(catalog, &lake, source, options, Arc::clone(clock)).await
+}
+
+/// What a shard is made of that reads a source by definitions into a lake. Tables that are missing are made.
+///
+/// # Errors
+/// A table cannot be opened, or is another meter's; the definitions make no decoder.
+pub async fn parts(
+    catalog: &Catalog,
+    lake: &Lake,
+    source: Box<dyn Source>,
+    options: DecodeOptions,
+    clock: Arc<dyn Clock>,
+) -> Result<Parts> {
+    let events = catalog.create_events(lake).await?;
     let meters = catalog.meters.iter();
-    let tables = meters.map(|meter| catalog.own_meter(&lake, meter).boxed());
+    let tables = meters.map(|meter| catalog.own_meter(lake, meter).boxed());
     let tables = several(tables.collect::<Vec<_>>()).await?;
     // From the definitions, not from the table: the fields' metadata tells where each value is.
-    let schema = catalog.events_schema();
-    let decoder = Decoder::new(schema, source.shard(), decode_options(settings))?;
+    let decoder = Decoder::new(catalog.events_schema(), source.shard(), options)?;
     Ok(Parts {
         source,
         decoder,
@@ -337,7 +351,7 @@ async fn open(settings: &Settings, catalog: &Catalog, clock: &Arc<dyn Clock>) ->
         meters: catalog.meters.clone(),
         events,
         tables,
-        clock: Arc::clone(clock),
+        clock,
     })
 }
 

@@ -88,12 +88,8 @@ impl Documents {
     /// Those that do not wait.
     pub fn to_issue(&self) -> Vec<&Invoice> {
         let made = self.invoices.iter().zip(&self.made);
-        let to_issue = made.filter(|(_, (at_us, _))| !self.waits(*at_us));
+        let to_issue = made.filter(|(_, (at_us, _))| !waits(&self.waiting, *at_us));
         to_issue.map(|(invoice, _)| invoice).collect()
-    }
-
-    fn waits(&self, at_us: Option<i64>) -> bool {
-        at_us.is_some_and(|at_us| self.waiting.contains(&at_us))
     }
 
     /// Sorts them by customer. What is on a document depends on those of the same customer alone, so numbers do not depend on which
@@ -109,6 +105,11 @@ impl Documents {
         self.in_error.extend(found.in_error);
         self.inputs.extend(found.inputs);
     }
+}
+
+/// Whether a document waits that is due then, when documents wait that are due at these times.
+fn waits(waiting: &BTreeSet<i64>, at_us: Option<i64>) -> bool {
+    at_us.is_some_and(|at_us| waiting.contains(&at_us))
 }
 
 /// What a job is asked for.
@@ -801,7 +802,7 @@ impl Issuing {
         } = documents;
         let (mut issued, mut bases) = (Vec::new(), Vec::new());
         for (mut draft, (at_us, basis)) in invoices.into_iter().zip(made) {
-            if !at_us.is_some_and(|at_us| waiting.contains(&at_us)) {
+            if !waits(&waiting, at_us) {
                 draft.issued_by.clone_from(&issued_by);
                 issued.push(draft);
                 bases.push(basis);

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cli::output::{Format, encode_rows},
-    query::{self, Bounds},
+    query,
 };
 use axum::{
     body::Body,
@@ -40,23 +40,18 @@ pub(super) async fn answer(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    let http = &doors.settings.http;
     let bytes = doors.body(&headers, body).await?;
     let Asked { sql } = serde_json::from_slice(&bytes).map_err(|error| {
         let detail = format!("the body: {error}; write {{\"sql\": \"SELECT …\"}}");
         Problem::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
     })?;
-    let bounds = Bounds {
-        bytes_max: Some(http.query_bytes_max.0),
-        rows_max: Some(http.rows_max.0),
-    };
     let _turn = doors.turn().await?;
     let defined = doors.defined();
     let of = (defined.catalog(), doors.lakes.to_read().await?);
     let own = caller.own(&doors).await?;
     let asked = query::Asked {
         sql: &sql,
-        bounds,
+        bounds: doors.bounds(),
         own: own.as_ref(),
     };
     let answered = Box::pin(query::answer(&doors.settings, asked, of)).await?;

@@ -1,8 +1,9 @@
 //! The certificate of every door, read once when the process starts.
 
+use super::unusable;
 use crate::{
     config::{Settings, TlsSettings},
-    error::{Error, Result},
+    error::Result,
 };
 use rustls::{
     ServerConfig,
@@ -70,13 +71,6 @@ fn private_key(base: &Path, file: &str) -> Result<PrivateKeyDer<'static>> {
 fn read(setting: &str, base: &Path, file: &str) -> Result<Vec<u8>> {
     fs::read(base.join(file))
         .map_err(|error| unusable(setting, format!("`{file}` cannot be read: {error}")))
-}
-
-fn unusable(setting: &str, problem: String) -> Error {
-    Error::Config {
-        file: setting.to_owned(),
-        problem,
-    }
 }
 
 #[cfg(test)]

@@ -14,15 +14,13 @@ use tollgate::{
     clock::ManualClock,
     config::{Settings, Size},
     dedupe,
-    shard::{self, Options, Parts, Questions},
+    shard::{self, Options, Questions},
+    supervisor::parts,
     telemetry::Progress,
     view::View,
 };
 use tollgate_connectors::{
-    Message, Sequence,
-    event::{DecodeOptions, Decoder},
-    lake::Lake,
-    memory::MemoryStream,
+    Message, Sequence, event::DecodeOptions, lake::Lake, memory::MemoryStream,
 };
 use tollgate_sql::{accounts::AccountsFile, invoice::Invoice};
 
@@ -112,21 +110,10 @@ impl Books {
             });
         }
         let (lake, catalog) = (self.lake().await, self.catalog().await);
-        let mut tables = Vec::new();
-        for meter in &catalog.meters {
-            tables.push(catalog.create_meter(&lake, meter).await.unwrap());
-        }
-        let decoder = Decoder::new(catalog.events_schema(), "books", DecodeOptions::default());
-        let parts = Parts {
-            source: Box::new(self.messages.source("books")),
-            decoder: decoder.unwrap(),
-            definitions: catalog.definitions.clone(),
-            checks: catalog.checks.clone(),
-            meters: catalog.meters.clone(),
-            events: catalog.create_events(&lake).await.unwrap(),
-            tables,
-            clock: Arc::new(ManualClock::at(at_us)),
-        };
+        let source = Box::new(self.messages.source("books"));
+        let clock = Arc::new(ManualClock::at(at_us));
+        let parts = parts(&catalog, &lake, source, DecodeOptions::default(), clock).await;
+        let parts = parts.unwrap();
         let (_stop, stopped) = watch::channel(false);
         let progress = watch::Sender::new(Progress::default());
         let options = Options {

@@ -26,15 +26,13 @@ use tollgate::{
     config::Settings,
     customers::Customers,
     dedupe,
-    shard::{self, Options, Parts, Questions},
+    shard::{self, Options, Questions},
+    supervisor::parts,
     telemetry::Progress,
     view::View,
 };
 use tollgate_connectors::{
-    Message, Sequence,
-    event::{DecodeOptions, Decoder},
-    lake::Lake,
-    memory::MemoryStream,
+    Message, Sequence, event::DecodeOptions, lake::Lake, memory::MemoryStream,
 };
 use tollgate_sql::{accounts::AccountsFile, credits::balance, invoice::Invoice, money::Exact};
 
@@ -372,21 +370,9 @@ impl World {
             });
         }
         let (lake, catalog) = (self.lake().await?, self.catalog().await?);
-        let events = catalog.create_events(&lake).await?;
-        let mut tables = Vec::new();
-        for meter in &catalog.meters {
-            tables.push(catalog.create_meter(&lake, meter).await?);
-        }
-        let parts = Parts {
-            source: Box::new(self.stream.source("stories")),
-            decoder: Decoder::new(catalog.events_schema(), "stories", DecodeOptions::default())?,
-            definitions: catalog.definitions.clone(),
-            checks: catalog.checks.clone(),
-            meters: catalog.meters.clone(),
-            events,
-            tables,
-            clock: Arc::new(ManualClock::at(until.as_microsecond())),
-        };
+        let source = Box::new(self.stream.source("stories"));
+        let clock = Arc::new(ManualClock::at(until.as_microsecond()));
+        let parts = parts(&catalog, &lake, source, DecodeOptions::default(), clock).await?;
         let (_stop, stopped) = watch::channel(false);
         let progress = watch::Sender::new(Progress::default());
         let mut nobody = Questions::none();

@@ -16,13 +16,13 @@ use super::{
     },
 };
 use crate::{
-    query::{self, Asked, Bounds, Readable, Rows},
+    query::{self, Asked, Readable, Rows},
     server::{keyring::Caller, stream::Stream},
     view::{Own, View},
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::{sync::SemaphorePermit, time::timeout};
 use tollgate_sql::statements::{self, statements, tokens};
 
 /// The answer to a statement.
@@ -278,19 +278,17 @@ impl Session {
         }
     }
 
+    /// Waits until a statement may be answered.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let turn = self.wire.doors.queries.acquire().await;
+        turn.map_err(|_| Refusal::stopping())
+    }
+
     async fn rows(&self, statement: &Statement, sql: &str) -> Result<Rows, Refusal> {
         let doors = &self.wire.doors;
         let own = self.own().await?;
-        let _turn = doors
-            .queries
-            .acquire()
-            .await
-            .map_err(|_| Refusal::stopping())?;
-        let http = &doors.settings.http;
-        let bounds = Bounds {
-            bytes_max: Some(http.query_bytes_max.0),
-            rows_max: Some(http.rows_max.0),
-        };
+        let _turn = self.turn().await?;
+        let bounds = doors.bounds();
         if *statement == Statement::Catalog {
             let asker = self.asker(own.as_ref());
             return self
@@ -313,11 +311,7 @@ impl Session {
     async fn columns(&self, statement: &Statement, sql: &str) -> Result<Vec<Column>, Refusal> {
         let doors = &self.wire.doors;
         let own = self.own().await?;
-        let _turn = doors
-            .queries
-            .acquire()
-            .await
-            .map_err(|_| Refusal::stopping())?;
+        let _turn = self.turn().await?;
         let schema = match statement {
             Statement::Catalog => {
                 let asker = self.asker(own.as_ref());

@@ -7,6 +7,8 @@ import duckdb
 
 folder, threads = sys.argv[1:]
 duck = duckdb.connect()
+# It would stand among the answers of a query that takes seconds.
+duck.execute("SET enable_progress_bar = false")
 duck.execute(f"SET threads = {threads}")
 duck.execute("SET TimeZone = 'UTC'")
 duck.execute(

@@ -29,12 +29,9 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     prelude::{SessionConfig, SessionContext},
 };
-use datafusion_postgres::{
-    datafusion_pg_catalog::{
-        pg_catalog::{context::EmptyContextProvider, setup_pg_catalog},
-        sql::PostgresCompatibilityParser,
-    },
-    datafusion_pg_functions,
+use datafusion_pg_catalog::{
+    pg_catalog::{context::EmptyContextProvider, setup_pg_catalog},
+    sql::PostgresCompatibilityParser,
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio::sync::Mutex;

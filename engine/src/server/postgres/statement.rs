@@ -3,7 +3,7 @@
 
 use super::refusal::Refusal;
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
+use datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

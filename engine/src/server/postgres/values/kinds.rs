@@ -1,7 +1,7 @@
 //! Which type of PostgreSQL a column has for a client (pure).
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
-use datafusion_postgres::arrow_pg::datatypes::PG_OID_ALIAS_KEY;
+use arrow_pg::datatypes::PG_OID_ALIAS_KEY;
 
 /// A type that clients know.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,6 +28,7 @@ mod parameters;
 mod postgres;
 mod problem;
 mod rendering;
+mod seats;
 mod sql;
 mod stream;
 mod tls;
@@ -52,6 +53,7 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     routing::{get, post},
 };
+use body::Bodies;
 use bytes::Bytes;
 use health::Readiness;
 use inbox::Inbox;
@@ -94,6 +96,7 @@ struct Doors {
     /// Takes the definitions folder again; `None` where that cannot be.
     reload: Option<Reload>,
     keyring: Keyring,
+    bodies: Bodies,
     answered: Answered,
     readiness: Readiness,
     stop: watch::Receiver<bool>,
@@ -194,6 +197,7 @@ impl Door {
             reload,
             outlet: Outlet::new(&settings),
             keyring: Keyring::new(needs_keys),
+            bodies: Bodies::new(settings.http.body_bytes_max.0),
             answered: Answered::default(),
             readiness,
             stop: stop.clone(),
@@ -281,7 +285,8 @@ async fn answer_http(
     tracing::info!(%address, "HTTP opened");
     // The head of a request, and the request itself.
     let patience = doors.settings.http.timeout.duration() * 2;
-    let incoming = Incoming::new(listener, encryption, patience);
+    let most = connections_max(doors.settings.http.connections_max.0, files_max()?);
+    let incoming = Incoming::new(listener, encryption, patience, most);
     let router = router(Arc::clone(doors));
     let router = match cors(&doors.settings.http.cors_origins)? {
         Some(cors) => router.layer(cors),
@@ -292,6 +297,29 @@ async fn answer_http(
         .into_future()
         .await
         .map_err(failed)
+}
+
+/// How many files the process may open.
+fn files_max() -> Result<usize> {
+    let (soft, _) = rlimit::Resource::NOFILE
+        .get()
+        .map_err(|source| Error::System {
+            doing: "asking how many files may be open",
+            source,
+        })?;
+    Ok(usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
+/// As many connections as are wanted, but never more than half of the files that may be open: the others are the lake's.
+fn connections_max(wanted: usize, files_max: usize) -> usize {
+    let most = files_max / 2;
+    if most < wanted {
+        tracing::warn!(
+            files_max,
+            "fewer connections are taken than http.connections_max, for want of files that may be open"
+        );
+    }
+    wanted.min(most)
 }
 
 async fn answer_postgres(
@@ -387,7 +415,7 @@ fn unusable(setting: &str, problem: String) -> Error {
 impl Doors {
     /// The body of a request, which has at most `http.body_bytes_max`.
     async fn body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-        body::read(headers, body, self.settings.http.body_bytes_max.0).await
+        self.bodies.read(headers, body).await
     }
 
     /// What follows from the definitions that are in force.

@@ -25,6 +25,9 @@ pub struct HttpSettings {
     pub body_bytes_max: Size,
     /// A request that takes longer ends with an error. Default 30s.
     pub timeout: Length,
+    /// So many connections are open at once; one that comes then ends the one that has been without an answer for the longest time. Default 1000,
+    /// and never more than half of the files that the process may open. Each takes some memory, up to 400 KB when its client sends a very long head.
+    pub connections_max: Count,
     /// So many queries are answered at once; one that comes then waits, up to the timeout. Default 4. More lets queries take
     /// more of the processors from metering.
     pub queries_max: Count,
@@ -43,6 +46,7 @@ impl Default for HttpSettings {
             traces_subject: "user.id".to_owned(),
             body_bytes_max: Size(8_000_000),
             timeout: Length(30_000_000),
+            connections_max: Count(1_000),
             queries_max: Count(4),
             query_bytes_max: Size(256_000_000),
             rows_max: Count(100_000),

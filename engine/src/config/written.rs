@@ -23,7 +23,7 @@ enum Kind {
 }
 
 /// Every setting, in the order of the guide.
-const SETTINGS: [(&str, Kind); 61] = [
+const SETTINGS: [(&str, Kind); 62] = [
     ("definitions", Kind::Text),
     ("source.kind", Kind::Text),
     ("source.url", Kind::Text),
@@ -77,6 +77,7 @@ const SETTINGS: [(&str, Kind); 61] = [
     ("http.traces_subject", Kind::Text),
     ("http.body_bytes_max", Kind::Number),
     ("http.timeout", Kind::Number),
+    ("http.connections_max", Kind::Number),
     ("http.queries_max", Kind::Number),
     ("http.query_bytes_max", Kind::Number),
     ("http.rows_max", Kind::Number),

@@ -1,6 +1,9 @@
 //! The connections that HTTP is spoken over: encrypted where there is a certificate, and ended when a client is too slow.
 
-use super::stream::Stream;
+use super::{
+    seats::{Seat, Seats},
+    stream::Stream,
+};
 use crate::clock::{Clock, SystemClock};
 use axum::serve::Listener;
 use rustls::ServerConfig;
@@ -39,21 +42,25 @@ pub(super) struct Incoming {
     encryption: Option<Arc<ServerConfig>>,
     agreeing: JoinSet<Agreed>,
     patience: Duration,
+    seats: Arc<Seats>,
 }
 
 impl Incoming {
     /// A client that is waited for longer than `patience` since the last answer is disconnected: one that does not end the
-    /// head of its request, sends its body a byte at a time, or asks nothing more.
+    /// head of its request, sends its body a byte at a time, or asks nothing more. When so many connections are open, one that
+    /// comes then ends the one that has been without an answer for the longest time.
     pub(super) fn new(
         listener: TcpListener,
         encryption: Option<Arc<ServerConfig>>,
         patience: Duration,
+        connections_max: usize,
     ) -> Self {
         Incoming {
             listener,
             encryption,
             agreeing: JoinSet::new(),
             patience,
+            seats: Seats::new(connections_max),
         }
     }
 
@@ -117,7 +124,8 @@ impl Listener for Incoming {
             // It only makes answers come sooner.
             let _ = stream.set_nodelay(true);
         }
-        (Patient::new(stream, self.patience), address)
+        let seat = self.seats.take();
+        (Patient::new(stream, self.patience, seat), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -125,20 +133,22 @@ impl Listener for Incoming {
     }
 }
 
-/// A connection that ends when the client is waited for too long.
+/// A connection that ends when the client is waited for too long, or another needs its place.
 #[derive(Debug)]
 pub(super) struct Patient {
     stream: Stream,
     patience: Duration,
     until: Pin<Box<Sleep>>,
+    seat: Seat,
 }
 
 impl Patient {
-    fn new(stream: Stream, patience: Duration) -> Self {
+    fn new(stream: Stream, patience: Duration, seat: Seat) -> Self {
         Patient {
             stream,
             patience,
             until: Box::pin(sleep_until(Instant::now() + patience)),
+            seat,
         }
     }
 }
@@ -152,6 +162,9 @@ impl AsyncRead for Patient {
         let patient = self.get_mut();
         if patient.until.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if patient.seat.is_given_away(context.waker()) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut patient.stream).poll_read(context, bytes)
     }
@@ -167,6 +180,7 @@ impl AsyncWrite for Patient {
         let written = Pin::new(&mut patient.stream).poll_write(context, bytes);
         if written.is_ready() {
             // The client has an answer, and may ask again.
+            patient.seat.answered();
             patient
                 .until
                 .as_mut()

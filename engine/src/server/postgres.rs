@@ -20,7 +20,12 @@ mod settings;
 mod statement;
 mod values;
 
-use super::{Doors, incoming::is_of_client, stopped};
+use super::{
+    Doors,
+    incoming::is_of_client,
+    seats::{Seat, Seats},
+    stopped,
+};
 use crate::clock::{Clock, SystemClock};
 use answers::Answers;
 use cancelling::Cancels;
@@ -44,7 +49,7 @@ const IN_WITHIN: Duration = Duration::from_secs(30);
 /// After this the system is asked again for a connection that it could not give.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// So many clients may be coming in, or cancelling, beside those that are in.
+/// So many clients may be coming in, or cancelling, beside those that are in; one more ends the one that has been at it for the longest time.
 const COMING_MAX: usize = 64;
 
 /// What connections have in common.
@@ -56,6 +61,8 @@ struct Wire {
     encryption: Option<Arc<ServerConfig>>,
     /// For as many clients as may be connected.
     room: Semaphore,
+    /// For those that are not in yet.
+    coming: Arc<Seats>,
 }
 
 /// Answers clients until the process stops, and what they had asked by then.
@@ -72,6 +79,7 @@ pub(super) async fn answer(
         cancels: Arc::default(),
         encryption,
         room: Semaphore::new(most),
+        coming: Seats::new(COMING_MAX),
     });
     let mut clients = JoinSet::new();
     let stopping = stopped(stop);
@@ -80,10 +88,11 @@ pub(super) async fn answer(
         tokio::select! {
             () = &mut stopping => break,
             Some(_) = clients.join_next() => {}
-            // What cancels comes over a connection of its own, so there is always room for some more.
-            accepted = listener.accept(), if clients.len() < most.saturating_add(COMING_MAX) => match accepted {
+            // What cancels comes over a connection of its own, so one that is not in yet is always taken.
+            accepted = listener.accept() => match accepted {
                 Ok((socket, address)) => {
-                    clients.spawn(serve(Arc::clone(&wire), socket, address));
+                    let seat = wire.coming.take();
+                    clients.spawn(serve(Arc::clone(&wire), socket, address, seat));
                 }
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {
@@ -96,13 +105,17 @@ pub(super) async fn answer(
     while clients.join_next().await.is_some() {}
 }
 
-async fn serve(wire: Arc<Wire>, socket: TcpStream, address: SocketAddr) {
+async fn serve(wire: Arc<Wire>, socket: TcpStream, address: SocketAddr, seat: Seat) {
     // It only makes answers come sooner.
     let _ = socket.set_nodelay(true);
-    let client = timeout(IN_WITHIN, let_in(&wire, socket)).await;
+    let client = tokio::select! {
+        client = timeout(IN_WITHIN, let_in(&wire, socket)) => client,
+        () = seat.given_away() => return,
+    };
     let Ok(Some(mut client)) = client else {
         return;
     };
+    drop(seat);
     let Ok(_room) = wire.room.try_acquire() else {
         let most = wire.doors.settings.postgres.connections_max.0;
         let message = format!("{most} clients are connected already (postgres.connections_max)");

@@ -25,6 +25,7 @@ mod conflicts;
 mod cookbook;
 mod corrections;
 mod crashes;
+mod crowds;
 mod customers;
 mod doors;
 mod errors;

@@ -65,7 +65,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Shows a month of generated usage end to end, from events to invoices.
+    /// Shows two months of generated usage end to end, from events to invoices.
     Demo(demo::Arguments),
     /// Writes a commented configuration and definitions of a first product, which run as they are.
     Init(init::Arguments),

@@ -69,7 +69,11 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     }
 }
 
-async fn import(settings: &Settings, paths: &[PathBuf]) -> Result<()> {
+/// Imports files, and prints how many rows of each table were written.
+///
+/// # Errors
+/// See [`accounts::import`]; a file cannot be read.
+pub(super) async fn import(settings: &Settings, paths: &[PathBuf]) -> Result<()> {
     let catalog = load(settings).await?;
     let files = paths.iter().map(|path| {
         let name = path.display().to_string();

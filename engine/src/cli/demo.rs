@@ -1,47 +1,43 @@
-//! `tollgate demo`: a month of generated usage end to end, ending in invoices.
+//! `tollgate demo`: two months of generated usage end to end, ending in invoices.
 //!
 //! ```text
-//! folder::prepare ─▶ feed: generator::Month ─▶ JetStream or a file ─▶ run::supervise
-//!                                │ what it must come to                    │ what was counted
-//!                                └──────────────▶ check ◀──────────────────┤
-//!                            billing::issue, audit: as the commands ◀──────┘
+//! folder::prepare ─▶ accounts: files ─▶ as `tollgate accounts import`
+//! story, twice:  generator::Month ─▶ feed ─▶ JetStream or a file ─▶ run::supervise ─▶ billing, as `tollgate invoice --due`
+//!                     │ what it must come to: owed                        │ what was counted and billed
+//!                     └──────────────▶ check ◀────────────────────────────┘
 //! ```
 //!
-//! The generator knows what the month adds up to, so the demo does not only show numbers: where one
+//! The generator knows what the months add up to, so the demo does not only show numbers: where one
 //! differs, it fails.
 
+mod accounts;
 mod check;
 mod feed;
 mod folder;
 pub mod generator;
+mod owed;
 mod show;
+mod story;
 
 use crate::{
-    billing,
     catalog::Catalog,
-    cli::{
-        audit::print as print_finding,
-        demo::generator::{Expected, Month, MonthSettings},
-        output,
-        run::{stop_on_signal, supervise},
-    },
+    cli::{accounts::import, audit::print as print_finding, output},
     clock::{Clock, SystemClock},
     config::Settings,
     error::{Error, Result},
     jobs::audit::{Finding, audit},
-    shard::Questions,
-    telemetry::Counts,
     view::View,
 };
-use clap::Args;
+use clap::{Args, value_parser};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
+use story::Story;
 use tollgate_connectors::{lake::Lake, nats::server::NatsServer};
-use tollgate_sql::period::Period;
+use tollgate_sql::{period::Period, window::DAY_US};
 
 /// Arguments of `tollgate demo`.
 #[derive(Debug, Args)]
@@ -52,11 +48,11 @@ pub struct Arguments {
     /// Where everything goes. What an earlier demo left there is replaced.
     #[arg(long, default_value = ".demo", value_name = "DIR")]
     pub dir: PathBuf,
-    /// Another seed, another month.
+    /// Another seed, other usage.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// How many events to make, good and bad.
-    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    /// How many events to make, good and bad, at least 1000: half of them in each month.
+    #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = value_parser!(u64).range(1_000..))]
     pub events: u64,
 }
 
@@ -72,73 +68,54 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
              one: the demo reads its events from a file instead.\n",
         )?;
     }
-    Box::pin(tell(arguments, binary)).await
+    let months = last_months(SystemClock.now_us())?;
+    Box::pin(tell(arguments, binary, months)).await
 }
 
-async fn tell(arguments: &Arguments, binary: Option<PathBuf>) -> Result<()> {
-    let clock = SystemClock;
-    let started_us = clock.now_us();
-    let period = last_month(started_us)?;
+/// Tells the story of two months that are over.
+async fn tell(arguments: &Arguments, binary: Option<PathBuf>, months: [Period; 2]) -> Result<()> {
+    let started_us = SystemClock.now_us();
     let folder = folder::prepare(&arguments.dir)?;
     let server = match binary {
         Some(binary) => Some(start_server(&binary, &folder).await?),
         None => None,
     };
     let url = server.as_ref().map(|server| server.url().to_owned());
-    let settings = folder.write(url.as_deref())?;
+    let settings = folder.write(url.as_deref(), folder::EVENTS[0])?;
     let catalog = Arc::new(Catalog::load(&settings).await?);
+    output::print(&show::the_beginning(&months, arguments.seed))?;
+    let files = folder.write_accounts(&accounts::files(&months[0]))?;
+    import(&settings, &files).await?;
 
-    let mut month = Month::new(month_settings(arguments, &period));
-    output::print(&format!(
-        "\nA month of usage: {period}, seed {}\n",
-        arguments.seed
-    ))?;
-    output::print(&format!(
-        "{}\n",
-        feed::send(&mut month, &settings, arguments.events).await?
-    ))?;
-    let counts = meter(&settings, &catalog).await?;
+    let from = (&folder, url.as_deref());
+    let mut story = Story::begin(from, Arc::clone(&catalog), &months, arguments.seed);
+    story.tell(arguments.events).await?;
     if let Some(server) = server {
         server.stop().await?;
     }
-    let lake = Lake::open(&settings.lake.url, &settings.base).await?;
-    let view = View::open(catalog, &lake).await?;
-    compare(month.expected(), &counts, &view).await?;
-    bill(&view, &lake, &settings, &period).await?;
-    audit_all(&view).await?;
+    audit_all(&settings, catalog).await?;
 
-    let elapsed_us = clock.now_us() - started_us;
-    output::print(&show::the_end(
-        &folder,
-        &period,
-        elapsed_us,
-        arguments.events,
-    ))?;
+    let elapsed_us = SystemClock.now_us() - started_us;
+    let events = arguments.events;
+    output::print(&show::the_end(&folder, &months[1], elapsed_us, events))?;
     url.map_or(Ok(()), |url| {
         output::print(&show::the_stream(&folder, &url))
     })
 }
 
-/// The last calendar month that is over, UTC.
-fn last_month(now_us: i64) -> Result<Period> {
+/// The last two calendar months that are over, UTC. On a month's first day the last windows of the one before may still be open, so
+/// that one is not over yet.
+fn last_months(now_us: i64) -> Result<[Period; 2]> {
     let odd = |_| Error::Usage("the machine's clock is set to a time that has no calendar".into());
-    let now = Timestamp::from_microsecond(now_us).map_err(odd)?;
-    let today = now.to_zoned_datetime(TimeZone::UTC).date();
-    let last = today.first_of_month().checked_sub(1.day()).map_err(odd)?;
-    Ok(Period::month(
-        &format!("{:04}-{:02}", last.year(), last.month()),
-        "UTC",
-    )?)
-}
-
-fn month_settings(arguments: &Arguments, period: &Period) -> MonthSettings {
-    MonthSettings {
-        seed: arguments.seed,
-        events: arguments.events,
-        start_us: period.start_us,
-        end_us: period.end_us,
-        batch: feed::EVENTS_PER_MESSAGE,
-    }
+    let yesterday = Timestamp::from_microsecond(now_us - DAY_US).map_err(odd)?;
+    let end = yesterday.to_zoned_datetime(TimeZone::UTC).date();
+    let month = |before: i32| -> Result<Period> {
+        let first_day = end.first_of_month().checked_sub(before.months());
+        let first_day = first_day.map_err(odd)?;
+        let text = format!("{:04}-{:02}", first_day.year(), first_day.month());
+        Ok(Period::month(&text, "UTC")?)
+    };
+    Ok([month(2)?, month(1)?])
 }
 
 async fn start_server(binary: &Path, folder: &folder::Folder) -> Result<NatsServer> {
@@ -151,40 +128,12 @@ async fn start_server(binary: &Path, folder: &folder::Folder) -> Result<NatsServ
     Ok(server)
 }
 
-/// Meters until the end of what was sent.
-async fn meter(settings: &Settings, catalog: &Catalog) -> Result<Counts> {
-    let started_us = SystemClock.now_us();
-    let stop = stop_on_signal()?;
-    let report = supervise(settings, catalog, true, stop.clone(), Questions::none())
-        .await?
-        .filter(|_| !*stop.borrow())
-        .ok_or_else(|| {
-            Error::Usage("the demo was stopped before it had metered everything".into())
-        })?;
-    output::print(&show::metered(&report, SystemClock.now_us() - started_us))?;
-    Ok(report.counts)
-}
-
-/// Shows what became of the events, and fails unless it is what was generated.
-async fn compare(expected: &Expected, counts: &Counts, view: &View) -> Result<()> {
-    show::windows(view).await?;
-    show::set_aside(view).await?;
-    check::counts(expected, counts)?;
-    check::totals(expected, view).await?;
-    output::print("\nEvery count and every customer's totals are what was generated.\n")
-}
-
-/// As `tollgate invoice --finalize` does.
-async fn bill(view: &View, lake: &Lake, settings: &Settings, period: &Period) -> Result<()> {
-    let drafts = billing::draft(view, &settings.billing, period).await?;
-    let issued = billing::issue(view, lake, drafts, period, &SystemClock).await?;
-    output::print(&show::invoices(&issued, period)?)
-}
-
 /// As `tollgate audit` does.
-async fn audit_all(view: &View) -> Result<()> {
+async fn audit_all(settings: &Settings, catalog: Arc<Catalog>) -> Result<()> {
     output::print("\nAudit: every meter computed again from events\n")?;
-    let findings = audit(view).await?;
+    let lake = Lake::open(&settings.lake.url, &settings.base).await?;
+    let view = View::open(catalog, &lake).await?;
+    let findings = audit(&view).await?;
     findings.iter().try_for_each(print_finding)?;
     match findings.iter().map(Finding::count).sum() {
         0 => Ok(()),
@@ -198,24 +147,74 @@ fn seconds(us: i64) -> String {
     format!("{}.{} s", tenths / 10, tenths % 10)
 }
 
+/// Dollars with two digits, in integers.
+fn cents(cents: i128) -> String {
+    let sign = if cents < 0 { "-" } else { "" };
+    let cents = cents.unsigned_abs();
+    format!("{sign}{}.{:02}", cents / 100, cents % 100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::Format;
 
-    fn month_before(now: &str) -> String {
-        let now: Timestamp = now.parse().unwrap();
-        last_month(now.as_microsecond()).unwrap().to_string()
+    #[test]
+    fn the_months_are_the_last_two_that_are_over() {
+        let months_before = |now: &str| {
+            let now: Timestamp = now.parse().unwrap();
+            let months = last_months(now.as_microsecond()).unwrap();
+            months.map(|month| month.to_string())
+        };
+        for (now, expected) in [
+            ("2026-11-23T13:00:00Z", ["2026-09", "2026-10"]),
+            ("2026-11-02T00:00:00Z", ["2026-09", "2026-10"]),
+            ("2026-11-01T23:59:59.999999Z", ["2026-08", "2026-09"]),
+            ("2027-01-15T00:00:00Z", ["2026-11", "2026-12"]),
+            ("2027-02-28T00:00:00Z", ["2026-12", "2027-01"]),
+        ] {
+            assert_eq!(months_before(now), expected);
+        }
     }
 
     #[test]
-    fn the_month_is_the_last_one_that_is_over() {
-        assert_eq!(month_before("2026-11-23T13:00:00Z"), "2026-10");
-        assert_eq!(month_before("2026-11-01T00:00:00Z"), "2026-10");
-        assert_eq!(month_before("2026-10-31T23:59:59.999999Z"), "2026-09");
-        assert_eq!(month_before("2027-01-15T00:00:00Z"), "2026-12");
+    fn amounts_are_shown_in_dollars() {
+        let shown = [0, 5, 123, -1, -250].map(cents);
+        assert_eq!(shown, ["0.00", "0.05", "1.23", "-0.01", "-2.50"]);
     }
 
-    /// From a file, so that the test needs nothing that is not here.
+    /// Which kinds of lines the customers with more than usage have, in both months.
+    const STORY: &str = "
+SELECT l.customer, l.kind, COALESCE(l.corrects_kind, '') AS corrects, COUNT(DISTINCT l.invoice) AS documents
+FROM line_items l
+WHERE l.customer IN ('acme', 'halcyon-health', 'hollow-oak', 'kestrel-air', 'northgate-bank')
+GROUP BY l.customer, l.kind, COALESCE(l.corrects_kind, '') ORDER BY 1, 2, 3";
+
+    const LINES: &str = "\
+customer,kind,corrects,documents
+acme,adjustment,usage,1
+acme,base,,2
+acme,usage,,2
+halcyon-health,adjustment,usage,1
+halcyon-health,base,,2
+halcyon-health,tax,,2
+halcyon-health,tax,tax,1
+halcyon-health,usage,,2
+hollow-oak,adjustment,minimum,1
+hollow-oak,adjustment,usage,1
+hollow-oak,minimum,,2
+hollow-oak,usage,,2
+kestrel-air,adjustment,usage,1
+kestrel-air,base,,2
+kestrel-air,usage,,2
+northgate-bank,adjustment,usage,1
+northgate-bank,tax,,2
+northgate-bank,tax,tax,1
+northgate-bank,usage,,2
+";
+
+    /// The demo itself compares all amounts. From a file, so that the test needs nothing that is not here, and of months that stay the
+    /// same.
     #[tokio::test]
     async fn a_small_month_ends_in_invoices_that_the_audit_confirms() {
         let folder = tempfile::tempdir().unwrap();
@@ -226,7 +225,8 @@ mod tests {
             seed: 3,
             events: 3_000,
         };
-        Box::pin(tell(&arguments, None)).await.unwrap();
+        let months = ["2024-05", "2024-06"].map(|month| Period::month(month, "UTC").unwrap());
+        Box::pin(tell(&arguments, None, months)).await.unwrap();
         let settings = Settings::load(&dir.join("tollgate.toml"), std::iter::empty()).unwrap();
         let lake = Lake::open_to_read(&settings.lake.url, &settings.base)
             .await
@@ -234,11 +234,9 @@ mod tests {
         let view = View::open(Arc::new(Catalog::load(&settings).await.unwrap()), &lake)
             .await
             .unwrap();
-        let (_, rows) = show::rows(&view, "SELECT DISTINCT customer FROM invoices")
-            .await
-            .unwrap();
-        let customers: usize = rows.iter().map(arrow::array::RecordBatch::num_rows).sum();
-        assert!((35..=40).contains(&customers), "{customers}");
+        let (schema, rows) = show::rows(&view, STORY).await.unwrap();
+        let found = output::encode_rows(&schema, &rows, Format::Csv).unwrap();
+        assert_eq!(String::from_utf8(found).unwrap(), LINES);
     }
 
     #[test]

@@ -575,13 +575,7 @@ fn waiting_text(waiting: &BTreeSet<i64>) -> String {
     text
 }
 
-/// What issuing did, for people: how many invoices, and of those issued before which would be others now, by cause.
-pub fn summary(issued: &Issued) -> String {
-    let counts = (issued.issued.len(), issued.already.len());
-    summary_of(counts, &issued.review)
-}
-
-/// The same by how many were issued now, and how many before.
+/// What issuing did, for people: how many invoices were issued now, how many before, and which of these would be others now, by cause.
 fn summary_of((issued, already): (usize, usize), review: &Review) -> String {
     let mut text = format!("{issued} invoices issued");
     if already > 0 {

@@ -2,7 +2,7 @@
 
 -- US dollars a token.
 CREATE RATE TABLE model_rates (
-    model       VARCHAR NOT NULL,
+    model       VARCHAR NOT NULL PRIMARY KEY,
     input_rate  DECIMAL(18, 12) NOT NULL,
     cached_rate DECIMAL(18, 12) NOT NULL,
     output_rate DECIMAL(18, 12) NOT NULL
@@ -29,4 +29,19 @@ SELECT customer, SUM(gpu_seconds) AS quantity,
 FROM gpu
 GROUP BY customer;
 
+-- What a subscription costs, for the days on which it is active.
+CREATE PRICE base_fee WITH (currency = 'USD') AS
+SELECT customer, prorate(99.00, active_days, period_days) AS amount FROM subscription;
+CREATE PRICE seat_fees WITH (currency = 'USD') AS
+SELECT customer, seats AS quantity, prorate(15.00 * seats, active_days, period_days) AS amount FROM subscription;
+
+-- What a region adds to what is left after discounts.
+CREATE RATE TABLE tax_rates (region VARCHAR NOT NULL PRIMARY KEY, rate_percent DECIMAL(9, 4) NOT NULL)
+WITH (location = 'tax_rates.csv');
+
+-- Usage alone; a base fee and seats beside it; usage, and at least $250 a month.
 CREATE PLAN payg WITH (currency = 'USD', billing_period = 'month') AS (tokens_by_model, tasks_resolved, gpu_seconds);
+CREATE PLAN team WITH (currency = 'USD', billing_period = 'month')
+AS (base_fee, seat_fees, tokens_by_model, tasks_resolved, gpu_seconds);
+CREATE PLAN growth WITH (currency = 'USD', billing_period = 'month', minimum = '250.00')
+AS (tokens_by_model, tasks_resolved, gpu_seconds);

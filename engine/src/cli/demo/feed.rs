@@ -1,7 +1,7 @@
-//! The generated month on its way into the stream, or into the file that stands for it.
+//! Generated events on their way into the stream, or into the file that stands for it.
 
 use crate::{
-    cli::demo::generator::{Batch, Month},
+    cli::demo::generator::Batch,
     config::{Settings, SourceKind},
     error::{Error, Result},
     source::nats_options,
@@ -52,15 +52,20 @@ impl fmt::Display for Sent {
     }
 }
 
-/// Sends the whole month to where the settings read from.
+/// Sends messages to where the settings read from.
 ///
 /// # Errors
 /// A message was not acknowledged, or the file cannot be written.
-pub(super) async fn send(month: &mut Month, settings: &Settings, events: u64) -> Result<Sent> {
+pub(super) async fn send(
+    messages: impl Iterator<Item = Batch>,
+    settings: &Settings,
+    events: u64,
+) -> Result<Sent> {
     let bar = progress_bar(events);
+    let messages = messages.inspect(|message| bar.inc(message.events));
     let sent = match settings.source.kind {
-        SourceKind::Nats => publish(month, settings, &bar).await,
-        SourceKind::Files => write(month, settings, &bar),
+        SourceKind::Nats => publish(messages, settings).await,
+        SourceKind::Files => write(messages, settings),
     };
     bar.finish_and_clear();
     sent
@@ -77,19 +82,20 @@ fn progress_bar(events: u64) -> ProgressBar {
     bar
 }
 
-async fn publish(month: &mut Month, settings: &Settings, bar: &ProgressBar) -> Result<Sent> {
+async fn publish(messages: impl Iterator<Item = Batch>, settings: &Settings) -> Result<Sent> {
     let mut publisher = Publisher::connect(nats_options(settings)).await?;
-    for batch in month.by_ref() {
+    let mut events = 0;
+    for batch in messages {
         let (subject, content_type) = route(&batch);
         let headers = [("Content-Type".to_owned(), content_type.to_owned())];
-        bar.inc(batch.events);
+        events += batch.events;
         publisher
             .publish(subject, &headers, Bytes::from(batch.payload))
             .await?;
     }
     let published = publisher.finish().await?;
     Ok(Sent::Messages {
-        events: month.expected().events,
+        events,
         messages: published.acknowledged,
         stream: settings.source.stream.clone(),
     })
@@ -105,7 +111,7 @@ fn route(batch: &Batch) -> (&'static str, &'static str) {
     }
 }
 
-fn write(month: &mut Month, settings: &Settings, bar: &ProgressBar) -> Result<Sent> {
+fn write(messages: impl Iterator<Item = Batch>, settings: &Settings) -> Result<Sent> {
     let path = settings.resolve(&settings.source.path);
     let failed = |source: io::Error| Error::File {
         file: path.display().to_string(),
@@ -113,15 +119,13 @@ fn write(month: &mut Month, settings: &Settings, bar: &ProgressBar) -> Result<Se
         source,
     };
     let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
-    for batch in month.by_ref() {
-        bar.inc(batch.events);
+    let mut events = 0;
+    for batch in messages {
+        events += batch.events;
         file.write_all(&batch.payload)
             .and_then(|()| file.write_all(b"\n"))
             .map_err(failed)?;
     }
     file.flush().map_err(failed)?;
-    Ok(Sent::Lines {
-        events: month.expected().events,
-        file: path,
-    })
+    Ok(Sent::Lines { events, file: path })
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The files of `examples/demo/definitions`, as they are there.
-const DEFINITIONS: [(&str, &str); 4] = [
+const DEFINITIONS: [(&str, &str); 5] = [
     (
         "events.sql",
         include_str!("../../../../examples/demo/definitions/events.sql"),
@@ -27,16 +27,22 @@ const DEFINITIONS: [(&str, &str); 4] = [
         "model_rates.csv",
         include_str!("../../../../examples/demo/definitions/model_rates.csv"),
     ),
+    (
+        "tax_rates.csv",
+        include_str!("../../../../examples/demo/definitions/tax_rates.csv"),
+    ),
 ];
 
 /// Says that a folder is a demo's own and may be emptied.
 const MARKER: &str = ".tollgate-demo";
 const CONFIGURATION: &str = "tollgate.toml";
 const DEFINITIONS_FOLDER: &str = "definitions";
+const ACCOUNTS: &str = "accounts";
 const LAKE: &str = "lake";
 const NATS: &str = "nats";
-/// The file that stands for the stream when there is no nats-server.
-const EVENTS: &str = "usage.ndjson";
+/// The files that stand for the stream when there is no nats-server, one for each of the two times at which events are sent: a file
+/// that was read must not change.
+pub(super) const EVENTS: [&str; 2] = ["usage.ndjson", "later.ndjson"];
 
 /// A folder that is the demo's own.
 #[derive(Debug)]
@@ -61,10 +67,10 @@ pub(super) fn prepare(path: &Path) -> Result<Folder> {
         "Made by `tollgate demo`, which replaces what is here.\n",
     )
     .map_err(failed)?;
-    for name in [DEFINITIONS_FOLDER, LAKE, NATS] {
+    for name in [DEFINITIONS_FOLDER, ACCOUNTS, LAKE, NATS] {
         absent_is_fine(fs::remove_dir_all(path.join(name))).map_err(failed)?;
     }
-    for name in [EVENTS, CONFIGURATION] {
+    for name in EVENTS.iter().chain([&CONFIGURATION]) {
         absent_is_fine(fs::remove_file(path.join(name))).map_err(failed)?;
     }
     Ok(Folder(path.to_owned()))
@@ -87,8 +93,8 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 impl Folder {
     /// Writes definitions and configuration, and returns the settings that they give. `url` is that
-    /// of the nats-server; without one the events come from a file.
-    pub(super) fn write(&self, url: Option<&str>) -> Result<Settings> {
+    /// of the nats-server; without one the events come from a file of this name.
+    pub(super) fn write(&self, url: Option<&str>, events: &str) -> Result<Settings> {
         let definitions = self.0.join(DEFINITIONS_FOLDER);
         let failed = |source| file_error(&definitions, "writing the demo's definitions", source);
         fs::create_dir_all(&definitions).map_err(failed)?;
@@ -97,9 +103,22 @@ impl Folder {
         }
         let file = self.configuration();
         let failed = |source| file_error(&file, "writing the demo's configuration", source);
-        fs::write(&file, configuration(url)).map_err(failed)?;
+        fs::write(&file, configuration(url, events)).map_err(failed)?;
         // Without variables: a TOLLGATE_LAKE_URL in the environment is a real lake.
         Settings::load(&file, std::iter::empty())
+    }
+
+    /// Writes files of accounts, and returns their paths.
+    pub(super) fn write_accounts(&self, files: &[(&str, String)]) -> Result<Vec<PathBuf>> {
+        let accounts = self.0.join(ACCOUNTS);
+        let failed = |source| file_error(&accounts, "writing the demo's accounts", source);
+        fs::create_dir_all(&accounts).map_err(failed)?;
+        let write = |(name, text): &(&str, String)| {
+            let path = accounts.join(name);
+            fs::write(&path, text).map_err(failed)?;
+            Ok(path)
+        };
+        files.iter().map(write).collect()
     }
 
     /// The configuration file.
@@ -118,12 +137,12 @@ impl Folder {
     }
 }
 
-fn configuration(url: Option<&str>) -> String {
+fn configuration(url: Option<&str>, events: &str) -> String {
     let source = match url {
         Some(url) => format!(
             "kind = \"nats\"\nurl = \"{url}\"\nstream = \"USAGE\"\nsubjects = [\"usage.>\"]\ncreate = true"
         ),
-        None => format!("kind = \"files\"\npath = \"{EVENTS}\""),
+        None => format!("kind = \"files\"\npath = \"{events}\""),
     };
     format!(
         "# Written by `tollgate demo`.\ndefinitions = \"{DEFINITIONS_FOLDER}/\"\n\n[source]\n{source}\n\n\
@@ -159,7 +178,7 @@ mod tests {
     fn a_second_demo_replaces_the_first_and_keeps_what_others_put_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("demo");
-        prepare(&path).unwrap().write(None).unwrap();
+        prepare(&path).unwrap().write(None, EVENTS[0]).unwrap();
         fs::create_dir(path.join(LAKE)).unwrap();
         fs::write(path.join("notes.txt"), "mine").unwrap();
         prepare(&path).unwrap();
@@ -172,15 +191,17 @@ mod tests {
     fn the_configuration_is_one_that_loads() {
         let folder = tempfile::tempdir().unwrap();
         let ours = prepare(folder.path()).unwrap();
-        let settings = ours.write(Some("nats://127.0.0.1:4999")).unwrap();
+        let settings = ours
+            .write(Some("nats://127.0.0.1:4999"), EVENTS[0])
+            .unwrap();
         assert_eq!(settings.source.kind, SourceKind::Nats);
         assert_eq!(settings.source.url, "nats://127.0.0.1:4999");
         assert!(settings.source.create);
-        let settings = ours.write(None).unwrap();
+        let settings = ours.write(None, EVENTS[0]).unwrap();
         assert_eq!(settings.source.kind, SourceKind::Files);
         assert_eq!(
             settings.resolve(&settings.source.path),
-            folder.path().join(EVENTS)
+            folder.path().join(EVENTS[0])
         );
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! * [`Workload`] is a load: many small completions of many subjects, written at full speed.
 //! * [`Month`] is a story: a month of a few customers' completions, agent tasks and GPU seconds, with
-//!   everything that goes wrong on the way.
+//!   everything that goes wrong on the way. [`stragglers`] are more of its events, which come when it is over.
 
 mod customers;
 mod faults;
@@ -15,6 +15,6 @@ mod text;
 mod workload;
 
 pub use customers::{CUSTOMERS, Customer};
-pub use month::{Batch, Expected, Month, MonthSettings, Usage};
+pub use month::{Batch, Expected, MODELS, Month, MonthSettings, Tokens, Usage, stragglers};
 pub use random::Random;
 pub use workload::{Completion, Load, Totals, Workload};

@@ -1,21 +1,18 @@
 //! What the demo prints.
 
-use super::{folder::Folder, seconds};
+use super::{accounts::FEATURED, cents, folder::Folder, generator::CUSTOMERS, seconds};
 use crate::{
-    billing::Issued,
-    cli::{invoice, output, run::summary},
+    cli::{output, run::summary},
     error::{Result, query_error},
     telemetry::Report,
     view::View,
 };
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use std::sync::Arc;
-use tollgate_sql::{invoice::Invoice, period::Period, session};
+use tollgate_sql::{invoice::Invoice, money::Money, period::Period, session};
 
 const WINDOWS: &str = include_str!("windows.sql");
 const SET_ASIDE: &str = include_str!("set_aside.sql");
-/// How many customers are listed.
-const TOP: usize = 10;
 
 /// What one metering did, and how fast.
 pub(super) fn metered(report: &Report, elapsed_us: i64) -> String {
@@ -37,77 +34,68 @@ pub(super) async fn set_aside(view: &View) -> Result<()> {
     table(view, "What was set aside, and why", SET_ASIDE).await
 }
 
-/// What was issued: the largest invoices, the sum of all, and one with its lines.
-///
-/// # Errors
-/// The sum has more digits than money can have.
-pub(super) fn invoices(issued: &Issued, period: &Period) -> Result<String> {
-    let mut invoices = issued.issued.clone();
-    invoices.sort_by(|a, b| {
-        b.total
-            .minor()
-            .cmp(&a.total.minor())
-            .then(a.customer.cmp(&b.customer))
-    });
-    let mut text = format!("\nInvoices for {period}: {}", invoice::summary(issued));
-    text += "Spend by customer, the largest first\n";
-    let shown = invoices.len().min(TOP);
-    text += &invoice::listing(&invoices[..shown]);
-    text += &format!(
-        "{:<12} {:<32} {:>4} invoices {:>15}\n",
-        "all",
-        "",
-        invoices.len(),
-        total(&invoices)?
-    );
-    if let Some(largest) = invoices.first() {
-        text += &lines(largest);
+/// The months, and which customer has what.
+pub(super) fn the_beginning(months: &[Period; 2], seed: u64) -> String {
+    let [first, second] = months;
+    let others = CUSTOMERS.len() - FEATURED.len();
+    let mut text =
+        format!("\nTwo months of usage: {first} and {second}, seed {seed}\n\nWho has what\n");
+    for terms in FEATURED {
+        text += &format!("  {:<16} {}\n", terms.customer, terms.words);
     }
-    Ok(text)
+    text + &format!("  {others} others        payg: usage alone\n\n")
 }
 
-/// The sum over all invoices, which are in one currency because they are on one plan.
-fn total(invoices: &[Invoice]) -> Result<String> {
-    let mut totals = invoices.iter().map(|invoice| invoice.total);
-    let Some(first) = totals.next() else {
-        return Ok("0".into());
+/// What was issued for a month: the documents of who has more than usage to pay, and the sums of the others and of all.
+pub(super) fn documents(issued: &[Invoice], period: &Period) -> String {
+    let is_featured = |invoice: &&Invoice| {
+        let mut featured = FEATURED.iter();
+        featured.any(|terms| terms.customer == invoice.customer)
     };
-    let sum = totals.try_fold(first, |sum, total| sum.checked_add(total));
-    let sum = sum.map_err(tollgate_sql::Error::from)?;
-    Ok(format!("{} {}", sum.amount_text(), sum.currency().code()))
+    let (featured, others): (Vec<&Invoice>, Vec<&Invoice>) = issued.iter().partition(is_featured);
+    let mut text = format!(
+        "\n{period} is over, and {} documents are issued\n",
+        issued.len()
+    );
+    text += &row(
+        "",
+        "",
+        ["discount", "tax", "total", "prepaid", "due"].map(str::to_owned),
+    );
+    for invoice in &featured {
+        let number = invoice.number.as_deref().unwrap_or("draft");
+        text += &row(number, &invoice.customer, sums(&[invoice]).map(cents));
+    }
+    text += &row("", "the others", sums(&others).map(cents));
+    let all: Vec<&Invoice> = issued.iter().collect();
+    text + &row("", "all, in USD", sums(&all).map(cents))
 }
 
-fn lines(invoice: &Invoice) -> String {
-    let number = invoice.number.as_deref().unwrap_or("draft");
-    let mut text = format!(
-        "\nInvoice {number} for {}, line by line\n",
-        invoice.customer
-    );
-    for line in &invoice.lines {
-        let dimensions: Vec<&str> = line
-            .dimensions
-            .iter()
-            .filter_map(|(_, value)| value.as_deref())
-            .collect();
-        let quantity = line
-            .quantity
-            .map_or_else(String::new, |quantity| quantity.to_string());
-        text += &format!(
-            "  {:<18} {:<14} {quantity:>20} {:>15} {}\n",
-            line.price.as_deref().unwrap_or_default(),
-            dimensions.join(" "),
-            line.amount.amount_text(),
-            line.amount.currency().code(),
-        );
+/// What there is to see on a document that is shown line by line.
+pub(super) fn one(place: usize, [first, second]: &[Period; 2]) -> String {
+    match place {
+        0 => "\nOne of them with base fee, seats, usage, tax, discount, and what was paid in advance\n".into(),
+        _ => format!(
+            "\nThe same customer in {second}: late usage of {first} is an adjustment, at the terms of {first}\n"
+        ),
     }
-    text + &format!(
-        "  {:<18} {:<14} {:>20} {:>15} {}\n",
-        "total",
-        "",
-        "",
-        invoice.total.amount_text(),
-        invoice.total.currency().code()
-    )
+}
+
+fn row(number: &str, customer: &str, amounts: [String; 5]) -> String {
+    let amounts = amounts.map(|amount| format!("{amount:>12}"));
+    format!("{number:<12} {customer:<16}{}\n", amounts.concat())
+}
+
+/// Discount, tax, total, prepaid credits and amount due of some documents, in cents: all are in US dollars.
+fn sums(invoices: &[&Invoice]) -> [i128; 5] {
+    let amounts: [fn(&Invoice) -> Money; 5] = [
+        |invoice| invoice.discount,
+        |invoice| invoice.tax,
+        |invoice| invoice.total,
+        |invoice| invoice.credits,
+        |invoice| invoice.amount_due,
+    ];
+    amounts.map(|amount| invoices.iter().map(|invoice| amount(invoice).minor()).sum())
 }
 
 async fn table(view: &View, title: &str, sql: &str) -> Result<()> {
@@ -136,7 +124,9 @@ pub(super) fn the_end(folder: &Folder, period: &Period, elapsed_us: i64, events:
          Now try:\n  \
          tollgate query 'SELECT model, SUM(input), SUM(output) FROM tokens GROUP BY model' --config {config}\n  \
          tollgate query \"SELECT reason, CAST(raw AS VARCHAR) FROM events WHERE status = 'rejected' LIMIT 5\" --config {config}\n  \
-         tollgate invoice --period {period} --config {config}\n  \
+         tollgate query \"SELECT customer, price, quantity, amount, corrects FROM line_items WHERE kind = 'adjustment' LIMIT 5\" --config {config}\n  \
+         tollgate accounts list subscriptions --config {config}\n  \
+         tollgate invoice --period {period} --customer halcyon-health --config {config}\n  \
          tollgate audit --config {config}\n  \
          tollgate check --config {config}\n",
         seconds(elapsed_us),

@@ -3,13 +3,16 @@
 mod event;
 mod expected;
 mod hours;
+mod stragglers;
 #[cfg(test)]
 mod tests;
 
-pub use expected::{Expected, Usage};
+pub use event::MODELS;
+pub use expected::{Expected, Tokens, Usage};
+pub use stragglers::stragglers;
 
 use super::{
-    customers::{self, CUSTOMERS, Customer},
+    customers::{self, CUSTOMERS},
     faults::{Fault, unknown_event},
     random::Random,
     text::Times,
@@ -18,6 +21,7 @@ use event::{Content, Event};
 use hours::Hours;
 
 const HOUR_US: i64 = 3_600_000_000;
+const DAY_US: i64 = 24 * HOUR_US;
 
 /// How rare what goes wrong is: one line in so many.
 const REPEAT_ONE_IN: u64 = 250;
@@ -45,6 +49,17 @@ pub struct MonthSettings {
     pub end_us: i64,
     /// How many events go into one message at most.
     pub batch: usize,
+}
+
+impl MonthSettings {
+    fn days(&self) -> usize {
+        usize::try_from((self.end_us - self.start_us) / DAY_US).unwrap_or(0)
+    }
+
+    /// On which of its days an instant lies.
+    fn day_of(&self, us: i64) -> usize {
+        usize::try_from((us - self.start_us) / DAY_US).unwrap_or(0)
+    }
 }
 
 /// Events that are sent together.
@@ -101,7 +116,7 @@ impl Month {
             sent_us: settings.start_us,
             made_us: settings.start_us,
             times: Times::new(),
-            expected: Expected::nothing(),
+            expected: Expected::nothing(settings.days()),
         }
     }
 
@@ -187,13 +202,8 @@ impl Month {
     fn event(&mut self, time_us: i64) -> Event {
         let random = &mut self.random;
         let customer = customers::pick(random);
-        let Customer { tasks, gpu, .. } = CUSTOMERS[customer];
         let behind_us = random.below(DISORDER_US).cast_signed();
-        let content = match random.below(100) {
-            n if n < tasks => Content::task(random),
-            n if n < tasks + gpu => Content::gpu(random),
-            _ => Content::completion(random),
-        };
+        let content = Content::of(&CUSTOMERS[customer], random);
         Event {
             id: random.next_u128(),
             customer,
@@ -214,16 +224,13 @@ impl Month {
     /// Counts an event and appends it.
     fn count(&mut self, event: &Event) {
         self.expected.counted += 1;
-        self.expected.usage[event.customer] += event.content.usage();
+        let day = self.settings.day_of(event.time_us);
+        self.expected.usage[event.customer][day] += event.content.usage();
         self.append(event);
     }
 
     fn append(&mut self, event: &Event) {
-        if self.pending.events > 0 {
-            self.pending.payload.push(b'\n');
-        }
-        event.write(&mut self.times, &mut self.pending.payload);
-        self.pending.events += 1;
+        self.pending.append(event, &mut self.times);
     }
 
     fn single(
@@ -277,5 +284,13 @@ impl Batch {
             events: 0,
             is_single: false,
         }
+    }
+
+    fn append(&mut self, event: &Event, times: &mut Times) {
+        if self.events > 0 {
+            self.payload.push(b'\n');
+        }
+        event.write(times, &mut self.payload);
+        self.events += 1;
     }
 }

@@ -2,14 +2,15 @@
 
 use super::{
     super::{
-        customers::CUSTOMERS,
+        customers::{CUSTOMERS, Customer},
         random::Random,
         text::{Times, put_hex, put_number, put_six},
     },
-    expected::Usage,
+    expected::{Tokens, Usage},
 };
 
-const MODELS: [&str; 4] = ["atlas-large", "atlas-small", "nimbus-2", "quill-mini"];
+/// The models that completions are of.
+pub const MODELS: [&str; 4] = ["atlas-large", "atlas-small", "nimbus-2", "quill-mini"];
 const REGIONS: [&str; 3] = ["us-west-2", "eu-central-1", "ap-southeast-1"];
 const TASKS: [&str; 5] = [
     "refund",
@@ -34,7 +35,8 @@ pub(super) struct Event {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Content {
     Completion {
-        model: &'static str,
+        /// Its place in [`MODELS`].
+        model: usize,
         region: &'static str,
         input: u64,
         cached: u64,
@@ -51,7 +53,16 @@ pub(super) enum Content {
 }
 
 impl Content {
-    pub(super) fn completion(random: &mut Random) -> Self {
+    /// What a customer may use next.
+    pub(super) fn of(customer: &Customer, random: &mut Random) -> Self {
+        match random.below(100) {
+            n if n < customer.tasks => Content::task(random),
+            n if n < customer.tasks + customer.gpu => Content::gpu(random),
+            _ => Content::completion(random),
+        }
+    }
+
+    fn completion(random: &mut Random) -> Self {
         let input = random.skewed(7, 14);
         // Two prompts of five begin with something that was read before.
         let cached = if random.below(5) < 2 {
@@ -60,7 +71,7 @@ impl Content {
             0
         };
         Content::Completion {
-            model: one_of(random, &MODELS),
+            model: place(random, MODELS.len()),
             region: one_of(random, &REGIONS),
             input,
             cached,
@@ -68,7 +79,7 @@ impl Content {
         }
     }
 
-    pub(super) fn task(random: &mut Random) -> Self {
+    fn task(random: &mut Random) -> Self {
         let outcome = match random.below(100) {
             0..72 => OUTCOMES[0],
             72..91 => OUTCOMES[1],
@@ -81,7 +92,7 @@ impl Content {
     }
 
     /// From a second to about 17 minutes.
-    pub(super) fn gpu(random: &mut Random) -> Self {
+    fn gpu(random: &mut Random) -> Self {
         Content::Gpu {
             gpu: one_of(random, &GPUS),
             us: 1_000_000 + random.skewed(20, 30),
@@ -91,17 +102,21 @@ impl Content {
     pub(super) fn usage(&self) -> Usage {
         match *self {
             Content::Completion {
+                model,
                 input,
                 cached,
                 output,
                 ..
-            } => Usage {
-                calls: 1,
-                input_tokens: input,
-                cached_tokens: cached,
-                output_tokens: output,
-                ..Usage::default()
-            },
+            } => {
+                let mut usage = Usage::default();
+                usage.tokens[model] = Tokens {
+                    calls: 1,
+                    input,
+                    cached,
+                    output,
+                };
+                usage
+            }
             Content::Task { outcome, .. } => Usage {
                 attempts: 1,
                 resolved: u64::from(outcome == OUTCOMES[0]),
@@ -162,7 +177,7 @@ impl Content {
                 cached,
                 output,
             } => {
-                put_text(out, r#"{"model":""#, model);
+                put_text(out, r#"{"model":""#, MODELS[model]);
                 put_text(out, r#"","region":""#, region);
                 put_text(out, r#"","input_tokens":"#, "");
                 put_number(out, input);
@@ -211,8 +226,13 @@ fn put_text(out: &mut Vec<u8>, before: &str, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// The first is the likeliest: half of all, then half of the rest, and so on.
+/// One of some names; the first is the likeliest.
 fn one_of(random: &mut Random, names: &[&'static str]) -> &'static str {
+    names[place(random, names.len())]
+}
+
+/// A place in a list of some length. The first is the likeliest: half of all, then half of the rest, and so on.
+fn place(random: &mut Random, len: usize) -> usize {
     let place = usize::try_from(random.next_u64().trailing_zeros()).expect("it is at most 64");
-    names[place % names.len()]
+    place % len
 }

@@ -1,7 +1,7 @@
 //! What a month amounts to.
 
-use super::super::customers::CUSTOMERS;
-use std::ops::AddAssign;
+use super::{super::customers::CUSTOMERS, event::MODELS};
+use std::{iter::Sum, ops::AddAssign};
 
 /// What a metering of the month must find.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,21 +20,15 @@ pub struct Expected {
     pub unmatched: u64,
     /// Events with the id of another event and other content.
     pub conflicts: u64,
-    /// What each customer used, in the order of [`CUSTOMERS`].
-    pub usage: Vec<Usage>,
+    /// What each customer used on each of the month's days: customers in the order of [`CUSTOMERS`].
+    pub usage: Vec<Vec<Usage>>,
 }
 
 /// What one customer used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Completions.
-    pub calls: u64,
-    /// Tokens read, the cached ones included.
-    pub input_tokens: u64,
-    /// Tokens read from a cache.
-    pub cached_tokens: u64,
-    /// Tokens written.
-    pub output_tokens: u64,
+    /// Completions, by model in the order of [`MODELS`].
+    pub tokens: [Tokens; MODELS.len()],
     /// Agent tasks.
     pub attempts: u64,
     /// Agent tasks that ended well.
@@ -43,20 +37,62 @@ pub struct Usage {
     pub gpu_us: u64,
 }
 
+/// Completions, and what they read and wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Completions.
+    pub calls: u64,
+    /// Tokens read, the cached ones included.
+    pub input: u64,
+    /// Tokens read from a cache.
+    pub cached: u64,
+    /// Tokens written.
+    pub output: u64,
+}
+
+impl AddAssign for Tokens {
+    fn add_assign(&mut self, other: Tokens) {
+        self.calls += other.calls;
+        self.input += other.input;
+        self.cached += other.cached;
+        self.output += other.output;
+    }
+}
+
 impl AddAssign for Usage {
     fn add_assign(&mut self, other: Usage) {
-        self.calls += other.calls;
-        self.input_tokens += other.input_tokens;
-        self.cached_tokens += other.cached_tokens;
-        self.output_tokens += other.output_tokens;
+        for (tokens, other) in self.tokens.iter_mut().zip(other.tokens) {
+            *tokens += other;
+        }
         self.attempts += other.attempts;
         self.resolved += other.resolved;
         self.gpu_us += other.gpu_us;
     }
 }
 
+impl<'a> Sum<&'a Usage> for Usage {
+    fn sum<I: Iterator<Item = &'a Usage>>(parts: I) -> Usage {
+        parts.fold(Usage::default(), |mut sum, part| {
+            sum += *part;
+            sum
+        })
+    }
+}
+
+impl Usage {
+    /// The completions of all models.
+    pub fn completions(&self) -> Tokens {
+        self.tokens
+            .iter()
+            .fold(Tokens::default(), |mut sum, tokens| {
+                sum += *tokens;
+                sum
+            })
+    }
+}
+
 impl Expected {
-    pub(super) fn nothing() -> Self {
+    pub(super) fn nothing(days: usize) -> Self {
         Expected {
             events: 0,
             counted: 0,
@@ -65,17 +101,22 @@ impl Expected {
             rejected: 0,
             unmatched: 0,
             conflicts: 0,
-            usage: vec![Usage::default(); CUSTOMERS.len()],
+            usage: vec![vec![Usage::default(); days]; CUSTOMERS.len()],
         }
     }
 
-    /// What all customers used.
-    pub fn total(&self) -> Usage {
-        self.usage
-            .iter()
-            .fold(Usage::default(), |mut total, usage| {
-                total += *usage;
-                total
-            })
+    /// Adds what else was sent of the same month.
+    pub fn add(&mut self, other: &Expected) {
+        self.events += other.events;
+        self.counted += other.counted;
+        self.late += other.late;
+        self.repeats += other.repeats;
+        self.rejected += other.rejected;
+        self.unmatched += other.unmatched;
+        self.conflicts += other.conflicts;
+        let days = self.usage.iter_mut().flatten();
+        for (day, other) in days.zip(other.usage.iter().flatten()) {
+            *day += *other;
+        }
     }
 }

@@ -39,12 +39,10 @@ fn gpu_us(event: &str) -> u64 {
 }
 
 /// An independent metering: parses every line, keeps ids, and adds up.
-#[test]
-fn what_is_expected_is_what_the_lines_say() {
-    let (batches, expected) = month(OCTOBER);
-    let mut found = Expected::nothing();
+fn metered(batches: &[Batch]) -> Expected {
+    let mut found = Expected::nothing(31);
     let mut known: BTreeMap<String, &str> = BTreeMap::new();
-    for line in lines(&batches) {
+    for line in lines(batches) {
         found.events += 1;
         let Ok(event) = serde_json::from_str::<Value>(line) else {
             found.rejected += 1;
@@ -80,13 +78,18 @@ fn what_is_expected_is_what_the_lines_say() {
                     .iter()
                     .position(|c| event["subject"] == c.name)
                     .unwrap();
-                let usage = &mut found.usage[customer];
+                let day = (micros(&event) - OCTOBER.start_us) / (24 * HOUR_US);
+                let usage = &mut found.usage[customer][usize::try_from(day).unwrap()];
                 match event["type"].as_str().unwrap() {
                     "llm.completion" => {
-                        usage.calls += 1;
-                        usage.input_tokens += number("input_tokens").unwrap();
-                        usage.cached_tokens += number("cached_tokens").unwrap();
-                        usage.output_tokens += number("output_tokens").unwrap();
+                        let model = data["model"].as_str().unwrap();
+                        let model = MODELS.iter().position(|name| *name == model).unwrap();
+                        usage.tokens[model] += Tokens {
+                            calls: 1,
+                            input: number("input_tokens").unwrap(),
+                            cached: number("cached_tokens").unwrap(),
+                            output: number("output_tokens").unwrap(),
+                        };
                         assert!(number("cached_tokens") <= number("input_tokens"));
                     }
                     "agent.task" => {
@@ -98,6 +101,13 @@ fn what_is_expected_is_what_the_lines_say() {
             }
         }
     }
+    found
+}
+
+#[test]
+fn what_is_expected_is_what_the_lines_say() {
+    let (batches, expected) = month(OCTOBER);
+    let mut found = metered(&batches);
     found.late = late(&batches);
     assert_eq!(found, expected);
     assert_eq!(expected.events, OCTOBER.events);
@@ -110,6 +120,28 @@ fn what_is_expected_is_what_the_lines_say() {
     ] {
         assert!(count > 0, "{expected:?}");
     }
+}
+
+#[test]
+fn stragglers_are_new_events_of_every_customer_and_all_late() {
+    let (mut batches, expected) = month(OCTOBER);
+    let (late_ones, of_late) = stragglers(&OCTOBER, 5);
+    assert_eq!(of_late.counted, 5 * 40);
+    let mut days = of_late.usage.iter();
+    assert!(days.all(|days| days.iter().sum::<Usage>() != Usage::default()));
+    let late_before = late(&batches);
+    batches.extend(late_ones);
+    assert_eq!(late(&batches), late_before + of_late.late);
+    let mut both = expected;
+    both.add(&of_late);
+    let found = metered(&batches);
+    assert_eq!(
+        Expected {
+            late: both.late,
+            ..found
+        },
+        both
+    );
 }
 
 /// Counts events whose hour had ended ten minutes before the latest event of the messages before.

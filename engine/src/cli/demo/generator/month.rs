@@ -7,8 +7,7 @@ mod stragglers;
 #[cfg(test)]
 mod tests;
 
-pub use event::MODELS;
-pub use expected::{Expected, Tokens, Usage};
+pub use expected::{Expected, MODELS, Tokens, Usage};
 pub use stragglers::stragglers;
 
 use super::{

@@ -6,11 +6,9 @@ use super::{
         random::Random,
         text::{Times, put_hex, put_number, put_six},
     },
-    expected::{Tokens, Usage},
+    expected::{MODELS, Tokens, Usage},
 };
 
-/// The models that completions are of.
-pub const MODELS: [&str; 4] = ["atlas-large", "atlas-small", "nimbus-2", "quill-mini"];
 const REGIONS: [&str; 3] = ["us-west-2", "eu-central-1", "ap-southeast-1"];
 const TASKS: [&str; 5] = [
     "refund",

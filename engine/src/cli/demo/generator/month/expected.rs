@@ -1,7 +1,10 @@
 //! What a month amounts to.
 
-use super::{super::customers::CUSTOMERS, event::MODELS};
+use super::super::customers::CUSTOMERS;
 use std::{iter::Sum, ops::AddAssign};
+
+/// The models that completions are of.
+pub const MODELS: [&str; 4] = ["atlas-large", "atlas-small", "nimbus-2", "quill-mini"];
 
 /// What a metering of the month must find.
 #[derive(Debug, Clone, PartialEq, Eq)]

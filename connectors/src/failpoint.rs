@@ -5,6 +5,7 @@
 //! * `TOLLGATE_FAILPOINT_TRACE=FILE` appends a line `TABLE/STEP` for every step passed;
 //! * `TOLLGATE_FAILPOINT=TABLE/STEP:N` aborts the process at the N-th pass (from 1), as a crash would;
 //!   `TABLE/STEP:N:stop` suspends it there instead, as a machine that hangs would, until it gets SIGCONT.
+//!   With `any` for `TABLE/STEP`, the steps of all tables count together.
 
 use std::{
     fs::OpenOptions,
@@ -47,7 +48,7 @@ pub fn reached(table: &str, step: &str) {
         // One write a line, so that lines of several threads do not mix.
         let _ = appended.and_then(|mut file| file.write_all(format!("{step}\n").as_bytes()));
     }
-    if let Some(fail) = plan.fail.as_ref().filter(|fail| fail.step == step)
+    if let Some(fail) = plan.fail.as_ref().filter(|fail| fail.is_of(&step))
         && fail.passes.fetch_add(1, Ordering::SeqCst) + 1 == fail.at
     {
         fail.happen();
@@ -77,6 +78,10 @@ impl Fail {
         })
     }
 
+    fn is_of(&self, step: &str) -> bool {
+        self.step == step || self.step == "any"
+    }
+
     fn happen(&self) {
         if !self.suspends {
             std::process::abort();
@@ -100,5 +105,12 @@ mod tests {
         );
         assert!(Fail::parse("events/committed:1:stop").unwrap().suspends);
         assert!(Fail::parse("events/committed").is_none());
+    }
+
+    #[test]
+    fn steps_of_all_tables_count_together_where_any_is_named() {
+        let of = |step: &str| Fail::parse(step).unwrap().is_of("invoices/uploaded");
+        assert!(of("invoices/uploaded:2") && of("any:2"));
+        assert!(!of("invoices/committed:2"));
     }
 }

@@ -180,9 +180,15 @@ impl InAdvance<'_> {
 
     /// Documents rated with the rows that are meant, by customer and time.
     async fn rated(&self, meant: &[Meant]) -> Result<BTreeMap<(String, i64), Rated>> {
-        if meant.is_empty() {
-            return Ok(BTreeMap::new());
+        let mut rated = BTreeMap::new();
+        for round in rounds(meant) {
+            rated.extend(self.rated_at_once(&round).await?);
         }
+        Ok(rated)
+    }
+
+    /// The same, of documents for which the same rows of each subscription are meant.
+    async fn rated_at_once(&self, meant: &[&Meant]) -> Result<BTreeMap<(String, i64), Rated>> {
         let customers: BTreeSet<&str> = meant.iter().map(|meant| meant.customer.as_str()).collect();
         let mut accounts: Accounts = self.accounts.of_customers(&customers);
         for meant in meant {
@@ -210,6 +216,34 @@ impl InAdvance<'_> {
             .map(|rated| ((rated.due.customer.clone(), rated.due.at_us), rated))
             .collect())
     }
+}
+
+/// What is meant, in rounds in each of which the same rows of a subscription are meant for all documents. Rows that were not known when one
+/// document was issued may have been when a later one was.
+fn rounds(meant: &[Meant]) -> Vec<Vec<&Meant>> {
+    let mut of_document: BTreeMap<(&str, i64), Vec<&Meant>> = BTreeMap::new();
+    for meant in meant {
+        let of_document = of_document.entry((&meant.customer, meant.at_us));
+        of_document.or_default().push(meant);
+    }
+    let mut rounds: Vec<Vec<&Meant>> = Vec::new();
+    let mut of_customer: BTreeMap<&str, Vec<BTreeMap<&str, &[Subscription]>>> = BTreeMap::new();
+    for ((customer, _), meant) in of_document {
+        let rows = meant.iter();
+        let rows = rows.map(|meant| (meant.subscription.as_str(), meant.rows.as_slice()));
+        let rows: BTreeMap<&str, &[Subscription]> = rows.collect();
+        let known = of_customer.entry(customer).or_default();
+        let place = known.iter().position(|known| *known == rows);
+        let place = place.unwrap_or(known.len());
+        if place == known.len() {
+            known.push(rows);
+        }
+        if place == rounds.len() {
+            rounds.push(Vec::new());
+        }
+        rounds[place].extend(meant);
+    }
+    rounds
 }
 
 /// From when on a row changes what rows before it say: from its start, or from the earlier end where nothing but an end is another.

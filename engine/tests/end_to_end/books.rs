@@ -29,7 +29,9 @@ const BATCH: usize = 500;
 
 /// A lake, what it is billed by, and the stream that it is metered from.
 pub(crate) struct Books {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removes the folder in the end, where it is its own.
+    _temporary: Option<tempfile::TempDir>,
     pub(crate) settings: Settings,
     messages: MemoryStream,
     sent: u64,
@@ -38,15 +40,25 @@ pub(crate) struct Books {
 impl Books {
     /// An empty lake.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("definitions")).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        fs::create_dir(temporary.path().join("definitions")).unwrap();
+        let books = Self::at(temporary.path().to_owned());
+        Books {
+            _temporary: Some(temporary),
+            ..books
+        }
+    }
+
+    /// The lake in a folder of another process; the stream is empty.
+    pub(crate) fn at(folder: PathBuf) -> Self {
         let mut settings = Settings {
-            base: folder.path().to_owned(),
+            base: folder.clone(),
             ..Settings::default()
         };
-        settings.lake.url = format!("file://{}", folder.path().join("lake").display());
+        settings.lake.url = format!("file://{}", folder.join("lake").display());
         Books {
             folder,
+            _temporary: None,
             settings,
             messages: MemoryStream::default(),
             sent: 0,
@@ -54,7 +66,7 @@ impl Books {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     pub(crate) async fn lake(&self) -> Lake {
@@ -92,18 +104,19 @@ impl Books {
         self.import(&files, at_us).await;
     }
 
-    /// Meters events that have arrived by an instant, each a line; `stored_us` says when the message with a last line was stored.
+    /// Meters events that have arrived by an instant, each a line; `stored_us` says when the message with some lines was stored, one message
+    /// after the other.
     pub(crate) async fn meter(
         &mut self,
         events: &[&str],
-        stored_us: impl Fn(&str) -> i64,
+        mut stored_us: impl FnMut(&[&str]) -> i64,
         at_us: i64,
     ) {
         for events in events.chunks(BATCH) {
             self.sent += 1;
             self.messages.append(Message {
                 sequence: Sequence(self.sent),
-                ingest_time_us: stored_us(events.last().unwrap()),
+                ingest_time_us: stored_us(events),
                 headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
                 payload: (events.join("\n") + "\n").into(),
                 unread: None,

@@ -1,27 +1,27 @@
 //! A company of made-up customers, billed for fourteen months: each document is what an oracle in Python makes of the
 //! raw events and the CSV files.
 //!
-//! `company/generate.py` makes up accounts and usage from a seed, `company/oracle.py` says what is owed by the rules of
-//! `docs/invoices.md`, and shares no code with the engine. `TOLLGATE_COMPANY_CUSTOMERS` and `TOLLGATE_COMPANY_SEED` name
-//! another company; `--nocapture` shows the times.
+//! `company/generate.py` makes up accounts and usage from a seed, and troubles: usage that comes in a later run, rows of accounts that are
+//! imported later than the time that they hold for, a price list that is changed, documents that are taken back, and a job that dies at
+//! some of its durable steps and is given again. `company/oracle.py` says what is owed by the rules of `docs/invoices.md`, and shares no
+//! code with the engine. `TOLLGATE_COMPANY_CUSTOMERS` and `TOLLGATE_COMPANY_SEED` name another company, and
+//! `TOLLGATE_COMPANY_TROUBLES` some of its troubles, such as `late,voids`; `--nocapture` shows the times.
+
+mod process;
+mod stands;
 
 use crate::books::Books;
-use arrow::array::AsArray;
-use serde_json::{Map, Value, json};
+use process::{Attempt, Job};
+use serde::Deserialize;
+use serde_json::Value;
+use stands::{Documents, balances, differences, documents, keyed};
 use std::{
-    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsString,
-    fmt::Write,
     fs,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
-};
-use tollgate::billing;
-use tollgate_sql::{
-    invoice::{Invoice, LineItem, LineKind},
-    money::Exact,
 };
 
 /// Of the price list.
@@ -30,12 +30,13 @@ const DEFINITIONS: [&str; 3] = ["definitions.sql", "model_rates.csv", "tax_rates
 /// How many customers there are and what they are made up from, unless the variables say otherwise.
 const CUSTOMERS: &str = "300";
 const SEED: &str = "1";
+const TROUBLES: &str = "late,backdated,prices,voids,deaths";
 
-/// How many bytes ranges of customers take in each run: what is on documents does not depend on it.
+/// How many bytes ranges of customers take in each run, one after the other: what is on documents does not depend on it.
 const RANGES: [usize; 5] = [usize::MAX, 20_000_000, 60_000_000, usize::MAX, 80_000_000];
 
-/// Documents by run, customer and period.
-type Documents = BTreeMap<(u64, String, String), Value>;
+/// How long before a run documents are taken back, in microseconds.
+const VOIDED_BEFORE_US: i64 = 3_600_000_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_company_owes_what_an_oracle_makes_of_its_events_and_files() {
@@ -46,17 +47,19 @@ async fn a_company_owes_what_an_oracle_makes_of_its_events_and_files() {
     let variable = |name: &str, other: &str| env::var(name).unwrap_or_else(|_| other.to_owned());
     let seed = variable("TOLLGATE_COMPANY_SEED", SEED);
     let customers = variable("TOLLGATE_COMPANY_CUSTOMERS", CUSTOMERS);
-    let mut company = Company::new(&python, &seed, &customers);
-    let (expected, balances) = company.expected(&python);
-    let billed = company.bill().await;
-    let differences = differences(&expected, &billed);
+    let troubles = variable("TOLLGATE_COMPANY_TROUBLES", TROUBLES);
+    let mut company = Company::new(&python, [&seed, &customers, &troubles]);
+    let (expected, left) = company.expected(&python);
+    company.bill().await;
+    let (books, at_us) = (&company.books, company.last_us());
+    let differences = differences(&expected, &documents(books).await);
     println!(
-        "{} documents of {customers} customers from seed {seed}",
+        "{} documents of {customers} customers from seed {seed} with {troubles}",
         expected.len()
     );
     assert!(differences.is_empty(), "seed {seed}:{differences}");
-    assert_eq!(company.balances().await, balances, "seed {seed}");
-    company.take_back_and_issue_again().await;
+    assert_eq!(balances(books, at_us).await, left, "seed {seed}");
+    assert_eq!(books.issue(at_us, true, usize::MAX).await, []);
 }
 
 /// A file of the company's.
@@ -77,229 +80,159 @@ fn python() -> Option<OsString> {
 }
 
 /// What a script prints.
-fn print_of(python: &OsString, arguments: &[&Path]) -> String {
+fn print_of(python: &OsString, script: &str, arguments: &[&Path]) -> String {
     let since = Instant::now();
-    let ran = Command::new(python).args(arguments).output().unwrap();
+    let mut command = Command::new(python);
+    // What Python compiles of the oracle's modules is not left in the source tree.
+    command.arg("-B").arg(source(script)).args(arguments);
+    let ran = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{stderr}");
-    let script = arguments[0].file_name().unwrap().display();
     println!("{script} in {:.1?}", since.elapsed());
     String::from_utf8(ran.stdout).unwrap()
+}
+
+/// A run of the job, and what happens before it.
+#[derive(Debug, Clone, Deserialize)]
+struct Run {
+    /// When it is, in microseconds.
+    #[serde(rename = "at")]
+    at_us: i64,
+    /// Whether it corrects everything.
+    corrects: bool,
+    /// Customers whose last document that stands is taken back, one after the other.
+    voids: Vec<String>,
+    /// What is changed of the price list.
+    edits: Vec<Edit>,
+    /// At which durable step the job dies, one attempt after the other.
+    deaths: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Edit {
+    file: String,
+    before: String,
+    after: String,
 }
 
 /// Books with what was made up.
 struct Company {
     books: Books,
-    /// When the job runs, in microseconds.
-    runs: Vec<i64>,
+    runs: Vec<Run>,
 }
 
 impl Company {
-    fn new(python: &OsString, seed: &str, customers: &str) -> Self {
+    fn new(python: &OsString, [seed, customers, troubles]: [&str; 3]) -> Self {
         let books = Books::new();
         for name in DEFINITIONS {
             fs::copy(source(name), books.path("definitions").join(name)).unwrap();
         }
-        let arguments = [
-            source("generate.py"),
-            seed.into(),
-            customers.into(),
-            books.path("company"),
-        ];
-        print_of(python, &arguments.each_ref().map(PathBuf::as_path));
-        let runs = fs::read_to_string(books.path("company").join("runs.json")).unwrap();
+        let folder = books.path("company");
+        let arguments = [Path::new(seed), Path::new(customers), &folder, Path::new(troubles)];
+        print_of(python, "generate.py", &arguments);
+        let runs = fs::read_to_string(folder.join("runs.json")).unwrap();
         Company {
             runs: serde_json::from_str(&runs).unwrap(),
             books,
         }
     }
 
+    fn last_us(&self) -> i64 {
+        self.runs.last().unwrap().at_us
+    }
+
     /// What the oracle says: documents, and what is left of each grant.
     fn expected(&self, python: &OsString) -> (Documents, Value) {
-        let arguments = [
-            source("oracle.py"),
-            self.books.path("company"),
-            self.books.path("definitions"),
-        ];
-        let printed = print_of(python, &arguments.each_ref().map(PathBuf::as_path));
+        let arguments = [self.books.path("company"), self.books.path("definitions")];
+        let arguments = arguments.each_ref().map(PathBuf::as_path);
+        let printed = print_of(python, "oracle.py", &arguments);
         let (documents, balances) = printed.trim_end().rsplit_once('\n').unwrap();
         let balances: Value = serde_json::from_str(balances).unwrap();
-        let documents = documents.lines().map(|line| {
-            let mut document: Map<String, Value> = serde_json::from_str(line).unwrap();
-            let run = document.remove("run").unwrap().as_u64().unwrap();
-            keyed(run, Value::Object(document))
-        });
-        (documents.collect(), balances["balances"].clone())
+        let documents = documents.lines();
+        let documents = documents.map(|line| serde_json::from_str(line).unwrap());
+        (keyed(documents), balances["balances"].clone())
     }
 
-    /// What the rows of `credit_ledger` add up to, by grant.
-    async fn balances(&self) -> Value {
-        let lake = self.books.lake().await;
-        let rows = billing::credit_ledger(&lake, *self.runs.last().unwrap()).await;
-        let rows = rows.unwrap();
-        let accounts = billing::accounts::load(&lake).await.unwrap().indexed();
-        let grants = accounts.grants().iter().map(|grant| grant.grant.clone());
-        let mut sums: BTreeMap<String, Exact> = grants.map(|name| (name, Exact::ZERO)).collect();
-        for row in 0..rows.num_rows() {
-            let name = rows["grant"].as_string::<i32>().value(row);
-            let amount = Exact::from_array(&rows["amount"], row).unwrap();
-            let sum = sums.get_mut(name).unwrap();
-            *sum = sum.checked_add(amount.unwrap()).unwrap();
-        }
-        let sums = sums.into_iter();
-        Value::Object(
-            sums.map(|(name, sum)| (name, Value::from(plain(sum))))
-                .collect(),
-        )
-    }
-
-    /// What the engine issues.
-    async fn bill(&mut self) -> Documents {
-        let mut all = Documents::new();
-        for (number, at_us) in self.runs.clone().into_iter().enumerate() {
-            let run = u64::try_from(number).unwrap();
+    /// Lets each run happen, with what is before it.
+    async fn bill(&mut self) {
+        for (number, run) in self.runs.clone().iter().enumerate() {
             let since = Instant::now();
-            let folder = self.books.path(&format!("company/run-{run}"));
-            self.books.import_folder(&folder, at_us).await;
-            self.meter(&folder, at_us).await;
+            let folder = self.books.path(&format!("company/run-{number}"));
+            let died = self.take_back(run).await;
+            self.books.import_folder(&folder, run.at_us).await;
+            run.edits.iter().for_each(|edit| self.edit(edit));
+            self.meter(&folder, run.at_us).await;
             let metered = since.elapsed();
-            let issued = self.books.issue(at_us, false, RANGES[number]).await;
+            let died = died + self.issue(number, run).await;
             println!(
-                "run {run}: metered in {metered:.1?}, issued in {:.1?}",
+                "run {number}: {} taken back and metered in {metered:.1?}, issued in {:.1?}, died {died} times",
+                run.voids.len(),
                 since.elapsed() - metered
             );
-            all.extend(issued.iter().map(|invoice| keyed(run, document(invoice))));
         }
-        all
     }
 
-    /// Meters the usage that has arrived by a run: each message was stored when its last event happened.
+    /// Takes back the last document of some customers; of the first one in a process that may die. Returns how often one died.
+    async fn take_back(&self, run: &Run) -> usize {
+        let at_us = run.at_us - VOIDED_BEFORE_US;
+        let mut died = 0;
+        for (place, customer) in run.voids.iter().enumerate() {
+            let Some(number) = stands::last_of(&self.books, customer).await else {
+                continue;
+            };
+            let job = Job::Void {
+                customer: customer.clone(),
+                number: number.clone(),
+                at_us,
+            };
+            if place == 0 && !run.deaths.is_empty() {
+                let attempt = process::attempt(&self.books, &job, run.deaths[0] % 12 + 1);
+                died += usize::from(attempt == Attempt::Died);
+                // It may have died when all was done.
+                if stands::last_of(&self.books, customer).await.as_ref() != Some(&number) {
+                    continue;
+                }
+            }
+            job.run(&self.books).await;
+        }
+        died
+    }
+
+    fn edit(&self, edit: &Edit) {
+        let path = self.books.path("definitions").join(&edit.file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&edit.before), "{edit:?}");
+        fs::write(&path, text.replace(&edit.before, &edit.after)).unwrap();
+    }
+
+    /// Meters the usage that has arrived by a run. Each message was stored when the last of all events so far happened, so usage that is
+    /// late comes after what is not.
     async fn meter(&mut self, folder: &Path, at_us: i64) {
         let events = fs::read_to_string(folder.join("events.ndjson")).unwrap();
         let events: Vec<&str> = events.lines().collect();
-        let stored_us = |last: &str| {
-            let last: Value = serde_json::from_str(last).unwrap();
-            let stored: jiff::Timestamp = last["time"].as_str().unwrap().parse().unwrap();
-            stored.as_microsecond()
+        let mut last_us = i64::MIN;
+        let stored_us = |events: &[&str]| {
+            for event in events {
+                let event: Value = serde_json::from_str(event).unwrap();
+                let time: jiff::Timestamp = event["time"].as_str().unwrap().parse().unwrap();
+                last_us = last_us.max(time.as_microsecond());
+            }
+            last_us
         };
         self.books.meter(&events, stored_us, at_us).await;
     }
 
-    /// Corrects everything, takes back the last document of every third customer, and issues what is due again: each customer owes in all
-    /// what it owed, and nothing is left to correct.
-    async fn take_back_and_issue_again(&self) {
-        let (books, at_us) = (&self.books, *self.runs.last().unwrap());
-        books.issue(at_us, true, usize::MAX).await;
-        let owed = "SELECT customer, currency, CAST(SUM(total) AS VARCHAR) AS total FROM invoices \
-                    GROUP BY customer, currency ORDER BY customer, currency";
-        let before = books.rows(owed).await;
-        let last = "SELECT i.customer, i.number FROM invoices AS i JOIN \
-                    (SELECT customer, MAX(serial) AS serial FROM invoices GROUP BY customer) AS l ON i.serial = l.serial \
-                    ORDER BY i.customer";
-        let since = Instant::now();
-        let mut voids = 0;
-        for row in books.rows(last).await.iter().step_by(3) {
-            assert!(books.void(&row[0], &row[1], at_us).await);
-            voids += 1;
-        }
-        let again = books.issue(at_us, true, usize::MAX).await;
-        println!(
-            "{voids} documents taken back, {} issued again in {:.1?}",
-            again.len(),
-            since.elapsed()
-        );
-        assert!(voids > 0 && again.len() >= voids);
-        assert_eq!(books.rows(owed).await, before);
-        assert_eq!(books.issue(at_us, true, usize::MAX).await, []);
-    }
-}
-
-fn keyed(run: u64, document: Value) -> ((u64, String, String), Value) {
-    let customer = document["customer"].as_str().unwrap().to_owned();
-    ((run, customer, document["period"].to_string()), document)
-}
-
-/// A document in the words of the oracle.
-fn document(invoice: &Invoice) -> Value {
-    json!({
-        "customer": invoice.customer,
-        "period": [invoice.period.start_us, invoice.period.end_us],
-        "currency": invoice.total.currency().code(),
-        "lines": invoice.lines.iter().map(line).collect::<Vec<_>>(),
-        "discount": invoice.discount.amount_text(),
-        "promotional": invoice.promotional.amount_text(),
-        "tax": invoice.tax.amount_text(),
-        "total": invoice.total.amount_text(),
-        "credits": invoice.credits.amount_text(),
-        "amount_due": invoice.amount_due.amount_text(),
-    })
-}
-
-fn line(line: &LineItem) -> Value {
-    let is_tax = matches!(line.kind, LineKind::Tax | LineKind::TaxIncluded);
-    let dimensions = line.dimensions.iter().map(|(name, value)| {
-        let value = value.clone().unwrap_or_default();
-        match is_tax && name == "rate_percent" {
-            true => plain(Exact::parse(&value).unwrap()),
-            false => value,
-        }
-    });
-    json!({
-        "kind": line.kind.as_str(),
-        "price": line.price,
-        "subscription": line.subscription,
-        "dimensions": dimensions.collect::<Vec<_>>(),
-        "quantity": line.quantity.map(plain),
-        "amount": line.amount.amount_text(),
-        "discount": line.discount.amount_text(),
-        "promotional": line.promotional.amount_text(),
-        "period": [line.period.start_us, line.period.end_us],
-    })
-}
-
-fn plain(number: Exact) -> String {
-    number.without_trailing_zeros().to_string()
-}
-
-/// How many documents differ, and how the first of them do.
-fn differences(expected: &Documents, billed: &Documents) -> String {
-    let mut text = String::new();
-    let keys: BTreeSet<_> = expected.keys().chain(billed.keys()).collect();
-    let differ: Vec<_> = keys
-        .into_iter()
-        .filter(|key| expected.get(*key) != billed.get(*key))
-        .collect();
-    for key in differ.iter().take(8) {
-        let _ = write!(text, "\n{key:?}");
-        match (expected.get(*key), billed.get(*key)) {
-            (Some(expected), Some(billed)) => differing(expected, billed, "", &mut text),
-            (Some(expected), None) => drop(write!(text, ": not issued: {expected}")),
-            (None, billed) => drop(write!(text, ": issued: {billed:?}")),
-        }
-    }
-    if !differ.is_empty() {
-        let _ = write!(text, "\n{} documents differ", differ.len());
-    }
-    text
-}
-
-/// The parts of two values that are not alike.
-fn differing(expected: &Value, billed: &Value, at: &str, text: &mut String) {
-    match (expected, billed) {
-        (Value::Object(expected), Value::Object(billed)) => {
-            for (name, value) in expected {
-                let other = billed.get(name).unwrap_or(&Value::Null);
-                differing(value, other, &format!("{at} {name}"), text);
-            }
-        }
-        (Value::Array(expected), Value::Array(billed)) if expected.len() == billed.len() => {
-            for (place, (value, other)) in expected.iter().zip(billed).enumerate() {
-                differing(value, other, &format!("{at} {place}"), text);
-            }
-        }
-        _ if expected != billed => {
-            let _ = write!(text, "\n {at}: expected {expected}, got {billed}");
-        }
-        _ => {}
+    /// Issues what is due, in processes that may die, and then to the end. Returns how often one died.
+    async fn issue(&self, number: usize, run: &Run) -> usize {
+        let job = Job::Issue {
+            at_us: run.at_us,
+            corrects: run.corrects,
+            bytes_max: RANGES[number % RANGES.len()],
+        };
+        let attempts = run.deaths.iter();
+        let attempts = attempts.map(|step| process::attempt(&self.books, &job, *step));
+        let died = attempts.filter(|attempt| *attempt == Attempt::Died).count();
+        job.run(&self.books).await;
+        died
     }
 }

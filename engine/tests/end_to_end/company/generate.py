@@ -1,12 +1,15 @@
 """Makes up a company: customers, what they agreed to and what they used, from a seed.
 
-    generate.py SEED CUSTOMERS OUT
+    generate.py SEED CUSTOMERS OUT [TROUBLES]
 
 writes a folder a run of the invoice job, `OUT/run-0` and so on: the CSV files that `tollgate accounts import` reads before that
-run, and `events.ndjson` with the usage that has arrived by then. `OUT/runs.json` says when each run is.
+run, and `events.ndjson` with the usage that has arrived by then. `OUT/runs.json` says of each run when it is, whether it corrects
+everything, whose last documents are taken back before it (`voids`), what is changed of the price list (`edits`), and at which of
+its durable steps the job dies (`deaths`), one attempt after the other.
 
-An account row is imported in the first run after it takes effect, and usage arrives when it happens. The first customers have one
-feature each; later ones have more.
+An account row is imported in the first run after it takes effect, and usage arrives when it happens, but for the troubles: some usage arrives
+`late`, in a later run; some rows are `backdated`, and imported in a later run; `prices`, `voids` and `deaths`. TROUBLES names
+those that there are, with commas between them; all without it. The first customers have one feature each; later ones have more.
 """
 
 import csv
@@ -21,7 +24,28 @@ UTC = timezone.utc
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 START = datetime(2025, 1, 1, tzinfo=UTC)
 END = datetime(2026, 3, 1, tzinfo=UTC)
-RUNS = [datetime(*day, 12, tzinfo=UTC) for day in [(2025, 4, 10), (2025, 7, 16), (2025, 10, 20), (2025, 12, 12), (2026, 3, 5)]]
+DAYS = [(2025, 4, 10), (2025, 7, 16), (2025, 10, 20), (2025, 12, 12), (2026, 3, 5), (2026, 3, 6)]
+RUNS = [datetime(*day, 12, tzinfo=UTC) for day in DAYS]
+
+# The runs that correct everything. The last one leaves nothing.
+CORRECTING = [2, 5]
+
+TROUBLES = ["late", "backdated", "prices", "voids", "deaths"]
+
+# What may be changed of the price list: the file, what it says, what it says then, and the term that is (of `rules/price_list.py`).
+EDITS = [
+    ("model_rates.csv", "large,0.000003,0.000015", "large,0.0000028,0.0000165"),
+    ("model_rates.csv", "vision,0.00000725,0.00002", "vision,0.0000075,0.00002"),
+    ("tax_rates.csv", "DE,19,2025-07-01", "DE,18.5,2025-07-01"),
+    ("tax_rates.csv", "US-NY,8.875,2020-01-01", "US-NY,8.75,2020-01-01"),
+    ("definitions.sql", "unit_amount: 0.995", "unit_amount: 1.05", "ticket", "1.05"),
+    ("definitions.sql", "up_to: 7200, unit_amount: 0.0111", "up_to: 7200, unit_amount: 0.0115", "gpu", "0.0115"),
+    ("definitions.sql", "prorate(19.00,", "prorate(20.50,", "starter_base", "20.50"),
+    ("definitions.sql", "minimum = '25.00'", "minimum = '27.00'", "starter_minimum", "27.00"),
+    ("definitions.sql", "maximum = '140.00'", "maximum = '125.00'", "pro_maximum", "125.00"),
+    ("definitions.sql", "prorate(49.99,", "prorate(52.49,", "pro_base", "52.49"),
+    ("definitions.sql", "prorate(14.50 * seats,", "prorate(13.75 * seats,", "team_seats", "13.75"),
+]
 
 # Nothing takes effect so shortly before a run: its documents would wait for the windows of the day.
 QUIET = timedelta(days=3)
@@ -57,13 +81,26 @@ def text(at):
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def begins_periods(row):
+    """Whether billing periods are counted from the start of a row."""
+    return row.get("plan") in ["team", "scale", "enterprise", "yen"] and "anchor" not in row
+
+
+def run_of(at):
+    """The first run that an instant is before."""
+    return next((number for number, run in enumerate(RUNS) if at <= run), len(RUNS) - 1)
+
+
 def microseconds(at):
     return (at - EPOCH) // timedelta(microseconds=1)
 
 
 class Company:
-    def __init__(self, seed, customers):
+    def __init__(self, seed, customers, troubles):
         self.random = random.Random(seed)
+        # Troubles have a dice each, so that the company is the same with and without them.
+        self.dice = {name: random.Random(f"{name} {seed}") for name in TROUBLES}
+        self.troubles = troubles
         self.rows = {table: [] for table in KEYS}
         self.events = []
         self.edges = {}
@@ -369,23 +406,82 @@ class Company:
     # Files
 
     def write(self, folder):
-        for number, run in enumerate(RUNS):
+        rows = {table: self.known(table) for table in KEYS}
+        arrivals = self.arrivals()
+        for number in range(len(RUNS)):
             into = os.path.join(folder, f"run-{number}")
             os.makedirs(into)
-            since = RUNS[number - 1] if number > 0 else datetime.min.replace(tzinfo=UTC)
-            for table, rows in self.rows.items():
+            for table, by_run in rows.items():
                 # Of two rows with one key in one run the later one stands: an import does not take both.
-                known = {}
-                for at, row in rows:
-                    if since < at <= run:
-                        known[tuple(row.get(name) for name in KEYS[table])] = row
+                known = {tuple(row.get(name) for name in KEYS[table]): row for row in by_run[number]}
                 self.write_rows(os.path.join(into, f"{table}.csv"), known.values())
             with open(os.path.join(into, "events.ndjson"), "w", encoding="utf-8") as file:
-                for at, number_, subject, type_, data in self.events:
-                    if since < at <= run:
-                        file.write(line(at, number_, subject, type_, data))
+                file.writelines(line(*event) for event in arrivals[number])
         with open(os.path.join(folder, "runs.json"), "w", encoding="utf-8") as file:
-            json.dump([microseconds(run) for run in RUNS], file)
+            json.dump(self.runs(), file)
+
+    # Troubles
+
+    def falls(self, trouble, chance):
+        return trouble in self.troubles and self.dice[trouble].random() < chance
+
+    def later(self, trouble, number):
+        """Some run after one."""
+        return self.dice[trouble].randrange(number + 1, len(RUNS)) if number + 1 < len(RUNS) else number
+
+    def known(self, table):
+        """The rows of a table by the run in which they are imported. Customers are known at once, for other rows name them, and so are
+        rows that periods begin with: without them, other periods would end shortly before a run."""
+        by_run = [[] for _ in RUNS]
+        for at, row in self.rows[table]:
+            number = run_of(at)
+            may_be_late = table != "customers" and not begins_periods(row)
+            if self.falls("backdated", 0.06) and may_be_late:
+                number = self.later("backdated", number)
+            by_run[number].append(row)
+        return by_run
+
+    def arrivals(self):
+        """Events by run, in the order in which they arrive: late ones some time between the run before and the run."""
+        by_run = [[] for _ in RUNS]
+        for event in self.events:
+            arrives, number = event[0], run_of(event[0])
+            if self.falls("late", 0.05) and number + 1 < len(RUNS):
+                number = self.later("late", number)
+                arrives = RUNS[number - 1] + (RUNS[number] - RUNS[number - 1]) * self.dice["late"].random()
+            by_run[number].append((arrives, event))
+        return [[event for _, event in sorted(events, key=lambda known: (known[0], known[1][1]))] for events in by_run]
+
+    def runs(self):
+        edits = self.edits()
+        return [{
+            "at": microseconds(run), "corrects": number in CORRECTING, "voids": self.voids(number), "edits": edits[number],
+            "deaths": self.deaths(number)} for number, run in enumerate(RUNS)]
+
+    def voids(self, number):
+        """Whose last documents are taken back before a run: of some the last two."""
+        dice, names = self.dice["voids"], sorted(self.subjects)
+        if "voids" not in self.troubles or number == 0:
+            return []
+        some = dice.sample(names, max(1, len(names) // 12))
+        return sorted(some + dice.sample(some, len(some) // 3))
+
+    def edits(self):
+        """What is changed of the price list before each run."""
+        by_run = [[] for _ in RUNS]
+        if "prices" in self.troubles:
+            for file, before, after, *term in EDITS:
+                if self.dice["prices"].random() < 0.6:
+                    edit = {"file": file, "before": before, "after": after}
+                    by_run[self.dice["prices"].randrange(1, len(RUNS))].append(edit | dict(zip(["term", "value"], term)))
+        return by_run
+
+    def deaths(self, number):
+        """At which of its durable steps the job dies, one attempt after the other."""
+        dice = self.dice["deaths"]
+        if "deaths" not in self.troubles:
+            return []
+        return [dice.randrange(1, 60 if number == 0 else 25) for _ in range(dice.choice([0, 1, 1, 2]))]
 
     def write_rows(self, path, rows):
         names = sorted({name for row in rows for name in row})
@@ -411,4 +507,5 @@ def line(at, number, subject, type_, data):
 
 
 if __name__ == "__main__":
-    Company(int(sys.argv[1]), int(sys.argv[2])).write(sys.argv[3])
+    named = sys.argv[4].split(",") if len(sys.argv) > 4 else TROUBLES
+    Company(int(sys.argv[1]), int(sys.argv[2]), named).write(sys.argv[3])

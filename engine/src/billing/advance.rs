@@ -8,19 +8,32 @@
 //! |---|---|
 //! | the document that closes the period, in a job that does not correct | those that start after the document in advance was issued |
 //! | what a document in advance would be now | those that start before it was issued |
+//!
+//! A price or a rate table that was edited since is no row: it holds for all time, so it reaches back. Without being asked to correct, the
+//! document that closes the period rates what was billed in advance as it was rated then.
 
 use super::{
     accounts,
+    billed::is_fixed,
     due::{Due, due_of},
     issued::{Document, History},
+    kept::{self, restore},
     starts::Calendar,
     subscribed::{Charged, Rated, rate_due},
 };
-use crate::{customers::Customers, error::Result, view::View};
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use crate::{
+    customers::Customers,
+    error::{Faulty, InError, Result},
+    view::View,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     accounts::{Accounts, Index, Subscription},
+    invoice::basis::{Named, RatedBy},
     subscriptions::Cycle,
 };
 
@@ -35,23 +48,29 @@ pub(super) struct InAdvance<'a> {
     pub(super) calendar: Calendar<'a>,
 }
 
-/// A subscription whose rows since a document in advance are not all meant, and the document's customer and time.
+/// A subscription of which not all that is known now is meant, and the document's customer and time.
 struct Meant {
     customer: String,
     at_us: i64,
     subscription: String,
     /// The rows that were known, and those since that are meant.
     rows: Vec<Subscription>,
+    /// The prices and rate tables that are not meant as they are now.
+    rated_by: RatedBy,
 }
 
+/// What tells what is meant apart: customer, time and subscription.
+type MeantKey = (String, i64, String);
+
 impl Meant {
-    fn key(&self) -> (&str, i64, &str) {
-        (&self.customer, self.at_us, &self.subscription)
+    fn key(&self) -> MeantKey {
+        (self.customer.clone(), self.at_us, self.subscription.clone())
     }
 }
 
 impl InAdvance<'_> {
     /// Takes out of what documents bill at the close of periods what changes come to that reach back before the document in advance.
+    /// Returns customers of whom that cannot be told.
     ///
     /// # Errors
     /// The lake cannot be read, or a price fails and it cannot be told for which customer.
@@ -59,14 +78,14 @@ impl InAdvance<'_> {
         &self,
         issued: &History<'_>,
         rated: &mut [Rated],
-    ) -> Result<()> {
+    ) -> Result<BTreeSet<InError>> {
         let customers = rated
             .iter()
             .filter(|rated| self.has_closing_in_advance(&rated.due));
         let customers: BTreeSet<&str> =
             customers.map(|rated| rated.due.customer.as_str()).collect();
         if customers.is_empty() || issued.heads.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         let documents = issued.by_customer(|customer| customers.contains(customer))?;
         let (mut known, mut meant) = (Known::default(), Vec::new());
@@ -75,9 +94,12 @@ impl InAdvance<'_> {
             for cycle in &rated.due.closing {
                 let mut documents = documents.into_iter().flatten();
                 let opened = documents.find(|document| document.head.at_us == cycle.opens_us);
-                if let Some((serial, issued_at_us)) = opened.and_then(Document::known) {
+                if let Some((opened, (serial, issued_at_us))) =
+                    opened.and_then(|opened| Some((opened, opened.known()?)))
+                {
                     let is_ordinary = |changes_us: i64| issued_at_us < changes_us;
-                    let of = (rated.due.at_us, cycle);
+                    let edited = edited(opened, cycle, &rated.rated_by);
+                    let of = (rated.due.at_us, cycle, edited);
                     meant.extend(self.meant(&mut known, serial, of, is_ordinary).await?);
                 }
             }
@@ -108,38 +130,42 @@ impl InAdvance<'_> {
             };
             for cycle in &rated.due.opening {
                 let reaches_back = |changes_us: i64| changes_us <= issued_at_us;
-                let of = (rated.due.at_us, cycle);
+                let of = (rated.due.at_us, cycle, RatedBy::default());
                 meant.extend(self.meant(&mut known, serial, of, reaches_back).await?);
             }
         }
         self.replace(&meant, rated, |due| &due.opening, replace_opening)
-            .await
+            .await?;
+        Ok(())
     }
 
-    /// Rates again with the rows that are meant, and replaces what that is of the billing periods that open, or that close.
+    /// Rates again by what is meant, and replaces what that is of the billing periods that open, or that close. Returns customers of whom
+    /// it cannot be told.
     async fn replace(
         &self,
         meant: &[Meant],
         rated: &mut [Rated],
         cycles_of: impl Fn(&Due) -> &[Cycle],
         replace: impl Fn(&mut Rated, usize, Option<&Rated>),
-    ) -> Result<()> {
-        let by_meant = self.rated(meant).await?;
-        let meant: BTreeSet<(&str, i64, &str)> = meant.iter().map(Meant::key).collect();
+    ) -> Result<BTreeSet<InError>> {
+        let (by_meant, in_error) = self.rated(meant).await?;
+        let meant: BTreeSet<MeantKey> = meant.iter().map(Meant::key).collect();
         for rated in rated {
-            let at_us = rated.due.at_us;
-            let is_meant = |cycle: &Cycle| {
-                meant.contains(&(cycle.customer.as_str(), at_us, cycle.subscription.as_str()))
+            let key_of = |cycle: &Cycle| {
+                (
+                    cycle.customer.clone(),
+                    rated.due.at_us,
+                    cycle.subscription.clone(),
+                )
             };
-            let cycles = cycles_of(&rated.due).iter().enumerate();
-            let places = cycles.filter(|(_, cycle)| is_meant(cycle));
-            let places: Vec<usize> = places.map(|(place, _)| place).collect();
-            let by_meant = by_meant.get(&(rated.due.customer.clone(), at_us));
-            for place in places {
-                replace(rated, place, by_meant);
+            let keys: Vec<MeantKey> = cycles_of(&rated.due).iter().map(key_of).collect();
+            for (place, key) in keys.iter().enumerate() {
+                if meant.contains(key) {
+                    replace(rated, place, by_meant.get(key).map(Arc::as_ref));
+                }
             }
         }
-        Ok(())
+        Ok(in_error)
     }
 
     fn has_closing_in_advance(&self, due: &Due) -> bool {
@@ -150,45 +176,78 @@ impl InAdvance<'_> {
     }
 
     /// The rows of a subscription that were known when an import was the last, and those since for whose effect something holds;
-    /// `None` when it holds for all since.
+    /// `None` when it holds for all since and no price is meant as it was.
     async fn meant(
         &self,
         known: &mut Known,
         serial: i64,
-        (at_us, cycle): (i64, &Cycle),
+        (at_us, cycle, rated_by): (i64, &Cycle, RatedBy),
         is_meant: impl Fn(i64) -> bool,
     ) -> Result<Option<Meant>> {
-        if serial == self.accounts.serial() {
+        let now = self.accounts.subscription(&cycle.subscription);
+        let rows = match serial == self.accounts.serial() {
+            true => None,
+            false => {
+                let before = known.of(self.lake, serial, self.customers).await?;
+                meant_rows(before.subscription(&cycle.subscription), now, is_meant)
+            }
+        };
+        if rows.is_none() && rated_by == RatedBy::default() {
             return Ok(None);
         }
-        let before = known.of(self.lake, serial, self.customers).await?;
-        let before = before.subscription(&cycle.subscription);
-        let now = self.accounts.subscription(&cycle.subscription).iter();
-        let since: Vec<&Subscription> = now.filter(|row| !before.contains(row)).collect();
-        let is_meant = |row: &&Subscription| is_meant(changes_us(before, row));
-        if since.iter().all(is_meant) {
-            return Ok(None);
-        }
-        let since = since.into_iter().filter(is_meant);
         Ok(Some(Meant {
             customer: cycle.customer.clone(),
             at_us,
             subscription: cycle.subscription.clone(),
-            rows: before.iter().chain(since).cloned().collect(),
+            rows: rows.unwrap_or_else(|| now.to_vec()),
+            rated_by,
         }))
     }
 
-    /// Documents rated with the rows that are meant, by customer and time.
-    async fn rated(&self, meant: &[Meant]) -> Result<BTreeMap<(String, i64), Rated>> {
-        let mut rated = BTreeMap::new();
-        for round in rounds(meant) {
-            rated.extend(self.rated_at_once(&round).await?);
+    /// Documents rated by what is meant, and customers of whom that cannot be told.
+    async fn rated(
+        &self,
+        meant: &[Meant],
+    ) -> Result<(BTreeMap<MeantKey, Arc<Rated>>, BTreeSet<InError>)> {
+        let (mut rated, mut in_error) = (BTreeMap::new(), BTreeSet::new());
+        let mut by_rated_by: BTreeMap<&RatedBy, Vec<&Meant>> = BTreeMap::new();
+        for meant in meant {
+            by_rated_by.entry(&meant.rated_by).or_default().push(meant);
         }
-        Ok(rated)
+        for (rated_by, meant) in by_rated_by {
+            let Some(kept) = restore(self.lake, rated_by).await? else {
+                in_error.extend(meant.iter().map(|meant| gone(meant)));
+                continue;
+            };
+            let kept_view;
+            let view = match *rated_by == RatedBy::default() {
+                true => self.view,
+                false => {
+                    let catalog = Arc::new(kept.catalog(self.view.catalog()));
+                    kept_view = View::open(catalog, self.lake).await?;
+                    &kept_view
+                }
+            };
+            for round in rounds(&meant) {
+                let of_round = self.rated_at_once(view, &round).await?;
+                let of_round: BTreeMap<(String, i64), Arc<Rated>> = of_round
+                    .into_iter()
+                    .map(|rated| {
+                        let key = (rated.due.customer.clone(), rated.due.at_us);
+                        (key, Arc::new(rated))
+                    })
+                    .collect();
+                for meant in round {
+                    let of = of_round.get(&(meant.customer.clone(), meant.at_us));
+                    rated.extend(of.map(|of| (meant.key(), Arc::clone(of))));
+                }
+            }
+        }
+        Ok((rated, in_error))
     }
 
-    /// The same, of documents for which the same rows of each subscription are meant.
-    async fn rated_at_once(&self, meant: &[&Meant]) -> Result<BTreeMap<(String, i64), Rated>> {
+    /// Documents rated with the rows that are meant, which are the same of each subscription for all of them.
+    async fn rated_at_once(&self, view: &View, meant: &[&Meant]) -> Result<Vec<Rated>> {
         let customers: BTreeSet<&str> = meant.iter().map(|meant| meant.customer.as_str()).collect();
         let mut accounts: Accounts = self.accounts.of_customers(&customers);
         for meant in meant {
@@ -204,25 +263,91 @@ impl InAdvance<'_> {
             .collect::<BTreeSet<_>>()
         {
             let time = (at_us.saturating_sub(1), at_us);
-            let definitions = &self.view.catalog().definitions;
+            let definitions = &view.catalog().definitions;
             // What has no answer here has none among the documents themselves.
             let of_customer = due_of(&accounts, definitions, self.calendar, customer, time);
             due.extend(of_customer.unwrap_or_default());
         }
         // What cannot be told here cannot be told of the documents themselves.
-        let (rated, _) = rate_due(self.view, &accounts, due).await?;
-        let by_time = rated.into_iter();
-        Ok(by_time
-            .map(|rated| ((rated.due.customer.clone(), rated.due.at_us), rated))
-            .collect())
+        let (rated, _) = rate_due(view, &accounts, due).await?;
+        Ok(rated)
     }
+}
+
+/// The prices that a document in advance billed for a billing period and the rate tables that they read, as far as they are others now: as they
+/// were by what the document stands.
+fn edited(opened: &Document<'_>, cycle: &Cycle, now: &RatedBy) -> RatedBy {
+    let mut edited = RatedBy::default();
+    let Some(then) = opened.basis.as_ref().map(|basis| &basis.rated_by) else {
+        return edited;
+    };
+    let (start_us, end_us) = (cycle.period.start_us, cycle.period.end_us);
+    let billed = opened.lines.iter().filter(|line| {
+        line.corrects.is_none()
+            && is_fixed(line.kind)
+            && line.subscription.as_ref() == Some(&cycle.subscription)
+            && start_us <= line.period.start_us
+            && line.period.end_us <= end_us
+    });
+    let prices: BTreeSet<&String> = billed.flat_map(|line| &line.price).collect();
+    for price in prices {
+        let tables = then.reads.get(price).into_iter().flatten();
+        let tables: Vec<&String> = tables.collect();
+        let is_other = |before: &Named, after: &Named, name: &String| match after.get(name) {
+            Some(after) => before.get(name).is_some_and(|before| before != after),
+            None => false,
+        };
+        let is_edited = is_other(&then.prices, &now.prices, price)
+            || tables
+                .iter()
+                .any(|table| is_other(&then.rate_tables, &now.rate_tables, table));
+        if !is_edited {
+            continue;
+        }
+        let named = |names: &Named, name: &String| Some((name.clone(), names.get(name)?.clone()));
+        edited.prices.extend(named(&then.prices, price));
+        let tables = tables.into_iter();
+        let tables = tables.filter_map(|table| named(&then.rate_tables, table));
+        edited.rate_tables.extend(tables);
+    }
+    edited
+}
+
+/// That the prices are gone by which a fee was billed in advance.
+fn gone(meant: &Meant) -> InError {
+    let names: Vec<&str> = meant.rated_by.prices.keys().map(String::as_str).collect();
+    InError {
+        customer: meant.customer.clone(),
+        what: Faulty::Invoice,
+        reason: format!(
+            "a fee of subscription `{}` was billed in advance, and what it was rated by ({}) is not in the lake's folder `{}` any more: bring the folder back",
+            meant.subscription,
+            names.join(", "),
+            kept::FOLDER
+        ),
+    }
+}
+
+/// Rows that were known, and those of now for whose effect something holds; `None` when it holds for all that are new.
+fn meant_rows(
+    before: &[Subscription],
+    now: &[Subscription],
+    is_meant: impl Fn(i64) -> bool,
+) -> Option<Vec<Subscription>> {
+    let since: Vec<&Subscription> = now.iter().filter(|row| !before.contains(row)).collect();
+    let is_meant = |row: &&Subscription| is_meant(changes_us(before, row));
+    if since.iter().all(is_meant) {
+        return None;
+    }
+    let since = since.into_iter().filter(is_meant);
+    Some(before.iter().chain(since).cloned().collect())
 }
 
 /// What is meant, in rounds in each of which the same rows of a subscription are meant for all documents. Rows that were not known when one
 /// document was issued may have been when a later one was.
-fn rounds(meant: &[Meant]) -> Vec<Vec<&Meant>> {
+fn rounds<'a>(meant: &[&'a Meant]) -> Vec<Vec<&'a Meant>> {
     let mut of_document: BTreeMap<(&str, i64), Vec<&Meant>> = BTreeMap::new();
-    for meant in meant {
+    for meant in meant.iter().copied() {
         let of_document = of_document.entry((&meant.customer, meant.at_us));
         of_document.or_default().push(meant);
     }

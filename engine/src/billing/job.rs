@@ -403,9 +403,8 @@ impl<'a> Job<'a> {
         documents.take_in(found);
         if !self.corrects {
             let in_advance = correcter.in_advance();
-            in_advance
-                .leave_out_reaching_back(history, &mut rated)
-                .await?;
+            let in_error = in_advance.leave_out_reaching_back(history, &mut rated);
+            documents.in_error.extend(in_error.await?);
         }
         Ok((of_customer, rated))
     }

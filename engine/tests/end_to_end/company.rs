@@ -28,12 +28,20 @@ use std::{
 const DEFINITIONS: [&str; 3] = ["definitions.sql", "model_rates.csv", "tax_rates.csv"];
 
 /// How many customers there are and what they are made up from, unless the variables say otherwise.
-const CUSTOMERS: &str = "300";
+const CUSTOMERS: &str = "48";
 const SEED: &str = "1";
 const TROUBLES: &str = "late,backdated,prices,voids,deaths";
 
-/// How many bytes ranges of customers take in each run, one after the other: what is on documents does not depend on it.
-const RANGES: [usize; 5] = [usize::MAX, 20_000_000, 60_000_000, usize::MAX, 80_000_000];
+/// How many bytes ranges of customers take in each run: what is on documents does not depend on it. A run that corrects everything takes
+/// longest, and has one range.
+const RANGES: [usize; 6] = [
+    usize::MAX,
+    20_000_000,
+    usize::MAX,
+    60_000_000,
+    80_000_000,
+    usize::MAX,
+];
 
 /// How long before a run documents are taken back, in microseconds.
 const VOIDED_BEFORE_US: i64 = 3_600_000_000;
@@ -128,7 +136,12 @@ impl Company {
             fs::copy(source(name), books.path("definitions").join(name)).unwrap();
         }
         let folder = books.path("company");
-        let arguments = [Path::new(seed), Path::new(customers), &folder, Path::new(troubles)];
+        let arguments = [
+            Path::new(seed),
+            Path::new(customers),
+            &folder,
+            Path::new(troubles),
+        ];
         print_of(python, "generate.py", &arguments);
         let runs = fs::read_to_string(folder.join("runs.json")).unwrap();
         Company {
@@ -227,7 +240,7 @@ impl Company {
         let job = Job::Issue {
             at_us: run.at_us,
             corrects: run.corrects,
-            bytes_max: RANGES[number % RANGES.len()],
+            bytes_max: RANGES[number],
         };
         let attempts = run.deaths.iter();
         let attempts = attempts.map(|step| process::attempt(&self.books, &job, *step));

@@ -54,7 +54,10 @@ pub(super) enum Attempt {
 
 /// Runs a job in a process that dies at its n-th durable step.
 pub(super) fn attempt(books: &Books, job: &Job, step: u64) -> Attempt {
-    let name = concat!(module_path!(), "::a_process_of_its_own_does_what_it_is_asked_for");
+    let name = concat!(
+        module_path!(),
+        "::a_process_of_its_own_does_what_it_is_asked_for"
+    );
     let (_, name) = name.split_once("::").unwrap();
     let ran = Command::new(env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])

@@ -47,7 +47,9 @@ pub(super) async fn documents(books: &Books) -> Documents {
         of_document.push(line(&row));
         assert_eq!(row[1], of_document.len().to_string(), "{row:?}");
     }
-    let all = books.rows("SELECT CAST(COUNT(*) AS VARCHAR) FROM line_items").await;
+    let all = books
+        .rows("SELECT CAST(COUNT(*) AS VARCHAR) FROM line_items")
+        .await;
     let of_documents: usize = lines.values().map(Vec::len).sum();
     assert_eq!(all[0][0], of_documents.to_string());
     let rows = books.rows(INVOICES).await.into_iter();
@@ -82,7 +84,11 @@ fn line(row: &[String]) -> Value {
 }
 
 fn text(cell: &str) -> Value {
-    if cell.is_empty() { Value::Null } else { cell.into() }
+    if cell.is_empty() {
+        Value::Null
+    } else {
+        cell.into()
+    }
 }
 
 fn micros(cell: &str) -> i64 {
@@ -117,7 +123,14 @@ fn kept(document: &str) -> Vec<[Value; 6]> {
 }
 
 fn of_json(lines: &[Value]) -> Vec<[Value; 6]> {
-    let names = ["kind", "price", "corrects", "amount", "discount", "promotional"];
+    let names = [
+        "kind",
+        "price",
+        "corrects",
+        "amount",
+        "discount",
+        "promotional",
+    ];
     let lines = lines.iter();
     lines
         .map(|line| names.map(|name| line[name].clone()))

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from .charges import FIXED, TAXES, AsIssued, Billing, Known, Line, applies, currency_of, fixed_lines, priced, tax_on
+from .charges import FIXED, TAXES, AsIssued, Billing, Known, Line, applies, billed_for, currency_of, fixed_lines, priced, tax_on
 from .credits import Grants
 from .numbers import DIGITS, plain, spread
 from .periods import Due, due_of
@@ -441,18 +441,25 @@ class Bill:
                 continue
             by = self.stands_by(opened, standing)
             accounts = self.meant(run, by, cycle.subscription, lambda at: opened.issued_at < at)
+            other = cycle
             if accounts is not None:
                 other = self.due(run, due.at, accounts).get(due.at)
                 other = other and next((own for own in other.closing if own.subscription == cycle.subscription), None)
-                in_advance[(cycle.subscription, False)] = self.rated_by(run, other)
                 names = list(other.segments) if other else []
                 more += [(cycle, name, False) for name in names if name not in cycle.segments]
+            in_advance[(cycle.subscription, False)] = self.rated_by(run, by, opened, other)
         return in_advance, more
 
-    def rated_by(self, run, other):
-        """What prices in advance come to by another form of a billing period; nothing where there is none."""
-        prices = self.story.prices[run]
-        return lambda cycle, name, price, unit: fixed_lines(prices, other, name, price, unit) if other else []
+    def rated_by(self, run, by, opened, other):
+        """What prices in advance come to by another form of a billing period; nothing where there is none. A fee that a document has
+        billed for it is what it was by what that document stands."""
+
+        def rated(cycle, name, price, unit):
+            is_billed = bool(billed_for(opened.own(), cycle, price))
+            prices = self.story.prices[by if is_billed else run]
+            return fixed_lines(prices, other, name, price, unit) if other else []
+
+        return rated
 
     # Corrections
 

@@ -16,7 +16,7 @@ CREATE PLAN pro WITH (currency = 'USD', billing_period = 'month', anchor = 'subs
 CREATE PLAN payg WITH (currency = 'USD', billing_period = 'month') AS (by_token);
 ";
 
-fn definitions() -> String {
+pub(crate) fn definitions() -> String {
     format!("{TOKENS}{PRICED}")
 }
 
@@ -26,14 +26,14 @@ fn hours_ago(hours: i64) -> String {
     (now - SignedDuration::from_hours(hours)).to_string()
 }
 
-fn event(id: &str, subject: &str, time: &str, input: u64) -> Value {
+pub(crate) fn event(id: &str, subject: &str, time: &str, input: u64) -> Value {
     json!({
         "specversion": "1.0", "id": id, "source": "s", "type": "llm.completion", "subject": subject, "time": time,
         "data": {"model": "m", "input_tokens": input, "output_tokens": 1},
     })
 }
 
-async fn publish(http: &Http, events: &Value) {
+pub(crate) async fn publish(http: &Http, events: &Value) {
     let stored = http
         .post("/api/v1/events", "application/json", &events.to_string())
         .await;
@@ -74,7 +74,7 @@ async fn key(cli: &Cli, arguments: &[&str]) -> String {
 }
 
 /// Two customers; `b` moves from the first to the second two hours ago.
-fn write_accounts(world: &World) -> [&'static str; 5] {
+pub(crate) fn write_accounts(world: &World) -> [&'static str; 5] {
     let (day, two, one, soon) = (hours_ago(24), hours_ago(2), hours_ago(1), hours_ago(-1));
     world.write("customers.csv", "customer,name\nacme,Acme\nglobex,Globex\n");
     let subjects = format!("subject,customer,valid_from\na,acme,\nb,acme,\nb,globex,{two}\n");

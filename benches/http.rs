@@ -5,7 +5,8 @@
 //! ```
 //! A real `tollgate run` over a real nats-server. First the same events three times, each time with ids of their own: by a bare publisher
 //! over NATS, 100 events to a message; in requests of 100 events; in requests of one. Each request waits for its answer, which comes
-//! when JetStream has acknowledged it. At the end the shard must have counted every event once. Then a load of a fixed
+//! when JetStream has acknowledged it. Each way begins when the shard has counted all events of the one before, every event once. Then how
+//! fast it counts by itself, and beside ten statements of SQL that would run for ever. Then a load of a fixed
 //! rate, beside which one event after the other is published and asked for until the answer has it. At last what one customer of very many has spent
 //! in the running month, whose amount is known. What can be compared between machines is the share of the bare publisher's rate.
 //!
@@ -86,8 +87,9 @@ async fn measure() -> Result<()> {
     println!(
         "by          events a request   at once    events   events/s   of bare    p50 ms    p99 ms"
     );
-    let (bare, mut counted) = publish(server.url(), events).await?;
+    let (bare, mut counted) = publish(server.url(), 1, events).await?;
     row("publisher", (PER_MESSAGE, 0), events, bare, &[], bare);
+    engine.count(counted).await?;
     for (per_request, at_once, part, seed) in [
         (PER_MESSAGE, AT_ONCE, events, 2),
         (1, AT_ONCE_OF_ONE, events / 10, 3),
@@ -97,7 +99,9 @@ async fn measure() -> Result<()> {
         let (took, answers) = engine.send(bodies, at_once).await?;
         let bare = share(bare, part, events);
         row("HTTP", (per_request, at_once), part, took, &answers, bare);
+        engine.count(counted).await?;
     }
+    counted = beside_greedy(&engine, server.url(), counted).await?;
     engine
         .until("/api/v1/meters/tokens_calls/query", counted)
         .await?;
@@ -170,8 +174,8 @@ fn bodies(seed: u64, events: u64, per_request: usize) -> (Vec<Bytes>, u64) {
 }
 
 /// Publishes as a program does that speaks NATS itself, many messages in flight.
-async fn publish(url: &str, events: u64) -> Result<(Duration, u64)> {
-    let (bodies, counted) = bodies(1, events, PER_MESSAGE);
+async fn publish(url: &str, seed: u64, events: u64) -> Result<(Duration, u64)> {
+    let (bodies, counted) = bodies(seed, events, PER_MESSAGE);
     let headers = [("Content-Type".to_owned(), "application/x-ndjson".to_owned())];
     let mut publisher = Publisher::connect(NatsOptions {
         subjects: vec!["bench.>".into()],
@@ -184,6 +188,37 @@ async fn publish(url: &str, events: u64) -> Result<(Duration, u64)> {
     }
     publisher.finish().await?;
     Ok((began.elapsed(), counted))
+}
+
+/// How many statements run beside metering.
+const GREEDY: usize = 10;
+
+/// How fast the shard counts by itself, and beside statements that take all they may; how many events have counted then.
+async fn beside_greedy(engine: &Engine, url: &str, mut counted: u64) -> Result<u64> {
+    let events = 5 * number("TOLLGATE_BENCH_EVENTS", 200_000)?;
+    let mut rates = Vec::new();
+    for (seed, statements) in [(5, 0), (6, GREEDY), (7, 0), (8, GREEDY)] {
+        let mut greedy = JoinSet::new();
+        for _ in 0..statements {
+            greedy.spawn(engine.greedy());
+        }
+        let began = Instant::now();
+        let (_, more) = publish(url, seed, events).await?;
+        counted += more;
+        engine.count(counted).await?;
+        rates.push(u128::from(events) * 1_000_000 / began.elapsed().as_micros().max(1));
+        greedy.shutdown().await;
+    }
+    let (alone, beside) = (rates[0] + rates[2], rates[1] + rates[3]);
+    println!(
+        "\ncounted by itself {} and {} events/s, beside {GREEDY} greedy statements {} and {}: {} %",
+        rates[0],
+        rates[2],
+        rates[1],
+        rates[3],
+        beside * 100 / alone.max(1)
+    );
+    Ok(counted)
 }
 
 /// How soon an event that was published is in an answer, beside a load.
@@ -363,6 +398,33 @@ impl Engine {
             }
             Ok((sent, began.elapsed()))
         })
+    }
+
+    /// Waits until the shard has counted so many events, by what it tells Prometheus.
+    async fn count(&self, events: u64) -> Result<()> {
+        let counted = format!("tollgate_events_total{{status=\"counted\"}} {events}\n");
+        let mut ticks = interval(Duration::from_millis(5));
+        for _ in 0..60_000 {
+            if self.answer("/metrics").await?.contains(&counted) {
+                return Ok(());
+            }
+            ticks.tick().await;
+        }
+        Err(format!("{events} events were acknowledged and did not count").into())
+    }
+
+    /// Asks for what takes for ever, again and again.
+    fn greedy(&self) -> impl Future<Output = ()> + use<> {
+        let sql = "SELECT COUNT(*) FROM events AS a, events AS b WHERE a.id < b.subject";
+        let asked = serde_json::json!({ "sql": sql }).to_string();
+        let (client, path) = (self.client.clone(), format!("{}/api/v1/query", self.door));
+        async move {
+            loop {
+                let asked = client.post(&path).body(asked.clone());
+                // That it ends with an error is what it is for.
+                let _ = asked.send().await;
+            }
+        }
     }
 
     /// The value of a query without windows or groups of its own; `None` when there is none yet.

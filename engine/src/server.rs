@@ -9,6 +9,7 @@
 //! not own what an event is, what a meter's value is, or when anything happens.
 
 mod accounts;
+mod aside;
 mod body;
 mod customers;
 mod definitions;
@@ -45,6 +46,7 @@ use crate::{
     telemetry::{Progress, traces},
     view::View,
 };
+use aside::{Aside, aside};
 use axum::{
     Router,
     body::Body,
@@ -67,6 +69,7 @@ use rustls::ServerConfig;
 use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, lookup_host},
+    runtime::Handle,
     sync::{Mutex, Semaphore, SemaphorePermit, watch},
     time::{Instant, timeout},
 };
@@ -100,11 +103,19 @@ struct Doors {
     answered: Answered,
     readiness: Readiness,
     stop: watch::Receiver<bool>,
+    /// Where they are answered.
+    aside: Handle,
     /// How many queries are answered at once.
     queries: Semaphore,
+    /// How many of them may be statements of SQL: one fewer, so that the longest of these leave the questions of other routes a way.
+    statements: Semaphore,
     /// Held while accounts are written.
     importing: Mutex<()>,
 }
+
+/// Nothing more is answered: the process stops.
+#[derive(Debug)]
+struct Stopping;
 
 /// What follows from the definitions that are in force.
 #[derive(Debug)]
@@ -184,6 +195,7 @@ impl Door {
             None => (None, Readiness::Lake),
         };
         let lakes = Arc::new(Lakes::new(&settings));
+        let aside = Aside::start()?;
         let Defining { in_force, reload } = definitions;
         let following = Following {
             settings: settings.clone(),
@@ -201,7 +213,9 @@ impl Door {
             answered: Answered::default(),
             readiness,
             stop: stop.clone(),
+            aside: aside.handle(),
             queries: Semaphore::new(settings.http.queries_max.0),
+            statements: Semaphore::new(settings.http.queries_max.0.saturating_sub(1).max(1)),
             importing: Mutex::default(),
             settings,
         });
@@ -459,11 +473,14 @@ impl Doors {
     }
 
     /// Waits until a query may be answered; the time that it waits counts against the request's.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.queries.acquire().await.map_err(|_| {
-            let code = "task_ended";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, "the process stops")
-        })
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Stopping> {
+        self.queries.acquire().await.map_err(|_| Stopping)
+    }
+
+    /// The same for a statement of SQL.
+    async fn turn_of_statement(&self) -> Result<[SemaphorePermit<'_>; 2], Stopping> {
+        let statement = self.statements.acquire().await.map_err(|_| Stopping)?;
+        Ok([statement, self.turn().await?])
     }
 }
 
@@ -477,6 +494,22 @@ fn router(doors: Arc<Doors>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/healthz/ready", get(health::ready))
         .route("/api/v1/events", post(events::publish))
+        .route("/api/v1/definitions/reload", post(definitions::reload))
+        .route("/metrics", get(metrics::show))
+        .route("/openapi.json", get(openapi::show))
+        .route("/v1/traces", post(otlp::export))
+        .route("/lago/api/v1/events", post(lago::one))
+        .route("/lago/api/v1/events/batch", post(lago::batch))
+        .merge(questions(&doors))
+        .layer(from_fn_with_state(Arc::clone(&doors), admit))
+        .layer(from_fn_with_state(Arc::clone(&doors), bounded))
+        .layer(CompressionLayer::new())
+        .with_state(doors)
+}
+
+/// What reads, plans or checks so much that it goes second to metering.
+fn questions(doors: &Arc<Doors>) -> Router<Arc<Doors>> {
+    Router::new()
         .route("/api/v1/meters", get(meters::list))
         .route("/api/v1/meters/{meter}", get(meters::get))
         .route("/api/v1/meters/{meter}/subjects", get(meters::subjects))
@@ -528,17 +561,8 @@ fn router(doors: Arc<Doors>) -> Router {
         )
         .route("/api/v1/definitions", get(definitions::show))
         .route("/api/v1/definitions/check", post(definitions::check))
-        .route("/api/v1/definitions/reload", post(definitions::reload))
         .route("/api/v1/query", post(sql::answer))
-        .route("/metrics", get(metrics::show))
-        .route("/openapi.json", get(openapi::show))
-        .route("/v1/traces", post(otlp::export))
-        .route("/lago/api/v1/events", post(lago::one))
-        .route("/lago/api/v1/events/batch", post(lago::batch))
-        .layer(from_fn_with_state(Arc::clone(&doors), admit))
-        .layer(from_fn_with_state(Arc::clone(&doors), bounded))
-        .layer(CompressionLayer::new())
-        .with_state(doors)
+        .layer(from_fn_with_state(Arc::clone(doors), aside))
 }
 
 /// Ends what takes too long, says what is wrong in one form, and counts.

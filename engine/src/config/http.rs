@@ -28,8 +28,8 @@ pub struct HttpSettings {
     /// So many connections are open at once; one that comes then ends the one that has been without an answer for the longest time. Default 1000,
     /// and never more than half of the files that the process may open. Each takes some memory, up to 400 KB when its client sends a very long head.
     pub connections_max: Count,
-    /// So many queries are answered at once; one that comes then waits, up to the timeout. Default 4. More lets queries take
-    /// more of the processors from metering.
+    /// So many queries are answered at once; one that comes then waits, up to the timeout. Default 4, of which at most 3 are
+    /// statements of SQL.
     pub queries_max: Count,
     /// What sorting and grouping for one SQL statement may take in memory before they spill to disk. Default 256MB.
     pub query_bytes_max: Size,

@@ -92,7 +92,8 @@ pub(super) async fn answer(
             accepted = listener.accept() => match accepted {
                 Ok((socket, address)) => {
                     let seat = wire.coming.take();
-                    clients.spawn(serve(Arc::clone(&wire), socket, address, seat));
+                    let serving = serve(Arc::clone(&wire), socket, address, seat);
+                    clients.spawn_on(serving, &wire.doors.aside);
                 }
                 Err(error) if is_of_client(&error) => {}
                 Err(error) => {

@@ -1,5 +1,6 @@
 //! What a caller is told when a request fails: problem details as RFC 9457 has them, with a code that stays the same.
 
+use super::Stopping;
 use crate::error::{Error, chain};
 use axum::{
     body::Body,
@@ -216,6 +217,13 @@ impl IntoResponse for Problem {
         *response.status_mut() = self.status;
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl From<Stopping> for Problem {
+    fn from(_: Stopping) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Problem::new(status, "task_ended", "the process stops")
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn answer(
         let detail = format!("the body: {error}; write {{\"sql\": \"SELECT …\"}}");
         Problem::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
     })?;
-    let _turn = doors.turn().await?;
+    let _turn = doors.turn_of_statement().await?;
     let defined = doors.defined();
     let of = (defined.catalog(), doors.lakes.to_read().await?);
     let own = caller.own(&doors).await?;

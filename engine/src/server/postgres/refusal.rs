@@ -1,6 +1,9 @@
 //! What a client is told when something cannot be done: SQLSTATE, message and hint (pure).
 
-use crate::error::{Error, chain};
+use crate::{
+    error::{Error, chain},
+    server::Stopping,
+};
 use arrow::error::ArrowError;
 use datafusion::{common::SchemaError, error::DataFusionError};
 use std::fmt;
@@ -87,6 +90,12 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl From<Stopping> for Refusal {
+    fn from(_: Stopping) -> Self {
+        Refusal::stopping()
     }
 }
 

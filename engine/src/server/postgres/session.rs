@@ -22,7 +22,7 @@ use crate::{
 };
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::{sync::SemaphorePermit, time::timeout};
+use tokio::time::timeout;
 use tollgate_sql::statements::{self, statements, tokens};
 
 /// The answer to a statement.
@@ -278,16 +278,10 @@ impl Session {
         }
     }
 
-    /// Waits until a statement may be answered.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        let turn = self.wire.doors.queries.acquire().await;
-        turn.map_err(|_| Refusal::stopping())
-    }
-
     async fn rows(&self, statement: &Statement, sql: &str) -> Result<Rows, Refusal> {
         let doors = &self.wire.doors;
         let own = self.own().await?;
-        let _turn = self.turn().await?;
+        let _turn = doors.turn_of_statement().await?;
         let bounds = doors.bounds();
         if *statement == Statement::Catalog {
             let asker = self.asker(own.as_ref());
@@ -311,7 +305,7 @@ impl Session {
     async fn columns(&self, statement: &Statement, sql: &str) -> Result<Vec<Column>, Refusal> {
         let doors = &self.wire.doors;
         let own = self.own().await?;
-        let _turn = self.turn().await?;
+        let _turn = doors.turn_of_statement().await?;
         let schema = match statement {
             Statement::Catalog => {
                 let asker = self.asker(own.as_ref());

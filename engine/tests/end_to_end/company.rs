@@ -14,8 +14,9 @@ use crate::books::Books;
 use process::{Attempt, Job};
 use serde::Deserialize;
 use serde_json::Value;
-use stands::{Documents, balances, differences, documents, keyed};
+use stands::{Documents, assert_alike, balances, differences, documents, keyed, unissued};
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     fs,
@@ -57,16 +58,27 @@ async fn a_company_owes_what_an_oracle_makes_of_its_events_and_files() {
     let customers = variable("TOLLGATE_COMPANY_CUSTOMERS", CUSTOMERS);
     let troubles = variable("TOLLGATE_COMPANY_TROUBLES", TROUBLES);
     let mut company = Company::new(&python, [&seed, &customers, &troubles]);
-    let (expected, left) = company.expected(&python);
-    company.bill().await;
+    let expected = company.expected(&python);
+    let looked_up = company.bill().await;
     let (books, at_us) = (&company.books, company.last_us());
-    let differences = differences(&expected, &documents(books).await);
+    let differences = differences(&expected.documents, &documents(books).await);
     println!(
         "{} documents of {customers} customers from seed {seed} with {troubles}",
-        expected.len()
+        expected.documents.len()
     );
     assert!(differences.is_empty(), "seed {seed}:{differences}");
-    assert_eq!(balances(books, at_us).await, left, "seed {seed}");
+    for (run, rows) in expected.unissued {
+        assert_alike(
+            &rows,
+            &looked_up[&run],
+            &format!("seed {seed}, unissued after run {run}"),
+        );
+    }
+    assert_eq!(
+        balances(books, at_us).await,
+        expected.balances,
+        "seed {seed}"
+    );
     assert_eq!(books.issue(at_us, true, usize::MAX).await, []);
 }
 
@@ -114,6 +126,17 @@ struct Run {
     edits: Vec<Edit>,
     /// At which durable step the job dies, one attempt after the other.
     deaths: Vec<u64>,
+    /// Whether it is looked up then what is unissued.
+    looks: bool,
+}
+
+/// What the oracle says.
+struct Expected {
+    documents: Documents,
+    /// By run, the rows of `unissued` after it.
+    unissued: BTreeMap<usize, Vec<Value>>,
+    /// What is left of each grant.
+    balances: Value,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -154,20 +177,31 @@ impl Company {
         self.runs.last().unwrap().at_us
     }
 
-    /// What the oracle says: documents, and what is left of each grant.
-    fn expected(&self, python: &OsString) -> (Documents, Value) {
+    fn expected(&self, python: &OsString) -> Expected {
         let arguments = [self.books.path("company"), self.books.path("definitions")];
         let arguments = arguments.each_ref().map(PathBuf::as_path);
         let printed = print_of(python, "oracle.py", &arguments);
-        let (documents, balances) = printed.trim_end().rsplit_once('\n').unwrap();
-        let balances: Value = serde_json::from_str(balances).unwrap();
-        let documents = documents.lines();
-        let documents = documents.map(|line| serde_json::from_str(line).unwrap());
-        (keyed(documents), balances["balances"].clone())
+        let lines = printed.lines();
+        let said: Vec<Value> = lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let (documents, others): (Vec<Value>, Vec<Value>) = said
+            .into_iter()
+            .partition(|said| said.get("number").is_some());
+        let unissued = others.iter().filter_map(|said| {
+            let run = usize::try_from(said.get("run")?.as_u64()?).unwrap();
+            Some((run, said["unissued"].as_array()?.clone()))
+        });
+        Expected {
+            documents: keyed(documents),
+            unissued: unissued.collect(),
+            balances: others.last().unwrap()["balances"].clone(),
+        }
     }
 
-    /// Lets each run happen, with what is before it.
-    async fn bill(&mut self) {
+    /// Lets each run happen, with what is before it. Returns what is unissued after some.
+    async fn bill(&mut self) -> BTreeMap<usize, Vec<Value>> {
+        let mut looked_up = BTreeMap::new();
         for (number, run) in self.runs.clone().iter().enumerate() {
             let since = Instant::now();
             let folder = self.books.path(&format!("company/run-{number}"));
@@ -182,7 +216,11 @@ impl Company {
                 run.voids.len(),
                 since.elapsed() - metered
             );
+            if run.looks {
+                looked_up.insert(number, unissued(&self.books, run.at_us).await);
+            }
         }
+        looked_up
     }
 
     /// Takes back the last document of some customers; of the first one in a process that may die. Returns how often one died.

@@ -4,8 +4,8 @@
 
 writes a folder a run of the invoice job, `OUT/run-0` and so on: the CSV files that `tollgate accounts import` reads before that
 run, and `events.ndjson` with the usage that has arrived by then. `OUT/runs.json` says of each run when it is, whether it corrects
-everything, whose last documents are taken back before it (`voids`), what is changed of the price list (`edits`), and at which of
-its durable steps the job dies (`deaths`), one attempt after the other.
+everything, whose last documents are taken back before it (`voids`), what is changed of the price list (`edits`), at which of
+its durable steps the job dies (`deaths`), one attempt after the other, and whether it is looked up then what is unissued (`looks`).
 
 An account row is imported in the first run after it takes effect, and usage arrives when it happens, but for the troubles: some usage arrives
 `late`, in a later run; some rows are `backdated`, and imported in a later run; `prices`, `voids` and `deaths`. TROUBLES names
@@ -29,6 +29,9 @@ RUNS = [datetime(*day, 12, tzinfo=UTC) for day in DAYS]
 
 # The runs that correct everything. The last one leaves nothing.
 CORRECTING = [2, 5]
+
+# The runs after which it is looked up what is unissued.
+LOOKING = [1, 4]
 
 TROUBLES = ["late", "backdated", "prices", "voids", "deaths"]
 
@@ -456,7 +459,7 @@ class Company:
         edits = self.edits()
         return [{
             "at": microseconds(run), "corrects": number in CORRECTING, "voids": self.voids(number), "edits": edits[number],
-            "deaths": self.deaths(number)} for number, run in enumerate(RUNS)]
+            "deaths": self.deaths(number), "looks": number in LOOKING} for number, run in enumerate(RUNS)]
 
     def voids(self, number):
         """Whose last documents are taken back before a run: of some the last two."""

@@ -3,7 +3,7 @@
     oracle.py FOLDER DEFINITIONS
 
 reads what generate.py wrote, run by run, and the CSV files of the rate tables in DEFINITIONS, and prints each document that is
-issued as a line of JSON, in the order of their numbers, and at the end what is left of each grant. The rules are those of
+issued as a line of JSON, in the order of their numbers, after some runs what is unissued, and at the end what is left of each grant. The rules are those of
 DESIGN.md section 8, docs/accounts.md and docs/invoices.md, written down a second time: nothing here is shared with the engine.
 Amounts are exact fractions until they are rounded.
 
@@ -100,6 +100,9 @@ def main(folder, definitions):
         for customer in story.accounts[number].customers():
             bill = bills.setdefault(customer, Bill(customer, story))
             issue(bill.run(number, run["corrects"]))
+        if run["looks"]:
+            rows = [row for customer in sorted(bills) for row in bills[customer].unissued(number)]
+            print(json.dumps({"run": number, "unissued": rows}))
     balances, last = {}, len(story.runs) - 1
     for grant in story.accounts[last].tables["grants"].values():
         left = balance(grant, bills[grant["customer"]].burnt(), story.at[last])

@@ -1,13 +1,13 @@
 //! What stands in the lake in the end, in the words of the oracle, and how it differs from what the oracle says.
 
 use crate::books::Books;
-use arrow::array::AsArray;
+use arrow::{array::AsArray, datatypes::TimestampMicrosecondType};
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
 };
-use tollgate::billing;
+use tollgate::{billing, view::View};
 use tollgate_sql::money::Exact;
 
 /// Documents by when they were issued, customer, and their place among those.
@@ -165,6 +165,39 @@ pub(super) async fn balances(books: &Books, at_us: i64) -> Value {
         sums.map(|(name, sum)| (name, plain(&sum.to_string())))
             .collect(),
     )
+}
+
+/// The rows of `unissued` at an instant, in the words of the oracle.
+pub(super) async fn unissued(books: &Books, at_us: i64) -> Vec<Value> {
+    let lake = books.lake().await;
+    let view = View::open(books.catalog().await, &lake).await.unwrap();
+    let rows = billing::unissued(&view, &lake, &books.settings.billing, at_us).await;
+    let rows = rows.unwrap();
+    let text = |name: &str, row: usize| rows[name].as_string::<i32>().value(row);
+    let micros = |name: &str, row: usize| {
+        let instants = rows[name].as_primitive::<TimestampMicrosecondType>();
+        instants.value(row)
+    };
+    let of_row = |row| {
+        let amount = Exact::from_array(&rows["amount"], row).unwrap().unwrap();
+        json!({
+            "customer": text("customer", row), "number": self::text(text("number", row)), "currency": text("currency", row),
+            "period": [micros("period_start", row), micros("period_end", row)],
+            "amount": plain(&amount.to_string()), "cause": text("cause", row),
+        })
+    };
+    (0..rows.num_rows()).map(of_row).collect()
+}
+
+/// That lists are the same, in any order.
+pub(super) fn assert_alike(expected: &[Value], got: &[Value], what: &str) {
+    let lacks = |all: &[Value], some: &[Value]| -> Vec<String> {
+        let lacking = some.iter().filter(|one| !all.contains(one));
+        lacking.map(ToString::to_string).collect()
+    };
+    let (missing, more) = (lacks(got, expected), lacks(expected, got));
+    let are_alike = missing.is_empty() && more.is_empty() && expected.len() == got.len();
+    assert!(are_alike, "{what}:\nmissing {missing:#?}\nmore {more:#?}");
 }
 
 /// How many documents differ, and how the first of them do.

@@ -131,7 +131,7 @@ class Usage:
             rows = payers.get(subject, [])
             place = bisect_right(rows, (at, "\U0010ffff")) - 1
             if place >= 0:
-                paid[rows[place][1]].append((at, type_, data))
+                paid[rows[place][1]].append((at, type_, data, subject))
         return {customer: Paid(events) for customer, events in paid.items()}
 
 
@@ -146,6 +146,9 @@ class Paid:
         """What was used in some times, by type of event."""
         used = defaultdict(list)
         for starts, ends in times:
-            for _, type_, data in self.events[bisect_left(self.times, starts):bisect_left(self.times, ends)]:
+            for _, type_, data, _ in self.between(starts, ends):
                 used[type_].append(data)
         return used
+
+    def between(self, starts, ends):
+        return self.events[bisect_left(self.times, starts):bisect_left(self.times, ends)]

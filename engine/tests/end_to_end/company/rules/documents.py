@@ -6,6 +6,7 @@ from .charges import FIXED, TAXES, AsIssued, Billing, Known, Line, applies, bill
 from .credits import Grants
 from .numbers import DIGITS, plain, spread
 from .periods import Due, due_of
+from .unissued import Basis
 
 TERMS_OF_ROW = ("customer", "plan", "seats", "anchor", "minimum", "maximum")
 
@@ -17,8 +18,8 @@ class Document:
         self.customer, self.at, self.period, self.currency = customer, at, period, currency
         self.lines, self.burns = lines, burns
         self.number = self.voids = None
-        self.run = self.issued_at = self.closed = self.one_offs = None
-        # By number, the documents that it was compared with, and the run by whose accounts and prices that was.
+        self.run = self.issued_at = self.closed = self.one_offs = self.basis = None
+        # By number, how it compared other documents.
         self.corrected = {}
         self.credits = 0
 
@@ -63,8 +64,10 @@ class Document:
 class Correction:
     """An issued document and what it would be now."""
 
-    def __init__(self, document, issued, now):
+    def __init__(self, document, issued, now, by, basis):
         self.document, self.issued, self.now = document, issued, now
+        # The run by whose accounts and prices it is compared, and what it is made from now.
+        self.by, self.basis = by, basis
         self.differences = self.differing()
         self.is_other = bool(self.differences) or bool(self.taxes(self.differences))
 
@@ -303,10 +306,22 @@ class Bill:
 
     def stands_by(self, document, standing):
         """The run by whose accounts and prices a document is compared: its own, or that of the last one that corrected it."""
-        by = document.run
+        last = self.last_correction(document, standing)
+        return last.by if last else document.run
+
+    def last_correction(self, document, standing):
+        last = None
         for other in sorted(standing, key=self.documents.index):
-            by = other.corrected.get(document.number, by)
-        return by
+            last = other.corrected.get(document.number, last)
+        return last
+
+    def basis_of(self, document, standing):
+        """What a document is made from by what it stands; a correction by which it is not made at all leaves that."""
+        basis = document.basis
+        for other in sorted(standing, key=self.documents.index):
+            correction = other.corrected.get(document.number)
+            basis = correction.basis or basis if correction else basis
+        return basis
 
     def issued_for(self, document, standing):
         """What was issued for a document: its own lines, and those of later ones that correct it."""
@@ -376,7 +391,8 @@ class Bill:
         document.run, document.issued_at = run, self.story.at[run]
         document.closed = [(cycle.subscription, cycle.opens, cycle.closes) for cycle in due.closing]
         document.one_offs = [row["one_off"] for row in due.one_offs]
-        document.corrected = {correction.document.number: correction.by for correction in corrections}
+        document.corrected = {correction.document.number: correction for correction in corrections}
+        document.basis = Basis(known, self.customer, due.parts())
         billed += document.own()
         self.documents.append(document)
         return document
@@ -481,8 +497,7 @@ class Bill:
             if fixed is None:
                 continue
             now = priced(known, self.customer, due, parts, AsIssued(known, fixed, billed)) if parts or due.one_offs else []
-            correction = Correction(document, issued, now)
-            correction.by = by
+            correction = Correction(document, issued, now, by, Basis(known, self.customer, parts))
             if correction.is_other:
                 corrections.append(correction)
         return corrections
@@ -516,13 +531,13 @@ class Bill:
         for document in standing:
             issued = self.issued_for(document, standing)
             due = self.due(run, max(self.story.at[run], document.at)).get(document.at)
-            now = []
+            now, basis = [], None
             if due is not None:
+                basis = Basis(known, self.customer, due.parts())
                 parts, in_advance = self.without_ordinary(run, document, due)
                 if parts or due.one_offs:
                     now = priced(known, self.customer, due, parts, Billing(known, self.customer, billed, in_advance))
-            correction = Correction(document, issued, now)
-            correction.by = run
+            correction = Correction(document, issued, now, run, basis)
             corrections.append(correction)
             billed = billed + correction.differences + issued
         return corrections
@@ -540,6 +555,29 @@ class Bill:
             if other is not None:
                 parts += [(other, name, True) for name in other.segments]
         return parts, in_advance
+
+    def unissued(self, run):
+        """What a run that corrects everything would issue: of each document that is another how much and why, and documents that were
+        due and are not issued."""
+        before, standing, rows = list(self.documents), self.standing(), []
+        for document in list(self.run(run, True)):
+            left = document.total()
+            for number, correction in document.corrected.items():
+                amount = sum(line.left() for line in document.of(number) if line.kind != "tax_included")
+                left -= amount
+                if amount != 0:
+                    causes = self.basis_of(correction.document, standing).causes(correction.basis)
+                    rows.append(self.unissued_row(document, correction.document.period, number, amount, causes))
+            if document.own():
+                rows.append(self.unissued_row(document, document.period, None, left, "no invoice was issued"))
+        self.documents = before
+        return sorted(rows, key=lambda row: (row["period"], row["number"] or ""))
+
+    def unissued_row(self, document, period, number, amount, cause):
+        text = plain(Fraction(amount, 10 ** DIGITS[document.currency]))
+        return {
+            "customer": self.customer, "period": period, "number": number, "currency": document.currency, "amount": text,
+            "cause": cause}
 
     # Voids
 

@@ -87,6 +87,11 @@ class PriceList:
     def tax_rate(self, region, at):
         return next(rate for name, rate, starts, ends in self.taxes if name == region and starts <= at < ends)
 
+    def says(self, price):
+        """What the text of a price says, as far as it may change."""
+        terms = {"resolved": self.terms["ticket"], "gpu_time": self.terms["gpu"]}
+        return terms.get(price) if callable(self.prices[price]) else self.prices[price]
+
     # Prices of usage: (dimensions, quantity, amount) of each line.
 
     def per_model(self, usage):

@@ -29,7 +29,7 @@ use std::{
 const DEFINITIONS: [&str; 3] = ["definitions.sql", "model_rates.csv", "tax_rates.csv"];
 
 /// How many customers there are and what they are made up from, unless the variables say otherwise.
-const CUSTOMERS: &str = "48";
+const CUSTOMERS: &str = "32";
 const SEED: &str = "1";
 const TROUBLES: &str = "late,backdated,prices,voids,deaths";
 

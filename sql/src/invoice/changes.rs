@@ -8,7 +8,7 @@ use super::{
     basis::{Basis, Named},
 };
 use crate::money::{Exact, MoneyError};
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 /// An invoice as it was issued, as far as it is compared.
 #[derive(Debug, Clone)]
@@ -136,19 +136,8 @@ fn lines_of(lines: &[super::LineItem]) -> Vec<IssuedLine> {
 
 /// Why a document would be another now, by what it was made from and what it would be made from now; at least one.
 pub fn causes(issued: &Basis, now: &Basis) -> Vec<Cause> {
-    let usage = |basis: &Basis| -> BTreeMap<(String, String), String> {
-        let usage = basis.usage.iter();
-        usage
-            .map(|usage| {
-                (
-                    (usage.meter.clone(), usage.subject.clone()),
-                    usage.hash.clone(),
-                )
-            })
-            .collect()
-    };
     let mut causes = Vec::new();
-    if usage(issued) != usage(now) {
+    if usage_of(issued) != usage_of(now) {
         causes.push(Cause::Usage);
     }
     let (before, after) = (&issued.rated_by, &now.rated_by);
@@ -165,6 +154,16 @@ pub fn causes(issued: &Basis, now: &Basis) -> Vec<Cause> {
         });
     }
     causes
+}
+
+/// Meter, subject and hash of what was used. A subject has several of one meter where a document has several plans or subscriptions.
+fn usage_of(basis: &Basis) -> Vec<(&str, &str, &str)> {
+    let usage = basis.usage.iter();
+    let mut usage: Vec<_> = usage
+        .map(|of| (of.meter.as_str(), of.subject.as_str(), of.hash.as_str()))
+        .collect();
+    usage.sort_unstable();
+    usage
 }
 
 /// The names whose hash is another, or that only one of the two has.
@@ -205,6 +204,7 @@ mod tests {
         },
         rating::Charge,
     };
+    use std::collections::BTreeMap;
 
     fn exact(text: &str) -> Exact {
         Exact::parse(text).unwrap()
@@ -357,6 +357,23 @@ mod tests {
             assert_eq!(change.unwrap().unwrap().causes, causes);
         }
         assert_eq!(Cause::Plan("pro".into()).to_string(), "plan `pro`");
+    }
+
+    #[test]
+    fn usage_of_one_plan_among_several_is_a_cause() {
+        let on_two_plans = |first: &str, second: &str| {
+            let mut both = basis(first, "p1", &[]);
+            both.usage.extend(basis(second, "p1", &[]).usage);
+            both
+        };
+        let before = on_two_plans("10", "4");
+        for (now, expected) in [
+            (on_two_plans("12", "4"), Cause::Usage),
+            (on_two_plans("10", "5"), Cause::Usage),
+            (on_two_plans("10", "4"), Cause::Rating),
+        ] {
+            assert_eq!(causes(&before, &now), [expected]);
+        }
     }
 
     #[test]

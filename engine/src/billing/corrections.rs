@@ -39,7 +39,7 @@ use tollgate_sql::{
     definitions::PlanDefinition,
     invoice::{
         self, LineItem, LineKind,
-        adjustments::{Correction, Taxed, standing},
+        adjustments::{Beside, Correction, Taxed, standing},
         basis::{Basis, RatedBy},
         changes::{Cause, causes},
     },
@@ -92,7 +92,7 @@ pub(super) struct Compared {
 impl Compared {
     fn of(
         document: &Document<'_>,
-        issued: Vec<LineItem>,
+        (issued, beside): (Vec<LineItem>, Vec<Beside>),
         (now, basis): (Vec<Taxed>, Basis),
     ) -> Result<Self> {
         let correction = Correction {
@@ -100,6 +100,7 @@ impl Compared {
             period: document.head.period,
             issued,
             now,
+            beside,
         };
         let currency = document.currency()?;
         let differences = correction.differences(currency)?;
@@ -576,7 +577,8 @@ impl Made<'_> {
                     // Accounts are such that it would not be made any more.
                     None => (Vec::new(), made_by.basis_of_none(document.basis.as_ref())),
                 };
-                let compared = Compared::of(document, issued.clone(), now)?;
+                let beside = self.beside(document, &issued, documents);
+                let compared = Compared::of(document, (issued.clone(), beside), now)?;
                 billed.add(&compared.differences);
                 all.push(compared);
             }
@@ -648,7 +650,36 @@ impl Made<'_> {
         let Some(now) = self.lines_of_usage(rated, document, (&issued, &billed))? else {
             return Ok(None);
         };
-        Compared::of(document, issued, (now, basis)).map(Some)
+        let beside = self.beside(document, &issued, all);
+        Compared::of(document, (issued, beside), (now, basis)).map(Some)
+    }
+
+    /// Other documents with lines whose service periods end with those that were issued for one; none where no grant can have paid either.
+    fn beside(
+        &self,
+        document: &Document<'_>,
+        issued: &[LineItem],
+        all: &[Document<'_>],
+    ) -> Vec<Beside> {
+        let grants = self.made_by.accounts.grants_of(document.head.customer);
+        if grants.count() == 0 {
+            return Vec::new();
+        }
+        let charges = issued.iter().filter(|line| !line.kind.is_tax());
+        let instants: BTreeSet<i64> = charges.map(|line| line.period.last_us()).collect();
+        let is_beside = |line: &LineItem| {
+            !line.kind.is_tax()
+                && line.corrects.is_none()
+                && instants.contains(&line.period.last_us())
+        };
+        let others = all.iter().filter(|other| {
+            other.head.number != document.head.number && other.lines.iter().any(is_beside)
+        });
+        let others = others.map(|other| Beside {
+            number: other.head.number.to_owned(),
+            issued: other.issued(all),
+        });
+        others.collect()
     }
 
     /// What a document's lines would be by the usage of now, with fixed prices as they were issued.

@@ -572,6 +572,7 @@ fn rest(amounts: &[Exact], billed: Option<Exact>) -> Outcome<Exact> {
         },
         issued: issued.into_iter().collect::<Outcome<_>>()?,
         now,
+        beside: Vec::new(),
     };
     let mut sum = Exact::ZERO;
     for line in of_period.differences(usd)? {

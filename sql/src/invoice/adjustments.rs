@@ -110,6 +110,53 @@ pub struct Correction {
     pub issued: Vec<LineItem>,
     /// What its lines would be now, as `document::priced` makes them.
     pub now: Vec<Taxed>,
+    /// Other issued documents with lines whose service periods end with those of its own: what a grant paid at these instants may be of
+    /// either.
+    pub beside: Vec<Beside>,
+}
+
+/// An issued document beside one that is corrected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beside {
+    /// Its number.
+    pub number: String,
+    /// Its lines, and the lines of later documents that corrected it.
+    pub issued: Vec<LineItem>,
+}
+
+impl Beside {
+    /// What its lines come to as they were issued, with their shares of the tax, as far as they are wanted: by price and the last instant
+    /// of the service period.
+    ///
+    /// # Errors
+    /// [`crate::Error::Money`] past 38 digits.
+    pub(super) fn owed(
+        &self,
+        is_wanted: impl Fn(Option<&str>, i64) -> bool,
+        currency: Currency,
+    ) -> Result<Money> {
+        let stand = standing(&self.issued, currency)?;
+        let mut left = Vec::with_capacity(stand.len());
+        for line in &stand {
+            let net = line.amount.checked_sub(line.discount)?;
+            left.push((line, net.checked_sub(line.promotional)?.minor()));
+        }
+        let mut tax = Money::zero(currency);
+        let on_top = self.issued.iter();
+        for line in on_top.filter(|line| line.kind == LineKind::Tax) {
+            tax = tax.checked_add(line.amount)?;
+        }
+        let weights: Vec<i128> = left.iter().map(|(_, left)| (*left).max(0)).collect();
+        let taxes = shares(tax.minor(), &weights);
+        let mut owed = Money::zero(currency);
+        for ((line, left), tax) in left.iter().zip(taxes) {
+            if is_wanted(line.price.as_deref(), line.period.last_us()) {
+                owed = owed.checked_add(Money::of_minor(*left, currency))?;
+                owed = owed.checked_add(Money::of_minor(tax, currency))?;
+            }
+        }
+        Ok(owed)
+    }
 }
 
 /// What tells a line of one document from its others.
@@ -278,7 +325,7 @@ impl Correction {
     }
 
     /// How much of each adjusting line below zero goes back to prepaid grants, in minor units: what they paid of the document, `paid`,
-    /// beyond what the lines of prices that they pay come to now with their taxes. `net` is what each line comes to with its share of
+    /// without what documents beside it come to, beyond what the lines of prices that they pay come to now with their taxes. `net` is what each line comes to with its share of
     /// the taxes.
     ///
     /// # Errors
@@ -290,8 +337,29 @@ impl Correction {
         pays: impl Fn(Option<&str>) -> bool,
         currency: Currency,
     ) -> Result<Vec<i128>> {
+        let owed = self.owed(adjusting, |price, _| pays(price), currency)?;
+        let beyond = paid.checked_sub(owed.to_exact().max(Exact::ZERO))?;
+        let mut beyond = Money::round(beyond.max(Exact::ZERO), currency)?.minor();
+        let back = net.iter().map(|net| {
+            let back = (-net).clamp(0, beyond);
+            beyond -= back;
+            back
+        });
+        Ok(back.collect())
+    }
+
+    /// What its lines come to now with their taxes, as far as they are wanted: by price and the last instant of the service period.
+    ///
+    /// # Errors
+    /// [`crate::Error::Money`] past 38 digits.
+    pub(super) fn owed(
+        &self,
+        adjusting: &[LineItem],
+        is_wanted: impl Fn(Option<&str>, i64) -> bool,
+        currency: Currency,
+    ) -> Result<Money> {
         let mut left = self.left(adjusting, currency)?;
-        left.retain(|(_, _, price, ..), _| pays(*price));
+        left.retain(|(_, _, price, _, period, _), _| is_wanted(*price, period.last_us()));
         let mut owed = Money::zero(currency);
         for amount in left.values() {
             owed = owed.checked_add(*amount)?;
@@ -301,14 +369,7 @@ impl Correction {
                 owed = owed.checked_add(tax.of(taxable)?)?;
             }
         }
-        let beyond = paid.checked_sub(owed.to_exact().max(Exact::ZERO))?;
-        let mut beyond = Money::round(beyond.max(Exact::ZERO), currency)?.minor();
-        let back = net.iter().map(|net| {
-            let back = (-net).clamp(0, beyond);
-            beyond -= back;
-            back
-        });
-        Ok(back.collect())
+        Ok(owed)
     }
 
     /// What a line of a kind corrects.

@@ -18,7 +18,10 @@ use crate::{
     money::{Currency, Exact, Money},
     rating::Charge,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 /// What a document is made for.
 #[derive(Debug, Clone)]
@@ -140,10 +143,14 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
             *owed += share;
         }
     }
-    for (correction, places) in &adjusting {
-        let (paid, by) = prepaid_at(&document, &correction.instants())?;
+    for (place, (correction, places)) in adjusting.iter().enumerate() {
+        let instants = correction.instants();
+        let (paid, by) = prepaid_at(&document, &instants)?;
         let pays = |price: Option<&str>| by.iter().any(|grant| credits::applies(grant, price));
-        let paid = (paid, &owed[places.clone()]);
+        let is_paid = |price: Option<&str>, at_us: i64| instants.contains(&at_us) && pays(price);
+        let before = (&adjusting[..place], lines.as_slice());
+        let beside = owed_beside(correction, before, is_paid, currency)?;
+        let paid = (paid.checked_sub(beside)?, &owed[places.clone()]);
         let of_lines = correction.prepaid_back(&lines[places.clone()], paid, pays, currency)?;
         back[places.clone()].copy_from_slice(&of_lines);
     }
@@ -192,6 +199,7 @@ fn rest_of(document: &Document<'_>, begun: &[LineItem], now: Vec<Taxed>) -> Corr
         period: document.period,
         issued: begun.to_vec(),
         now,
+        beside: Vec::new(),
     }
 }
 
@@ -329,6 +337,27 @@ fn left_of(net: &[i128], currency: Currency) -> Result<Vec<i128>> {
         .zip(given)
         .map(|(owed, back)| owed - back)
         .collect())
+}
+
+/// What documents beside a corrected one come to, as far as it is wanted, by price and instant: those that are corrected before it, which are
+/// at some places of the lines, as they are now, the others as they were issued.
+fn owed_beside(
+    correction: &Correction,
+    (before, lines): (&[(&Correction, Range<usize>)], &[LineItem]),
+    is_wanted: impl Fn(Option<&str>, i64) -> bool,
+    currency: Currency,
+) -> Result<Exact> {
+    let mut owed = Exact::ZERO;
+    for beside in &correction.beside {
+        let mut before = before.iter();
+        let before = before.find(|(other, _)| other.number.as_ref() == Some(&beside.number));
+        let of_document = match before {
+            Some((other, places)) => other.owed(&lines[places.clone()], &is_wanted, currency)?,
+            None => beside.owed(&is_wanted, currency)?,
+        };
+        owed = owed.checked_add(of_document.to_exact().max(Exact::ZERO))?;
+    }
+    Ok(owed)
 }
 
 /// What prepaid grants paid at some instants before, and which.

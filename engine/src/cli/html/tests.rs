@@ -107,6 +107,7 @@ fn what_corrects_stands_apart_and_a_total_below_zero_is_a_credit_note() {
         period: JANUARY,
         issued: before.lines,
         now: Vec::new(),
+        beside: Vec::new(),
     };
     let mut note = invoice("Once", "10.00", from_ref(&correction));
     note.number = Some("CN-000001".into());

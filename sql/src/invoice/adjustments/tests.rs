@@ -63,11 +63,16 @@ fn correction(issued: &[LineItem], now: &[LineItem], tax: Option<TaxOf>) -> Corr
         period: JANUARY,
         issued: issued.to_vec(),
         now: taxed(now, tax),
+        beside: Vec::new(),
     }
 }
 
 /// A document of February with nothing of its own.
 fn correcting(correction: &Correction, grants: &[&Grant], burnt: &[Burn]) -> Invoice {
+    correcting_all(std::slice::from_ref(correction), grants, burnt)
+}
+
+fn correcting_all(corrections: &[Correction], grants: &[&Grant], burnt: &[Burn]) -> Invoice {
     let of = Document {
         id: InvoiceId::of_document("acme", FEBRUARY.end_us),
         customer: "acme",
@@ -79,7 +84,7 @@ fn correcting(correction: &Correction, grants: &[&Grant], burnt: &[Burn]) -> Inv
         tax: Tax::default(),
         grants,
         burnt,
-        corrections: std::slice::from_ref(correction),
+        corrections,
         begun: &[],
     };
     document(of, &[]).unwrap()
@@ -343,4 +348,58 @@ fn what_was_billed_of_a_period_and_is_not_any_more_comes_back() {
         rest_of(&[usage(15)], &[usage(15)]),
         [(LineKind::Tax, 2, None)]
     );
+}
+
+#[test]
+fn what_a_grant_paid_of_a_document_beside_does_not_go_back_to_it() {
+    // Of a grant of 100.00, a fee of 50.00 had 50.00, and 80.00 of usage the rest: 30.00 were paid in money.
+    let fee = line(LineKind::Base, Some("fee"), 5_000);
+    let beside = Beside {
+        number: "INV-000000".into(),
+        issued: vec![fee.clone()],
+    };
+    let grant = grant(GrantKind::Prepaid, None);
+    for (now, back) in [(6_700, 0), (5_000, 0), (4_500, 500)] {
+        let of = Correction {
+            beside: vec![beside.clone()],
+            ..correction(&[usage(8_000)], &[usage(now)], None)
+        };
+        let invoice = correcting(&of, &[&grant], &[burnt(10_000)]);
+        let (total, credits) = (invoice.total.minor(), invoice.credits.minor());
+        assert_eq!((total, credits), (now - 8_000, -back), "{now}");
+    }
+    // The fee is 40.00 now: 40.00 and 55.00 are less than what was paid.
+    let of_fee = Correction {
+        number: Some("INV-000000".into()),
+        beside: vec![Beside {
+            number: "INV-000001".into(),
+            issued: vec![usage(8_000)],
+        }],
+        ..correction(&[fee], &[line(LineKind::Base, Some("fee"), 4_000)], None)
+    };
+    let of_usage = Correction {
+        beside: vec![beside],
+        ..correction(&[usage(8_000)], &[usage(5_500)], None)
+    };
+    let invoice = correcting_all(&[of_fee, of_usage], &[&grant], &[burnt(10_000)]);
+    let (total, credits) = (invoice.total.minor(), invoice.credits.minor());
+    assert_eq!((total, credits), (-3_500, -500));
+}
+
+#[test]
+fn a_document_beside_comes_to_its_lines_with_their_share_of_its_tax() {
+    let later = LineItem {
+        period: FEBRUARY,
+        ..line(LineKind::Base, Some("fee"), 3_000)
+    };
+    let beside = Beside {
+        number: "INV-000000".into(),
+        issued: vec![usage(1_000), later, line(LineKind::Tax, None, 400)],
+    };
+    let owed = |at_us: i64| {
+        let owed = beside.owed(|_, last_us| last_us == at_us, usd());
+        owed.unwrap().minor()
+    };
+    assert_eq!(owed(JANUARY.last_us()), 1_100);
+    assert_eq!(owed(FEBRUARY.last_us()), 3_300);
 }

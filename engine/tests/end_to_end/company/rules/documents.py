@@ -142,6 +142,11 @@ class Correction:
             lines.append((line, shares))
         return lines
 
+    def owed(self, adjusting, is_wanted):
+        """What lines come to now with their taxes, as far as they are wanted: by price and the last instant of their time."""
+        left = {key: amount for key, amount in self.left(adjusting).items() if is_wanted(key[2], max(key[5] - 1, key[4]))}
+        return sum(left.values()) + sum(tax_on(tax, taxable) for tax, taxable in self.taxable(left).items() if not tax[1])
+
     def promotional_back(self, adjusting):
         """How much of each adjusting line below zero promotional credits had paid beyond what the line comes to now."""
         before = sums(line for line in self.issued if line.kind not in TAXES)
@@ -157,9 +162,7 @@ class Correction:
     def prepaid_back(self, adjusting, net, paid, pays):
         """How much of each adjusting line below zero prepaid credits had paid: `paid` of the document, beyond what the lines that they
         pay come to now with their taxes."""
-        left = {key: amount for key, amount in self.left(adjusting).items() if pays(key[2])}
-        owed = sum(left.values())
-        owed += sum(tax_on(tax, taxable) for tax, taxable in self.taxable(left).items() if not tax[1])
+        owed = self.owed(adjusting, lambda price, at: pays(price))
         beyond, back = max(paid - max(owed, 0), 0), []
         for amount in net:
             back.append(max(min(-amount, beyond), 0))
@@ -183,6 +186,15 @@ def sums(lines):
         of_key.discount += line.discount
         of_key.promotional += line.promotional
     return by_key
+
+
+def owed_as_issued(issued, is_wanted):
+    """What issued lines come to with their shares of the tax, as far as they are wanted."""
+    stand = sums(line for line in issued if line.kind not in TAXES)
+    left = [of_key.amount - of_key.discount - of_key.promotional for of_key in stand.values()]
+    taxes = spread(sum(line.amount for line in issued if line.kind == "tax"), [max(amount, 0) for amount in left])
+    return sum(
+        amount + tax for key, amount, tax in zip(stand, left, taxes) if is_wanted(key[2], max(key[5] - 1, key[4])))
 
 
 def tax_line(tax, amount, period, taxable):
@@ -225,8 +237,10 @@ class Composer:
         for line, shares in taxes:
             if line.kind == "tax":
                 net = [amount + share for amount, share in zip(net, shares)]
+        earlier = {}
         for correction, first, last in places:
-            paid, pays = paid_of(correction)
+            paid, pays = paid_of(correction, earlier)
+            earlier[correction.document.number] = (correction, lines[first:last])
             back[first:last] = correction.prepaid_back(lines[first:last], net[first:last], paid, pays)
         paid = self.credited("prepaid", lines, net, back)
         lines = lines + [line for line, _ in taxes]
@@ -385,7 +399,7 @@ class Bill:
             own = priced(known, self.customer, due, parts, Billing(known, self.customer, billed, in_advance))
         grants = Grants(known.accounts.rows("grants", self.customer), self.burnt())
         composer = Composer(self.customer, due, currency, grants)
-        document = composer.document(own, differing, lambda correction: self.paid_of(known, correction))
+        document = composer.document(own, differing, lambda *of: self.paid_of(known, standing, *of))
         if not document.lines:
             return None
         document.run, document.issued_at = run, self.story.at[run]
@@ -397,8 +411,9 @@ class Bill:
         self.documents.append(document)
         return document
 
-    def paid_of(self, known, correction):
-        """What prepaid grants paid of a document, and of which prices they pay."""
+    def paid_of(self, known, standing, correction, earlier):
+        """What prepaid grants paid of a document, and of which prices they pay. Money comes back first, so what other documents come to
+        for the same last instants counts as paid by the grants: by what they are now where they are corrected earlier."""
         instants = {line.last() for line in correction.issued if line.kind not in TAXES}
         rows = {row["grant"]: row for row in known.accounts.rows("grants", self.customer)}
         paid = {}
@@ -406,7 +421,24 @@ class Bill:
             if at in instants and (rows[grant].get("kind") or "prepaid") == "prepaid":
                 paid[grant] = paid.get(grant, 0) + amount
         by = [rows[grant] for grant, amount in paid.items() if amount != 0]
-        return sum(paid.values()), lambda price: any(applies(row, price) for row in by)
+
+        def pays(price):
+            return any(applies(row, price) for row in by)
+
+        def is_paid(price, at):
+            return at in instants and pays(price)
+
+        whole = sum(paid.values())
+        for other in standing:
+            if other is correction.document or not any(
+                    line.last() in instants for line in other.own() if line.kind not in TAXES):
+                continue
+            if other.number in earlier:
+                again, adjusting = earlier[other.number]
+                whole -= max(again.owed(adjusting, is_paid), 0)
+            else:
+                whole -= max(owed_as_issued(self.issued_for(other, standing), is_paid), 0)
+        return whole, pays
 
     def without_issued(self, due, standing):
         """What is due without billing periods of which a document of another time has billed some time, and without one-offs that one

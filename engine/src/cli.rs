@@ -40,6 +40,7 @@ pub mod serve;
 pub mod shard;
 mod statement;
 pub mod watch;
+pub mod worker;
 
 /// Meters what AI agents and their users consume, and prices it, exactly.
 #[derive(Debug, Parser)]
@@ -99,6 +100,9 @@ pub enum Command {
     Shard(shard::Arguments),
     /// Merges small files of the tables, and deletes files and log that nobody needs any more.
     Maintain(maintain::Arguments),
+    /// Answers statements for `run` and `serve`, which start it.
+    #[command(hide = true)]
+    Worker(worker::Arguments),
 }
 
 /// What the commands run on.
@@ -158,6 +162,7 @@ async fn command(cli: Cli) -> Result<()> {
         Command::Backfill(arguments) => backfill::run(&settings()?, &arguments).await,
         Command::Shard(arguments) => shard::run(&settings()?, &arguments).await,
         Command::Maintain(arguments) => maintain::run(&settings()?, &arguments).await,
+        Command::Worker(arguments) => worker::run(&settings()?, &arguments).await,
     }
 }
 

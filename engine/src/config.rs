@@ -65,6 +65,9 @@ pub struct Settings {
     /// The folder that relative paths start from: the configuration file's. Not a setting.
     #[serde(skip)]
     pub base: PathBuf,
+    /// The configuration file, which may be missing where variables alone do. Not a setting.
+    #[serde(skip)]
+    pub file: PathBuf,
     /// Where each setting is that is given. Not a setting.
     #[serde(skip)]
     pub places: Places,
@@ -340,6 +343,7 @@ impl Default for Settings {
             postgres: PostgresSettings::default(),
             tls: TlsSettings::default(),
             base: PathBuf::from("."),
+            file: PathBuf::new(),
             places: Places::new(),
         }
     }
@@ -532,6 +536,7 @@ impl Settings {
         let settings = Settings::deserialize(Value::Object(written.values));
         let mut settings = settings.map_err(|error| invalid(error.to_string()))?;
         settings.places = written.places;
+        file.clone_into(&mut settings.file);
         settings
             .source
             .check_login()

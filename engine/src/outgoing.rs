@@ -93,6 +93,9 @@ impl Batches {
     }
 }
 
+/// A longer type is in no subject: NATS ends a connection whose line of control is longer than 4096 bytes.
+const TYPE_BYTES_MAX: usize = 1_000;
+
 /// `usage.<type>`, or `usage.invalid` without a type that a subject can carry.
 fn subject(prefix: &str, kind: Option<&str>) -> String {
     let is_token = |t: &str| {
@@ -100,7 +103,8 @@ fn subject(prefix: &str, kind: Option<&str>) -> String {
             && t.bytes()
                 .all(|b| b.is_ascii_graphic() && b != b'*' && b != b'>')
     };
-    match kind.filter(|kind| kind.split('.').all(is_token)) {
+    let is_carried = |kind: &&str| kind.len() <= TYPE_BYTES_MAX && kind.split('.').all(is_token);
+    match kind.filter(is_carried) {
         Some(kind) => format!("{prefix}.{kind}"),
         None => format!("{prefix}.invalid"),
     }
@@ -133,6 +137,9 @@ mod tests {
         ] {
             assert_eq!(subject(line), "usage.invalid", "{line}");
         }
+        let of_type = |length: usize| format!(r#"{{"type":"{}"}}"#, "y".repeat(length));
+        assert_eq!(subject(&of_type(1_000)).len(), 1_006);
+        assert_eq!(subject(&of_type(1_001)), "usage.invalid");
     }
 
     #[test]

@@ -33,7 +33,9 @@ mod seats;
 mod sql;
 mod stream;
 mod tls;
+mod turns;
 mod views;
+mod worker;
 
 use crate::{
     catalog::{Catalog, InForce},
@@ -70,23 +72,37 @@ use std::{future::IntoFuture, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, lookup_host},
     runtime::Handle,
-    sync::{Mutex, Semaphore, SemaphorePermit, watch},
+    sync::{Mutex, watch},
     time::{Instant, timeout},
 };
 use tollgate_connectors::{ErrorKind, lake::Lake};
 use tower_http::{compression::CompressionLayer, cors::CorsLayer};
 use tracing::Instrument;
+use turns::Turns;
 use views::{Lakes, Views};
+use worker::{Whole, Worker};
+
+pub use worker::orders;
 
 /// Where HTTP and the protocol of PostgreSQL are listened for, not answered yet.
 #[derive(Debug)]
 pub struct Door {
     http: Option<TcpListener>,
     postgres: Option<TcpListener>,
+    statements: Statements,
     encryption: Option<Arc<ServerConfig>>,
     settings: Settings,
     /// Whether a request without a key is refused though there are no keys.
     needs_keys: bool,
+}
+
+/// Who answers statements of SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Statements {
+    /// This process, which does nothing else.
+    Here,
+    /// Another one, which also speaks the protocol of PostgreSQL at this address.
+    Worker(Option<SocketAddr>),
 }
 
 /// What is asked, and what requests have in common.
@@ -99,23 +115,20 @@ struct Doors {
     /// Takes the definitions folder again; `None` where that cannot be.
     reload: Option<Reload>,
     keyring: Keyring,
+    /// The bodies of events, and all others: who asks much keeps nobody from publishing.
+    events: Bodies,
     bodies: Bodies,
     answered: Answered,
     readiness: Readiness,
     stop: watch::Receiver<bool>,
     /// Where they are answered.
     aside: Handle,
-    /// How many queries are answered at once.
-    queries: Semaphore,
-    /// How many of them may be statements of SQL: one fewer, so that the longest of these leave the questions of other routes a way.
-    statements: Semaphore,
+    turns: Turns,
+    /// Who answers statements; `None` when this process does.
+    worker: Option<Worker>,
     /// Held while accounts are written.
     importing: Mutex<()>,
 }
-
-/// Nothing more is answered: the process stops.
-#[derive(Debug)]
-struct Stopping;
 
 /// What follows from the definitions that are in force.
 #[derive(Debug)]
@@ -163,13 +176,55 @@ impl Door {
         }
         // An origin that is none is found at the start.
         cors(&settings.http.cors_origins)?;
+        let postgres = postgres.map(|listener| listener.local_addr()).transpose();
+        let postgres = postgres.map_err(|source| Error::System {
+            doing: "opening the door of PostgreSQL",
+            source,
+        })?;
         Ok(Some(Door {
             http,
-            postgres,
+            // It could be opened; who opens it is the worker.
+            postgres: None,
+            statements: Statements::Worker(postgres),
             encryption,
             settings: settings.clone(),
             needs_keys: http_needs || postgres_needs,
         }))
+    }
+
+    /// The doors of a process that answers statements for another one: HTTP in the clear, for that one alone, and the protocol of PostgreSQL.
+    ///
+    /// # Errors
+    /// As [`Door::open`].
+    pub async fn open_worker(settings: &Settings) -> Result<Self> {
+        let encryption = tls::encryption(settings)?;
+        let http = ("http.listen", settings.http.listen.as_str());
+        let postgres = ("postgres.listen", settings.postgres.listen.as_str());
+        let (http, _) = listen(settings, http, false).await?;
+        let (postgres, needs_keys) = listen(settings, postgres, encryption.is_some()).await?;
+        Ok(Door {
+            http,
+            postgres,
+            statements: Statements::Here,
+            encryption,
+            settings: settings.clone(),
+            needs_keys,
+        })
+    }
+
+    /// Where HTTP is spoken; nothing where it is not.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn at(&self) -> Result<String> {
+        let Some(listener) = &self.http else {
+            return Ok(String::new());
+        };
+        let at = listener.local_addr().map_err(|source| Error::System {
+            doing: "opening a door",
+            source,
+        })?;
+        Ok(at.to_string())
     }
 
     /// Answers requests until `stop` becomes true and those that had come are answered. Without a shard beside it, answers
@@ -186,6 +241,7 @@ impl Door {
         let Door {
             http,
             postgres,
+            statements,
             encryption,
             settings,
             needs_keys,
@@ -197,32 +253,52 @@ impl Door {
         let lakes = Arc::new(Lakes::new(&settings));
         let aside = Aside::start()?;
         let Defining { in_force, reload } = definitions;
+        let turns = Turns::new(settings.http.queries_max.0);
+        let (worker, encryption_of_http) = match statements {
+            Statements::Here => {
+                let longest = settings.http.timeout.duration();
+                let longest = longest + longest / 4 + Duration::from_secs(1);
+                let looking = turns.watch().look(longest, worker::bytes_max(&settings)?);
+                looking.map_err(|source| Error::System {
+                    doing: "starting a thread",
+                    source,
+                })?;
+                (None, None)
+            }
+            Statements::Worker(postgres) => {
+                let worker = Worker::start(&settings, postgres, stop.clone());
+                worker.answers().await;
+                (Some(worker), encryption.clone())
+            }
+        };
         let following = Following {
             settings: settings.clone(),
             lakes: Arc::clone(&lakes),
             live,
             in_force,
+            worker: worker.clone(),
         };
         let doors = Arc::new(Doors {
             defined: following.start()?,
             lakes,
             reload,
             outlet: Outlet::new(&settings),
-            keyring: Keyring::new(needs_keys),
+            keyring: Keyring::new(needs_keys, &settings.http.cors_origins),
+            events: Bodies::new(settings.http.body_bytes_max.0),
             bodies: Bodies::new(settings.http.body_bytes_max.0),
             answered: Answered::default(),
             readiness,
             stop: stop.clone(),
             aside: aside.handle(),
-            queries: Semaphore::new(settings.http.queries_max.0),
-            statements: Semaphore::new(settings.http.queries_max.0.saturating_sub(1).max(1)),
+            turns,
+            worker: worker.clone(),
             importing: Mutex::default(),
             settings,
         });
         let longest = doors.settings.http.timeout.duration();
         let answering = async {
             tokio::try_join!(
-                answer_http(http, &doors, encryption.clone()),
+                answer_http(http, &doors, encryption_of_http),
                 answer_postgres(postgres, &doors, encryption.clone()),
             )
         };
@@ -242,6 +318,7 @@ struct Following {
     lakes: Arc<Lakes>,
     live: Option<Live>,
     in_force: watch::Receiver<InForce>,
+    worker: Option<Worker>,
 }
 
 impl Following {
@@ -253,6 +330,9 @@ impl Following {
         let (sender, defined) = watch::channel(Arc::new(self.defined()?));
         tokio::spawn(async move {
             while self.in_force.changed().await.is_ok() {
+                if let Some(worker) = &self.worker {
+                    worker.reload().await;
+                }
                 match self.defined() {
                     Ok(defined) => drop(sender.send_replace(Arc::new(defined))),
                     Err(error) => {
@@ -296,7 +376,9 @@ async fn answer_http(
         return Ok(());
     };
     let address = listener.local_addr().map_err(failed)?;
-    tracing::info!(%address, "HTTP opened");
+    if doors.worker.is_some() {
+        tracing::info!(%address, "HTTP opened");
+    }
     // The head of a request, and the request itself.
     let patience = doors.settings.http.timeout.duration() * 2;
     let most = connections_max(doors.settings.http.connections_max.0, files_max()?);
@@ -344,11 +426,7 @@ async fn answer_postgres(
     let Some(listener) = listener else {
         return Ok(());
     };
-    let address = listener.local_addr().map_err(|source| Error::System {
-        doing: "answering over the protocol of PostgreSQL",
-        source,
-    })?;
-    tracing::info!(%address, "Postgres opened");
+    // The process that started this one says where.
     postgres::answer(listener, Arc::clone(doors), encryption).await;
     Ok(())
 }
@@ -432,6 +510,11 @@ impl Doors {
         self.bodies.read(headers, body).await
     }
 
+    /// The same of events.
+    async fn events(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+        self.events.read(headers, body).await
+    }
+
     /// What follows from the definitions that are in force.
     fn defined(&self) -> Arc<Defined> {
         Arc::clone(&self.defined.borrow())
@@ -470,17 +553,6 @@ impl Doors {
             bytes_max: Some(http.query_bytes_max.0),
             rows_max: Some(http.rows_max.0),
         }
-    }
-
-    /// Waits until a query may be answered; the time that it waits counts against the request's.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Stopping> {
-        self.queries.acquire().await.map_err(|_| Stopping)
-    }
-
-    /// The same for a statement of SQL.
-    async fn turn_of_statement(&self) -> Result<[SemaphorePermit<'_>; 2], Stopping> {
-        let statement = self.statements.acquire().await.map_err(|_| Stopping)?;
-        Ok([statement, self.turn().await?])
     }
 }
 
@@ -664,6 +736,9 @@ const CORS_AGE: Duration = Duration::from_secs(3_600);
 
 /// An answer whose problem, if it is one, is written out.
 fn explained(response: Response<Body>, path: &str) -> Response<Body> {
+    if response.extensions().get::<Whole>().is_some() {
+        return response;
+    }
     if let Some(problem) = response.extensions().get::<Problem>() {
         tracing::debug!(path, problem = %problem, "request was refused");
         return problem.answer(path);

@@ -93,7 +93,7 @@ pub(super) async fn all(
         caller.check_sees(customer)?;
     }
     let customer = customer.or_else(|| caller.customer().map(str::to_owned));
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_query().await?;
     let (accounts, rows) = standing(&doors, table, customer.as_deref()).await?;
     let after = |key: &str| cursor.as_deref().is_none_or(|cursor| cursor < key);
     let rows = keyed(&rows, table, after)?;
@@ -114,7 +114,7 @@ pub(super) async fn one(
 ) -> Result<Response<Body>, Problem> {
     let table = table_of(matched.as_str())?;
     Parameters::read(query.as_deref())?.finish()?;
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_query().await?;
     // A customer's own rows are those that are in its name.
     let customer = match table {
         "customers" => Some(key.as_str()),

@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 /// Of 99, where 49 is usual. On Linux a nice value of 12: beside a thread that always wants to run, one of these has some 6 % of
 /// a processor, by the weights of `sched_prio_to_weight` in the kernel.
-const PRIORITY: u8 = 18;
+const PRIORITY: u8 = 17;
 
 /// The threads; they end with it, and so do queries that run on them.
 #[derive(Debug)]

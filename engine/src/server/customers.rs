@@ -120,7 +120,7 @@ pub(super) async fn usage(
     let (from_us, to_us) = (parameters.instant("from")?, parameters.instant("to")?);
     parameters.finish()?;
     let asked = asked_time(from_us, to_us)?;
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_query().await?;
     let known = known(&doors, &caller, customer).await?;
     let ((_, view), lake) = (doors.usage().await?, doors.lakes.to_read().await?);
     let used = known.with(&doors, &view, lake);
@@ -163,7 +163,7 @@ pub(super) async fn spend(
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     Parameters::read(query.as_deref())?.finish()?;
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_query().await?;
     let known = known(&doors, &caller, customer).await?;
     let ((_, view), lake) = (doors.usage().await?, doors.lakes.to_read().await?);
     let of_customer = known.with(&doors, &view, lake);
@@ -181,7 +181,7 @@ pub(super) async fn balance(
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     Parameters::read(query.as_deref())?.finish()?;
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_query().await?;
     let known = known(&doors, &caller, customer).await?;
     // Grants and documents are read as they are now, whatever usage is known.
     let view = doors.defined().views.committed().await?;

@@ -112,6 +112,10 @@ pub(super) async fn check(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let body = doors.body(&headers, body).await?;
+    let path = "/api/v1/definitions/check";
+    if let Some(answer) = doors.handed_on(path, &headers, &body).await {
+        return answer;
+    }
     let Folder { files } = serde_json::from_slice(&body).map_err(|error| {
         Problem::body(format!(
             "the body: {error}; write {{\"files\": [{{\"name\": \"usage.sql\", \"text\": \"…\"}}]}}"
@@ -121,7 +125,7 @@ pub(super) async fn check(
     let files: Vec<SourceFile> = files
         .map(|File { name, text }| SourceFile { name, text })
         .collect();
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_statement(path).await?;
     let examined = Box::pin(examine_given(&doors.settings, &files)).await;
     let (catalog, mut errors) = match examined {
         Err(Error::Usage(problem)) => return Err(Problem::body(problem)),

@@ -46,7 +46,7 @@ pub(super) async fn one(
     Extension(caller): Extension<Caller>,
     Path(number): Path<String>,
 ) -> Result<Response<Body>, Problem> {
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_query().await?;
     let view = doors.defined().views.documents().await?;
     let context = view.session("SELECT 1 FROM invoices, line_items").await?;
     let mut of_number = col("number").eq(lit(number.as_str()));
@@ -82,7 +82,7 @@ pub(super) async fn of_customer(
     let cursor = parameters.one("cursor")?;
     let limit = parameters.number("limit", PAGE_MAX)?.min(PAGE_MAX);
     parameters.finish()?;
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_query().await?;
     let view = doors.defined().views.documents().await?;
     let context = view.session("SELECT 1 FROM invoices").await?;
     let mut wanted = col("customer").eq(lit(customer));

@@ -27,7 +27,7 @@ pub(super) async fn publish(
     let mut parameters = Parameters::read(query.as_deref())?;
     let validate = parameters.flag("validate")?;
     parameters.finish()?;
-    let bytes = doors.body(&headers, body).await?;
+    let bytes = doors.events(&headers, body).await?;
     let message = message(&headers, bytes).map_err(|refusal| match refusal {
         Refusal::ContentType(media) => Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -74,6 +74,10 @@ pub(super) async fn accept(
             doors.answered.stored(count, began.elapsed());
             Ok(())
         }
-        Judged::Refused { elements, faults } => Err(Problem::refused(elements, faults)),
+        Judged::Refused {
+            elements,
+            refused,
+            faults,
+        } => Err(Problem::refused(elements, refused, faults)),
     }
 }

@@ -43,6 +43,9 @@ pub(super) struct Accepted {
     pub(super) line: Vec<u8>,
 }
 
+/// So many reasons are told of one request.
+pub(super) const FAULTS_MAX: usize = 1_000;
+
 /// What was found of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judged {
@@ -52,7 +55,9 @@ pub(super) enum Judged {
     Refused {
         /// How many there are.
         elements: usize,
-        /// What is wrong with which.
+        /// How many may not.
+        refused: usize,
+        /// What is wrong with which, of the first [`FAULTS_MAX`].
         faults: Vec<Fault>,
     },
 }
@@ -94,7 +99,7 @@ impl Inbox {
         let text = |name: &str| head[name].as_string::<i32>();
         let (reasons, kinds) = (text("reason"), text("type"));
         let mut accepted = Vec::with_capacity(decoded.statuses.len());
-        let mut faults = Vec::new();
+        let (mut refused, mut faults) = (0, Vec::new());
         for (index, status) in decoded.statuses.iter().enumerate() {
             let reason = match (failed.get(&index), status) {
                 (Some(reason), _) => Some(reason.clone()),
@@ -103,17 +108,23 @@ impl Inbox {
                 (None, _) => Some(reasons.value(index).to_owned()),
             };
             match reason {
-                Some(reason) => faults.push(Fault::at(index, reason)),
+                Some(reason) => {
+                    refused += 1;
+                    if faults.len() < FAULTS_MAX {
+                        faults.push(Fault::at(index, reason));
+                    }
+                }
                 None => accepted.push(Accepted {
                     kind: kinds.value(index).to_owned(),
                     line: one_line(&decoded.raw(&messages, index).unwrap_or_default()),
                 }),
             }
         }
-        Ok(match faults.is_empty() {
+        Ok(match refused == 0 {
             true => Judged::Accepted(accepted),
             false => Judged::Refused {
                 elements: decoded.statuses.len(),
+                refused,
                 faults,
             },
         })
@@ -348,7 +359,10 @@ mod tests {
             event("", "call", ""),
             event("3", "call", r#","time":"yesterday""#)
         );
-        let Judged::Refused { elements, faults } = judge(&[JSON], &body, false) else {
+        let Judged::Refused {
+            elements, faults, ..
+        } = judge(&[JSON], &body, false)
+        else {
             panic!("three of them are no events");
         };
         let places: Vec<usize> = faults.iter().filter_map(|fault| fault.index).collect();
@@ -360,6 +374,16 @@ mod tests {
             judge(&[JSON], "[]", false),
             Judged::Refused { .. }
         ));
+        let many = format!("[{}{{}}]", "{},".repeat(2_999));
+        let Judged::Refused {
+            refused, faults, ..
+        } = judge(&[JSON], &many, false)
+        else {
+            panic!("none of them is an event");
+        };
+        // Of what is far too short to be an event, the decoder sets the rest aside as one.
+        assert!(refused > FAULTS_MAX, "{refused}");
+        assert_eq!(faults.len(), FAULTS_MAX);
         let broken = format!("[{},", event("1", "call", ""));
         assert!(matches!(
             judge(&[JSON], &broken, false),

@@ -22,6 +22,7 @@ use std::{
 };
 use tokio::sync::Mutex;
 use tollgate_connectors::lake::Lake;
+use url::{Host, Url};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,8 @@ pub(super) struct Caller {
 pub(super) struct Keyring {
     /// Whether a request without a key is refused though there are no keys.
     is_needed: bool,
+    /// Origins whose pages may ask.
+    origins: Vec<String>,
     read: Mutex<Option<(i64, Arc<Vec<Known>>)>>,
     noted: std::sync::Mutex<BTreeSet<(String, String)>>,
 }
@@ -119,9 +122,10 @@ pub(super) async fn are_there(lake: &Lake) -> Done<bool> {
 }
 
 impl Keyring {
-    pub(super) fn new(is_needed: bool) -> Self {
+    pub(super) fn new(is_needed: bool, origins: &[String]) -> Self {
         Keyring {
             is_needed,
+            origins: origins.to_vec(),
             read: Mutex::default(),
             noted: std::sync::Mutex::default(),
         }
@@ -135,6 +139,7 @@ impl Keyring {
         let now_us = SystemClock.now_us();
         let known = self.known(lake, now_us, READ_EVERY_US).await?;
         if known.is_empty() && !self.is_needed {
+            check_is_here(headers, &self.origins)?;
             return Ok(Caller::anyone());
         }
         let token = token(headers).ok_or_else(|| {
@@ -214,6 +219,48 @@ impl Keyring {
             }
         });
     }
+}
+
+/// Refuses what a page in a browser on this machine asks for somebody else. Without keys only this machine may ask, and a browser asks for every
+/// page that it shows: such a request has the page's origin, or the name by which the page calls this address.
+fn check_is_here(headers: &HeaderMap, origins: &[String]) -> Result<(), Problem> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let refused = |what: &str| {
+        let detail = format!(
+            "{what}; without keys only programs of this machine may ask: make a key with `tollgate keys create`, or name the page's origin in \
+             http.cors_origins"
+        );
+        Err(forbidden(detail))
+    };
+    if let Some(host) = text(header::HOST)
+        && !is_here(host)
+    {
+        return refused(&format!("`Host` is `{host}`, which is not this machine's"));
+    }
+    match text(header::ORIGIN) {
+        Some(origin) if !origins.iter().any(|known| known == origin) && !is_local(origin) => {
+            refused(&format!("the request comes from a page of `{origin}`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an authority is this machine: `localhost` or a loopback address, with any port.
+fn is_here(authority: &str) -> bool {
+    let url = Url::parse(&format!("http://{authority}/"));
+    match url.as_ref().map(Url::host) {
+        Ok(Some(Host::Domain(name))) => name == "localhost" || name.ends_with(".localhost"),
+        Ok(Some(Host::Ipv4(address))) => address.is_loopback(),
+        Ok(Some(Host::Ipv6(address))) => address.is_loopback(),
+        Ok(None) | Err(_) => false,
+    }
+}
+
+/// Whether an origin is a page that this machine serves.
+fn is_local(origin: &str) -> bool {
+    let authority = ["http://", "https://"].iter();
+    let mut authority = authority.filter_map(|scheme| origin.strip_prefix(scheme));
+    authority.any(is_here)
 }
 
 /// Whom a name belongs to.
@@ -367,4 +414,48 @@ fn unauthorized(detail: &str) -> Problem {
 
 fn forbidden(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_keys_a_page_of_somebody_else_asks_nothing() {
+        let asks = |host: &str, origin: &str| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [("host", host), ("origin", origin)] {
+                if !value.is_empty() {
+                    headers.insert(name, value.parse().unwrap());
+                }
+            }
+            check_is_here(&headers, &["https://app.example.com".to_owned()]).is_ok()
+        };
+        for host in [
+            "",
+            "localhost",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "api.localhost:1",
+        ] {
+            assert!(asks(host, ""), "{host}");
+            assert!(asks(host, "https://app.example.com"), "{host}");
+            assert!(asks(host, "http://localhost:3000"), "{host}");
+            for origin in [
+                "https://evil.example",
+                "null",
+                "http://localhost.evil.example",
+            ] {
+                assert!(!asks(host, origin), "{host} {origin}");
+            }
+        }
+        for host in [
+            "evil.example",
+            "10.0.0.1:8080",
+            "localhost.evil.example",
+            "?",
+        ] {
+            assert!(!asks(host, ""), "{host}");
+        }
+    }
 }

@@ -13,7 +13,7 @@
 use super::{
     Doors,
     events::accept,
-    inbox,
+    inbox::{self, FAULTS_MAX},
     problem::{Fault, Problem},
     rendering::json,
 };
@@ -70,7 +70,7 @@ pub(super) async fn one(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    let body = doors.body(&headers, body).await?;
+    let body = doors.events(&headers, body).await?;
     let One { event } = read(&body)?;
     let mut stored = store(&doors, vec![event]).await?;
     json(&BTreeMap::from([("event", stored.pop())]))
@@ -82,7 +82,7 @@ pub(super) async fn batch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    let body = doors.body(&headers, body).await?;
+    let body = doors.events(&headers, body).await?;
     let Batch { events } = read(&body)?;
     let stored = store(&doors, events).await?;
     json(&BTreeMap::from([("events", stored)]))
@@ -107,7 +107,9 @@ async fn store(doors: &Arc<Doors>, events: Vec<Sent>) -> Result<Vec<Stored>, Pro
         }
     }
     if !faults.is_empty() {
-        return Err(Problem::refused(events.len(), faults));
+        let refused = faults.len();
+        faults.truncate(FAULTS_MAX);
+        return Err(Problem::refused(events.len(), refused, faults));
     }
     accept(doors, inbox::lines(lines), false).await?;
     Ok(events.into_iter().map(Sent::stored).collect())

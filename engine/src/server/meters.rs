@@ -116,7 +116,7 @@ struct Answered {
 
 async fn answered(doors: &Doors, name: &str, question: &Question) -> Result<Answered, Problem> {
     named(&doors.defined(), name)?;
-    let _turn = doors.turn().await?;
+    let _turn = doors.turns.of_query().await?;
     let (defined, view) = doors.usage().await?;
     let offered = named(&defined, name)?;
     let rows_max = doors.settings.http.rows_max.0;

@@ -30,7 +30,7 @@ pub(super) async fn export(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let encoding = encoding(&headers)?;
-    let body = doors.body(&headers, body).await?;
+    let body = doors.events(&headers, body).await?;
     let request = read(encoding, &body)?;
     let Mapped { lines, rejected } = mapped(&request, &doors.settings.http.traces_subject);
     if !lines.is_empty() {

@@ -1,6 +1,6 @@
 //! What a caller is told when a request fails: problem details as RFC 9457 has them, with a code that stays the same.
 
-use super::Stopping;
+use super::turns::Stopping;
 use crate::error::{Error, chain};
 use axum::{
     body::Body,
@@ -95,15 +95,14 @@ impl Problem {
     }
 
     /// Elements that are refused, and with them the whole request.
-    pub(super) fn refused(elements: usize, errors: Vec<Fault>) -> Self {
+    pub(super) fn refused(elements: usize, refused: usize, errors: Vec<Fault>) -> Self {
         let first = errors.first();
         let first = first.map_or(String::new(), |fault| {
             let index = fault.index.unwrap_or_default();
             format!("; event {index}: {}", fault.reason)
         });
         let detail = format!(
-            "{} of {elements} events were refused, and nothing of the request was stored{first}",
-            errors.len()
+            "{refused} of {elements} events were refused, and nothing of the request was stored{first}"
         );
         Problem {
             errors,
@@ -279,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn refused_events_are_named_by_their_places() {
         let faults = vec![Fault::at(2, "`id` is missing".into())];
-        let answer = Problem::refused(3, faults).answer("/api/v1/events");
+        let answer = Problem::refused(3, 1, faults).answer("/api/v1/events");
         assert_eq!(answer.status(), 400);
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
         assert_eq!(

@@ -41,11 +41,14 @@ pub(super) async fn answer(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let bytes = doors.body(&headers, body).await?;
+    if let Some(answer) = doors.handed_on("/api/v1/query", &headers, &bytes).await {
+        return answer;
+    }
     let Asked { sql } = serde_json::from_slice(&bytes).map_err(|error| {
         let detail = format!("the body: {error}; write {{\"sql\": \"SELECT …\"}}");
         Problem::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
     })?;
-    let _turn = doors.turn_of_statement().await?;
+    let _turn = doors.turns.of_statement(&sql).await?;
     let defined = doors.defined();
     let of = (defined.catalog(), doors.lakes.to_read().await?);
     let own = caller.own(&doors).await?;

@@ -1,4 +1,5 @@
-//! Clients that say nothing, too little, or more than there is room for: each ends alone, and nobody else notices.
+//! Clients that say nothing, too little, or more than there is room for, and statements that take all they can: each ends alone, and
+//! metering does not notice.
 
 use crate::{
     attacks::key,
@@ -70,8 +71,8 @@ async fn crowd(address: &str, count: usize) -> Vec<TcpStream> {
         let mut client = connect(address).await;
         let said: &[u8] = match number % 3 {
             0 => b"",
-            1 => b"POST /api/v1/events HTTP/1.1\r\nHost: a\r\nX-Part: ",
-            _ => b"POST /api/v1/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[{\"\r\n",
+            1 => b"POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nX-Part: ",
+            _ => b"POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[{\"\r\n",
         };
         // It may have had to go by now.
         let _ = client.write_all(said).await;
@@ -159,18 +160,23 @@ async fn a_client_that_is_slow_or_never_ends_is_told_so_or_disconnected() {
         last_words(says("GET /livez HTTP/1.1\r\nHo").await).await,
         ""
     );
-    let half = "POST /api/v1/events HTTP/1.1\r\nHost: a\r\nContent-Length: 90\r\n\r\n[{";
+    let half = "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90\r\n\r\n[{";
     let told = last_words(says(half).await).await;
     assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
     assert!(told.contains("\"code\":\"timed_out\""), "{told}");
     doors.serve().await;
     // A body without an end, and a head without one: how much of it is taken has a bound.
-    let endless = "POST /api/v1/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let endless =
+        "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("2710\r\n{}\r\n", "x".repeat(10_000));
     let told = flood(says(endless).await, &chunk).await;
     assert!(told.starts_with("HTTP/1.1 413 "), "{told}");
     let header = format!("X-Long: {}\r\n", "x".repeat(10_000));
-    let told = flood(says("GET /livez HTTP/1.1\r\nHost: a\r\n").await, &header).await;
+    let told = flood(
+        says("GET /livez HTTP/1.1\r\nHost: localhost\r\n").await,
+        &header,
+    )
+    .await;
     assert!(told.starts_with("HTTP/1.1 431 "), "{told}");
     let many = format!(
         "GET /livez HTTP/1.1\r\n{}\r\n",
@@ -179,6 +185,34 @@ async fn a_client_that_is_slow_or_never_ends_is_told_so_or_disconnected() {
     let told = flood(connect(&address).await, &many).await;
     assert!(told.starts_with("HTTP/1.1 431 "), "{told}");
     doors.serve().await;
+    assert_eq!(running.terminate().await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_all_bodies_of_questions_keeps_nobody_from_publishing() {
+    let world = World::new(TOKENS).await;
+    let cli = world.cli().with("TOLLGATE_HTTP_BODY_BYTES_MAX", "100KB");
+    let (running, mut doors) = opened(&cli).await;
+    let head = "POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n";
+    let almost = format!("{head}{}", " ".repeat(99_999));
+    let asked = format!("{{\"sql\": \"SELECT 1\"}}{}", " ".repeat(50_000));
+    let mut holding = Vec::new();
+    let refused = async {
+        loop {
+            let mut client = connect(&doors.http.address).await;
+            client.write_all(almost.as_bytes()).await.unwrap();
+            holding.push(client);
+            let answer = doors.http.post("/api/v1/query", "application/json", &asked);
+            let answer = answer.await;
+            if answer.status == 503 {
+                return answer.json()["code"].clone();
+            }
+        }
+    };
+    let refused = timeout(Duration::from_secs(60), refused).await;
+    assert_eq!(refused.unwrap(), json!("bodies_too_many"));
+    doors.serve().await;
+    drop(holding);
     assert_eq!(running.terminate().await.code, Some(0));
 }
 
@@ -201,4 +235,46 @@ async fn flood(stream: TcpStream, again: &str) -> String {
         }
     };
     timeout(Duration::from_secs(60), answered).await.unwrap()
+}
+
+/// Statements that would take all memory, or a processor for hours, and that nothing inside their process could end.
+const GREEDY: [&str; 3] = [
+    "SELECT array_length(generate_series(1, 2000000000))",
+    "SELECT levenshtein(repeat('x', 400000), repeat('y', 400000))",
+    "SELECT length(concat(repeat('x', 2000000000), repeat('y', 2000000000)))",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_nothing_ends_ends_the_process_that_answers_it_and_no_other() {
+    let world = World::new(TOKENS).await;
+    let cli = world.cli();
+    let cli = cli.with("TOLLGATE_HTTP_TIMEOUT", "4s");
+    let cli = cli.with("TOLLGATE_HTTP_QUERY_BYTES_MAX", "1MB");
+    let (running, mut doors) = opened(&cli).await;
+    doors.serve().await;
+    let json = "application/json";
+    for sql in GREEDY {
+        let asked = json!({ "sql": sql }).to_string();
+        let answer = doors.http.post("/api/v1/query", json, &asked).await;
+        assert!(matches!(answer.status, 422 | 503), "{sql}: {answer:?}");
+        doors.serve().await;
+    }
+    // Another one answers what comes after it.
+    let asked = json!({"sql": "SELECT 1 AS one"}).to_string();
+    let answered = async {
+        loop {
+            let answer = doors.http.post("/api/v1/query", json, &asked).await;
+            if answer.status == 200 {
+                return answer.json()["data"].clone();
+            }
+        }
+    };
+    let answered = timeout(Duration::from_secs(60), answered).await;
+    assert_eq!(answered.unwrap(), json!([{"one": 1}]));
+    let log = running.log();
+    assert!(log.contains("ended, and is started again"), "{log}");
+    assert!(log.contains("levenshtein"), "{log}");
+    doors.serve().await;
+    assert_eq!(running.terminate().await.code, Some(0));
+    world.cli().audit().await;
 }

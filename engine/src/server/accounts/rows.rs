@@ -2,8 +2,16 @@
 
 use super::super::problem::{Fault, Problem};
 use crate::error::{Result as Done, query_error};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    marker::PhantomData,
+};
 use tollgate_sql::{
     accounts::{AccountsFile, Problems, TABLES},
     schema::accounts::accounts_schema,
@@ -13,7 +21,36 @@ use tollgate_sql::{
 type Row = BTreeMap<String, String>;
 
 /// A row as it is sent.
-type Sent = BTreeMap<String, Box<RawValue>>;
+type Sent = Once<Box<RawValue>>;
+
+/// An object of JSON in which no key stands twice: of two values one would be lost.
+struct Once<T>(BTreeMap<String, T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Once<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Keys<T> {
+            type Value = Once<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once<T>, A::Error> {
+                let mut all = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, T>()? {
+                    if all.contains_key(&key) {
+                        let problem = format!("`{key}` stands there twice");
+                        return Err(A::Error::custom(problem));
+                    }
+                    all.insert(key, value);
+                }
+                Ok(Once(all))
+            }
+        }
+        deserializer.deserialize_map(Keys(PhantomData))
+    }
+}
 
 /// Rows by table, in their order.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,13 +92,13 @@ impl Rows {
     /// # Errors
     /// The body is no object of lists of such objects, or names no table.
     pub(super) fn of_tables(body: &[u8]) -> Result<Self, Problem> {
-        let sent: BTreeMap<String, Vec<Sent>> = serde_json::from_slice(body).map_err(|error| {
+        let sent: Once<Vec<Sent>> = serde_json::from_slice(body).map_err(|error| {
             Problem::body(format!(
                 "the body: {error}; write {{\"customers\": [{{\"customer\": \"acme\"}}], …}}"
             ))
         })?;
         let (mut faults, mut all) = (Vec::new(), BTreeMap::new());
-        for (table, sent) in sent {
+        for (table, sent) in sent.0 {
             if !TABLES.contains(&table.as_str()) {
                 let tables = TABLES.join(", ");
                 let reason = format!("there is no table `{table}`; there are {tables}");
@@ -116,7 +153,7 @@ const BREAK: &str = "a line break has no place in it; write it on one line";
 /// The texts of a row as it is sent; what has none is among the faults.
 fn row_of(table: &str, index: usize, sent: Sent, faults: &mut Vec<Fault>) -> Row {
     let mut row = Row::new();
-    for (field, value) in sent {
+    for (field, value) in sent.0 {
         match cell_of(&field, &value) {
             Ok(cell) => {
                 row.insert(field, cell);

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, chain},
-    server::Stopping,
+    server::turns::Stopping,
 };
 use arrow::error::ArrowError;
 use datafusion::{common::SchemaError, error::DataFusionError};

@@ -281,7 +281,7 @@ impl Session {
     async fn rows(&self, statement: &Statement, sql: &str) -> Result<Rows, Refusal> {
         let doors = &self.wire.doors;
         let own = self.own().await?;
-        let _turn = doors.turn_of_statement().await?;
+        let _turn = doors.turns.of_statement(sql).await?;
         let bounds = doors.bounds();
         if *statement == Statement::Catalog {
             let asker = self.asker(own.as_ref());
@@ -305,7 +305,7 @@ impl Session {
     async fn columns(&self, statement: &Statement, sql: &str) -> Result<Vec<Column>, Refusal> {
         let doors = &self.wire.doors;
         let own = self.own().await?;
-        let _turn = doors.turn_of_statement().await?;
+        let _turn = doors.turns.of_statement(sql).await?;
         let schema = match statement {
             Statement::Catalog => {
                 let asker = self.asker(own.as_ref());

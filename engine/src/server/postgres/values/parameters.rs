@@ -36,7 +36,9 @@ pub(crate) fn literal(
 pub(crate) fn sample(kind: &Kind) -> String {
     let text = match kind {
         Kind::Bool => "f",
-        Kind::Bytea | Kind::Text | Kind::Json => "",
+        // A text is whatever it is cast to: an empty one is no number.
+        Kind::Text | Kind::Json => return null(kind),
+        Kind::Bytea => "",
         Kind::Int8 | Kind::Int2 | Kind::Int4 | Kind::Oid | Kind::Float4 | Kind::Float8 => "0",
         Kind::Numeric => "0.0",
         Kind::Date | Kind::Timestamp | Kind::TimestampTz => "2000-01-01",

@@ -750,7 +750,10 @@ fn explained(response: Response<Body>, path: &str) -> Response<Body> {
             let allow = allow
                 .and_then(|allow| allow.to_str().ok())
                 .unwrap_or_default();
-            let detail = format!("`{path}` takes {allow}");
+            let detail = match allow {
+                "" => format!("`{path}` takes another method"),
+                allow => format!("`{path}` takes {allow}"),
+            };
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
                 .with_allow(allow.to_owned())
         }

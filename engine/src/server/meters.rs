@@ -12,7 +12,10 @@ use super::{
     rendering::{accepted, instant, json, unwritten},
     views::Truth,
 };
-use crate::error::{Result as Done, query_error};
+use crate::{
+    billing::accounts,
+    error::{Result as Done, query_error},
+};
 use answer::Row;
 use axum::{
     body::Body,
@@ -116,6 +119,7 @@ struct Answered {
 
 async fn answered(doors: &Doors, name: &str, question: &Question) -> Result<Answered, Problem> {
     named(&doors.defined(), name)?;
+    check_customers(doors, question).await?;
     let _turn = doors.turns.of_query().await?;
     let (defined, view) = doors.usage().await?;
     let offered = named(&defined, name)?;
@@ -126,6 +130,18 @@ async fn answered(doors: &Doors, name: &str, question: &Question) -> Result<Answ
         rows: Box::pin(rows).await?,
         truth: Truth::of(&view).await?,
     })
+}
+
+/// Refuses to tell customers apart where accounts say who pays: a meter knows subjects, and whose each is changes with time.
+async fn check_customers(doors: &Doors, question: &Question) -> Result<(), Problem> {
+    let are_asked = question.group_by.iter().any(|key| key == "customer_id");
+    if are_asked && accounts::are_there(doors.lakes.to_read().await?).await? {
+        return Err(Problem::parameter(
+            "with accounts a meter's usage is told by subject, not by customer; ask /api/v1/customers/{customer}/usage, or leave out \
+             `filterCustomerId` and `groupBy=customer_id`",
+        ));
+    }
+    Ok(())
 }
 
 async fn respond(

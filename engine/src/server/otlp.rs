@@ -1,5 +1,6 @@
 //! `POST /v1/traces`: OpenTelemetry's traces over HTTP. Spans of model calls become events; other spans are none.
 
+mod json;
 mod spans;
 
 use super::{Doors, events::accept, inbox, problem::Problem};
@@ -69,7 +70,11 @@ fn read(encoding: Encoding, body: &[u8]) -> Result<ExportTraceServiceRequest, Pr
         Encoding::Protobuf => {
             ExportTraceServiceRequest::decode(body).map_err(|error| failed(&error))
         }
-        Encoding::Json => serde_json::from_slice(body).map_err(|error| failed(&error)),
+        Encoding::Json => serde_json::from_slice(body).or_else(|first| {
+            let value = serde_json::from_slice(body).map_err(|error| failed(&error))?;
+            // What is wrong is said of what was sent.
+            serde_json::from_value(json::plain(value)).map_err(|_| failed(&first))
+        }),
     }
 }
 

@@ -37,7 +37,6 @@ use tokio::{
     sync::{mpsc, oneshot, watch as channel},
     time::timeout,
 };
-use tracing::level_filters::LevelFilter;
 
 pub(super) use watch::{Running, Watch};
 
@@ -243,12 +242,12 @@ impl Start {
 
     fn command(&self) -> io::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        let is_verbose = LevelFilter::current() >= LevelFilter::DEBUG;
         command
             .arg("worker")
             .arg("--config")
             .arg(&self.settings.file)
-            .args(["--log", if is_verbose { "debug" } else { "warn" }])
+            // What it does is said here; what goes wrong in it, there.
+            .args(["--log", "warn"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);

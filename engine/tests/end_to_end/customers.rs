@@ -124,6 +124,13 @@ async fn a_customer_is_told_its_usage_its_spend_and_its_grants_live_and_from_the
 
 async fn check(http: &Http, (admin, own): (&str, &str)) {
     let (admin, own) = (http.with_key(admin), http.with_key(own));
+    // Who pays for a subject is not the subject: a meter refuses to take one for the other.
+    for asked in ["groupBy=customer_id", "filterCustomerId=acme"] {
+        let path = format!("/api/v1/meters/tokens_input/query?{asked}");
+        let answer = admin.get(&path).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.text().contains("/usage"), "{}", answer.text());
+    }
     for http in [&admin, &own] {
         let used = asked(http, "/api/v1/customers/acme/usage").await;
         assert_eq!(

@@ -26,6 +26,7 @@ mod openapi;
 mod otlp;
 mod outlet;
 mod parameters;
+mod patience;
 mod postgres;
 mod problem;
 mod rendering;
@@ -648,7 +649,7 @@ async fn bounded(State(doors): State<Arc<Doors>>, request: Request, next: Next) 
     let span = traces::of_request(request.method(), &route, request.headers());
     let answering = timeout(longest, next.run(request)).instrument(span.clone());
     let mut response = match answering.await {
-        Ok(response) => explained(response, &path),
+        Ok(response) => explained(response, &path, &route),
         Err(_) => {
             let detail = "the request took longer than http.timeout; what it wanted stored may be sent again";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", detail).answer(&path)
@@ -735,7 +736,7 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>> {
 const CORS_AGE: Duration = Duration::from_secs(3_600);
 
 /// An answer whose problem, if it is one, is written out.
-fn explained(response: Response<Body>, path: &str) -> Response<Body> {
+fn explained(response: Response<Body>, path: &str, route: &str) -> Response<Body> {
     if response.extensions().get::<Whole>().is_some() {
         return response;
     }
@@ -746,16 +747,10 @@ fn explained(response: Response<Body>, path: &str) -> Response<Body> {
     let problem = match response.status() {
         StatusCode::NOT_FOUND => Problem::not_found(format!("there is nothing at `{path}`")),
         StatusCode::METHOD_NOT_ALLOWED => {
-            let allow = response.headers().get(header::ALLOW);
-            let allow = allow
-                .and_then(|allow| allow.to_str().ok())
-                .unwrap_or_default();
-            let detail = match allow {
-                "" => format!("`{path}` takes another method"),
-                allow => format!("`{path}` takes {allow}"),
-            };
+            let allow = keyring::methods(route).join(", ");
+            let detail = format!("`{path}` takes {allow}");
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
-                .with_allow(allow.to_owned())
+                .with_allow(allow)
         }
         // What the router itself refuses: a path that is not UTF-8.
         StatusCode::BAD_REQUEST => Problem::parameter("the request could not be read"),

@@ -125,8 +125,12 @@ pub(super) async fn check(
     let files: Vec<SourceFile> = files
         .map(|File { name, text }| SourceFile { name, text })
         .collect();
-    let _turn = doors.turns.of_statement(path).await?;
-    let examined = Box::pin(examine_given(&doors.settings, &files)).await;
+    let checking = Box::pin(checked(&doors, &files));
+    doors.turns.of_statement(path, checking).await
+}
+
+async fn checked(doors: &Doors, files: &[SourceFile]) -> Result<Response<Body>, Problem> {
+    let examined = Box::pin(examine_given(&doors.settings, files)).await;
     let (catalog, mut errors) = match examined {
         Err(Error::Usage(problem)) => return Err(Problem::body(problem)),
         examined => examined?,

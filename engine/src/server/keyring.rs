@@ -137,7 +137,11 @@ impl Keyring {
     /// There are keys, and the request has none that is valid.
     async fn caller(&self, lake: &Lake, headers: &HeaderMap) -> Result<Caller, Problem> {
         let now_us = SystemClock.now_us();
-        let known = self.known(lake, now_us, READ_EVERY_US).await?;
+        let mut known = self.known(lake, now_us, READ_EVERY_US).await?;
+        if known.is_empty() {
+            // The first key closes the doors.
+            known = self.known(lake, now_us, READ_AGAIN_US).await?;
+        }
         if known.is_empty() && !self.is_needed {
             check_is_here(headers, &self.origins)?;
             return Ok(Caller::anyone());
@@ -373,6 +377,12 @@ pub(super) async fn admit(
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+/// The methods that a route takes.
+pub(super) fn methods(route: &str) -> Vec<&'static str> {
+    let of_route = ROUTES.iter().filter(|(_, known, _)| *known == route);
+    of_route.map(|(method, _, _)| *method).collect()
 }
 
 /// What the table says of a request.

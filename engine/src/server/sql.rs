@@ -48,7 +48,6 @@ pub(super) async fn answer(
         let detail = format!("the body: {error}; write {{\"sql\": \"SELECT …\"}}");
         Problem::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
     })?;
-    let _turn = doors.turns.of_statement(&sql).await?;
     let defined = doors.defined();
     let of = (defined.catalog(), doors.lakes.to_read().await?);
     let own = caller.own(&doors).await?;
@@ -57,7 +56,9 @@ pub(super) async fn answer(
         bounds: doors.bounds(),
         own: own.as_ref(),
     };
-    let answered = Box::pin(query::answer(&doors.settings, asked, of)).await?;
+    let answering =
+        async { Ok::<_, Problem>(Box::pin(query::answer(&doors.settings, asked, of)).await?) };
+    let answered = doors.turns.of_statement(&sql, answering).await?;
     let truth = Truth::of(&answered.view).await?;
     let (format, media) = wanted(&headers);
     let bytes = encode_rows(&answered.rows.schema, &answered.rows.batches, format)?;

@@ -1,24 +1,37 @@
 //! Whose turn it is: how many queries are answered at once, and which statements run.
+//!
+//! A statement runs until the last task that it has started ends, be its answer given up long before: a task that does not pause
+//! cannot be stopped, and what it holds is not free.
 
-use super::worker::{Running, Watch};
-use std::sync::Arc;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use super::patience::{Running, Watch};
+use datafusion::common::runtime::{JoinSetTracer, set_join_set_tracer};
+use futures::{FutureExt, future::BoxFuture};
+use std::{any::Any, sync::Arc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    task_local,
+};
 
 /// The turns of a process.
 #[derive(Debug)]
 pub(super) struct Turns {
     /// How many queries are answered at once.
-    queries: Semaphore,
+    queries: Arc<Semaphore>,
     /// How many of them may be statements of SQL: one fewer, so that the longest of these leave the questions of other routes a way.
-    statements: Semaphore,
+    statements: Arc<Semaphore>,
     watch: Arc<Watch>,
 }
 
-/// The turn of a statement, which runs for as long as this is kept.
+/// What a statement holds while it runs.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    _permits: [SemaphorePermit<'a>; 2],
+struct Held {
+    _permits: [OwnedSemaphorePermit; 2],
     _running: Running,
+}
+
+task_local! {
+    /// Of the statement that a task works for.
+    static HELD: Arc<Held>;
 }
 
 /// Nothing more is answered: the process stops.
@@ -29,14 +42,16 @@ impl Turns {
     /// Turns for so many queries at once.
     pub(super) fn new(queries_max: usize) -> Self {
         Turns {
-            queries: Semaphore::new(queries_max),
-            statements: Semaphore::new(queries_max.saturating_sub(1).max(1)),
+            queries: Arc::new(Semaphore::new(queries_max)),
+            statements: Arc::new(Semaphore::new(queries_max.saturating_sub(1).max(1))),
             watch: Arc::default(),
         }
     }
 
-    /// The statements that run.
+    /// The statements that run, each until its last task ends.
     pub(super) fn watch(&self) -> &Arc<Watch> {
+        // A second call in one process keeps the first, which is the same.
+        let _ = set_join_set_tracer(&Tasks);
         &self.watch
     }
 
@@ -45,12 +60,52 @@ impl Turns {
         self.queries.acquire().await.map_err(|_| Stopping)
     }
 
-    /// The same for a statement of SQL.
-    pub(super) async fn of_statement(&self, sql: &str) -> Result<Turn<'_>, Stopping> {
-        let statement = self.statements.acquire().await.map_err(|_| Stopping)?;
-        Ok(Turn {
-            _permits: [statement, self.of_query().await?],
+    /// Waits until a statement of SQL may be answered, and answers it.
+    ///
+    /// # Errors
+    /// Those of `work`, or the process stops.
+    pub(super) async fn of_statement<T, E: From<Stopping>>(
+        &self,
+        sql: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let turn = async |turns: &Arc<Semaphore>| {
+            let turn = Arc::clone(turns).acquire_owned().await;
+            turn.map_err(|_| Stopping)
+        };
+        let held = Arc::new(Held {
+            _permits: [turn(&self.statements).await?, turn(&self.queries).await?],
             _running: self.watch.begin(sql),
-        })
+        });
+        HELD.scope(held, work).await
+    }
+}
+
+/// Lets each task that DataFusion starts hold what its statement does.
+struct Tasks;
+
+impl JoinSetTracer for Tasks {
+    fn trace_future(
+        &self,
+        task: BoxFuture<'static, Box<dyn Any + Send>>,
+    ) -> BoxFuture<'static, Box<dyn Any + Send>> {
+        match HELD.try_with(Arc::clone) {
+            Ok(held) => HELD.scope(held, task).boxed(),
+            Err(_) => task,
+        }
+    }
+
+    fn trace_block(
+        &self,
+        block: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>,
+    ) -> Box<dyn FnOnce() -> Box<dyn Any + Send> + Send> {
+        match HELD.try_with(Arc::clone) {
+            Ok(held) => Box::new(move || {
+                let done = block();
+                drop(held);
+                done
+            }),
+            Err(_) => block,
+        }
     }
 }

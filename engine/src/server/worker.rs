@@ -2,14 +2,12 @@
 //!
 //! A function of SQL can take all memory, or a processor for hours, and nothing inside a process ends it. So another process
 //! answers, with the protocol of PostgreSQL at its own door and SQL of HTTP at a loopback port; when it takes too much it ends
-//! ([`watch`]), and is started again. It reads what is committed, so it needs nothing of this one.
+//! ([`patience`](super::patience)), and is started again. It reads what is committed, so it needs nothing of this one.
 //!
 //! ```text
 //!  this process ──stdin: `reload`──▶ worker        it ends when stdin does
 //!               ◀─stdout: `at 127.0.0.1:40123`, `reloaded`──
 //! ```
-
-mod watch;
 
 use super::{Doors, problem::Problem, stopped, turns::Stopping};
 use crate::{
@@ -37,8 +35,6 @@ use tokio::{
     sync::{mpsc, oneshot, watch as channel},
     time::timeout,
 };
-
-pub(super) use watch::{Running, Watch};
 
 /// It must have said where it is, or that it has read the definitions again, within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);

@@ -279,9 +279,13 @@ impl Session {
     }
 
     async fn rows(&self, statement: &Statement, sql: &str) -> Result<Rows, Refusal> {
+        let answering = Box::pin(self.rows_now(statement, sql));
+        self.wire.doors.turns.of_statement(sql, answering).await
+    }
+
+    async fn rows_now(&self, statement: &Statement, sql: &str) -> Result<Rows, Refusal> {
         let doors = &self.wire.doors;
         let own = self.own().await?;
-        let _turn = doors.turns.of_statement(sql).await?;
         let bounds = doors.bounds();
         if *statement == Statement::Catalog {
             let asker = self.asker(own.as_ref());
@@ -303,9 +307,13 @@ impl Session {
     }
 
     async fn columns(&self, statement: &Statement, sql: &str) -> Result<Vec<Column>, Refusal> {
+        let describing = Box::pin(self.columns_now(statement, sql));
+        self.wire.doors.turns.of_statement(sql, describing).await
+    }
+
+    async fn columns_now(&self, statement: &Statement, sql: &str) -> Result<Vec<Column>, Refusal> {
         let doors = &self.wire.doors;
         let own = self.own().await?;
-        let _turn = doors.turns.of_statement(sql).await?;
         let schema = match statement {
             Statement::Catalog => {
                 let asker = self.asker(own.as_ref());

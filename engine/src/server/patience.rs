@@ -19,18 +19,18 @@ const SHOWN: usize = 500;
 
 /// The statements that run.
 #[derive(Debug, Default)]
-pub(crate) struct Watch(Mutex<BTreeMap<u64, (Instant, String)>>);
+pub(super) struct Watch(Mutex<BTreeMap<u64, (Instant, String)>>);
 
 /// One that runs, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(super) struct Running {
     watch: Arc<Watch>,
     number: u64,
 }
 
 impl Watch {
     /// A statement begins.
-    pub(crate) fn begin(self: &Arc<Self>, sql: &str) -> Running {
+    pub(super) fn begin(self: &Arc<Self>, sql: &str) -> Running {
         let mut running = self.running();
         let number = running.last_key_value().map_or(0, |(last, _)| last + 1);
         let shown = sql.chars().take(SHOWN).collect();
@@ -45,7 +45,7 @@ impl Watch {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(crate) fn look(self: &Arc<Self>, longest: Duration, bytes_max: u64) -> std::io::Result<()> {
+    pub(super) fn look(self: &Arc<Self>, longest: Duration, bytes_max: u64) -> std::io::Result<()> {
         let watch = Arc::clone(self);
         let look = move || loop {
             thread::sleep(EVERY);

@@ -178,6 +178,14 @@ pub async fn note_use(lake: &Lake, id: &str, day: &str) -> Result<()> {
         .await?)
 }
 
+/// The id in a whole key; anything else as it is.
+pub(crate) fn id_of(given: &str) -> &str {
+    let parts = given
+        .strip_prefix("tg_")
+        .and_then(|rest| rest.split_once('_'));
+    parts.map_or(given, |(id, _)| id)
+}
+
 /// The key that a token belongs to, if it is valid now. Secrets are compared in constant time.
 pub fn admitted<'k>(keys: &'k [Known], token: &str, now_us: i64) -> Option<&'k Key> {
     let (id, secret) = token.strip_prefix("tg_")?.split_once('_')?;
@@ -281,6 +289,11 @@ mod tests {
         // Another secret, another id, and texts that are no tokens.
         let (_, secret) = token.rsplit_once('_').unwrap();
         assert_eq!(secret.len(), 64);
+        assert_eq!(id_of(&format!("tg_{}_{secret}", short.id)), short.id);
+        assert_eq!(
+            (id_of(&short.id), id_of("tg_x")),
+            (short.id.as_str(), "tg_x")
+        );
         let mixed = format!("tg_{}_{secret}", short.id);
         let cut = &token[..token.len() - 1];
         for wrong in [&mixed, cut, "", "tg_", "tg__", secret] {

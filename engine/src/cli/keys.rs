@@ -68,6 +68,8 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
         }
         Action::Revoke { id } => {
             let lake = Lake::open(&settings.lake.url, &settings.base).await?;
+            // A whole key is taken for its id, and never printed.
+            let id = keys::id_of(id);
             match keys::revoke(&lake, id, now_us).await? {
                 true => output::print(&format!("key {id} is revoked\n")),
                 false => Err(Error::Usage(format!(

@@ -46,6 +46,8 @@ impl Watch {
     /// # Errors
     /// The system gives no thread.
     pub(super) fn look(self: &Arc<Self>, longest: Duration, bytes_max: u64) -> std::io::Result<()> {
+        // Where the machine runs out of memory first, the kernel is to choose this process. Where it cannot be told, it chooses the largest.
+        let _ = fs::write("/proc/self/oom_score_adj", "1000");
         let watch = Arc::clone(self);
         let look = move || loop {
             thread::sleep(EVERY);

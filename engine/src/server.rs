@@ -26,7 +26,6 @@ mod openapi;
 mod otlp;
 mod outlet;
 mod parameters;
-mod patience;
 mod postgres;
 mod problem;
 mod rendering;
@@ -36,6 +35,7 @@ mod stream;
 mod tls;
 mod turns;
 mod views;
+mod watchdog;
 mod worker;
 
 use crate::{
@@ -254,16 +254,10 @@ impl Door {
         let lakes = Arc::new(Lakes::new(&settings));
         let aside = Aside::start()?;
         let Defining { in_force, reload } = definitions;
-        let turns = Turns::new(settings.http.queries_max.0);
+        let turns = Turns::new(&settings.http);
         let (worker, encryption_of_http) = match statements {
             Statements::Here => {
-                let longest = settings.http.timeout.duration();
-                let longest = longest + longest / 4 + Duration::from_secs(1);
-                let looking = turns.watch().look(longest, worker::bytes_max(&settings)?);
-                looking.map_err(|source| Error::System {
-                    doing: "starting a thread",
-                    source,
-                })?;
+                turns.guard(&settings.http)?;
                 (None, None)
             }
             Statements::Worker(postgres) => {
@@ -290,9 +284,9 @@ impl Door {
             answered: Answered::default(),
             readiness,
             stop: stop.clone(),
-            aside: aside.handle(),
+            aside: aside.handle().clone(),
             turns,
-            worker: worker.clone(),
+            worker,
             importing: Mutex::default(),
             settings,
         });

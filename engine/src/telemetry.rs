@@ -303,6 +303,10 @@ fn log_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
 /// where there is no `/proc` or no such process.
 pub fn memory_kib(process: u32, field: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    kib_in(&status, field)
+}
+
+fn kib_in(status: &str, field: &str) -> Option<u64> {
     let mut fields = status.lines().filter_map(|line| line.split_once(':'));
     let (_, kib) = fields.find(|(name, _)| *name == field)?;
     kib.trim().strip_suffix(" kB")?.parse().ok()
@@ -317,6 +321,13 @@ mod tests {
         io,
         sync::{Mutex, PoisonError},
     };
+
+    #[test]
+    fn memory_is_read_of_what_the_kernel_says() {
+        let status = "VmHWM:\t  200 kB\nVmRSS:\t  12345 kB\nRssAnon: 1 kB\n";
+        assert_eq!(kib_in(status, "VmRSS"), Some(12_345));
+        assert_eq!(kib_in("VmRSS: much", "VmRSS"), None);
+    }
 
     #[derive(Debug, Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);

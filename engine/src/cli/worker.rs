@@ -38,7 +38,7 @@ pub async fn run(settings: &Settings, arguments: &Arguments) -> Result<()> {
     let definitions = in_force.subscribe();
     let (reload, reloader) = Reloader::new(&settings, Taking::AtOnce(in_force))?;
     tokio::spawn(reloader.keep_up());
-    tokio::spawn(stay()?);
+    stay()?;
     let at = door.at()?;
     tokio::spawn(obey(at, reload.clone(), close));
     let definitions = Defining {
@@ -61,19 +61,13 @@ async fn obey(at: String, reload: Reload, close: watch::Sender<bool>) {
 
 /// A terminal and a supervisor signal every process at once. This one goes on: the process that started it ends it, when what has
 /// come is answered.
-fn stay() -> Result<impl Future<Output = ()>> {
-    let failed = |source| Error::System {
-        doing: "listening for signals",
-        source,
-    };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    Ok(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-    })
+fn stay() -> Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        // What a signal does by default it does no more for as long as the process lives, be it received or not.
+        let _received = signal(kind).map_err(|source| Error::System {
+            doing: "listening for signals",
+            source,
+        })?;
+    }
+    Ok(())
 }

@@ -23,7 +23,11 @@ const PRIORITY: u8 = 17;
 
 /// The threads; they end with it, and so do queries that run on them.
 #[derive(Debug)]
-pub(super) struct Aside(Option<Runtime>);
+pub(super) struct Aside {
+    handle: Handle,
+    /// `None` when it is dropped.
+    runtime: Option<Runtime>,
+}
 
 impl Aside {
     /// As many as there are processors.
@@ -40,19 +44,21 @@ impl Aside {
             doing: "starting threads for queries",
             source,
         })?;
-        Ok(Aside(Some(runtime)))
+        Ok(Aside {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
     }
 
     /// Where tasks are put to run on them.
-    pub(super) fn handle(&self) -> Handle {
-        let runtime = self.0.as_ref();
-        runtime.map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
     }
 }
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             // Nobody waits for what runs there: whoever asked is gone.
             runtime.shutdown_background();
         }

@@ -74,10 +74,6 @@ pub(super) async fn accept(
             doors.answered.stored(count, began.elapsed());
             Ok(())
         }
-        Judged::Refused {
-            elements,
-            refused,
-            faults,
-        } => Err(Problem::refused(elements, refused, faults)),
+        Judged::Refused { elements, faults } => Err(Problem::refused(elements, faults)),
     }
 }

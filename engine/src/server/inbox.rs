@@ -4,7 +4,7 @@
 //! event of a type that is not defined yet, or that fails a check, is stored and set aside with its reason, as on NATS; a
 //! caller that asks for validation is told instead.
 
-use super::problem::Fault;
+use super::problem::{Fault, Faults};
 use crate::{
     catalog::Catalog,
     clock::{Clock, SystemClock},
@@ -43,9 +43,6 @@ pub(super) struct Accepted {
     pub(super) line: Vec<u8>,
 }
 
-/// So many reasons are told of one request.
-pub(super) const FAULTS_MAX: usize = 1_000;
-
 /// What was found of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judged {
@@ -55,10 +52,8 @@ pub(super) enum Judged {
     Refused {
         /// How many there are.
         elements: usize,
-        /// How many may not.
-        refused: usize,
-        /// What is wrong with which, of the first [`FAULTS_MAX`].
-        faults: Vec<Fault>,
+        /// What is wrong with which.
+        faults: Faults,
     },
 }
 
@@ -99,7 +94,7 @@ impl Inbox {
         let text = |name: &str| head[name].as_string::<i32>();
         let (reasons, kinds) = (text("reason"), text("type"));
         let mut accepted = Vec::with_capacity(decoded.statuses.len());
-        let (mut refused, mut faults) = (0, Vec::new());
+        let mut faults = Faults::default();
         for (index, status) in decoded.statuses.iter().enumerate() {
             let reason = match (failed.get(&index), status) {
                 (Some(reason), _) => Some(reason.clone()),
@@ -108,23 +103,17 @@ impl Inbox {
                 (None, _) => Some(reasons.value(index).to_owned()),
             };
             match reason {
-                Some(reason) => {
-                    refused += 1;
-                    if faults.len() < FAULTS_MAX {
-                        faults.push(Fault::at(index, reason));
-                    }
-                }
+                Some(reason) => faults.push(Fault::at(index, reason)),
                 None => accepted.push(Accepted {
                     kind: kinds.value(index).to_owned(),
                     line: one_line(&decoded.raw(&messages, index).unwrap_or_default()),
                 }),
             }
         }
-        Ok(match refused == 0 {
+        Ok(match faults.is_empty() {
             true => Judged::Accepted(accepted),
             false => Judged::Refused {
                 elements: decoded.statuses.len(),
-                refused,
                 faults,
             },
         })
@@ -263,6 +252,7 @@ impl Decoders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::problem::FAULTS_MAX;
     use tollgate_sql::definitions::{Definitions, SourceFile};
 
     const CALLS: &str =
@@ -359,12 +349,10 @@ mod tests {
             event("", "call", ""),
             event("3", "call", r#","time":"yesterday""#)
         );
-        let Judged::Refused {
-            elements, faults, ..
-        } = judge(&[JSON], &body, false)
-        else {
+        let Judged::Refused { elements, faults } = judge(&[JSON], &body, false) else {
             panic!("three of them are no events");
         };
+        let faults = faults.first;
         let places: Vec<usize> = faults.iter().filter_map(|fault| fault.index).collect();
         assert_eq!((elements, places), (4, vec![1, 2, 3]));
         assert!(faults[0].reason.contains("specversion"), "{faults:?}");
@@ -375,15 +363,12 @@ mod tests {
             Judged::Refused { .. }
         ));
         let many = format!("[{}{{}}]", "{},".repeat(2_999));
-        let Judged::Refused {
-            refused, faults, ..
-        } = judge(&[JSON], &many, false)
-        else {
+        let Judged::Refused { faults, .. } = judge(&[JSON], &many, false) else {
             panic!("none of them is an event");
         };
         // Of what is far too short to be an event, the decoder sets the rest aside as one.
-        assert!(refused > FAULTS_MAX, "{refused}");
-        assert_eq!(faults.len(), FAULTS_MAX);
+        assert!(faults.count > FAULTS_MAX, "{}", faults.count);
+        assert_eq!(faults.first.len(), FAULTS_MAX);
         let broken = format!("[{},", event("1", "call", ""));
         assert!(matches!(
             judge(&[JSON], &broken, false),

@@ -137,11 +137,7 @@ impl Keyring {
     /// There are keys, and the request has none that is valid.
     async fn caller(&self, lake: &Lake, headers: &HeaderMap) -> Result<Caller, Problem> {
         let now_us = SystemClock.now_us();
-        let mut known = self.known(lake, now_us, READ_EVERY_US).await?;
-        if known.is_empty() {
-            // The first key closes the doors.
-            known = self.known(lake, now_us, READ_AGAIN_US).await?;
-        }
+        let known = self.known(lake, now_us, READ_EVERY_US).await?;
         if known.is_empty() && !self.is_needed {
             check_is_here(headers, &self.origins)?;
             return Ok(Caller::anyone());
@@ -167,10 +163,15 @@ impl Keyring {
 
     async fn known(&self, lake: &Lake, now_us: i64, age_max_us: i64) -> Done<Arc<Vec<Known>>> {
         let mut read = self.read.lock().await;
-        if let Some((read_us, known)) = &*read
-            && now_us.saturating_sub(*read_us) < age_max_us
-        {
-            return Ok(Arc::clone(known));
+        if let Some((read_us, known)) = &*read {
+            // The first key closes the doors.
+            let age_max_us = match known.is_empty() {
+                true => age_max_us.min(READ_AGAIN_US),
+                false => age_max_us,
+            };
+            if now_us.saturating_sub(*read_us) < age_max_us {
+                return Ok(Arc::clone(known));
+            }
         }
         let known = Arc::new(keys::list(lake).await?);
         *read = Some((now_us, Arc::clone(&known)));

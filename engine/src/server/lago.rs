@@ -13,8 +13,8 @@
 use super::{
     Doors,
     events::accept,
-    inbox::{self, FAULTS_MAX},
-    problem::{Fault, Problem},
+    inbox,
+    problem::{Fault, Faults, Problem},
     rendering::json,
 };
 use axum::{
@@ -96,7 +96,7 @@ fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
 }
 
 async fn store(doors: &Arc<Doors>, events: Vec<Sent>) -> Result<Vec<Stored>, Problem> {
-    let (mut lines, mut faults) = (Vec::new(), Vec::new());
+    let (mut lines, mut faults) = (Vec::new(), Faults::default());
     for (index, event) in events.iter().enumerate() {
         match event.as_cloud_event() {
             Ok(line) => {
@@ -107,9 +107,7 @@ async fn store(doors: &Arc<Doors>, events: Vec<Sent>) -> Result<Vec<Stored>, Pro
         }
     }
     if !faults.is_empty() {
-        let refused = faults.len();
-        faults.truncate(FAULTS_MAX);
-        return Err(Problem::refused(events.len(), refused, faults));
+        return Err(Problem::refused(events.len(), faults));
     }
     accept(doors, inbox::lines(lines), false).await?;
     Ok(events.into_iter().map(Sent::stored).collect())

@@ -46,6 +46,29 @@ pub(super) struct Fault {
     pub(super) reason: String,
 }
 
+/// What is wrong with the elements of a request: how many there are, and the first of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults {
+    pub(super) count: usize,
+    pub(super) first: Vec<Fault>,
+}
+
+/// So many are told of one request.
+pub(super) const FAULTS_MAX: usize = 1_000;
+
+impl Faults {
+    pub(super) fn push(&mut self, fault: Fault) {
+        self.count += 1;
+        if self.first.len() < FAULTS_MAX {
+            self.first.push(fault);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
 /// A caller that is refused for want of room or of a server may come back after so many seconds.
 const RETRY_AFTER_S: &str = "1";
 
@@ -95,14 +118,18 @@ impl Problem {
     }
 
     /// Elements that are refused, and with them the whole request.
-    pub(super) fn refused(elements: usize, refused: usize, errors: Vec<Fault>) -> Self {
+    pub(super) fn refused(elements: usize, faults: Faults) -> Self {
+        let Faults {
+            count,
+            first: errors,
+        } = faults;
         let first = errors.first();
         let first = first.map_or(String::new(), |fault| {
             let index = fault.index.unwrap_or_default();
             format!("; event {index}: {}", fault.reason)
         });
         let detail = format!(
-            "{refused} of {elements} events were refused, and nothing of the request was stored{first}"
+            "{count} of {elements} events were refused, and nothing of the request was stored{first}"
         );
         Problem {
             errors,
@@ -277,8 +304,9 @@ mod tests {
 
     #[tokio::test]
     async fn refused_events_are_named_by_their_places() {
-        let faults = vec![Fault::at(2, "`id` is missing".into())];
-        let answer = Problem::refused(3, 1, faults).answer("/api/v1/events");
+        let mut faults = Faults::default();
+        faults.push(Fault::at(2, "`id` is missing".into()));
+        let answer = Problem::refused(3, faults).answer("/api/v1/events");
         assert_eq!(answer.status(), 400);
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
         assert_eq!(

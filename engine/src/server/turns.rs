@@ -3,23 +3,35 @@
 //! A statement runs until the last task that it has started ends, be its answer given up long before: a task that does not pause
 //! cannot be stopped, and what it holds is not free.
 
-use super::patience::{Running, Watch};
+use super::watchdog::{Running, Watchdog};
+use crate::{
+    config::HttpSettings,
+    error::{Error, Result as Done},
+};
 use datafusion::common::runtime::{JoinSetTracer, set_join_set_tracer};
 use futures::{FutureExt, future::BoxFuture};
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task_local,
 };
+
+/// What the process for statements may have in memory besides what they take.
+const BYTES_BESIDES: usize = 1_000_000_000;
+
+/// How many of the queries at once may be statements of SQL: one fewer, so that the longest of these leave the questions of other routes a way.
+fn statements_max(http: &HttpSettings) -> usize {
+    http.queries_max.0.saturating_sub(1).max(1)
+}
 
 /// The turns of a process.
 #[derive(Debug)]
 pub(super) struct Turns {
     /// How many queries are answered at once.
     queries: Arc<Semaphore>,
-    /// How many of them may be statements of SQL: one fewer, so that the longest of these leave the questions of other routes a way.
+    /// How many of them may be statements of SQL.
     statements: Arc<Semaphore>,
-    watch: Arc<Watch>,
+    watchdog: Arc<Watchdog>,
 }
 
 /// What a statement holds while it runs.
@@ -39,20 +51,33 @@ task_local! {
 pub(super) struct Stopping;
 
 impl Turns {
-    /// Turns for so many queries at once.
-    pub(super) fn new(queries_max: usize) -> Self {
+    /// As many as the settings say.
+    pub(super) fn new(http: &HttpSettings) -> Self {
         Turns {
-            queries: Arc::new(Semaphore::new(queries_max)),
-            statements: Arc::new(Semaphore::new(queries_max.saturating_sub(1).max(1))),
-            watch: Arc::default(),
+            queries: Arc::new(Semaphore::new(http.queries_max.0)),
+            statements: Arc::new(Semaphore::new(statements_max(http))),
+            watchdog: Arc::default(),
         }
     }
 
-    /// The statements that run, each until its last task ends.
-    pub(super) fn watch(&self) -> &Arc<Watch> {
+    /// Ends the process, from now on, when statements take more than they may: a quarter longer than a request and a second, or more memory than
+    /// all of them together and what the process needs besides.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn guard(&self, http: &HttpSettings) -> Done<()> {
         // A second call in one process keeps the first, which is the same.
         let _ = set_join_set_tracer(&Tasks);
-        &self.watch
+        let longest = http.timeout.duration();
+        let longest = longest + longest / 4 + Duration::from_secs(1);
+        let bytes = http.query_bytes_max.0.saturating_mul(statements_max(http));
+        let kib_max =
+            u64::try_from(bytes.saturating_add(BYTES_BESIDES)).unwrap_or(u64::MAX) / 1_024;
+        let started = self.watchdog.start(longest, kib_max);
+        started.map_err(|source| Error::System {
+            doing: "starting a thread",
+            source,
+        })
     }
 
     /// Waits until a query may be answered; the time that it waits counts against the request's.
@@ -75,7 +100,7 @@ impl Turns {
         };
         let held = Arc::new(Held {
             _permits: [turn(&self.statements).await?, turn(&self.queries).await?],
-            _running: self.watch.begin(sql),
+            _running: self.watchdog.begin(sql),
         });
         HELD.scope(held, work).await
     }

@@ -2,7 +2,7 @@
 //!
 //! A function of SQL can take all memory, or a processor for hours, and nothing inside a process ends it. So another process
 //! answers, with the protocol of PostgreSQL at its own door and SQL of HTTP at a loopback port; when it takes too much it ends
-//! ([`patience`](super::patience)), and is started again. It reads what is committed, so it needs nothing of this one.
+//! ([`watchdog`](super::watchdog)), and is started again. It reads what is committed, so it needs nothing of this one.
 //!
 //! ```text
 //!  this process ──stdin: `reload`──▶ worker        it ends when stdin does
@@ -13,7 +13,6 @@ use super::{Doors, problem::Problem, stopped, turns::Stopping};
 use crate::{
     clock::{Clock, SystemClock},
     config::Settings,
-    error::{Error, Result},
 };
 use axum::{
     body::Body,
@@ -25,7 +24,6 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     process::{ExitStatus, Stdio},
-    sync::Arc,
     thread,
     time::Duration,
 };
@@ -43,10 +41,10 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The first word of what it says when it answers; the address follows.
-pub(super) const AT: &str = "at ";
+const AT: &str = "at ";
 /// What it is told when definitions changed, and what it says then.
-pub(super) const RELOAD: &str = "reload";
-pub(super) const RELOADED: &str = "reloaded";
+const RELOAD: &str = "reload";
+const RELOADED: &str = "reloaded";
 
 /// Headers that are handed on to the worker, and back.
 const ASKED_WITH: [HeaderName; 3] = [header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT];
@@ -110,8 +108,8 @@ impl Worker {
     pub(super) async fn reload(&self) {
         let (done, is_done) = oneshot::channel();
         if self.orders.send(done).await.is_ok() {
-            // One that ended reads them when it starts.
-            let _ = is_done.await;
+            // One that ended reads them when it starts; one that does not start keeps nobody else from going on.
+            let _ = timeout(ANSWERS_WITHIN, is_done).await;
         }
     }
 
@@ -211,12 +209,11 @@ impl Start {
         stop: channel::Receiver<bool>,
     ) -> io::Result<Ended> {
         let mut worker = Spoken::with(self.command()?.spawn()?)?;
-        let is_first = at.borrow().is_none();
         let stopping = stopped(stop);
         tokio::pin!(stopping);
         tokio::select! {
             said = worker.says(AT) => if let Some(Ok(found)) = said.map(|at| at.parse()) {
-                if is_first && let Some(address) = self.postgres {
+                if let Some(address) = self.postgres {
                     tracing::info!(%address, "Postgres opened");
                 }
                 at.send_replace(Some(found));
@@ -300,7 +297,7 @@ impl Spoken {
 impl Doors {
     /// Hands a request on, unless this process is the worker.
     pub(super) async fn handed_on(
-        self: &Arc<Self>,
+        &self,
         path: &str,
         headers: &HeaderMap,
         body: &Bytes,
@@ -308,17 +305,6 @@ impl Doors {
         let worker = self.worker.as_ref()?;
         Some(worker.answer(path, headers, body.clone()).await)
     }
-}
-
-/// The limit of memory of a worker: what statements may take, and what it needs besides.
-pub(super) fn bytes_max(settings: &Settings) -> Result<u64> {
-    const BESIDES: usize = 1_000_000_000;
-    let http = &settings.http;
-    let statements = http.queries_max.0.saturating_sub(1).max(1);
-    let bytes = http.query_bytes_max.0.saturating_mul(statements);
-    u64::try_from(bytes.saturating_add(BESIDES)).map_err(|_| Error::Contradiction {
-        what: "a size fits into 64 bits",
-    })
 }
 
 /// What a worker says and obeys, until stdin ends: that it answers at an address, and each time that definitions changed that it has read them.

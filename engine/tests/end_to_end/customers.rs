@@ -1,8 +1,9 @@
 //! What a customer is told over HTTP of its usage, its spend and its grants, and its accounts as they are written there.
 
 use crate::{
+    attacks::key,
     http::{Http, open_ready},
-    world::{Cli, TOKENS, World},
+    world::{TOKENS, World},
 };
 use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
@@ -62,15 +63,6 @@ fn tokens(answer: &Value) -> Vec<(String, u64)> {
         (subject, row["quantities"]["input"].as_u64().unwrap())
     })
     .collect()
-}
-
-async fn key(cli: &Cli, arguments: &[&str]) -> String {
-    let arguments: Vec<&str> = ["keys", "create"]
-        .iter()
-        .chain(arguments)
-        .copied()
-        .collect();
-    cli.succeed(&arguments).await.trim().to_owned()
 }
 
 /// Two customers; `b` moves from the first to the second two hours ago.

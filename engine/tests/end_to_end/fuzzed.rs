@@ -4,6 +4,7 @@
 use crate::{
     customers,
     http::open_ready,
+    publishers::named,
     world::{TOKENS, World},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -19,9 +20,7 @@ CREATE PLAN payg WITH (currency = 'USD', billing_period = 'month') AS (by_token)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_asks_what_the_document_says_finds_no_bug_and_stops_nothing() {
-    let python = std::env::var_os("TOLLGATE_SCHEMATHESIS").filter(|python| !python.is_empty());
-    let Some(python) = python else {
-        println!("skipped: TOLLGATE_SCHEMATHESIS names no python with schemathesis");
+    let Some(python) = named("TOLLGATE_SCHEMATHESIS", "python with schemathesis") else {
         return;
     };
     let world = World::new(&format!("{TOKENS}{PRICE}")).await;
@@ -128,9 +127,7 @@ fn asked() -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_with_something_in_them_are_as_the_document_says() {
-    let python = std::env::var_os("TOLLGATE_SCHEMATHESIS").filter(|python| !python.is_empty());
-    let Some(python) = python else {
-        println!("skipped: TOLLGATE_SCHEMATHESIS names no python with a checker of schemas");
+    let Some(python) = named("TOLLGATE_SCHEMATHESIS", "python with a checker of schemas") else {
         return;
     };
     let world = World::new(&customers::definitions()).await;

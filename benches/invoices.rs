@@ -240,13 +240,13 @@ async fn issued_with_accounts(folder: &Path) -> Result<Found> {
     let (view, settings, _) = opened(folder).await?;
     let billing = billing(&settings)?;
     let lake = Lake::open(&settings.lake.url, &settings.base).await?;
-    let accounts = Arc::new(accounts::load(&lake).await?.indexed());
     let asked = Asked {
         which: &Which::Due,
         customer: None,
         corrects: false,
     };
     let now_us = SystemClock.now_us();
+    let accounts = Arc::new(accounts::ByRange::begin(&lake, None).await?);
     let job = DocumentsInRanges::begin(&view, &lake, &billing, &accounts, asked, now_us);
     let (mut job, mut lines) = (job.await?, Lines::default());
     let mut issuing = Issuing::begin(&lake, &SystemClock).await?;

@@ -76,19 +76,14 @@ async fn documents(
 ) -> Result<Documents> {
     let lake = Lake::open_to_read(&settings.lake.url, &settings.base).await?;
     let view = View::open(Arc::clone(catalog), &lake).await?;
-    let accounts = match customer {
-        Some(customer) => accounts::load_of(&lake, customer).await?,
-        None => accounts::load(&lake).await?,
-    };
     let which = Which::Month("2026-01".to_owned());
     let asked = Asked {
         which: &which,
         customer,
         corrects: false,
     };
-    let (accounts, now_us) = (accounts.indexed(), SystemClock.now_us());
     let billing = &settings.billing;
-    let documents = documents_of(&view, &lake, billing, &accounts, asked, now_us);
+    let documents = documents_of(&view, &lake, billing, asked, SystemClock.now_us());
     Ok(documents.await?)
 }
 

@@ -34,6 +34,7 @@ mod tiers;
 pub mod trial;
 mod unbilled;
 mod unissued;
+mod usage;
 mod versions;
 mod voids;
 
@@ -43,7 +44,7 @@ use crate::{
     config::{BillingSettings, Settings},
     customers::Customers,
     error::{Error, Faulty, InError, Result, chain, printable, query_error},
-    view::{Totals, Unfinished, View, one_batch, referenced},
+    view::{Totals, Unfinished, View, one_batch},
 };
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use datafusion::prelude::col;
@@ -57,7 +58,7 @@ use tollgate_sql::{
     definitions::{Definitions, PlanDefinition, PriceDefinition},
     invoice::{
         self, Invoice, Terms,
-        basis::{self, Basis, RatedBy, Usage},
+        basis::{Basis, RatedBy, Usage},
     },
     parser::did_you_mean,
     period::Period,
@@ -75,7 +76,7 @@ pub use job::{Asked, Documents, DocumentsInRanges, Issuing, Which, documents_of,
 use kept::Inputs;
 use numbering::Numbering;
 use ranges::{DOCUMENT_BYTES, InRanges, LINE_BYTES, Weighed, compares_customers};
-use rated::Rating;
+use rated::{Rating, reads_subscription};
 pub use rehearsal::warnings;
 pub use review::{Gap, Refused, Review, Reviewing, Untold, causes_text, review_of};
 pub use running::{Left, OfCustomer, Used};
@@ -83,7 +84,7 @@ use standing::{Taken, standing};
 pub use tiers::tiers_of;
 pub use unbilled::{Unbilled, unbilled, unbilled_batch};
 pub use unissued::{ever, unissued};
-use versions::parts_of;
+use usage::{PeriodUsage, events_of_plan};
 pub use versions::price_in_force;
 pub use voids::issue_void;
 
@@ -113,8 +114,8 @@ pub struct Drafts {
     others: Option<Vec<Invoice>>,
     plan: String,
     period: Period,
-    usage: BTreeMap<String, Vec<Usage>>,
-    rated_by: RatedBy,
+    used: PeriodUsage,
+    rated_by: Arc<RatedBy>,
     inputs: Inputs,
     /// Who issues them, if that is to be kept.
     pub issued_by: Option<String>,
@@ -143,10 +144,15 @@ impl Drafts {
     }
 
     /// What a customer's invoice is made from.
-    fn basis(&self, customer: &str) -> Basis {
+    fn basis(&self, customer: &str) -> Result<Basis> {
+        Ok(self.basis_of(self.used.of(customer)?))
+    }
+
+    /// What an invoice of this usage is made from.
+    fn basis_of(&self, usage: Vec<Usage>) -> Basis {
         Basis {
-            usage: self.usage.get(customer).cloned().unwrap_or_default(),
-            rated_by: self.rated_by.clone(),
+            usage,
+            rated_by: Arc::clone(&self.rated_by),
             zone: Some(self.period.zone().to_owned()),
             ..Basis::default()
         }
@@ -255,8 +261,8 @@ async fn draft_or_causes(
         others: Some(Vec::new()),
         plan: terms.plan.clone(),
         period,
-        usage: BTreeMap::new(),
-        rated_by: RatedBy::default(),
+        used: PeriodUsage::new(view.catalog(), &Totals::default(), BTreeMap::new()),
+        rated_by: Arc::default(),
         inputs: Inputs::default(),
         issued_by: None,
     })
@@ -362,19 +368,22 @@ async fn draft_from(
     period: &Period,
     totals: &Totals,
 ) -> Result<Option<Drafts>> {
-    let mut usage = usage_of_all(view.catalog(), &totals.meters)?;
-    for (customer, events) in events_of_plan(view, plan, period, totals).await? {
-        usage.entry(customer).or_default().extend(events);
-    }
-    let mut customers = totals.customers();
-    customers.extend(usage.keys().cloned());
-    let subscribed = on_default(customers, &plan.name, period);
+    let events = events_of_plan(view, plan, period, totals).await?;
+    let used = PeriodUsage::new(view.catalog(), totals, events);
+    let subscribed = match reads_subscription(view.catalog(), &plan.prices)? {
+        true => {
+            let mut customers = totals.customers();
+            customers.extend(used.customers_with_events().cloned());
+            on_default(customers, &plan.name, period)
+        }
+        false => Vec::new(),
+    };
     let mut rating = Rating::new(view, plan, period, totals, &subscribed);
     if !rating.rate(&plan.prices).await? {
         return Ok(None);
     }
     let Rating {
-        charges,
+        mut charges,
         mut in_error,
         mut rated_by,
         mut inputs,
@@ -382,9 +391,14 @@ async fn draft_from(
     } = rating;
     inputs.note_plan(plan, &mut rated_by);
     let cut = cut(view).await?;
-    let mut invoices = Vec::with_capacity(charges.len());
+    let mut invoices = Vec::with_capacity(charges.longest());
     // A customer's charges go when its invoice is made: together they are as large as all invoices.
-    for (customer, charges) in charges {
+    while let Some(customer) = charges.next_customer() {
+        let is_left_out = charges.are_left_out(&customer);
+        let charges = charges.take(&customer);
+        if is_left_out {
+            continue;
+        }
         let terms = Terms {
             customer: &customer,
             plan,
@@ -396,7 +410,7 @@ async fn draft_from(
             // Amounts that fit by themselves may be too many digits together: it is this customer's invoice alone.
             Err(error @ tollgate_sql::Error::Money(_)) => {
                 in_error.insert(InError {
-                    customer: customer.clone(),
+                    customer: customer.as_ref().to_owned(),
                     what: Faulty::Invoice,
                     reason: format!("no invoice can be made of its charges: {}", chain(&error)),
                 });
@@ -412,8 +426,8 @@ async fn draft_from(
         others: Some(Vec::new()),
         plan: plan.name.clone(),
         period: period.clone(),
-        usage,
-        rated_by,
+        used,
+        rated_by: Arc::new(rated_by),
         inputs,
         issued_by: None,
     }))
@@ -445,40 +459,6 @@ fn in_one_line(error: tollgate_sql::Error) -> Error {
         other => other,
     }
     .into()
-}
-
-/// How many events each customer has of the types that a plan's prices read.
-async fn events_of_plan(
-    view: &View,
-    plan: &PlanDefinition,
-    period: &Period,
-    totals: &Totals,
-) -> Result<BTreeMap<String, Vec<Usage>>> {
-    let context = session::context();
-    let mut read = BTreeSet::new();
-    for name in &plan.prices {
-        for part in parts_of(view.catalog(), name, period)? {
-            read.extend(referenced(&context, &part.price.query)?);
-        }
-    }
-    let types = view.catalog().definitions.event_types.iter();
-    let types = types.map(|event_type| event_type.name.as_str());
-    let types = types.filter(|name| read.contains(*name)).collect();
-    view.events_used(&types, period, totals).await
-}
-
-/// What every customer used of every meter.
-fn usage_of_all(catalog: &Catalog, totals: &[RecordBatch]) -> Result<BTreeMap<String, Vec<Usage>>> {
-    let mut all: BTreeMap<String, Vec<Usage>> = BTreeMap::new();
-    for (meter, totals) in catalog.meters.iter().zip(totals) {
-        let measures = meter.measures().iter().map(|field| field.name().as_str());
-        let measures: Vec<&str> = measures.collect();
-        let usage = basis::usage_of(&meter.definition().name, &measures, totals)?;
-        for (customer, usage) in usage {
-            all.entry(customer).or_default().extend(usage);
-        }
-    }
-    Ok(all)
 }
 
 /// Evaluates every price over meters without usage, so that a mistake in one is found before the first
@@ -592,7 +572,7 @@ fn subscription(rows: &[subscriptions::Row], period: &Period) -> Result<RecordBa
 pub struct DraftsInRanges(InRanges<Drafts>);
 
 impl DraftsInRanges {
-    /// Begins with the first customer, or with the one that is asked for. The totals of all are made once.
+    /// Begins with the first customer, or with the one that is asked for. The panes of all are read once.
     ///
     /// # Errors
     /// Those of [`draft`].
@@ -625,19 +605,19 @@ impl DraftsInRanges {
 
     async fn of_all(view: &View, settings: &BillingSettings, period: &Period) -> Result<Self> {
         let plan = plan(view, settings)?.clone();
-        let totals = view.all_totals(period).await?;
+        let totals = view.unmerged_totals(period).await?;
         let is_of_plan = |price: &str| plan.prices.iter().any(|name| name == price);
         let bytes_max = match compares_customers(view.catalog(), is_of_plan).await? {
             true => usize::MAX,
-            false => settings.max_bytes.0,
+            false => totals.bytes_beside(settings.max_bytes.0),
         };
-        let names = StringArray::from_iter_values(totals.customers());
+        let names = totals.customers();
         let shared = Arc::new((view.clone(), plan, period.clone(), totals));
         let make = move |customers: Customers| {
             let shared = Arc::clone(&shared);
             async move {
                 let (view, plan, period, totals) = &*shared;
-                let totals = totals.of_customers(&customers);
+                let totals = totals.of_customers(view, &customers).await?;
                 let drafts = draft_from(view, plan, period, &totals).await?;
                 let mut drafts = drafts.ok_or(EVERY_PRICE_ANSWERS)?;
                 drafts.customers = customers;
@@ -720,13 +700,15 @@ impl<'a> PeriodIssuing<'a> {
         let (review, held) = reviewed.await?;
         let refused = review.refused.iter();
         let refused: BTreeSet<&str> = refused.map(|refused| refused.customer.as_str()).collect();
+        let mut usage = drafts.used.by_customer()?;
         let (mut issued, mut bases) = (Vec::new(), Vec::new());
         for draft in std::mem::take(&mut drafts.invoices) {
             let customer = draft.customer.as_str();
             if issued_before.contains_key(draft.id.as_str()) || refused.contains(customer) {
                 continue;
             }
-            let basis = drafts.basis(customer).to_json();
+            let usage = usage.remove(customer).unwrap_or_default();
+            let basis = drafts.basis_of(usage).to_json();
             match held.contains(customer) {
                 true => self.held.push((draft, basis)),
                 false => {

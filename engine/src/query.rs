@@ -149,7 +149,7 @@ async fn register_computed(
     if wanted.contains(tables::UNBILLED) {
         let rows = match billing::accounts::are_there(lake).await? {
             true => {
-                let accounts = billing::accounts::load(lake).await?.indexed();
+                let accounts = billing::accounts::ByRange::begin(lake, None).await?;
                 let ever = billing::ever(view, SystemClock.now_us()).await?;
                 billing::unbilled(view, lake, billing, &accounts, ever).await?
             }

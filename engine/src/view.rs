@@ -21,6 +21,7 @@ mod priced;
 mod relations;
 mod states;
 mod stored;
+mod unmerged;
 mod wanted;
 
 pub(crate) use own::{By, INNER, Own, is_told_apart};
@@ -40,7 +41,7 @@ use crate::{
     tables,
 };
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray},
     compute::{concat_batches, filter_record_batch, is_null},
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
 };
@@ -60,7 +61,8 @@ use inside::Inside;
 use keys::Keys;
 use known::KnownTotals;
 use one_shard::Live;
-use paid::{Payers, place_after};
+use paid::Payers;
+pub(crate) use paid::place_after;
 use relations::{existing, memory, pinned, provider_or, register};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::OnceCell;
@@ -519,7 +521,11 @@ impl View {
     ) -> Result<PeriodSession> {
         let mut windows_in_error = Vec::new();
         let mut left_out = Vec::new();
-        let context = session::spilling(RATING_BYTES).map_err(query_error("rating a price"))?;
+        let context = match totals.is_of_a_range() {
+            true => session::spilling_in(RATING_BYTES, 1),
+            false => session::spilling(RATING_BYTES),
+        };
+        let context = context.map_err(query_error("rating a price"))?;
         let wanted = referenced(&context, sql)?;
         functions::register_currencies(&context, &self.catalog.definitions.currencies);
         // A name that a price may not read is not there, whatever hides it in the text.
@@ -989,41 +995,27 @@ pub struct Totals {
     pub in_error: Vec<InError>,
     /// Whose they are; `None` when they are all customers'.
     keys: Option<Keys>,
+    /// Whether no price that is rated by them compares customers, so that others' usage may be left out.
+    are_apart: bool,
     /// Who pays for what; `None` when every subject is its own customer.
     paid: Option<Paid>,
 }
 
 impl Totals {
-    /// Whether others' usage was left out.
-    pub(crate) fn is_of_some(&self) -> bool {
-        self.keys.is_some()
+    /// Whether others' usage was left out, and a price may need it.
+    pub(crate) fn may_lack_others(&self) -> bool {
+        self.keys.is_some() && !self.are_apart
     }
 
-    /// Those of some of the customers, where every subject is its own customer: rows are sorted by it.
-    pub(crate) fn of_customers(&self, customers: &Customers) -> Self {
-        let meters = self.meters.iter().map(|rows| {
-            let names = rows["customer"].as_string::<i32>();
-            let from = place_after(names, 0, |name| customers.is_after(name));
-            let until = place_after(names, from, |name| customers.has(name));
-            rows.slice(from, until - from)
-        });
-        let in_error = self.in_error.iter();
-        let in_error = in_error.filter(|known| customers.has(&known.customer));
-        Totals {
-            meters: meters.collect(),
-            in_error: in_error.cloned().collect(),
-            keys: Keys::customers(customers),
-            paid: None,
-        }
+    /// Whether they may be of one range of customers among others, which are rated at the same time.
+    fn is_of_a_range(&self) -> bool {
+        self.keys.is_some() || self.paid.is_some()
     }
 
     /// Who has usage of any meter, be it in error.
     pub fn customers(&self) -> BTreeSet<String> {
-        let names = self
-            .meters
-            .iter()
-            .map(|rows| rows["customer"].as_string::<i32>());
-        let names = names.flat_map(|names| names.iter().flatten());
+        let meters = self.meters.iter().map(|rows| rows["customer"].as_string());
+        let names = meters.flat_map(|names: &StringArray| names.iter().flatten());
         let in_error = self.in_error.iter().map(|known| known.customer.as_str());
         names.chain(in_error).map(str::to_owned).collect()
     }

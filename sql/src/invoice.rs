@@ -36,12 +36,12 @@ use crate::{
     definitions::PlanDefinition,
     error::{Error, Result},
     money::{Currency, Exact, Money, MoneyError},
-    rating::Charge,
+    rating::{Charge, Dimensions},
 };
 use adjustments::Corrects;
 use bounds::Bounds;
 use document::{Document, OfPlan, Tax};
-use std::fmt;
+use std::{fmt, sync::Arc};
 use xxhash_rust::xxh3::Xxh3;
 
 /// A half-open span `[start_us, end_us)` in microseconds since the Unix epoch, UTC.
@@ -227,11 +227,11 @@ pub struct LineItem {
     /// What it is for.
     pub kind: LineKind,
     /// The price it comes from; `None` for kinds that belong to the whole invoice.
-    pub price: Option<String>,
+    pub price: Option<Arc<str>>,
     /// That price's version.
     pub price_version: Option<u32>,
     /// The price's dimensions in its order; `None` is NULL.
-    pub dimensions: Vec<(String, Option<String>)>,
+    pub dimensions: Dimensions,
     /// How much was used, if the price says so.
     pub quantity: Option<Exact>,
     /// The amount before rounding.
@@ -245,7 +245,7 @@ pub struct LineItem {
     /// When the usage happened; a later correction keeps the period it corrects.
     pub period: Period,
     /// The subscription that it is for; `None` without accounts, and for lines of the whole document.
-    pub subscription: Option<String>,
+    pub subscription: Option<Arc<str>>,
     /// What it is, in words, where no price says so.
     pub text: Option<String>,
     /// The line of an earlier document that it corrects; `None` of a line of its own document.
@@ -260,7 +260,7 @@ impl LineItem {
             kind,
             price: None,
             price_version: None,
-            dimensions: Vec::new(),
+            dimensions: Dimensions::from([]),
             quantity: None,
             amount_exact: amount.to_exact(),
             amount,
@@ -406,7 +406,7 @@ fn place(terms: &Terms<'_>, charge: &Charge) -> Result<usize> {
         plan: terms.plan.name.clone(),
         problem,
     };
-    if charge.customer != terms.customer {
+    if *charge.customer != *terms.customer {
         return Err(refused(format!(
             "a charge is for customer `{}`",
             charge.customer
@@ -421,7 +421,7 @@ fn place(terms: &Terms<'_>, charge: &Charge) -> Result<usize> {
     }
     let mut prices = terms.plan.prices.iter();
     prices
-        .position(|price| *price == charge.price)
+        .position(|price| **price == *charge.price)
         .ok_or_else(|| refused(format!("price `{}` is not in the plan", charge.price)))
 }
 
@@ -436,7 +436,7 @@ pub fn amount_on(
     currency: Currency,
 ) -> Result<(Exact, Money)> {
     let amount = match plan.worth_of(&charge.currency) {
-        Some(worth) if charge.currency != plan.currency => charge.amount.checked_mul(worth)?,
+        Some(worth) if *charge.currency != *plan.currency => charge.amount.checked_mul(worth)?,
         _ => charge.amount,
     };
     Ok((amount, Money::round(amount, currency)?))

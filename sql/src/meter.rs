@@ -30,6 +30,7 @@ use datafusion::{
 };
 use faults::Spread;
 use frame::Joined;
+use futures::{Stream, StreamExt};
 use layout::Layout;
 use pipeline::{Halves, Stage};
 use planning::{check_alike, check_types, halves, planner};
@@ -79,6 +80,7 @@ pub struct Meter {
     reduce: Stage,
     finish: Stage,
     totals: Stage,
+    reduce_totals: Stage,
 }
 
 impl Meter {
@@ -174,6 +176,7 @@ impl Meter {
             reduce: per_window.reduce()?,
             finish,
             totals: in_total.finish()?,
+            reduce_totals: in_total.reduce()?,
             states: states_of(1 + shape.keys.len(), per_window)?,
             layout,
         })
@@ -307,6 +310,30 @@ impl Meter {
             .joined(states, Joined::InBaseWindows)
             .map_err(merging)?;
         self.reduce_joined(states).await
+    }
+
+    /// Merges states into one batch as they come, without their windows: that takes memory by groups and not by windows, and
+    /// [`Meter::totals_over`] makes the same totals of it. Not for a meter that [weighs usage by time](Meter::is_timed), nor for
+    /// sessions, which are what they are by their time.
+    ///
+    /// # Errors
+    /// What the states come from fails, or a merge does; it is not told in which window.
+    pub async fn reduce_without_windows(
+        &self,
+        states: impl Stream<Item = Result<RecordBatch, DataFusionError>> + Send + 'static,
+    ) -> Result<RecordBatch> {
+        let states = states.map(|states| without_first_column(&states?));
+        let reduced = self.reduce_totals.run_stream(states).await;
+        let reduced = reduced.and_then(|reduced| {
+            let start = TimestampMicrosecondArray::from_value(0, reduced.num_rows());
+            let mut columns = reduced.columns().to_vec();
+            columns.insert(0, Arc::new(start.with_data_type(schema::timestamp())));
+            Ok(RecordBatch::try_new(
+                Arc::clone(&self.layout.state),
+                columns,
+            )?)
+        });
+        reduced.map_err(|source| self.measure_error("any".to_owned(), source))
     }
 
     async fn reduce_joined(&self, states: &[RecordBatch]) -> Result<RecordBatch> {

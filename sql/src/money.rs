@@ -224,7 +224,9 @@ pub fn round(value: Exact, scale: u8) -> Result<Exact, MoneyError> {
     };
     let digits = match exact::power_of_ten(dropped) {
         Some(unit) => {
-            quotient(value.digits, 0, unit).expect("a tenth of a number of 38 digits has fewer")
+            let narrow = Rounding::HalfAway.narrow(value.digits, 0, unit);
+            let digits = narrow.or_else(|| quotient(value.digits, 0, unit));
+            digits.expect("a tenth of a number of 38 digits has fewer")
         }
         // The unit is 10^39 or more, so a value of at most 38 digits is less than half of it.
         None => 0,

@@ -37,29 +37,37 @@ use datafusion::{
     physical_plan::collect,
     prelude::SessionContext,
 };
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+/// The columns of a charge that are neither its customer, its quantity nor its amount, in the price's order: each with its name, and as text;
+/// `None` is NULL. A charge shares them with the line that it becomes.
+pub type Dimensions = Arc<[(Arc<str>, Option<String>)]>;
 
 /// One row of a price's answer: what becomes one line item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {
     /// The price.
-    pub price: String,
+    pub price: Arc<str>,
     /// Its version.
     pub price_version: u32,
     /// Who pays.
-    pub customer: String,
-    /// The other columns the price returned, in its order, as text; `None` is NULL.
-    pub dimensions: Vec<(String, Option<String>)>,
+    pub customer: Arc<str>,
+    /// The other columns the price returned.
+    pub dimensions: Dimensions,
     /// The quantity, if the price returned one.
     pub quantity: Option<Exact>,
     /// The exact, unrounded amount.
     pub amount: Exact,
     /// ISO 4217 code, or the name of a currency of one's own.
-    pub currency: String,
+    pub currency: Arc<str>,
     /// The part of the billing period that it is for; `None` is all of it.
     pub service: Option<crate::invoice::Period>,
     /// The subscription that it is for; `None` without accounts.
-    pub subscription: Option<String>,
+    pub subscription: Option<Arc<str>>,
     /// Whether its price reads no usage: nothing but `subscription` and rate tables.
     pub is_fixed: bool,
     /// Whether it gives back what was billed in advance and not used.
@@ -163,9 +171,12 @@ impl Rated {
     /// wrong number. Customers of whom usage was left out have neither: what was left out is the reason.
     fn settle(&mut self, left_out: &[&LeftOut]) {
         if !left_out.is_empty() {
-            let lacks = |customer: &str| left_out.iter().any(|known| known.customer == customer);
-            self.charges.retain(|charge| !lacks(&charge.customer));
-            self.in_error.retain(|unrated| !lacks(&unrated.customer));
+            let names = left_out.iter().map(|known| known.customer.as_str());
+            let lacking: BTreeSet<&str> = names.collect();
+            self.charges
+                .retain(|charge| !lacking.contains(&*charge.customer));
+            self.in_error
+                .retain(|unrated| !lacking.contains(unrated.customer.as_str()));
         }
         let mut first = BTreeMap::new();
         for unrated in self.in_error.drain(..) {
@@ -173,7 +184,7 @@ impl Rated {
         }
         if !first.is_empty() {
             self.charges
-                .retain(|charge| !first.contains_key(&charge.customer));
+                .retain(|charge| !first.contains_key(&*charge.customer));
         }
         self.in_error = first.into_values().collect();
         self.charges

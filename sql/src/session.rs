@@ -48,11 +48,19 @@ pub fn context() -> SessionContext {
 /// # Errors
 /// There is no place for temporary files.
 pub fn spilling(bytes: usize) -> Result<SessionContext> {
+    spilling_in(bytes, usize::MAX)
+}
+
+/// The same in so many parts at most at once, for callers that run several of them.
+///
+/// # Errors
+/// There is no place for temporary files.
+pub fn spilling_in(bytes: usize, parts_max: usize) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(bytes)))
         .build_arc()?;
     let mut config = SessionConfig::new();
-    let (partitions, set_aside) = shares(bytes, config.target_partitions());
+    let (partitions, set_aside) = shares(bytes, config.target_partitions().min(parts_max));
     config = config.with_target_partitions(partitions);
     let execution = &mut config.options_mut().execution;
     execution.sort_spill_reservation_bytes = set_aside.min(execution.sort_spill_reservation_bytes);

@@ -9,6 +9,8 @@
 //! A crash before the last commit leaves rows that never count, and the same import made again has another id. Two imports at
 //! once were both checked against the same rows, so the second is refused.
 
+mod by_range;
+
 use crate::{
     clock::Clock,
     customers::Customers,
@@ -16,12 +18,14 @@ use crate::{
     keys::hex,
     tables::{IMPORTS, accounts_table},
 };
+pub use by_range::ByRange;
+
 use arrow::{
     array::{
         AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     },
-    compute::{concat_batches, filter_record_batch},
-    datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
+    compute::{cast, concat_batches, filter_record_batch},
+    datatypes::{DataType, Int64Type, SchemaRef, TimestampMicrosecondType},
 };
 use datafusion::prelude::{Expr, SessionContext, col, lit};
 use futures::future::try_join_all;
@@ -35,7 +39,7 @@ use tollgate_connectors::{
     lake::{DeltaTable, Lake},
 };
 use tollgate_sql::{
-    accounts::{self, Accounts, AccountsFile, Import, TABLES, stored_rows_of},
+    accounts::{self, Accounts, AccountsFile, Import, Subject, TABLES, stored_rows_of},
     definitions::Definitions,
     schema::{
         self,
@@ -120,7 +124,7 @@ pub async fn are_there(lake: &Lake) -> Result<bool> {
 /// # Errors
 /// The lake cannot be read.
 pub async fn load(lake: &Lake) -> Result<Accounts> {
-    load_counted(lake, &Counted::of(lake).await?, &Customers::All).await
+    load_counted(lake, &Counted::of(lake).await?, &Customers::All, None).await
 }
 
 /// The rows that counted when an import was the last one, of some customers as [`load_of`] has those of one.
@@ -132,7 +136,7 @@ pub(super) async fn load_until(
     serial: i64,
     customers: &Customers,
 ) -> Result<Accounts> {
-    load_counted(lake, &Counted::until(lake, serial).await?, customers).await
+    load_counted(lake, &Counted::until(lake, serial).await?, customers, None).await
 }
 
 /// The rows of one customer that count, and all rows of the subjects that it pays for at some time: with whom they are before and
@@ -142,17 +146,24 @@ pub(super) async fn load_until(
 /// The lake cannot be read.
 pub async fn load_of(lake: &Lake, customer: &str) -> Result<Accounts> {
     let customers = Customers::One(customer.to_owned());
-    load_counted(lake, &Counted::of(lake).await?, &customers).await
+    load_counted(lake, &Counted::of(lake).await?, &customers, None).await
 }
 
-async fn load_counted(lake: &Lake, counted: &Counted, customers: &Customers) -> Result<Accounts> {
+/// Those of some customers; `moved` are the subjects that have rows of several customers, where that is known.
+async fn load_counted(
+    lake: &Lake,
+    counted: &Counted,
+    customers: &Customers,
+    moved: Option<&BTreeSet<String>>,
+) -> Result<Accounts> {
     let Some(of_customers) = customers.condition(&col("customer")) else {
         let (accounts, _) = load_where(lake, counted, |_| lit(true)).await?;
         return Ok(accounts);
     };
     let (mut accounts, files) = load_where(lake, counted, |_| of_customers.clone()).await?;
-    let subjects = accounts.subjects.drain(..).map(|row| row.subject);
-    let subjects: BTreeSet<String> = subjects.collect();
+    let has_others = |row: &mut Subject| moved.is_none_or(|moved| moved.contains(&row.subject));
+    let subjects = accounts.subjects.extract_if(.., has_others);
+    let subjects: BTreeSet<String> = subjects.map(|row| row.subject).collect();
     if let Some(table) = files.get("subjects")
         && !subjects.is_empty()
     {
@@ -161,11 +172,18 @@ async fn load_counted(lake: &Lake, counted: &Counted, customers: &Customers) -> 
             true => col("subject").in_list(names().collect(), false),
             false => lit(true),
         };
-        let rows = counted.rows(table, of_subjects).await?;
-        accounts.take_in("subjects", &rows)?;
-        accounts
-            .subjects
-            .retain(|row| subjects.contains(&row.subject));
+        let mut of_several = Accounts::default();
+        // Where all are read, others are left out before they become rows.
+        let rows = counted.rows(table, of_subjects).await?.into_iter();
+        let rows = rows.map(|rows| {
+            let names = cast(&rows["subject"], &DataType::Utf8)?;
+            let names = names.as_string::<i32>().iter();
+            let is_wanted = names.map(|name| name.map(|name| subjects.contains(name)));
+            filter_record_batch(&rows, &is_wanted.collect::<BooleanArray>())
+        });
+        let rows = rows.collect::<Result<Vec<_>, _>>();
+        of_several.take_in("subjects", &rows.map_err(query_error("reading accounts"))?)?;
+        accounts.subjects.append(&mut of_several.subjects);
     }
     Ok(accounts)
 }
@@ -215,9 +233,12 @@ pub async fn relation(lake: &Lake, table: &str) -> Result<RecordBatch> {
     let rows = rows.iter().map(|rows| {
         let places = columns.iter().map(|name| rows.schema().index_of(name));
         let rows = rows.project(&places.collect::<Result<Vec<_>, _>>()?)?;
-        let cast = rows.columns().iter().zip(schema.fields());
-        let cast = cast.map(|(column, field)| arrow::compute::cast(column, field.data_type()));
-        RecordBatch::try_new(SchemaRef::clone(&schema), cast.collect::<Result<_, _>>()?)
+        let columns = rows.columns().iter().zip(schema.fields());
+        let columns = columns.map(|(column, field)| cast(column, field.data_type()));
+        RecordBatch::try_new(
+            SchemaRef::clone(&schema),
+            columns.collect::<Result<_, _>>()?,
+        )
     });
     let rows: Vec<RecordBatch> = rows.collect::<Result<_, _>>().map_err(query_error(doing))?;
     concat_batches(&schema, &rows).map_err(query_error(doing))
@@ -409,6 +430,22 @@ impl Counted {
     /// The rows of a table that count, of those for which something holds.
     async fn rows(&self, table: &dyn Table, condition: Expr) -> Result<Vec<RecordBatch>> {
         let batches = rows_where(&self.context, table, condition).await?;
+        self.counting(&batches)
+    }
+
+    /// Some columns of the rows of a table that count.
+    async fn columns(&self, table: &dyn Table, columns: &[&str]) -> Result<Vec<RecordBatch>> {
+        let doing = "reading accounts";
+        let columns: Vec<&str> = columns.iter().copied().chain(["import"]).collect();
+        let frame = self
+            .context
+            .read_table(table.provider()?)
+            .and_then(|frame| frame.select_columns(&columns))
+            .map_err(query_error(doing))?;
+        self.counting(&frame.collect().await.map_err(query_error(doing))?)
+    }
+
+    fn counting(&self, batches: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
         let counted = batches.iter().map(|batch| {
             let ids = batch["import"].as_string::<i32>().iter();
             let is_counted = ids.map(|id| id.map(|id| self.imports.contains_key(id)));
@@ -539,5 +576,64 @@ mod tests {
         let mut times = times.values().to_vec();
         times.sort_unstable();
         assert_eq!(times, [1_000, 1_000, 1_000, 1_001, 1_004]);
+    }
+
+    /// Subjects of which every third one passes from one customer to the next, more than are named one by one.
+    fn moving_subjects() -> String {
+        let mut text = "subject,customer,valid_from\n".to_owned();
+        for number in 0..1_800 {
+            let customer = number % 10;
+            text += &format!("s{number:04},c{customer},\n");
+            if number % 3 == 0 {
+                text += &format!("s{number:04},c{},2026-02-01\n", (customer + 1) % 10);
+            }
+        }
+        text
+    }
+
+    #[tokio::test]
+    async fn a_range_has_what_all_rows_say_of_its_customers_as_of_when_it_was_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = lake(&folder).await;
+        let clock = ManualClock::at(1_000);
+        let customers: String = (0..10)
+            .map(|number| format!("c{number},C{number}\n"))
+            .collect();
+        let customers = format!("customer,name\n{customers}");
+        let files = [("customers", customers), ("subjects", moving_subjects())];
+        let files = files
+            .each_ref()
+            .map(|(table, text)| (*table, text.as_str()));
+        import_texts(&lake, &files, &clock).await;
+        let whole = load(&lake).await.unwrap().indexed();
+        let by_range = ByRange::begin(&lake, None).await.unwrap();
+        // What is imported from here on belongs to the next job.
+        let later = [
+            ("customers", "customer,name\nc3,Other\nnew,New\n"),
+            (
+                "subjects",
+                "subject,customer,valid_from\ns0003,new,2026-03-01\n",
+            ),
+        ];
+        import_texts(&lake, &later, &clock).await;
+        assert_eq!(by_range.names.iter().count(), 10);
+        assert_eq!(by_range.subjects.iter().count(), 1_800);
+        let range = Customers::between(Some("c3".into()), Some("c6".into()));
+        let own = by_range.of(&range).await.unwrap();
+        assert_eq!(own.customers().collect::<Vec<_>>(), ["c3", "c4", "c5"]);
+        for customer in ["c3", "c4", "c5"] {
+            assert_eq!(own.customer(customer), whole.customer(customer));
+            let subjects: Vec<&str> = own.subjects_of(customer).collect();
+            assert_eq!(subjects, whole.subjects_of(customer).collect::<Vec<_>>());
+            // 180 of its own, and 60 that it has from the customer before.
+            assert_eq!(subjects.len(), 240, "{customer}");
+            for subject in subjects {
+                assert_eq!(own.payers_of(subject), whole.payers_of(subject));
+            }
+        }
+        assert_eq!(
+            own.customer_at("c3", 0).unwrap().name.as_deref(),
+            Some("C3")
+        );
     }
 }

@@ -285,15 +285,15 @@ fn edited(opened: &Document<'_>, cycle: &Cycle, now: &RatedBy) -> RatedBy {
     let billed = opened.lines.iter().filter(|line| {
         line.corrects.is_none()
             && is_fixed(line.kind)
-            && line.subscription.as_ref() == Some(&cycle.subscription)
+            && line.subscription.as_deref() == Some(cycle.subscription.as_str())
             && start_us <= line.period.start_us
             && line.period.end_us <= end_us
     });
-    let prices: BTreeSet<&String> = billed.flat_map(|line| &line.price).collect();
+    let prices: BTreeSet<&str> = billed.filter_map(|line| line.price.as_deref()).collect();
     for price in prices {
         let tables = then.reads.get(price).into_iter().flatten();
         let tables: Vec<&String> = tables.collect();
-        let is_other = |before: &Named, after: &Named, name: &String| match after.get(name) {
+        let is_other = |before: &Named, after: &Named, name: &str| match after.get(name) {
             Some(after) => before.get(name).is_some_and(|before| before != after),
             None => false,
         };
@@ -304,7 +304,7 @@ fn edited(opened: &Document<'_>, cycle: &Cycle, now: &RatedBy) -> RatedBy {
         if !is_edited {
             continue;
         }
-        let named = |names: &Named, name: &String| Some((name.clone(), names.get(name)?.clone()));
+        let named = |names: &Named, name: &str| Some((name.to_owned(), names.get(name)?.clone()));
         edited.prices.extend(named(&then.prices, price));
         let tables = tables.into_iter();
         let tables = tables.filter_map(|table| named(&then.rate_tables, table));

@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     view::View,
 };
+use std::sync::Arc;
 use tollgate_sql::{
     accounts::{Discount, Grant, Index, OneOff},
     credits::Burn,
@@ -218,10 +219,10 @@ impl<'a> MadeBy<'a> {
     /// What a document is made from.
     pub(super) fn basis(&self, rated: &Rated) -> Basis {
         let cycles = rated.due.closing.iter().chain(&rated.due.opening);
-        let mut rated_by = rated.rated_by.clone();
+        let mut rated_by = Arc::clone(&rated.rated_by);
         let regions = self.regions(&rated.due.customer);
         if regions.iter().any(|(_, region)| region.is_some()) {
-            rated_by.extend(&self.rates.rated_by);
+            Arc::make_mut(&mut rated_by).extend(&self.rates.rated_by);
         }
         // An instalment closes nothing.
         let closed = match rated.instalment {

@@ -97,7 +97,7 @@ impl Billed {
             if let (Some(subscription), Some(price)) = (&line.subscription, &line.price) {
                 let of_price = self
                     .0
-                    .entry((subscription.clone(), price.clone()))
+                    .entry((subscription.to_string(), price.to_string()))
                     .or_default();
                 of_price.push(BilledLine {
                     period: line.period,
@@ -188,7 +188,7 @@ impl Billed {
         for price in &plan.terms.in_advance {
             let billed = self.of_price(subscription, price, cycle);
             let billed: Vec<&BilledLine> = billed.filter(|line| is_own(price, line)).collect();
-            let now = charges.iter().filter(|charge| charge.price == *price);
+            let now = charges.iter().filter(|charge| *charge.price == **price);
             let now: Vec<&Charge> = now.collect();
             if billed.is_empty() {
                 left.extend(now.into_iter().cloned());
@@ -208,9 +208,9 @@ impl Billed {
             }
             left.push(Charge {
                 amount: difference,
-                currency: plan.currency.clone(),
+                currency: plan.currency.as_str().into(),
                 quantity: None,
-                dimensions: Vec::new(),
+                dimensions: [].into(),
                 service: Some(period),
                 is_unused: difference.is_negative(),
                 ..template
@@ -349,7 +349,7 @@ mod tests {
             price: "base".into(),
             price_version: 1,
             customer: "acme".into(),
-            dimensions: Vec::new(),
+            dimensions: [].into(),
             quantity: None,
             amount: Exact::parse(amount).unwrap(),
             currency: "USD".into(),

@@ -741,10 +741,13 @@ fn is_of(
     cycle: &Cycle,
     in_force: bool,
 ) -> bool {
-    let of_plan = line.price.as_ref().is_some_and(|price| {
-        plan.prices.contains(price)
-            && (!charged.is_opening || plan.terms.in_advance.contains(price))
-    });
+    let has = |names: &[String]| {
+        let mut names = names.iter();
+        line.price
+            .as_deref()
+            .is_some_and(|price| names.any(|name| name == price))
+    };
+    let of_plan = has(&plan.prices) && (!charged.is_opening || has(&plan.terms.in_advance));
     let start_us = line.period.start_us;
     let part = cycle.parts.iter().find(|part| part.plan == plan.name);
     let mut segments = part.into_iter().flat_map(|part| &part.segments);
@@ -760,11 +763,11 @@ fn is_of(
 /// The charge of a line of a fixed price, as it was rounded.
 fn charge_of(line: LineItem, cycle: &Cycle, plan: &PlanDefinition) -> Charge {
     Charge {
-        customer: cycle.customer.clone(),
+        customer: cycle.customer.as_str().into(),
         is_unused: line.kind == LineKind::Credit,
         is_fixed: true,
         amount: line.amount.to_exact(),
-        currency: plan.currency.clone(),
+        currency: plan.currency.as_str().into(),
         service: Some(line.period),
         price: line.price.unwrap_or_default(),
         price_version: line.price_version.unwrap_or_default(),

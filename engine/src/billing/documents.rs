@@ -126,7 +126,7 @@ impl Document {
         if let Some(known) = in_error.find(|known| known.customer == *customer) {
             return Ok(Now::Untold(known.reason.clone()));
         }
-        let now = change(&self.issued, drafts.of(customer), &drafts.basis(customer));
+        let now = change(&self.issued, drafts.of(customer), &drafts.basis(customer)?);
         let now = now.map_err(tollgate_sql::Error::from)?;
         Ok(now.map_or(Now::Same, Now::Changed))
     }
@@ -286,20 +286,32 @@ pub(super) async fn rows_where(invoices: &dyn Table, condition: Expr) -> Result<
 /// The lines of each of some invoices as they are kept with it; `lines` are all of them. The cut is left out: it is no part of what
 /// the customer is told, and moves with every event of any customer.
 pub(super) fn documents_of(invoices: &[Invoice], lines: &RecordBatch) -> Result<Vec<String>> {
-    let mut bytes = Vec::new();
-    let mut writer = json::LineDelimitedWriter::new(&mut bytes);
-    let written = without_cut(lines)
-        .and_then(|lines| writer.write(&lines))
-        .and_then(|()| writer.finish());
-    written.map_err(query_error("writing an invoice's document"))?;
-    let text = String::from_utf8(bytes).map_err(|_| Error::Contradiction {
-        what: "JSON is UTF-8",
-    })?;
-    // A line feed within a value is an escape.
-    let mut rows = text.split_inclusive('\n');
-    let of = |invoice: &Invoice| rows.by_ref().take(invoice.lines.len()).collect();
-    Ok(invoices.iter().map(of).collect())
+    let doing = "writing an invoice's document";
+    let lines = without_cut(lines).map_err(query_error(doing))?;
+    let mut documents = Vec::with_capacity(invoices.len());
+    let mut from = 0;
+    // The text of some at a time, which stays in the processor's memory while it is cut up.
+    for invoices in invoices.chunks(TEXTS_AT_ONCE) {
+        let count = invoices.iter().map(|invoice| invoice.lines.len()).sum();
+        let mut bytes = Vec::new();
+        let mut writer = json::LineDelimitedWriter::new(&mut bytes);
+        let written = writer.write(&lines.slice(from, count));
+        let written = written.and_then(|()| writer.finish());
+        written.map_err(query_error(doing))?;
+        from += count;
+        let text = String::from_utf8(bytes).map_err(|_| Error::Contradiction {
+            what: "JSON is UTF-8",
+        })?;
+        // A line feed within a value is an escape.
+        let mut rows = text.split_inclusive('\n');
+        let of = |invoice: &Invoice| rows.by_ref().take(invoice.lines.len()).collect();
+        documents.extend(invoices.iter().map(of));
+    }
+    Ok(documents)
 }
+
+/// So many documents are written as one text.
+const TEXTS_AT_ONCE: usize = 256;
 
 fn without_cut(lines: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut lines = lines.clone();

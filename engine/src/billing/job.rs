@@ -2,6 +2,7 @@
 
 use super::{
     Issued,
+    accounts::ByRange,
     assembly::{MadeBy, TaxRates},
     billed::Billed,
     burnt::Burnt,
@@ -23,7 +24,7 @@ use crate::{
     config::BillingSettings,
     customers::Customers,
     error::{Faulty, InError, Result, chain},
-    view::View,
+    view::{View, place_after},
 };
 use arrow::array::{RecordBatch, StringArray};
 use futures::FutureExt;
@@ -78,6 +79,7 @@ pub struct Documents {
     left_out: BTreeSet<String>,
     /// What the issued documents took in memory that were read for these.
     read_bytes: usize,
+    accounts: Arc<Index>,
     /// When documents are due that wait: for that time, or for usage that may still be on its way.
     pub waiting: BTreeSet<i64>,
     /// Who issues them, if that is to be kept.
@@ -99,6 +101,11 @@ impl Documents {
         let mut all: Vec<_> = invoices.zip(std::mem::take(&mut self.made)).collect();
         all.sort_by(|(one, _), (other, _)| one.customer.cmp(&other.customer));
         (self.invoices, self.made) = all.into_iter().unzip();
+    }
+
+    /// What is known of their customers.
+    pub fn accounts(&self) -> &Arc<Index> {
+        &self.accounts
     }
 
     fn take_in(&mut self, found: Found) {
@@ -133,36 +140,15 @@ pub async fn documents_of(
     view: &View,
     lake: &Lake,
     settings: &BillingSettings,
-    accounts: &Index,
     asked: Asked<'_>,
     now_us: i64,
 ) -> Result<Documents> {
-    let invoices = issued_table(lake).await?;
-    let starts = starts_of(asked, accounts, invoices.as_ref(), settings).await?;
-    let job = Job {
-        view,
-        lake,
-        settings,
-        accounts,
-        starts: &starts,
-        invoices: invoices.as_ref(),
-        which: asked.which,
-        corrects: asked.corrects,
-        now_us,
-    };
-    job.documents(&Customers::named(asked.customer)).await
-}
-
-async fn starts_of(
-    asked: Asked<'_>,
-    accounts: &Index,
-    invoices: Option<&DeltaTable>,
-    settings: &BillingSettings,
-) -> Result<Starts> {
-    match asked.customer {
-        Some(customer) => Starts::of_one(invoices, settings, (accounts, customer)).await,
-        None => Starts::in_table(invoices, settings).await,
-    }
+    let accounts = Arc::new(ByRange::begin(lake, asked.customer).await?);
+    let shared = Box::pin(Shared::begin(
+        view, lake, settings, &accounts, asked, now_us,
+    ));
+    let shared = shared.await?;
+    Box::pin(shared.documents(&Customers::named(asked.customer))).await
 }
 
 /// The documents of subscriptions that are asked for, of one range of customers after the other.
@@ -173,7 +159,7 @@ struct Shared {
     view: View,
     lake: Lake,
     settings: BillingSettings,
-    accounts: Arc<Index>,
+    accounts: Arc<ByRange>,
     starts: Starts,
     invoices: Option<DeltaTable>,
     which: Which,
@@ -182,7 +168,7 @@ struct Shared {
 }
 
 impl DocumentsInRanges {
-    /// Begins with the first customer. All documents are made by what was issued by now.
+    /// Begins with the first customer. All documents are made by what was issued by now, and by accounts as they were.
     ///
     /// # Errors
     /// The lake cannot be read.
@@ -190,43 +176,30 @@ impl DocumentsInRanges {
         view: &View,
         lake: &Lake,
         settings: &BillingSettings,
-        accounts: &Arc<Index>,
+        accounts: &Arc<ByRange>,
         asked: Asked<'_>,
         now_us: i64,
     ) -> Result<Self> {
-        let invoices = issued_table(lake).await?;
-        let bytes_max = settings.max_bytes.0;
-        let shared = Arc::new(Shared {
-            view: view.knowing(bytes_max / KNOWN_PART),
-            lake: lake.clone(),
-            settings: settings.clone(),
-            accounts: Arc::clone(accounts),
-            starts: starts_of(asked, accounts, invoices.as_ref(), settings).await?,
-            invoices,
-            which: asked.which.clone(),
-            corrects: asked.corrects,
-            now_us,
-        });
-        let names = match asked.customer {
-            Some(customer) => vec![customer],
-            None => known_customers(accounts),
-        };
-        let names = StringArray::from_iter_values(names);
-        let subscribed = accounts.subscriptions().flatten();
-        let subscribed: BTreeSet<&str> = subscribed.map(|row| row.plan.as_str()).collect();
+        let known_bytes = settings.max_bytes.0 / KNOWN_PART;
+        let knowing = view.knowing(known_bytes);
+        let shared = Box::pin(Shared::begin(
+            &knowing, lake, settings, accounts, asked, now_us,
+        ));
+        let shared = Arc::new(shared.await?);
+        let names = shared.accounts.names.clone();
         let plans = view.catalog().definitions.plans.iter();
-        let plans = plans.filter(|plan| subscribed.contains(plan.name.as_str()));
+        let plans = plans.filter(|plan| shared.accounts.plans.contains(&plan.name));
         let prices: BTreeSet<&String> = plans.flat_map(|plan| &plan.prices).collect();
         let is_billed = |price: &str| prices.iter().any(|known| *known == price);
         let bytes_max = match compares_customers(view.catalog(), is_billed).await? {
             true => usize::MAX,
-            false => bytes_max,
+            false => settings.max_bytes.0 - known_bytes,
         };
         let only = asked.customer.map(str::to_owned);
         let make = move |customers| {
             let shared = Arc::clone(&shared);
             let customers = only.clone().map_or(customers, Customers::One);
-            async move { shared.job().documents(&customers).await }.boxed()
+            async move { shared.documents(&customers).await }.boxed()
         };
         Ok(DocumentsInRanges(InRanges::new(names, bytes_max, make)))
     }
@@ -246,29 +219,67 @@ impl DocumentsInRanges {
 }
 
 /// What part of the memory for documents totals may take that are known for the next range.
-const KNOWN_PART: usize = 2;
+const KNOWN_PART: usize = 4;
 
 impl Shared {
-    fn job(&self) -> Job<'_> {
-        Job {
+    async fn begin(
+        view: &View,
+        lake: &Lake,
+        settings: &BillingSettings,
+        accounts: &Arc<ByRange>,
+        asked: Asked<'_>,
+        now_us: i64,
+    ) -> Result<Self> {
+        let invoices = issued_table(lake).await?;
+        let starts = match asked.customer {
+            Some(customer) => {
+                let own = accounts.of(&Customers::named(asked.customer)).await?;
+                Starts::of_one(invoices.as_ref(), settings, (&own, customer)).await?
+            }
+            None => Starts::in_table(invoices.as_ref(), settings).await?,
+        };
+        Ok(Shared {
+            view: view.clone(),
+            lake: lake.clone(),
+            settings: settings.clone(),
+            accounts: Arc::clone(accounts),
+            starts,
+            invoices,
+            which: asked.which.clone(),
+            corrects: asked.corrects,
+            now_us,
+        })
+    }
+
+    async fn documents(&self, customers: &Customers) -> Result<Documents> {
+        let accounts = self.accounts.of(customers).await?;
+        let job = Job {
             view: &self.view,
             lake: &self.lake,
             settings: &self.settings,
-            accounts: &self.accounts,
+            accounts: &accounts,
+            names: &self.accounts.names,
             starts: &self.starts,
             invoices: self.invoices.as_ref(),
             which: &self.which,
             corrects: self.corrects,
             now_us: self.now_us,
-        }
+        };
+        let mut documents = job.documents(customers).await?;
+        documents.accounts = accounts;
+        Ok(documents)
     }
 }
+
+/// What a row of accounts takes in memory with all that it is read from, nearly.
+const ACCOUNT_BYTES: usize = 1_000;
 
 impl Weighed for Documents {
     fn bytes(&self) -> usize {
         let lines = self.invoices.iter().map(|invoice| invoice.lines.len());
         let lines: usize = lines.sum();
-        self.read_bytes + lines * LINE_BYTES + self.invoices.len() * DOCUMENT_BYTES
+        let accounts = self.accounts.row_count() * ACCOUNT_BYTES;
+        self.read_bytes + accounts + lines * LINE_BYTES + self.invoices.len() * DOCUMENT_BYTES
     }
 }
 
@@ -279,6 +290,8 @@ struct Job<'a> {
     lake: &'a Lake,
     settings: &'a BillingSettings,
     accounts: &'a Index,
+    /// The customers of whom something may be due, in order.
+    names: &'a StringArray,
     starts: &'a Starts,
     /// The documents that were issued when the job began.
     invoices: Option<&'a DeltaTable>,
@@ -498,10 +511,10 @@ impl<'a> Job<'a> {
     fn asked_for(&self, customers: &Customers, documents: &mut Documents) -> Result<Vec<Due>> {
         let definitions = &self.view.catalog().definitions;
         let (calendar, time) = (self.calendar(), self.time()?);
-        let mut known = known_customers(self.accounts);
-        known.retain(|known| customers.has(known));
+        let from = place_after(self.names, 0, |name| customers.is_after(name));
+        let until = place_after(self.names, from, |name| customers.has(name));
         let mut all = Vec::new();
-        for customer in known {
+        for customer in (from..until).map(|place| self.names.value(place)) {
             match due_of(self.accounts, definitions, calendar, customer, time) {
                 Ok(due) => all.extend(due),
                 Err(error) => {
@@ -656,16 +669,6 @@ fn corrected_by<'a>(
     Ok((correcting, is_asked_for))
 }
 
-/// Who has a row or a subscription, by name.
-fn known_customers(accounts: &Index) -> Vec<&str> {
-    let subscribed = accounts.subscriptions();
-    let subscribed = subscribed.map(|rows| rows[0].customer.as_str());
-    let mut customers: Vec<&str> = accounts.customers().chain(subscribed).collect();
-    customers.sort_unstable();
-    customers.dedup();
-    customers
-}
-
 /// Whether every shard is caught up to an instant, with all windows before it closed.
 async fn is_complete(view: &View, at_us: i64) -> Result<bool> {
     let until = Period::of(
@@ -687,7 +690,6 @@ pub(super) async fn unissued_documents(
     view: &View,
     lake: &Lake,
     settings: &BillingSettings,
-    accounts: &Arc<Index>,
     now_us: i64,
 ) -> Result<Vec<Unissued>> {
     let asked = Asked {
@@ -695,7 +697,8 @@ pub(super) async fn unissued_documents(
         customer: None,
         corrects: true,
     };
-    let job = DocumentsInRanges::begin(view, lake, settings, accounts, asked, now_us);
+    let accounts = Arc::new(ByRange::begin(lake, None).await?);
+    let job = DocumentsInRanges::begin(view, lake, settings, &accounts, asked, now_us);
     let (mut job, mut rows) = (job.await?, Vec::new());
     while let Some(documents) = job.next().await? {
         rows.extend(unissued_of(&documents, now_us)?);

@@ -22,6 +22,7 @@ use crate::{
 };
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use datafusion::prelude::{Expr, col, lit};
+use futures::future::join;
 use std::{collections::BTreeMap, iter, sync::Arc};
 use tollgate_connectors::{
     Attempt, CommitId, Error as ConnectorError, Table,
@@ -98,14 +99,17 @@ impl Numbering {
             return Ok(());
         }
         let serials = self.number(invoices);
-        let lines = line_items_batch(invoices)?;
-        let rows = rows_of(invoices, &lines, serials, bases)?;
+        let lines = [line_items_batch(invoices)?];
         let part = CommitId(format!("{}-{}", self.commit_id.0, self.parts));
         self.parts += 1;
-        self.staged_invoices
-            .extend(self.invoices.stage(&part, &[rows]).await?);
-        self.staged_lines
-            .extend(self.line_items.stage(&part, &[lines]).await?);
+        // Lines are encoded on other threads while rows are made of them.
+        let documents = async {
+            let rows = rows_of(invoices, &lines[0], serials, bases)?;
+            Ok::<_, Error>(self.invoices.stage(&part, &[rows]).await?)
+        };
+        let (of_lines, of_documents) = join(self.line_items.stage(&part, &lines), documents).await;
+        self.staged_invoices.extend(of_documents?);
+        self.staged_lines.extend(of_lines?);
         Ok(())
     }
 

@@ -33,10 +33,10 @@ pub(super) trait Weighed: Send + 'static {
 }
 
 /// What making a line takes in memory from the totals to the files, nearly, beside what its document does.
-pub(super) const LINE_BYTES: usize = 3_000;
+pub(super) const LINE_BYTES: usize = 3_700;
 
 /// What making a document takes beside its lines, nearly.
-pub(super) const DOCUMENT_BYTES: usize = 5_000;
+pub(super) const DOCUMENT_BYTES: usize = 6_000;
 
 /// Ranges of customers, and what is made of each.
 pub(super) struct InRanges<T> {

@@ -108,7 +108,7 @@ async fn tried(
     };
     let mut amounts: BTreeMap<(usize, Exact), Exact> = BTreeMap::new();
     for charge in rated.charges {
-        let Some(place) = used.get(&charge.customer) else {
+        let Some(place) = used.get(&*charge.customer) else {
             continue;
         };
         let before = amounts.get(place).copied().unwrap_or(Exact::ZERO);

@@ -245,9 +245,10 @@ impl Reviewing {
         }
         let issued = documents.iter().map(|document| &document.issued.customer);
         let issued: BTreeSet<&String> = issued.collect();
-        let drafts = drafts.invoices.iter().filter(|draft| {
-            !issued.contains(&draft.customer) && !drafts.usage.contains_key(&draft.customer)
-        });
+        let drafts = drafts
+            .invoices
+            .iter()
+            .filter(|draft| !issued.contains(&draft.customer) && !drafts.used.has(&draft.customer));
         let mut held = BTreeSet::new();
         for draft in drafts {
             let (total, currency) = (draft.total.amount_text(), draft.total.currency().code());

@@ -99,6 +99,11 @@ impl Starts {
         subjects.max().unwrap_or(own_us).max(own_us)
     }
 
+    /// Whether a subject had an invoice of its own.
+    pub(super) fn has_subject(&self, subject: &str) -> bool {
+        self.before_accounts.contains_key(subject)
+    }
+
     /// Subjects that had invoices of their own.
     pub(super) fn subjects(&self) -> impl Iterator<Item = &str> {
         self.before_accounts.keys().map(String::as_str)

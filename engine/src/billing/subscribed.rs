@@ -7,17 +7,20 @@
 
 use super::{
     due::Due,
-    events_of_plan,
     issued::Issued,
     kept::Inputs,
-    rated::{Rating, fixed_prices},
-    subscription, usage_of_all,
+    rated::{Rating, fixed_prices, reads_subscription},
+    subscription,
+    usage::{events_of_plan, usage_of_all},
 };
 use crate::{
     error::{Error, Faulty, InError, Result},
     view::{Paid, Totals, View},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tollgate_sql::{
     accounts::Index,
     definitions::PlanDefinition,
@@ -41,7 +44,7 @@ pub(super) struct Rated {
     /// What each plan charges, in the order of the cycles: what closes before what opens.
     pub(super) charged: Vec<Charged>,
     pub(super) usage: Vec<Usage>,
-    pub(super) rated_by: RatedBy,
+    pub(super) rated_by: Arc<RatedBy>,
     /// Which instalment it is of a billing period that is not over.
     pub(super) instalment: Option<Instalment>,
     /// Instalments of which it bills the rest.
@@ -70,7 +73,7 @@ impl Rated {
             },
             charged: Vec::new(),
             usage: Vec::new(),
-            rated_by: RatedBy::default(),
+            rated_by: Arc::default(),
             instalment: None,
             begun: Vec::new(),
         }
@@ -123,6 +126,8 @@ pub(super) struct Found {
     pub(super) in_error: BTreeSet<InError>,
     /// What all documents are rated by.
     pub(super) inputs: Inputs,
+    /// What a round is rated by, so far.
+    rated_by: RatedBy,
 }
 
 impl Found {
@@ -198,9 +203,19 @@ pub(super) async fn rate_due(
 struct Made {
     charged: Vec<Charged>,
     usage: Vec<Usage>,
-    rated_by: RatedBy,
+    rated_by: Arc<RatedBy>,
     /// Prices that say for which subscription a row is.
     says_which: BTreeSet<String>,
+}
+
+impl Made {
+    /// Adds what a round is rated by, which its documents share.
+    fn is_rated_by(&mut self, rated_by: &Arc<RatedBy>) {
+        match *self.rated_by == RatedBy::default() {
+            true => self.rated_by = Arc::clone(rated_by),
+            false => Arc::make_mut(&mut self.rated_by).extend(rated_by),
+        }
+    }
 }
 
 fn units(document: usize, due: &Due) -> impl Iterator<Item = Unit<'_>> {
@@ -267,6 +282,7 @@ impl<'a> Round<'a> {
         let (in_advance, in_arrears): (Vec<&String>, Vec<&String>) =
             self.plan.prices.iter().partition(is_in_advance);
         let mut charges: BTreeMap<&str, (Vec<Charge>, Vec<Charge>)> = BTreeMap::new();
+        found.inputs.note_plan(self.plan, &mut found.rated_by);
         if !first.is_opening {
             let (fixed, usage) = in_arrears
                 .into_iter()
@@ -286,11 +302,10 @@ impl<'a> Round<'a> {
                 false => in_advance.extend(all),
             }
         }
-        let mut by_plan = RatedBy::default();
-        found.inputs.note_plan(self.plan, &mut by_plan);
+        let rated_by = Arc::new(std::mem::take(&mut found.rated_by));
         for (customer, unit) in &self.units {
             let (charges, in_advance) = charges.remove(customer).unwrap_or_default();
-            made[unit.document].rated_by.extend(&by_plan);
+            made[unit.document].is_rated_by(&rated_by);
             made[unit.document].charged.push(Charged {
                 is_opening: unit.is_opening,
                 cycle: unit.cycle.0,
@@ -321,15 +336,17 @@ impl<'a> Round<'a> {
         for (customer, events) in events {
             usage.entry(customer).or_default().extend(events);
         }
-        let rows: Vec<Row> = self.rows(|_| true);
+        let rows = match reads_subscription(self.view.catalog(), &prices)? {
+            true => self.rows(|_| true),
+            false => Vec::new(),
+        };
         let mut rating = Rating::new(self.view, self.plan, period, &totals, &rows);
         rating.rate(&prices).await?;
         for (customer, unit) in &self.units {
             let made = &mut made[unit.document];
             made.usage
                 .extend(usage.remove(*customer).unwrap_or_default());
-            made.rated_by.extend(&rating.rated_by);
-            let of_customer = rating.charges.remove(*customer).unwrap_or_default();
+            let of_customer = rating.charges.take(customer);
             let whole = invoice::Period::from(period);
             let used = hull(&unit.part.usage).filter(|used| *used != whole);
             let of_customer = of_customer.into_iter().map(|charge| Charge {
@@ -345,6 +362,7 @@ impl<'a> Round<'a> {
         }
         found.in_error.extend(rating.in_error);
         found.inputs.extend(rating.inputs);
+        found.rated_by.extend(&rating.rated_by);
         Ok(())
     }
 
@@ -380,8 +398,7 @@ impl<'a> Round<'a> {
             let mut rating = Rating::new(self.view, self.plan, period, &totals, &rows);
             rating.rate(prices).await?;
             for (customer, unit) in &self.units {
-                made[unit.document].rated_by.extend(&rating.rated_by);
-                let of_customer = rating.charges.remove(*customer).unwrap_or_default();
+                let of_customer = rating.charges.take(customer);
                 let segments = unit.part.segments.iter().enumerate();
                 let segments = segments.filter(|(place, _)| places.contains(place));
                 let segments: Vec<(i64, i64)> = segments
@@ -404,6 +421,7 @@ impl<'a> Round<'a> {
             }
             found.in_error.extend(rating.in_error);
             found.inputs.extend(rating.inputs);
+            found.rated_by.extend(&rating.rated_by);
         }
         Ok(all)
     }
@@ -484,19 +502,20 @@ fn of_unit(
     made: &mut Made,
 ) -> std::result::Result<Vec<Charge>, InError> {
     let (customer, own) = (&unit.cycle.1.customer, &unit.cycle.1.subscription);
+    let subscription: Arc<str> = own.as_str().into();
     let mut all = Vec::new();
     for mut charge in charges {
-        let named = charge.dimensions.iter();
-        let named = named.filter(|(name, _)| name == SUBSCRIPTION);
-        let named = named.filter_map(|(_, value)| value.clone()).next();
-        if charge
-            .dimensions
-            .iter()
-            .any(|(name, _)| name == SUBSCRIPTION)
-        {
-            made.says_which.insert(charge.price.clone());
+        let is_named = |of: &&(Arc<str>, Option<String>)| &*of.0 == SUBSCRIPTION;
+        let mut named = None;
+        if charge.dimensions.iter().any(|of| is_named(&of)) {
+            made.says_which.insert(charge.price.to_string());
+            let (of_subscription, others): (Vec<_>, Vec<_>) =
+                charge.dimensions.iter().partition(is_named);
+            named = of_subscription
+                .into_iter()
+                .find_map(|(_, value)| value.clone());
+            charge.dimensions = others.into_iter().cloned().collect();
         }
-        charge.dimensions.retain(|(name, _)| name != SUBSCRIPTION);
         match named {
             Some(named) if named == *own => {}
             None => {}
@@ -515,7 +534,7 @@ fn of_unit(
                 });
             }
         }
-        charge.subscription = Some(own.clone());
+        charge.subscription = Some(Arc::clone(&subscription));
         all.push(charge);
     }
     Ok(all)
@@ -533,7 +552,7 @@ fn billed_twice(due: &[Due], made: &[Made]) -> BTreeSet<InError> {
             let used = part.and_then(|part| hull(&part.usage));
             let prices = charged.charges.iter().filter(|charge| !charge.is_fixed);
             let prices = prices.map(|charge| &charge.price);
-            let prices = prices.filter(|price| !made.says_which.contains(*price));
+            let prices = prices.filter(|price| !made.says_which.contains(&***price));
             for price in prices.collect::<BTreeSet<_>>() {
                 let Some(used) = used else {
                     continue;

@@ -40,7 +40,8 @@ pub async fn tiers_of(catalog: &Arc<Catalog>, lines: &[LineItem]) -> Result<Vec<
 /// The version of a price that a line comes from, if its text has tiers.
 fn price_of<'a>(catalog: &'a Catalog, line: &LineItem) -> Option<&'a PriceDefinition> {
     let mut versions = catalog.definitions.prices.iter().filter(|price| {
-        line.price.as_ref() == Some(&price.name) && line.price_version == Some(price.version)
+        line.price.as_deref() == Some(price.name.as_str())
+            && line.price_version == Some(price.version)
     });
     let text = |price: &PriceDefinition| price.query.to_lowercase();
     versions.find(|price| TIERED.iter().any(|name| text(price).contains(name)))

@@ -2,22 +2,22 @@
 //! subscription.
 
 use super::{
+    accounts::ByRange,
     due::zones_of,
     starts::{Calendar, Starts},
+    usage::usage_of_all,
 };
 use crate::{
     config::BillingSettings,
     error::{Result, query_error},
-    view::{Paid, View},
+    view::{Paid, Totals, View},
 };
 use arrow::{
-    array::{ArrayRef, RecordBatch, StringArray},
+    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray},
+    compute::filter_record_batch,
     datatypes::{DataType, Field, Schema},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     accounts::Index,
@@ -51,7 +51,7 @@ pub async fn unbilled(
     view: &View,
     lake: &Lake,
     settings: &BillingSettings,
-    accounts: &Index,
+    accounts: &ByRange,
     time: invoice::Period,
 ) -> Result<Vec<Unbilled>> {
     let starts = Starts::in_lake(lake, settings).await?;
@@ -66,36 +66,70 @@ pub async fn unbilled(
         return Ok(rows);
     }
     let period = Period::of(time, calendar.zone)?;
-    // What no row of accounts names, nor an invoice from before there were any.
-    let mut known: BTreeSet<&str> = accounts.subjects().collect();
-    known.extend(starts.subjects());
-    let totals = view.all_totals(&period).await?;
-    for (subject, usage) in super::usage_of_all(view.catalog(), &totals.meters)? {
-        if !known.contains(subject.as_str()) {
-            rows.extend(usage.into_iter().flat_map(|usage| rows_of(usage, None)));
-        }
+    let unknown = unknown(&view.all_totals(&period).await?, accounts, &starts)?;
+    for (_, usage) in usage_of_all(view.catalog(), &unknown)? {
+        rows.extend(usage.into_iter().flat_map(|usage| rows_of(usage, None)));
     }
-    // What they name, while no one pays. No customer is called so: names are not empty.
-    let mut paid: BTreeMap<&str, Paid> = BTreeMap::new();
-    for subject in &known {
-        for (customer, times) in unpaid(accounts, calendar, subject, time)? {
-            let of_customer = paid.entry(customer.unwrap_or_default()).or_default();
-            of_customer.add(subject, customer.unwrap_or_default(), times);
-        }
+    drop(unknown);
+    // What they name, while no one pays.
+    let view = &view.knowing(settings.max_bytes.0 / 2);
+    let before = starts.subjects();
+    let before = before.filter(|subject| !accounts.names_subject(subject));
+    let (mut paid, nothing) = (Paid::default(), Index::empty());
+    for subject in before {
+        let of_nobody = unpaid(&nothing, calendar, subject, time, |_| true)?;
+        of_nobody
+            .into_iter()
+            .for_each(|(_, times)| paid.add(subject, NOBODY, times));
     }
-    for (customer, paid) in paid {
-        let totals = view.paid_totals(&period, paid).await?;
-        let customer = (!customer.is_empty()).then(|| customer.to_owned());
-        for (_, usage) in super::usage_of_all(view.catalog(), &totals.meters)? {
-            rows.extend(
-                usage
-                    .into_iter()
-                    .flat_map(|usage| rows_of(usage, customer.clone())),
-            );
+    add_used(view, &period, paid, &mut rows).await?;
+    for customers in accounts.ranges() {
+        let accounts = accounts.of(&customers).await?;
+        let mut paid = Paid::default();
+        for subject in accounts.subjects() {
+            let is_of_these = |customer: &str| customers.has(customer);
+            for (customer, times) in unpaid(&accounts, calendar, subject, time, is_of_these)? {
+                paid.add(subject, customer.unwrap_or(NOBODY), times);
+            }
         }
+        add_used(view, &period, paid, &mut rows).await?;
     }
     rows.sort();
     Ok(rows)
+}
+
+/// The totals of subjects that no row of accounts names, nor an invoice from before there were any.
+fn unknown(totals: &Totals, accounts: &ByRange, starts: &Starts) -> Result<Vec<RecordBatch>> {
+    let unknown = totals.meters.iter().map(|rows| {
+        let subjects = rows["subject"].as_string::<i32>().iter().flatten();
+        let is_known = |name: &str| accounts.names_subject(name) || starts.has_subject(name);
+        let unknown = subjects.map(|subject| Some(!is_known(subject)));
+        filter_record_batch(rows, &unknown.collect::<BooleanArray>())
+    });
+    let unknown = unknown.collect::<std::result::Result<Vec<_>, _>>();
+    unknown.map_err(query_error("looking for usage that no one pays for"))
+}
+
+/// No customer is called so: names are not empty.
+const NOBODY: &str = "";
+
+/// Adds what was used in some times, by who would pay for it.
+async fn add_used(
+    view: &View,
+    period: &Period,
+    paid: Paid,
+    rows: &mut Vec<Unbilled>,
+) -> Result<()> {
+    if paid.is_empty() {
+        return Ok(());
+    }
+    let totals = view.paid_totals(period, paid).await?;
+    for (customer, usage) in usage_of_all(view.catalog(), &totals.meters)? {
+        let customer = (customer != NOBODY).then_some(customer);
+        let usage = usage.into_iter();
+        rows.extend(usage.flat_map(|usage| rows_of(usage, customer.clone())));
+    }
+    Ok(())
 }
 
 fn rows_of(usage: Usage, customer: Option<String>) -> impl Iterator<Item = Unbilled> {
@@ -116,12 +150,14 @@ fn rows_of(usage: Usage, customer: Option<String>) -> impl Iterator<Item = Unbil
         })
 }
 
-/// When no subscription pays for a subject, by who would; `None` is no one.
+/// When no subscription pays for a subject, by who would; `None` is no one. Of several customers who pay one after the other, those are
+/// told that are of these, and no one's time with the first.
 fn unpaid<'a>(
     accounts: &'a Index,
     calendar: Calendar<'_>,
     subject: &str,
     time: invoice::Period,
+    is_of_these: impl Fn(&str) -> bool,
 ) -> Result<Vec<(Option<&'a str>, Times)>> {
     let time = invoice::Period {
         start_us: time.start_us.max(calendar.starts.of_subject(subject)),
@@ -129,14 +165,21 @@ fn unpaid<'a>(
     };
     let mut unpaid = Vec::new();
     let mut from_us = time.start_us;
-    for payer in accounts.payers_of(subject) {
+    let payers = accounts.payers_of(subject);
+    let first = payers.first().map(|payer| payer.customer);
+    let tells_of_nobody = first.is_none_or(&is_of_these);
+    for payer in payers {
         let start_us = payer.from_us.unwrap_or(i64::MIN).max(time.start_us);
         let end_us = payer.to_us.unwrap_or(i64::MAX).min(time.end_us);
         if start_us >= end_us {
             continue;
         }
-        if from_us < start_us {
+        if from_us < start_us && tells_of_nobody {
             unpaid.push((None, vec![(from_us, start_us)]));
+        }
+        from_us = end_us;
+        if !is_of_these(payer.customer) {
+            continue;
         }
         // A zone that is not one is told by the job.
         zones_of(accounts, calendar.zone, payer.customer)?;
@@ -144,9 +187,8 @@ fn unpaid<'a>(
         if !gaps.is_empty() {
             unpaid.push((Some(payer.customer), gaps));
         }
-        from_us = end_us;
     }
-    if from_us < time.end_us {
+    if from_us < time.end_us && tells_of_nobody {
         unpaid.push((None, vec![(from_us, time.end_us)]));
     }
     Ok(unpaid)

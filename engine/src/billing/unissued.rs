@@ -19,10 +19,7 @@ use arrow::{
     datatypes::TimestampMicrosecondType,
 };
 use datafusion::prelude::lit;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 use tollgate_connectors::lake::Lake;
 use tollgate_sql::{
     definitions::PlanDefinition,
@@ -55,8 +52,7 @@ pub async fn unissued(
     now_us: i64,
 ) -> Result<RecordBatch> {
     if super::accounts::are_there(lake).await? {
-        let accounts = Arc::new(super::accounts::load(lake).await?.indexed());
-        let rows = unissued_documents(view, lake, settings, &accounts, now_us).await?;
+        let rows = unissued_documents(view, lake, settings, now_us).await?;
         return Ok(unissued_batch(&rows)?);
     }
     let plan = plan(view, settings)?;

@@ -219,7 +219,7 @@ fn sums(invoice: &Invoice) -> String {
 
 fn tax_text(line: &LineItem) -> String {
     let of = |wanted: &str| {
-        let mut named = line.dimensions.iter().filter(|(name, _)| name == wanted);
+        let mut named = line.dimensions.iter().filter(|(name, _)| **name == *wanted);
         let value = named.next().and_then(|(_, value)| value.as_deref());
         text(value.unwrap_or_default())
     };

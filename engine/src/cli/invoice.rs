@@ -3,7 +3,7 @@
 use crate::{
     billing::{
         self, Asked, Documents, DocumentsInRanges, DraftsInRanges, Issued, Issuing, PeriodIssuing,
-        Review, Reviewing, Unbilled, Which, causes_text,
+        Review, Reviewing, Unbilled, Which, accounts::ByRange, causes_text,
     },
     cli::{
         exports::Exports,
@@ -33,7 +33,7 @@ use std::{
 };
 use tollgate_connectors::{Table, lake::Lake};
 use tollgate_sql::{
-    accounts::{Accounts, Index},
+    accounts::Index,
     invoice::{
         self, Invoice,
         changes::Change,
@@ -271,10 +271,9 @@ async fn of_subscriptions(
     arguments: &Arguments,
     (view, lake): (&View, &Lake),
 ) -> Result<()> {
-    let accounts = match &arguments.customer {
-        Some(customer) => accounts_of(lake, customer).await?,
-        None => billing::accounts::load(lake).await?,
-    };
+    if let Some(customer) = &arguments.customer {
+        check_known(lake, customer).await?;
+    }
     let which = match &arguments.period {
         Some(month) => Which::Month(month.clone()),
         None => Which::Due,
@@ -285,8 +284,9 @@ async fn of_subscriptions(
         corrects: arguments.correct,
     };
     let clock = SystemClock;
-    let accounts = Arc::new(accounts.indexed());
     let now_us = clock.now_us();
+    // What is told, issued and left is by the same rows, whatever is imported meanwhile.
+    let accounts = Arc::new(ByRange::begin(lake, arguments.customer.as_deref()).await?);
     let begin = || {
         let settings = &settings.billing;
         DocumentsInRanges::begin(view, lake, settings, &accounts, asked, now_us)
@@ -309,11 +309,12 @@ async fn of_subscriptions(
     while let Some(mut documents) = job.next().await? {
         told.add(&documents);
         documents.issued_by.clone_from(&by);
+        let known = Arc::clone(documents.accounts());
         let invoices = match &mut issuing {
             Some(issuing) => issuing.add(documents).await?,
             None => documents.invoices,
         };
-        write_documents(settings, &mut exports, &invoices, &accounts)?;
+        write_documents(settings, &mut exports, &invoices, &known)?;
         listed.add(&invoices);
         bar.show(job.progress());
     }
@@ -459,14 +460,14 @@ impl Drop for Bar {
     }
 }
 
-/// The accounts of one customer.
+/// That there is a customer of a name.
 ///
 /// # Errors
-/// There is none of that name.
-async fn accounts_of(lake: &Lake, customer: &str) -> Result<Accounts> {
+/// There is none.
+async fn check_known(lake: &Lake, customer: &str) -> Result<()> {
     let own = billing::accounts::load_of(lake, customer).await?;
     if !own.customers.is_empty() || !own.subscriptions.is_empty() {
-        return Ok(own);
+        return Ok(());
     }
     let all = billing::accounts::load(lake).await?;
     let known: BTreeSet<&String> = all.customers.iter().map(|row| &row.customer).collect();

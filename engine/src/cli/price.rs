@@ -230,7 +230,7 @@ fn value(text: &str) -> Result<(String, &str), String> {
 
 /// What a charge is on an invoice of the plan, or by itself.
 fn on_invoice(plan: Option<&PlanDefinition>, charge: &Charge) -> Result<Money> {
-    let code = plan.map_or(&charge.currency, |plan| &plan.currency);
+    let code = plan.map_or(&*charge.currency, |plan| plan.currency.as_str());
     let currency = exactly(Currency::parse(code))?;
     match plan {
         Some(plan) => Ok(amount_on(plan, charge, currency)?.1),

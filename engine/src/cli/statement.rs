@@ -80,14 +80,15 @@ fn tier_row(tier: &TierPart) -> Row {
 fn row(line: &LineItem) -> Row {
     let mut what: Vec<String> = line
         .price
-        .iter()
-        .chain(&line.text)
-        .map(|text| printable(text))
+        .as_deref()
+        .into_iter()
+        .chain(line.text.as_deref())
+        .map(printable)
         .collect();
     if let Some(corrects) = &line.corrects {
         what.push(format!("of {}", printable(&corrects.number)));
     }
-    for (name, value) in &line.dimensions {
+    for (name, value) in line.dimensions.iter() {
         what.push(format!(
             "{name} {}",
             printable(value.as_deref().unwrap_or("NULL"))
@@ -149,7 +150,7 @@ mod tests {
             price: "calls".into(),
             price_version: 1,
             customer: "acme".into(),
-            dimensions: vec![("model".into(), Some("sage\u{1b}[2J".into()))],
+            dimensions: [("model".into(), Some("sage\u{1b}[2J".into()))].into(),
             quantity: Exact::parse("6000.50").ok(),
             amount: Exact::parse("12.004").unwrap(),
             currency: "USD".into(),

@@ -42,6 +42,11 @@ impl Paid {
         }
     }
 
+    /// Whether nothing is paid for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     /// What of it lies in some time.
     pub(super) fn within(&self, start_us: i64, end_us: i64) -> Self {
         let mut within = Paid::default();
@@ -156,7 +161,7 @@ impl Payers {
 }
 
 /// The first place from one on of a name that does not come before what is sought; what comes before stands before it.
-pub(super) fn place_after(
+pub(crate) fn place_after(
     names: &StringArray,
     from: usize,
     is_before: impl Fn(&str) -> bool,

@@ -7,7 +7,7 @@ use super::{
     ShardCut, View, inside::Inside, keys::Keys, one_shard::Live, stored::Stored, wanted::Wanted,
 };
 use crate::{
-    error::{Error, Result, query_error},
+    error::{Error, Result, chain, query_error},
     metering::{States, Unwritten, micros, relation},
 };
 use arrow::{
@@ -16,10 +16,12 @@ use arrow::{
 };
 use datafusion::{
     catalog::TableProvider,
+    common::runtime::SpawnedTask,
+    error::DataFusionError,
     functions_aggregate::expr_fn::max,
     prelude::{DataFrame, Expr, col, lit},
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 use tollgate_connectors::event::EventBatch;
@@ -28,6 +30,7 @@ use tollgate_sql::{
     schema, session,
     window::{EventTime, window_start},
 };
+use tracing::debug;
 
 impl View {
     /// The states of what counts.
@@ -68,17 +71,61 @@ impl View {
             (None, Some(panes)) if !meter.has_sessions() && !meter.is_timed() => Arc::clone(panes),
             _ => return self.states(index, wanted).await,
         };
+        let columns = panes.schema();
+        let columns = columns.fields().iter().map(|field| field.name().as_str());
+        // The others say when panes were written and by whom.
+        let columns = columns.filter(|name| meter.state_schema().index_of(name).is_ok());
+        let columns: Vec<&str> = columns.collect();
+        let panes = read(panes, Some(counting_of(wanted)))?;
+        let panes = panes.select_columns(&columns);
+        let panes = panes.map_err(query_error("reading a meter's panes"))?;
+        let mut states = match self.merged_in_parts(index, panes.clone()).await {
+            Ok(states) => states,
+            // Merged one after the other, they tell in which window they fail.
+            Err(error) => {
+                debug!(meter = %meter.definition().name, "merging panes once more: {}", chain(&error));
+                self.merged_in_turn(index, panes).await?
+            }
+        };
+        states.extend(self.moving_states(index, wanted).await?);
+        Ok(states)
+    }
+
+    /// The states of panes without their windows, merged as they are read, in as many parts as there are processors.
+    async fn merged_in_parts(&self, index: usize, panes: DataFrame) -> Result<Vec<RecordBatch>> {
         let doing = "reading a meter's panes";
-        let frame = read(panes, Some(counting_of(wanted)))?;
-        let mut panes = frame.execute_stream().await.map_err(query_error(doing))?;
+        let parts = panes.execute_stream_partitioned().await;
+        let parts = parts.map_err(query_error(doing))?.into_iter().map(|panes| {
+            let (of_panes, of_part) = (Arc::clone(&self.catalog), Arc::clone(&self.catalog));
+            let states = panes.map(move |panes| {
+                let states = of_panes.meters[index].states_of(&panes?);
+                states.map_err(|error| DataFusionError::External(Box::new(error)))
+            });
+            SpawnedTask::spawn(async move {
+                let meter = &of_part.meters[index];
+                meter.reduce_without_windows(states).await
+            })
+        });
+        let mut states = Vec::new();
+        for part in parts.collect::<Vec<_>>() {
+            let part = part.join_unwind().await;
+            let part = part.map_err(|error| DataFusionError::External(Box::new(error)));
+            states.push(part.map_err(query_error(doing))??);
+        }
+        Ok(states)
+    }
+
+    /// The same, merged batch by batch.
+    async fn merged_in_turn(&self, index: usize, panes: DataFrame) -> Result<Vec<RecordBatch>> {
+        let doing = "reading a meter's panes";
+        let meter = &self.catalog.meters[index];
+        let mut panes = panes.execute_stream().await.map_err(query_error(doing))?;
         let mut merged = States::default();
         while let Some(panes) = panes.try_next().await.map_err(query_error(doing))? {
             let states = meter.without_windows(&meter.states_of(&panes)?)?;
             merged.push(meter, states).await?;
         }
-        let mut states = merged.batches().to_vec();
-        states.extend(self.moving_states(index, wanted).await?);
-        Ok(states)
+        Ok(merged.batches().to_vec())
     }
 
     /// The rows of what counts, in a live view: as [`View::states`] make them, in no particular order.

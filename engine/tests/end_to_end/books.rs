@@ -152,8 +152,8 @@ impl Books {
     /// Issues all that is due, and corrects everything if that is asked for, in ranges of customers that take so many bytes.
     pub(crate) async fn issue(&self, at_us: i64, corrects: bool, bytes_max: usize) -> Vec<Invoice> {
         let (lake, catalog) = (self.lake().await, self.catalog().await);
-        let accounts = billing::accounts::load(&lake).await.unwrap();
-        let accounts = Arc::new(accounts.indexed());
+        let accounts = billing::accounts::ByRange::begin(&lake, None).await;
+        let accounts = Arc::new(accounts.unwrap());
         let view = View::open(catalog, &lake).await.unwrap();
         let mut settings = self.settings.billing.clone();
         settings.max_bytes = Size(bytes_max);

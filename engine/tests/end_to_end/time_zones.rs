@@ -285,7 +285,12 @@ async fn drafted(view: &View, cli: &Cli, zone: &Zone, month: &str) -> Lines {
         for line in invoice.lines {
             let measure = line.dimensions[0].1.clone().unwrap();
             let (width, quantity) = (line.price.unwrap(), line.quantity.unwrap());
-            lines.push((invoice.customer.clone(), measure, width, quantity));
+            lines.push((
+                invoice.customer.clone(),
+                measure,
+                width.to_string(),
+                quantity,
+            ));
         }
     }
     lines

@@ -553,7 +553,7 @@ fn rest(amounts: &[Exact], billed: Option<Exact>) -> Outcome<Exact> {
             end_us: 1,
         };
         Ok(LineItem {
-            price: Some(place.to_string()),
+            price: Some(place.to_string().into()),
             amount_exact: amount,
             ..LineItem::of(LineKind::Usage, Money::round(amount, usd)?, period)
         })

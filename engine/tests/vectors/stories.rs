@@ -441,7 +441,7 @@ impl World {
             return Ok(Vec::new());
         };
         let (lake, catalog) = (self.lake().await?, self.catalog().await?);
-        let accounts = billing::accounts::load(&lake).await?.indexed();
+        let accounts = billing::accounts::ByRange::begin(&lake, None).await?;
         let view = View::open(catalog, &lake).await?;
         let ever = billing::ever(&view, run.as_of.as_microsecond()).await?;
         let rows = billing::unbilled(&view, &lake, &self.settings.billing, &accounts, ever).await?;
@@ -506,7 +506,6 @@ impl World {
 
     async fn documents(&self, run: &Run) -> Outcome<Documents> {
         let (lake, catalog) = (self.lake().await?, self.catalog().await?);
-        let accounts = billing::accounts::load(&lake).await?.indexed();
         let view = View::open(catalog, &lake).await?;
         let settings = &self.settings.billing;
         let asked = Asked {
@@ -514,15 +513,9 @@ impl World {
             customer: None,
             corrects: run.correct,
         };
-        let documents = billing::documents_of(
-            &view,
-            &lake,
-            settings,
-            &accounts,
-            asked,
-            run.as_of.as_microsecond(),
-        )
-        .await?;
+        let documents =
+            billing::documents_of(&view, &lake, settings, asked, run.as_of.as_microsecond())
+                .await?;
         let in_error = documents.in_error.iter().map(|known| format!("{known:?}"));
         let in_error: Vec<String> = in_error.collect();
         match in_error.is_empty() {

@@ -61,6 +61,13 @@ impl Accounts {
     }
 }
 
+/// No rows.
+impl Default for Index {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl Index {
     /// No rows.
     pub fn empty() -> Self {
@@ -72,14 +79,19 @@ impl Index {
         self.serial
     }
 
+    /// How many rows there are.
+    pub fn row_count(&self) -> usize {
+        self.customers.rows.len()
+            + self.subjects.rows.len()
+            + self.subscriptions.rows.len()
+            + self.grants.rows.len()
+            + self.one_offs.rows.len()
+            + self.discounts.rows.len()
+    }
+
     /// Whether there is no row at all: then every subject is its own customer.
     pub fn is_empty(&self) -> bool {
-        self.customers.rows.is_empty()
-            && self.subjects.rows.is_empty()
-            && self.subscriptions.rows.is_empty()
-            && self.grants.rows.is_empty()
-            && self.one_offs.rows.is_empty()
-            && self.discounts.rows.is_empty()
+        self.row_count() == 0
     }
 
     /// The rows that stand as lists, each by key and time.

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     error::Result,
     money::{Currency, Exact, Money},
+    rating::Dimensions,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,11 +62,11 @@ impl TaxOf {
     }
 
     /// The dimensions of the tax's line, by which [`TaxOf::of_line`] reads it back.
-    pub(super) fn dimensions(&self) -> Vec<(String, Option<String>)> {
-        vec![
-            (REGION.to_owned(), Some(self.region.clone())),
-            (RATE.to_owned(), Some(self.rate_percent.to_string())),
-        ]
+    pub(super) fn dimensions(&self) -> Dimensions {
+        Dimensions::from([
+            (REGION.into(), Some(self.region.clone())),
+            (RATE.into(), Some(self.rate_percent.to_string())),
+        ])
     }
 
     /// The tax that a line is; `None` of any other line.
@@ -76,7 +77,7 @@ impl TaxOf {
             _ => return None,
         };
         let dimension = |wanted: &str| {
-            let mut named = line.dimensions.iter().filter(|(name, _)| name == wanted);
+            let mut named = line.dimensions.iter().filter(|(name, _)| **name == *wanted);
             named.next().and_then(|(_, value)| value.clone())
         };
         Some(TaxOf {
@@ -164,7 +165,7 @@ type Key<'a> = (
     LineKind,
     Option<&'a str>,
     Option<&'a str>,
-    &'a [(String, Option<String>)],
+    &'a Dimensions,
     Period,
     Option<&'a str>,
 );

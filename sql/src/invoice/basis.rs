@@ -19,12 +19,19 @@ use crate::{
     money::Exact,
 };
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
     error::ArrowError,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use serde::{
+    Serialize,
+    ser::{SerializeMap, Serializer},
+};
+use serde_json::{Map, Value};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use xxhash_rust::xxh3::Xxh3;
 
 /// What one invoice was made from.
@@ -33,7 +40,7 @@ pub struct Basis {
     /// The customer's usage, by meter and subject.
     pub usage: Vec<Usage>,
     /// What prices and rate tables were.
-    pub rated_by: RatedBy,
+    pub rated_by: Arc<RatedBy>,
     /// The zone by whose calendar the billing period was; `None` where that was not kept.
     pub zone: Option<String>,
     /// The number of the last import of accounts that was known; `None` without accounts, and where that was not kept.
@@ -112,7 +119,9 @@ pub fn usage_of(
 ) -> Result<BTreeMap<String, Vec<Usage>>> {
     let customers = totals["customer"].as_string::<i32>();
     let subjects = totals["subject"].as_string::<i32>();
-    let formatters = formatters(totals).map_err(engine)?;
+    let cells = cells(totals).map_err(engine)?;
+    let measures = measures.iter().map(|name| (*name, &totals[*name]));
+    let measures: Vec<(&str, &ArrayRef)> = measures.collect();
     let key = |row: usize| (customers.value(row), subjects.value(row));
     let mut rows: Vec<usize> = (0..totals.num_rows()).collect();
     rows.sort_by_key(|row| key(*row));
@@ -120,12 +129,12 @@ pub fn usage_of(
     for rows in rows.chunk_by(|left, right| key(*left) == key(*right)) {
         let (customer, subject) = key(rows[0]);
         let mut quantities = BTreeMap::new();
-        for measure in measures {
-            if let Some(sum) = sum(totals, measure, rows) {
-                quantities.insert((*measure).to_owned(), sum.to_string());
+        for (name, column) in &measures {
+            if let Some(sum) = sum(column, rows) {
+                quantities.insert((*name).to_owned(), sum.to_string());
             }
         }
-        let lines = rows.iter().map(|row| text(totals, &formatters, *row));
+        let lines = rows.iter().map(|row| text(&cells, *row));
         let mut lines: Vec<Vec<String>> = lines.collect::<Result<_, _>>().map_err(engine)?;
         lines.sort();
         usage.entry(customer.to_owned()).or_default().push(Usage {
@@ -140,8 +149,7 @@ pub fn usage_of(
 
 /// The sum of a numeric measure over some rows; `None` when it is not numeric, NULL in all of them, or more than
 /// 38 digits: the hash tells whether it moved all the same.
-fn sum(totals: &RecordBatch, measure: &str, rows: &[usize]) -> Option<Exact> {
-    let column = &totals[measure];
+fn sum(column: &ArrayRef, rows: &[usize]) -> Option<Exact> {
     let values = rows
         .iter()
         .map(|row| Exact::from_array(column.as_ref(), *row));
@@ -177,63 +185,56 @@ pub fn hash<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 
 /// Each row as texts.
 fn texts(rows: &RecordBatch) -> Result<Vec<Vec<String>>, ArrowError> {
-    let formatters = formatters(rows)?;
-    let texts = (0..rows.num_rows()).map(|row| text(rows, &formatters, row));
+    let cells = cells(rows)?;
+    let texts = (0..rows.num_rows()).map(|row| text(&cells, row));
     texts.collect()
 }
 
 /// What makes texts of the cells of each column.
-fn formatters(rows: &RecordBatch) -> Result<Vec<ArrayFormatter<'_>>, ArrowError> {
+fn cells(rows: &RecordBatch) -> Result<Vec<Cells<'_>>, ArrowError> {
     const OPTIONS: FormatOptions<'static> = FormatOptions::new();
-    let columns = rows.columns().iter();
-    let formatters = columns.map(|column| ArrayFormatter::try_new(column.as_ref(), &OPTIONS));
-    formatters.collect()
+    let cells = rows
+        .columns()
+        .iter()
+        .map(|column| match column.as_string_opt() {
+            Some(texts) => Ok(Cells::Texts(texts)),
+            None => {
+                let formatter = ArrayFormatter::try_new(column.as_ref(), &OPTIONS)?;
+                Ok(Cells::Others(column, formatter))
+            }
+        });
+    cells.collect()
 }
 
-/// A row as texts; NULL is not the same as the text `NULL` is.
-fn text(
-    rows: &RecordBatch,
-    formatters: &[ArrayFormatter<'_>],
-    row: usize,
-) -> Result<Vec<String>, ArrowError> {
-    let cells = formatters.iter().zip(rows.columns());
-    let cells = cells.map(|(text, column)| match column.is_null(row) {
-        true => Ok(String::new()),
-        false => Ok(format!("={}", text.value(row).try_to_string()?)),
-    });
-    cells.collect()
+/// The cells of a column.
+enum Cells<'a> {
+    Texts(&'a StringArray),
+    Others(&'a ArrayRef, ArrayFormatter<'a>),
+}
+
+impl Cells<'_> {
+    /// A cell as a text; NULL is not the same as the text `NULL` is.
+    fn text(&self, row: usize) -> Result<String, ArrowError> {
+        Ok(match self {
+            Cells::Texts(texts) if texts.is_valid(row) => format!("={}", texts.value(row)),
+            Cells::Others(column, text) if column.is_valid(row) => {
+                format!("={}", text.value(row).try_to_string()?)
+            }
+            _ => String::new(),
+        })
+    }
+}
+
+/// A row as texts.
+fn text(cells: &[Cells<'_>], row: usize) -> Result<Vec<String>, ArrowError> {
+    cells.iter().map(|cells| cells.text(row)).collect()
 }
 
 impl Basis {
     /// As the column `basis` of `invoices` has it.
     pub fn to_json(&self) -> String {
-        self.to_value().to_string()
-    }
-
-    fn to_value(&self) -> Value {
-        let usage = self.usage.iter().map(|usage| {
-            json!({
-                "meter": usage.meter,
-                "subject": usage.subject,
-                "quantities": usage.quantities,
-                "hash": usage.hash,
-            })
-        });
-        json!({
-            "usage": usage.collect::<Vec<Value>>(),
-            "plans": hashes_json(&self.rated_by.plans),
-            "prices": hashes_json(&self.rated_by.prices),
-            "rate_tables": hashes_json(&self.rated_by.rate_tables),
-            "reads": self.rated_by.reads,
-            "zone": self.zone,
-            "accounts": self.accounts,
-            "due": self.due_us,
-            "one_offs": self.one_offs,
-            "instalment": self.instalment.as_ref().map(|of| json!([of.subscription, of.start_us, of.place])),
-            "begun": self.begun,
-            "closed": self.closed.iter().map(|(name, of)| json!([name, of.start_us, of.end_us])).collect::<Vec<_>>(),
-            "corrected": self.corrected.iter().map(|(number, basis)| (number.clone(), basis.to_value())).collect::<Map<_, _>>(),
-        })
+        serde_json::to_string(&Kept::of(self))
+            .expect("maps whose keys are texts are JSON, and nothing else of it can fail")
     }
 
     /// Reads [`Basis::to_json`]; `None` when it is something else.
@@ -252,12 +253,12 @@ impl Basis {
         });
         Some(Basis {
             usage: usage.collect::<Option<_>>()?,
-            rated_by: RatedBy {
+            rated_by: Arc::new(RatedBy {
                 plans: named_if_kept(value.get("plans"))?,
                 prices: named_of(value.get("prices")?)?,
                 rate_tables: named_of(value.get("rate_tables")?)?,
                 reads: named_if_kept(value.get("reads"))?,
-            },
+            }),
             zone: value.get("zone").and_then(Value::as_str).map(str::to_owned),
             accounts: value.get("accounts").and_then(Value::as_i64),
             due_us: value.get("due").and_then(Value::as_i64),
@@ -306,17 +307,80 @@ fn engine(source: ArrowError) -> Error {
     }
 }
 
-/// One hash as a text, several as a list.
-fn hashes_json(named: &Named) -> Value {
-    let hashes = named.iter().map(|(name, hashes)| {
-        let mut all = hashes.iter();
-        let value = match (all.next(), all.next()) {
-            (Some(hash), None) => json!(hash),
-            _ => json!(hashes),
-        };
-        (name.clone(), value)
-    });
-    Value::Object(hashes.collect())
+/// What [`Basis::to_json`] writes.
+#[derive(Serialize)]
+struct Kept<'a> {
+    accounts: Option<i64>,
+    begun: &'a [String],
+    closed: Vec<(&'a str, i64, i64)>,
+    corrected: BTreeMap<&'a str, Kept<'a>>,
+    due: Option<i64>,
+    instalment: Option<(&'a str, i64, u32)>,
+    one_offs: &'a [String],
+    plans: Hashes<'a>,
+    prices: Hashes<'a>,
+    rate_tables: Hashes<'a>,
+    reads: &'a Named,
+    usage: Vec<KeptUsage<'a>>,
+    zone: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct KeptUsage<'a> {
+    hash: &'a str,
+    meter: &'a str,
+    quantities: &'a BTreeMap<String, String>,
+    subject: &'a str,
+}
+
+impl<'a> Kept<'a> {
+    fn of(basis: &'a Basis) -> Self {
+        let closed = basis.closed.iter();
+        let corrected = basis.corrected.iter();
+        let instalment = basis.instalment.as_ref();
+        let usage = basis.usage.iter().map(|usage| KeptUsage {
+            hash: &usage.hash,
+            meter: &usage.meter,
+            quantities: &usage.quantities,
+            subject: &usage.subject,
+        });
+        Kept {
+            accounts: basis.accounts,
+            begun: &basis.begun,
+            closed: closed
+                .map(|(name, of)| (name.as_str(), of.start_us, of.end_us))
+                .collect(),
+            corrected: corrected
+                .map(|(number, basis)| (number.as_str(), Kept::of(basis)))
+                .collect(),
+            due: basis.due_us,
+            instalment: instalment.map(|of| (of.subscription.as_str(), of.start_us, of.place)),
+            one_offs: &basis.one_offs,
+            plans: Hashes(&basis.rated_by.plans),
+            prices: Hashes(&basis.rated_by.prices),
+            rate_tables: Hashes(&basis.rated_by.rate_tables),
+            reads: &basis.rated_by.reads,
+            usage: usage.collect(),
+            zone: basis.zone.as_deref(),
+        }
+    }
+}
+
+/// By name one hash as a text, several as a list.
+struct Hashes<'a>(&'a Named);
+
+impl Serialize for Hashes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, hashes) in self.0 {
+            let mut all = hashes.iter();
+            match (all.next(), all.next()) {
+                (Some(hash), None) => map.serialize_entry(name, hash)?,
+                _ => map.serialize_entry(name, hashes)?,
+            }
+        }
+        map.end()
+    }
 }
 
 fn names_if_kept(value: Option<&Value>) -> Option<Vec<String>> {

@@ -124,7 +124,7 @@ pub fn change(
 
 fn lines_of(lines: &[super::LineItem]) -> Vec<IssuedLine> {
     let lines = lines.iter().map(|line| IssuedLine {
-        price: line.price.clone().unwrap_or_default(),
+        price: line.price.as_deref().unwrap_or_default().to_owned(),
         dimensions: super::tables::dimensions_json(&line.dimensions),
         quantity: line.quantity,
         amount_exact: line.amount_exact,
@@ -204,7 +204,7 @@ mod tests {
         },
         rating::Charge,
     };
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, sync::Arc};
 
     fn exact(text: &str) -> Exact {
         Exact::parse(text).unwrap()
@@ -232,7 +232,7 @@ mod tests {
             price: "p".into(),
             price_version: 1,
             customer: "acme".into(),
-            dimensions: vec![("model".into(), Some("m".into()))],
+            dimensions: [("model".into(), Some("m".into()))].into(),
             quantity: Some(exact(quantity)),
             amount: exact(amount),
             currency: "USD".into(),
@@ -259,12 +259,12 @@ mod tests {
                 quantities: BTreeMap::from([("n".to_owned(), usage.to_owned())]),
                 hash: usage.into(),
             }],
-            rated_by: RatedBy {
+            rated_by: Arc::new(RatedBy {
                 plans: Named::new(),
                 prices: named(&[("p", price)]),
                 rate_tables: named(rates),
                 reads: BTreeMap::from([("p".to_owned(), named(rates).into_keys().collect())]),
-            },
+            }),
             zone: Some("Europe/Berlin".into()),
             accounts: None,
             due_us: None,
@@ -343,7 +343,7 @@ mod tests {
     fn a_plan_is_a_cause_where_both_documents_know_theirs() {
         let on = |plan: &str| {
             let mut basis = basis("10", "p1", &[]);
-            basis.rated_by.plans = named(&[("pro", plan)]);
+            Arc::make_mut(&mut basis.rated_by).plans = named(&[("pro", plan)]);
             basis
         };
         let unknown = basis("10", "p1", &[]);
@@ -399,6 +399,12 @@ mod tests {
     fn a_basis_reads_back_as_it_was_written() {
         let mut basis = basis("10", "p1", &[("rates", "r1")]);
         let text = basis.to_json();
+        let usage = r#"[{"hash":"10","meter":"m","quantities":{"n":"10"},"subject":"acme"}]"#;
+        let rated_by = r#""plans":{},"prices":{"p":"p1"},"rate_tables":{"rates":"r1"},"reads":{"p":["rates"]}"#;
+        let written = format!(
+            r#"{{"accounts":null,"begun":[],"closed":[],"corrected":{{}},"due":null,"instalment":null,"one_offs":[],{rated_by},"usage":{usage},"zone":"Europe/Berlin"}}"#
+        );
+        assert_eq!(text, written);
         assert_eq!(Basis::from_json(&text), Some(basis.clone()));
         // One that was written before the zone was kept.
         let older = text.replace(r#","zone":"Europe/Berlin""#, "");
@@ -412,9 +418,9 @@ mod tests {
         assert_ne!(older, text);
         assert!(Basis::from_json(&older).is_some());
         // A price that was two things is a list, one that was one a text.
-        let mut other = basis.rated_by.clone();
+        let mut other = RatedBy::clone(&basis.rated_by);
         other.prices = named(&[("p", "p2")]);
-        basis.rated_by.extend(&other);
+        Arc::make_mut(&mut basis.rated_by).extend(&other);
         let text = basis.to_json();
         assert!(text.contains(r#""prices":{"p":["p1","p2"]}"#), "{text}");
         assert!(text.contains(r#""rate_tables":{"rates":"r1"}"#), "{text}");

@@ -20,7 +20,9 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     ops::Range,
+    sync::Arc,
 };
 
 /// What a document is made for.
@@ -100,12 +102,14 @@ pub struct OfPlan<'a> {
 /// [`Error::Money`] for an amount or total that does not fit 38 digits.
 pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice> {
     let currency = Currency::parse(document.currency)?;
-    let own = priced(&document, plans)?;
-    let (own, rest) = match document.begun {
-        [] => (own, None),
-        begun => (Vec::new(), Some(rest_of(&document, begun, own))),
+    let (mut lines, mut borne) = lines_and_taxes(&document, plans, currency)?;
+    let rest = match document.begun {
+        [] => None,
+        begun => {
+            let now = taxed(std::mem::take(&mut lines), std::mem::take(&mut borne));
+            Some(rest_of(&document, begun, now))
+        }
     };
-    let mut lines: Vec<LineItem> = own.iter().map(|taxed| taxed.line.clone()).collect();
     let mut adjusting = Vec::with_capacity(document.corrections.len());
     for correction in rest.iter().chain(document.corrections) {
         let first = lines.len();
@@ -118,17 +122,18 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
         let of_lines = correction.promotional_back(&lines[places.clone()], currency)?;
         back[places.clone()].copy_from_slice(&of_lines);
     }
-    let promotional = credited(
-        &document,
-        &mut burnt,
-        GrantKind::Promotional,
-        &lines,
-        (net_of(&lines)?, &back),
-    )?;
+    // Without grants nothing is paid by any, nor given back to one.
+    let has_grants = !document.grants.is_empty();
+    let mut promotional = Vec::new();
+    if has_grants {
+        let net = (net_of(&lines)?, back.as_slice());
+        let kind = GrantKind::Promotional;
+        promotional = credited(&document, &mut burnt, kind, &lines, net)?;
+    }
     for (line, paid) in lines.iter_mut().zip(&promotional) {
         line.promotional = *paid;
     }
-    let mut taxes = tax_lines(&document, &own, &lines, currency)?;
+    let mut taxes = tax_lines(&document, &borne, &lines, currency)?;
     for (correction, places) in &adjusting {
         for (tax, of_lines) in correction.taxes(&lines[places.clone()], currency)? {
             let mut all = vec![0; lines.len()];
@@ -137,30 +142,24 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
         }
     }
     let tax = sum(taxes.iter().map(|(line, _)| line.amount), currency)?;
-    let mut owed = net_of(&lines)?;
-    for (_, of_lines) in taxes.iter().filter(|(line, _)| line.kind == LineKind::Tax) {
-        for (owed, share) in owed.iter_mut().zip(of_lines) {
-            *owed += share;
+    let mut prepaid = Vec::new();
+    if has_grants {
+        let owed = owed_of(&lines, &taxes)?;
+        for (place, (correction, places)) in adjusting.iter().enumerate() {
+            let instants = correction.instants();
+            let (paid, by) = prepaid_at(&document, &instants)?;
+            let pays = |price: Option<&str>| by.iter().any(|grant| credits::applies(grant, price));
+            let is_paid =
+                |price: Option<&str>, at_us: i64| instants.contains(&at_us) && pays(price);
+            let before = (&adjusting[..place], lines.as_slice());
+            let beside = owed_beside(correction, before, is_paid, currency)?;
+            let paid = (paid.checked_sub(beside)?, &owed[places.clone()]);
+            let of_lines = correction.prepaid_back(&lines[places.clone()], paid, pays, currency)?;
+            back[places.clone()].copy_from_slice(&of_lines);
         }
+        let owed = (owed, back.as_slice());
+        prepaid = credited(&document, &mut burnt, GrantKind::Prepaid, &lines, owed)?;
     }
-    for (place, (correction, places)) in adjusting.iter().enumerate() {
-        let instants = correction.instants();
-        let (paid, by) = prepaid_at(&document, &instants)?;
-        let pays = |price: Option<&str>| by.iter().any(|grant| credits::applies(grant, price));
-        let is_paid = |price: Option<&str>, at_us: i64| instants.contains(&at_us) && pays(price);
-        let before = (&adjusting[..place], lines.as_slice());
-        let beside = owed_beside(correction, before, is_paid, currency)?;
-        let paid = (paid.checked_sub(beside)?, &owed[places.clone()]);
-        let of_lines = correction.prepaid_back(&lines[places.clone()], paid, pays, currency)?;
-        back[places.clone()].copy_from_slice(&of_lines);
-    }
-    let prepaid = credited(
-        &document,
-        &mut burnt,
-        GrantKind::Prepaid,
-        &lines,
-        (owed, &back),
-    )?;
     let credits = sum(prepaid.into_iter(), currency)?;
     lines.extend(taxes.into_iter().map(|(line, _)| line));
     let discount = sum(lines.iter().map(|line| line.discount), currency)?;
@@ -192,6 +191,17 @@ pub fn document(document: Document<'_>, plans: &[OfPlan<'_>]) -> Result<Invoice>
     Ok(invoice)
 }
 
+/// What each line is to be paid with, in minor units: what it comes to, with its share of the taxes on top.
+fn owed_of(lines: &[LineItem], taxes: &[(LineItem, Vec<i128>)]) -> Result<Vec<i128>> {
+    let mut owed = net_of(lines)?;
+    for (_, of_lines) in taxes.iter().filter(|(line, _)| line.kind == LineKind::Tax) {
+        for (owed, share) in owed.iter_mut().zip(of_lines) {
+            *owed += share;
+        }
+    }
+    Ok(owed)
+}
+
 /// What earlier documents billed of the billing periods of a document, and what these come to now.
 fn rest_of(document: &Document<'_>, begun: &[LineItem], now: Vec<Taxed>) -> Correction {
     Correction {
@@ -210,6 +220,23 @@ fn rest_of(document: &Document<'_>, begun: &[LineItem], now: Vec<Taxed>) -> Corr
 /// Those of [`document`].
 pub fn priced(document: &Document<'_>, plans: &[OfPlan<'_>]) -> Result<Vec<Taxed>> {
     let currency = Currency::parse(document.currency)?;
+    let (lines, taxes) = lines_and_taxes(document, plans, currency)?;
+    Ok(taxed(lines, taxes))
+}
+
+/// Each line with the tax that it bears; without any taxes, none does.
+fn taxed(lines: Vec<LineItem>, taxes: Vec<Option<TaxOf>>) -> Vec<Taxed> {
+    let taxes = taxes.into_iter().chain(iter::repeat(None));
+    let taxed = lines.into_iter().zip(taxes);
+    taxed.map(|(line, tax)| Taxed { line, tax }).collect()
+}
+
+/// The same as lines, and the tax of each: no taxes where the customer has no region.
+fn lines_and_taxes(
+    document: &Document<'_>,
+    plans: &[OfPlan<'_>],
+    currency: Currency,
+) -> Result<(Vec<LineItem>, Vec<Option<TaxOf>>)> {
     let mut lines = Vec::new();
     let mut of_plans = Vec::with_capacity(plans.len());
     for of_plan in plans {
@@ -221,7 +248,7 @@ pub fn priced(document: &Document<'_>, plans: &[OfPlan<'_>]) -> Result<Vec<Taxed
             return Err(refused(document, &of_plan.plan.name, problem));
         }
         let first = lines.len();
-        lines.extend(lines_of(document, of_plan, currency)?);
+        add_lines(document, of_plan, currency, &mut lines)?;
         of_plans.push(first..lines.len());
     }
     for one_off in document.one_offs {
@@ -249,6 +276,19 @@ pub fn priced(document: &Document<'_>, plans: &[OfPlan<'_>]) -> Result<Vec<Taxed
             lines.extend(minimum);
         }
     }
+    let taxes = taxes_of(document, plans, &lines)?;
+    Ok((lines, taxes))
+}
+
+/// The tax that each line bears; none of any where the customer has no region.
+fn taxes_of(
+    document: &Document<'_>,
+    plans: &[OfPlan<'_>],
+    lines: &[LineItem],
+) -> Result<Vec<Option<TaxOf>>> {
+    if document.tax.regions.is_empty() {
+        return Ok(Vec::new());
+    }
     let modes: BTreeMap<&str, TaxMode> = plans
         .iter()
         .flat_map(|of_plan| {
@@ -266,14 +306,10 @@ pub fn priced(document: &Document<'_>, plans: &[OfPlan<'_>]) -> Result<Vec<Taxed
         let own = line.price.as_deref().and_then(|price| modes.get(price));
         own.copied().unwrap_or(mode)
     };
-    let mut taxed = Vec::with_capacity(lines.len());
-    for line in lines {
-        taxed.push(Taxed {
-            tax: tax_of(document, &line, mode_of(&line))?,
-            line,
-        });
-    }
-    Ok(taxed)
+    let taxes = lines
+        .iter()
+        .map(|line| tax_of(document, line, mode_of(line)));
+    taxes.collect()
 }
 
 /// The tax that a line bears: that of the last instant of its service period.
@@ -548,11 +584,12 @@ pub(super) fn check(invoice: &Invoice) -> Result<()> {
     }
 }
 
-fn lines_of(
+fn add_lines(
     document: &Document<'_>,
     of_plan: &OfPlan<'_>,
     currency: Currency,
-) -> Result<Vec<LineItem>> {
+    lines: &mut Vec<LineItem>,
+) -> Result<()> {
     let terms = super::Terms {
         customer: document.customer,
         plan: of_plan.plan,
@@ -575,7 +612,7 @@ fn lines_of(
             charge.amount,
         )
     });
-    let mut lines = Vec::with_capacity(placed.len());
+    lines.reserve(placed.len());
     // What charges of one price and dimensions come to so far, exactly and rounded, and until when.
     let mut so_far: Option<(&Charge, Period, Exact, Money)> = None;
     for (_, service, charge) in placed {
@@ -603,9 +640,9 @@ fn lines_of(
                 (Some(_), true) => LineKind::Base,
                 (Some(_), false) => LineKind::Usage,
             },
-            price: Some(charge.price.clone()),
+            price: Some(Arc::clone(&charge.price)),
             price_version: Some(charge.price_version),
-            dimensions: charge.dimensions.clone(),
+            dimensions: Arc::clone(&charge.dimensions),
             quantity: charge.quantity,
             amount_exact: exact,
             amount: rounded.checked_sub(rounded_before)?,
@@ -618,7 +655,7 @@ fn lines_of(
         });
         so_far = Some((charge, service, sum, rounded));
     }
-    Ok(lines)
+    Ok(())
 }
 
 fn one_off_line(document: &Document<'_>, one_off: &OneOff, currency: Currency) -> Result<LineItem> {
@@ -706,24 +743,27 @@ fn minimum<'a>(
 /// A line of a plan's bounds; none of nothing.
 fn bound_line(of_plan: &OfPlan<'_>, kind: LineKind, amount: Money) -> Option<LineItem> {
     (amount != Money::zero(amount.currency())).then(|| LineItem {
-        subscription: of_plan.subscription.map(str::to_owned),
+        subscription: of_plan.subscription.map(Arc::from),
         text: Some(of_plan.plan.name.clone()),
         ..LineItem::of(kind, amount, of_plan.period)
     })
 }
 
-/// One line for each tax that a document's own lines bear, with each line's share of it in minor units. `lines` have what
+/// One line for each tax that a document's own lines, its first ones, bear, with each line's share of it in minor units. `lines` have what
 /// promotional credits pay of them, and may have more after the own ones.
 fn tax_lines(
     document: &Document<'_>,
-    own: &[Taxed],
+    borne: &[Option<TaxOf>],
     lines: &[LineItem],
     currency: Currency,
 ) -> Result<Vec<(LineItem, Vec<i128>)>> {
     let mut taxable: BTreeMap<&TaxOf, Vec<i128>> = BTreeMap::new();
+    if borne.iter().all(Option::is_none) {
+        return Ok(Vec::new());
+    }
     let net = net_of(lines)?;
-    for (place, taxed) in own.iter().enumerate() {
-        if let Some(tax) = &taxed.tax {
+    for (place, tax) in borne.iter().enumerate() {
+        if let Some(tax) = tax {
             let of_tax = taxable.entry(tax);
             let of_tax = of_tax.or_insert_with(|| vec![0; lines.len()]);
             of_tax[place] = net[place];

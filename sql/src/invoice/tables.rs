@@ -4,6 +4,7 @@ use super::{Invoice, LineItem, LineKind, Period, adjustments::Corrects};
 use crate::{
     error::{Error, Result},
     money::{Currency, Exact, MINOR_DIGITS_MAX, Money, MoneyError},
+    rating::Dimensions,
     schema::invoices::{invoices_schema, line_items_schema, money_type},
 };
 use arrow::{
@@ -14,7 +15,10 @@ use arrow::{
     datatypes::{Int32Type, TimestampMicrosecondType},
     error::ArrowError,
 };
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{
+    Serialize, Serializer,
+    de::{Deserializer, MapAccess, Visitor},
+};
 use std::{fmt, sync::Arc};
 
 /// The invoices as rows of `invoices`, in their order.
@@ -133,7 +137,7 @@ fn line_item_of(rows: &RecordBatch, row: usize) -> Result<LineItem> {
         .zip(kind("corrects_kind")?);
     Ok(LineItem {
         kind: kind("kind")?.ok_or_else(|| refused("kind"))?,
-        price: text("price").map(str::to_owned),
+        price: text("price").map(Arc::from),
         price_version: version.transpose()?,
         dimensions: dimensions_of(text("dimensions").unwrap_or("{}"))
             .ok_or_else(|| refused("dimensions"))?,
@@ -146,26 +150,26 @@ fn line_item_of(rows: &RecordBatch, row: usize) -> Result<LineItem> {
             start_us: instant("period_start"),
             end_us: instant("period_end"),
         },
-        subscription: text("subscription").map(str::to_owned),
+        subscription: text("subscription").map(Arc::from),
         text: text("text").map(str::to_owned),
         corrects: corrects.map(|(number, kind)| Corrects { number, kind }),
     })
 }
 
 /// Reads [`dimensions_json`], in its order.
-fn dimensions_of(json: &str) -> Option<Vec<(String, Option<String>)>> {
+fn dimensions_of(json: &str) -> Option<Dimensions> {
     struct Pairs;
     impl<'de> Visitor<'de> for Pairs {
-        type Value = Vec<(String, Option<String>)>;
+        type Value = Dimensions;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object of text and null")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
-            while let Some(pair) = map.next_entry()? {
-                pairs.push(pair);
+            while let Some((name, value)) = map.next_entry::<String, _>()? {
+                pairs.push((name.into(), value));
             }
-            Ok(pairs)
+            Ok(pairs.into())
         }
     }
     serde_json::Deserializer::from_str(json)
@@ -174,16 +178,14 @@ fn dimensions_of(json: &str) -> Option<Vec<(String, Option<String>)>> {
 }
 
 /// A JSON object with the keys in this order; a map would sort them, or not, by a build's features.
-pub fn dimensions_json(dimensions: &[(String, Option<String>)]) -> String {
-    let quote = |text: &str| serde_json::Value::from(text).to_string();
-    let pairs: Vec<String> = dimensions
-        .iter()
-        .map(|(name, value)| {
-            let value = value.as_deref().map_or_else(|| "null".to_owned(), quote);
-            format!("{}:{value}", quote(name))
-        })
-        .collect();
-    format!("{{{}}}", pairs.join(","))
+pub fn dimensions_json(dimensions: &[(Arc<str>, Option<String>)]) -> String {
+    struct Object<'a>(&'a [(Arc<str>, Option<String>)]);
+    impl Serialize for Object<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.iter().map(|(name, value)| (&**name, value)))
+        }
+    }
+    serde_json::to_string(&Object(dimensions)).expect("a map whose keys are texts is JSON")
 }
 
 pub(crate) fn text<T: AsRef<str>>(values: impl Iterator<Item = Option<T>>) -> ArrayRef {

@@ -27,7 +27,7 @@ fn charge(price: &str, model: Option<&str>, amount: &str) -> Charge {
         price: price.into(),
         price_version: 1,
         customer: "acme".into(),
-        dimensions: vec![("model".into(), model.map(str::to_owned))],
+        dimensions: [("model".into(), model.map(str::to_owned))].into(),
         quantity: Some(Exact::parse("333").unwrap()),
         amount: Exact::parse(amount).unwrap(),
         currency: "USD".into(),
@@ -325,10 +325,7 @@ fn no_invoices_are_batches_without_rows() {
 
 #[test]
 fn dimensions_keep_their_order_in_json() {
-    let dimensions = [
-        ("z".to_owned(), Some("1".to_owned())),
-        ("a".to_owned(), None),
-    ];
+    let dimensions = [("z".into(), Some("1".to_owned())), ("a".into(), None)];
     assert_eq!(dimensions_json(&dimensions), r#"{"z":"1","a":null}"#);
     assert_eq!(dimensions_json(&[]), "{}");
 }

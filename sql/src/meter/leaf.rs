@@ -13,9 +13,14 @@ use datafusion::{
         PlanProperties, ReplaceChildrenOptions,
         execution_plan::{Boundedness, EmissionType},
         memory::MemoryStream,
+        stream::RecordBatchStreamAdapter,
     },
 };
-use std::{fmt, sync::Arc};
+use futures::{Stream, StreamExt};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// A table without rows, which plans to a [`Leaf`].
 #[derive(Debug)]
@@ -56,11 +61,21 @@ impl TableProvider for Events {
 ///
 /// Leaves made from one another share their plan properties, so that the nodes above need not work
 /// out theirs again for each batch.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Leaf {
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
     batches: Vec<RecordBatch>,
+    /// What it yields instead, once.
+    stream: Arc<Mutex<Option<SendableRecordBatchStream>>>,
+}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaf")
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Leaf {
@@ -75,21 +90,44 @@ impl Leaf {
             schema,
             properties: Arc::new(properties),
             batches: Vec::new(),
+            stream: Arc::default(),
         }
     }
 
     /// The same leaf with these batches, under the names of its schema.
     pub(super) fn holding(&self, batches: Vec<RecordBatch>) -> Result<Self> {
-        let renamed = batches.into_iter().map(|batch| {
-            let (_, columns, _) = batch.into_parts();
-            Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
-        });
+        let renamed = batches
+            .into_iter()
+            .map(|batch| renamed(batch, &self.schema));
         Ok(Self {
             schema: Arc::clone(&self.schema),
             properties: Arc::clone(&self.properties),
             batches: renamed.collect::<Result<_>>()?,
+            stream: Arc::default(),
         })
     }
+
+    /// The same leaf with the batches of a stream, as they come.
+    pub(super) fn yielding(
+        &self,
+        batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+    ) -> Self {
+        let schema = Arc::clone(&self.schema);
+        let renamed = batches.map(move |batch| renamed(batch?, &schema));
+        let stream = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), renamed);
+        Self {
+            schema: Arc::clone(&self.schema),
+            properties: Arc::clone(&self.properties),
+            batches: Vec::new(),
+            stream: Arc::new(Mutex::new(Some(Box::pin(stream)))),
+        }
+    }
+}
+
+/// A batch under the names of a schema.
+fn renamed(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let (_, columns, _) = batch.into_parts();
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
 impl DisplayAs for Leaf {
@@ -149,6 +187,10 @@ impl ExecutionPlan for Leaf {
         _partition: usize,
         _context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = { stream }.take() {
+            return Ok(stream);
+        }
         let schema = Arc::clone(&self.schema);
         let stream = MemoryStream::try_new(self.batches.clone(), schema, None)?;
         Ok(Box::pin(stream))

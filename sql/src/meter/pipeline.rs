@@ -22,6 +22,7 @@ use datafusion::{
         filter::FilterExec,
     },
 };
+use futures::Stream;
 use std::sync::Arc;
 
 /// A chain of operators, each with one input, over a leaf that is filled for each run.
@@ -242,7 +243,19 @@ impl Stage {
     /// The operators are made anew for each run, because their metrics would otherwise grow for ever;
     /// their properties are shared, so that costs next to nothing.
     pub(super) async fn run(&self, batches: Vec<RecordBatch>) -> Result<RecordBatch> {
-        let mut top: Arc<dyn ExecutionPlan> = Arc::new(self.leaf.holding(batches)?);
+        self.run_over(self.leaf.holding(batches)?).await
+    }
+
+    /// The same over batches as they come, which are not kept.
+    pub(super) async fn run_stream(
+        &self,
+        batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+    ) -> Result<RecordBatch> {
+        self.run_over(self.leaf.yielding(batches)).await
+    }
+
+    async fn run_over(&self, leaf: Leaf) -> Result<RecordBatch> {
+        let mut top: Arc<dyn ExecutionPlan> = Arc::new(leaf);
         for node in &self.nodes {
             top = replace_children_if_necessary(Arc::clone(node), vec![top])?;
         }

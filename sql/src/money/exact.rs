@@ -8,7 +8,7 @@ use arrow::{
         UInt32Type, UInt64Type, i256,
     },
 };
-use std::{cmp::Ordering, fmt, hash};
+use std::{cmp::Ordering, fmt, hash, iter};
 
 /// How many digits a number may have, before and after the point together: what DECIMAL holds.
 pub const DIGITS_MAX: u8 = 38;
@@ -159,8 +159,12 @@ impl Exact {
     /// [`MoneyError::Overflow`] when it needs more than 38 digits.
     pub fn checked_mul(self, other: Self) -> Result<Self, MoneyError> {
         let scale = u16::from(self.scale) + u16::from(other.scale);
-        let narrow = self.digits.checked_mul(other.digits).map(i256::from_i128);
+        let narrow = self.digits.checked_mul(other.digits);
+        if let Some(exact) = narrow.and_then(|digits| fit_as_it_is(digits, scale)) {
+            return Ok(exact);
+        }
         narrow
+            .map(i256::from_i128)
             .or_else(|| wide(self.digits).checked_mul(wide(other.digits)))
             .and_then(|product| fit(product, scale))
             .ok_or_else(|| self.overflow('*', other))
@@ -196,20 +200,36 @@ impl Exact {
 
     /// The text with all `scale` fraction digits; `Display` leaves zeros at the end off.
     pub fn to_text_with_scale(self) -> String {
-        let sign = if self.digits < 0 { "-" } else { "" };
         let scale = usize::from(self.scale);
-        // One digit more than the fraction has, so that there is always one before the point.
-        let digits = format!("{:0>width$}", self.digits.unsigned_abs(), width = scale + 1);
-        let (whole, fraction) = digits.split_at(digits.len() - scale);
-        if fraction.is_empty() {
-            format!("{sign}{whole}")
-        } else {
-            format!("{sign}{whole}.{fraction}")
+        let digits = self.digits.unsigned_abs().to_string();
+        let mut text = String::with_capacity(digits.len() + scale + 3);
+        if self.digits < 0 {
+            text.push('-');
         }
+        // One digit more than the fraction has, so that there is always one before the point.
+        let zeros = (scale + 1).saturating_sub(digits.len());
+        text.extend(iter::repeat_n('0', zeros));
+        text.push_str(&digits);
+        if scale > 0 {
+            text.insert(text.len() - scale, '.');
+        }
+        text
     }
 
     /// The same value with the fewest fraction digits.
     pub fn without_trailing_zeros(self) -> Self {
+        // 128 bits are divided ten times slower than 64.
+        if let Ok(mut digits) = i64::try_from(self.digits) {
+            let mut scale = self.scale;
+            while scale > 0 && digits % 10 == 0 {
+                digits /= 10;
+                scale -= 1;
+            }
+            return Self {
+                digits: digits.into(),
+                scale,
+            };
+        }
         let mut short = self;
         while short.scale > 0 && short.digits % 10 == 0 {
             short.digits /= 10;
@@ -228,7 +248,11 @@ impl Exact {
     ) -> Result<Self, MoneyError> {
         let scale = self.scale.max(other.scale);
         let quick = || narrow(self.narrow_digits(scale)?, other.narrow_digits(scale)?);
-        quick()
+        let quick = quick();
+        if let Some(exact) = quick.and_then(|digits| fit_as_it_is(digits, scale.into())) {
+            return Ok(exact);
+        }
+        quick
             .map(i256::from_i128)
             .or_else(|| wide(self.wide_digits(scale)?, other.wide_digits(scale)?))
             .and_then(|result| fit(result, scale.into()))
@@ -237,6 +261,9 @@ impl Exact {
 
     /// The digits at a larger scale, if 128 bits hold them.
     fn narrow_digits(self, scale: u8) -> Option<i128> {
+        if scale == self.scale {
+            return Some(self.digits);
+        }
         power_of_ten(scale - self.scale)?.checked_mul(self.digits)
     }
 
@@ -264,11 +291,28 @@ impl Exact {
 
 /// 10^`exponent`, if 128 bits hold it: up to 38.
 pub(super) fn power_of_ten(exponent: u8) -> Option<i128> {
-    10_i128.checked_pow(exponent.into())
+    POWERS_OF_TEN.get(usize::from(exponent)).copied()
 }
+
+/// The powers of ten that 128 bits hold.
+const POWERS_OF_TEN: [i128; 39] = {
+    let mut powers = [1; 39];
+    let mut exponent = 1;
+    while exponent < powers.len() {
+        powers[exponent] = powers[exponent - 1] * 10;
+        exponent += 1;
+    }
+    powers
+};
 
 fn wide(digits: i128) -> i256 {
     i256::from_i128(digits)
+}
+
+/// The number, if it fits without leaving off zeros.
+fn fit_as_it_is(digits: i128, scale: u16) -> Option<Exact> {
+    let scale = u8::try_from(scale).ok()?;
+    Some(Exact { digits, scale }).filter(|exact| exact.fits())
 }
 
 /// The number, after leaving off as many zeros at its end as it takes to fit 38 digits.
@@ -338,6 +382,9 @@ impl fmt::Display for Exact {
 impl Ord for Exact {
     fn cmp(&self, other: &Self) -> Ordering {
         let scale = self.scale.max(other.scale);
+        if let (Some(left), Some(right)) = (self.narrow_digits(scale), other.narrow_digits(scale)) {
+            return left.cmp(&right);
+        }
         match (self.wide_digits(scale), other.wide_digits(scale)) {
             (Some(left), Some(right)) => left.cmp(&right),
             // More than 38 fraction digits apart: the one with fewer is larger in size, unless it is zero.

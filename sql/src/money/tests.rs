@@ -268,6 +268,61 @@ proptest! {
     }
 
     #[test]
+    fn sums_and_products_of_many_digits_agree_with_256_bits(
+        a in -10_i128.pow(38) + 1..10_i128.pow(38),
+        b in -10_i128.pow(38) + 1..10_i128.pow(38),
+        zeros in (0_u8..38, 0_u8..38),
+        scales in (0_u8..=38, 0_u8..=38),
+    ) {
+        use arrow::datatypes::i256;
+        let short = |digits: i128, zeros: u8| digits / 10_i128.pow(zeros.into());
+        let left = Exact { digits: short(a, zeros.0), scale: scales.0 };
+        let right = Exact { digits: short(b, zeros.1), scale: scales.1 };
+        let scale = left.scale.max(right.scale);
+        let wide = |of: Exact| {
+            let power = i256::from_i128(10_i128.pow((scale - of.scale).into()));
+            i256::from_i128(of.digits).checked_mul(power).unwrap()
+        };
+        let sum = wide(left).checked_add(wide(right)).unwrap();
+        let difference = wide(left).checked_sub(wide(right)).unwrap();
+        for (found, expected) in [(left.checked_add(right), sum), (left.checked_sub(right), difference)] {
+            // What is found is that number; what is not found has more than 38 digits, whatever zeros are left off.
+            match found {
+                Ok(found) => {
+                    let power = i256::from_i128(10_i128.pow((scale - found.scale).into()));
+                    prop_assert_eq!(i256::from_i128(found.digits).checked_mul(power).unwrap(), expected);
+                }
+                Err(_) => prop_assert!(expected.to_i128().and_then(|digits| Exact::new(digits, scale).ok()).is_none()),
+            }
+        }
+        prop_assert_eq!(left.cmp(&right), wide(left).cmp(&wide(right)));
+        if let Ok(product) = left.checked_mul(right) {
+            let whole = i256::from_i128(left.digits).checked_mul(i256::from_i128(right.digits)).unwrap();
+            let zeros = u32::from(left.scale + right.scale - product.scale);
+            let power = i256::from_i128(10).checked_pow(zeros).unwrap();
+            prop_assert_eq!(i256::from_i128(product.digits).checked_mul(power).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_quotient_in_128_bits_is_the_same_as_in_256(
+        numerator in -10_i128.pow(38)..10_i128.pow(38),
+        zeros in 0_u8..39,
+        exponent in -38_i32..20,
+        denominator in prop_oneof![1_i128..20, 1..10_i128.pow(19)],
+    ) {
+        use arrow::datatypes::i256;
+        // Short numbers, which end at a half often, and long ones.
+        let numerator = numerator / 10_i128.pow(u32::from(zeros.min(38)));
+        for rounding in [Rounding::HalfAway, Rounding::HalfEven, Rounding::Floor, Rounding::Ceil] {
+            let wide = rounding.wide(numerator.into(), exponent, i256::from_i128(denominator));
+            if let Some(narrow) = rounding.narrow(numerator, exponent, denominator) {
+                prop_assert_eq!(Some(narrow), wide);
+            }
+        }
+    }
+
+    #[test]
     fn rounding_moves_by_at_most_half_a_unit(digits in -10_i128.pow(20)..10_i128.pow(20), scale in 0_u8..12) {
         let value = Exact { digits, scale };
         let rounded = round(value, 2).unwrap();

@@ -70,38 +70,49 @@ impl Columns {
         let texts: Vec<Texts<'_>> = texts.collect::<Result<_>>()?;
         let order = order(&texts).map_err(|error| failed(price, error))?;
         rated.charges.reserve(order.len());
+        let shared: Arc<str> = price.name.as_str().into();
+        let currency: Arc<str> = price.currency.as_str().into();
+        let names = self.dimensions.iter().map(|(name, _)| name.as_str().into());
+        let names: Vec<Arc<str>> = names.collect();
         for (place, row) in order {
             let (batch, texts) = (&batches[place], &texts[place]);
             let dimensions = &texts.dimensions;
-            let customer = text_at(&texts.customers, row)
-                .ok_or_else(|| refused(price, "a row has a NULL `customer`", NO_CUSTOMER))?;
+            if texts.customers.is_null(row) {
+                return Err(refused(price, "a row has a NULL `customer`", NO_CUSTOMER));
+            }
+            let customer = texts.customers.value(row);
             let numbers = self.numbers(batch, row);
             let (amount, quantity) = match numbers {
                 Ok((Some(amount), quantity)) => (amount, quantity),
                 Ok((None, quantity)) => {
                     let row = row_text(dimensions, quantity, row);
                     let problem = format!("the amount is NULL for customer `{customer}`{row}");
-                    rated.note(price, &customer, problem, NO_AMOUNT);
+                    rated.note(price, customer, problem, NO_AMOUNT);
                     continue;
                 }
                 Err(error) => {
                     let row = row_text(dimensions, None, row);
                     let problem = format!("customer `{customer}`{row}: {error}");
-                    rated.note(price, &customer, problem, "keep numbers within 38 digits");
+                    rated.note(price, customer, problem, "keep numbers within 38 digits");
                     continue;
                 }
             };
+            let last = rated.charges.last().map(|last| &last.customer);
+            let customer = match last.filter(|last| ***last == *customer) {
+                Some(same) => Arc::clone(same),
+                None => customer.into(),
+            };
+            let dimensions = names.iter().zip(dimensions);
             rated.charges.push(Charge {
-                price: price.name.clone(),
+                price: Arc::clone(&shared),
                 price_version: price.version,
                 dimensions: dimensions
-                    .iter()
-                    .map(|(name, column)| ((*name).to_owned(), text_at(column, row)))
+                    .map(|(name, (_, column))| (Arc::clone(name), text_at(column, row)))
                     .collect(),
                 quantity,
                 amount,
                 customer,
-                currency: price.currency.clone(),
+                currency: Arc::clone(&currency),
                 service: None,
                 subscription: None,
                 is_fixed: false,
@@ -146,6 +157,9 @@ fn order(texts: &[Texts<'_>]) -> Result<Vec<(usize, usize)>, ArrowError> {
     let Some(first) = texts.first() else {
         return Ok(Vec::new());
     };
+    if is_by_customer(texts) {
+        return Ok(places(texts.iter().map(|texts| texts.customers.len())).collect());
+    }
     let columns = 1 + first.dimensions.len();
     let fields = (0..columns).map(|_| SortField::new(DataType::Utf8));
     let converter = RowConverter::new(fields.collect())?;
@@ -157,14 +171,24 @@ fn order(texts: &[Texts<'_>]) -> Result<Vec<(usize, usize)>, ArrowError> {
         converter.convert_columns(&columns)
     });
     let keys: Vec<Rows> = keys.collect::<Result<_, _>>()?;
-    let rows = keys.iter().enumerate();
-    let rows = rows.flat_map(|(place, keys)| (0..keys.num_rows()).map(move |row| (place, row)));
-    let mut rows: Vec<(usize, usize)> = rows.collect();
+    let mut rows: Vec<(usize, usize)> = places(keys.iter().map(Rows::num_rows)).collect();
     rows.sort_unstable_by(|left, right| {
         let key = |(place, row): (usize, usize)| keys[place].row(row);
         (key(*left), left).cmp(&(key(*right), right))
     });
     Ok(rows)
+}
+
+/// The rows of batches with so many rows each, as they stand.
+fn places(counts: impl Iterator<Item = usize>) -> impl Iterator<Item = (usize, usize)> {
+    let counts = counts.enumerate();
+    counts.flat_map(|(place, count)| (0..count).map(move |row| (place, row)))
+}
+
+/// Whether rows stand in the order of customers already, and each customer has one.
+fn is_by_customer(texts: &[Texts<'_>]) -> bool {
+    let customers = texts.iter().flat_map(|texts| texts.customers.iter());
+    customers.is_sorted_by(|before, after| before < after)
 }
 
 /// What tells one row of a customer from another: its dimensions, and its quantity if there is one.

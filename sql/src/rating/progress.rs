@@ -7,9 +7,9 @@
 //!
 //! A part of a period that has a price version of its own is the same difference ([`since`]).
 
-use super::Charge;
+use super::{Charge, Dimensions};
 use crate::money::{Exact, MoneyError};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What is done to a period's rated amount, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,7 +89,6 @@ impl Terms {
 /// [`MoneyError::Overflow`] past 38 digits.
 pub fn since(before: &[Charge], after: Vec<Charge>) -> Result<Vec<Charge>, MoneyError> {
     type Sums = (Exact, Option<Exact>);
-    type Dimensions = Vec<(String, Option<String>)>;
     let add = |sums: &mut Sums, charge: &Charge| -> Result<(), MoneyError> {
         sums.0 = sums.0.checked_add(charge.amount)?;
         if let Some(quantity) = charge.quantity {
@@ -105,14 +104,14 @@ pub fn since(before: &[Charge], after: Vec<Charge>) -> Result<Vec<Charge>, Money
     }
     let mut at_end: BTreeMap<Dimensions, (Sums, Charge)> = BTreeMap::new();
     for charge in after {
-        let known = at_end.entry(charge.dimensions.clone());
+        let known = at_end.entry(Arc::clone(&charge.dimensions));
         let (sums, _) = known.or_insert(((Exact::ZERO, None), charge.clone()));
         add(sums, &charge)?;
     }
     // What is gone at the end is given back.
     for (dimensions, (_, charge)) in &at_start {
         let gone = ((Exact::ZERO, None), (*charge).clone());
-        at_end.entry((*dimensions).clone()).or_insert(gone);
+        at_end.entry(Arc::clone(*dimensions)).or_insert(gone);
     }
     let mut all = Vec::new();
     for (dimensions, ((amount, quantity), charge)) in at_end {
@@ -210,7 +209,7 @@ mod tests {
                 price: "p".into(),
                 price_version: 2,
                 customer: "acme".into(),
-                dimensions: vec![("model".into(), Some(parts[0].into()))],
+                dimensions: [("model".into(), Some(parts[0].into()))].into(),
                 quantity: (parts[1] != "-").then(|| exact(parts[1])),
                 amount: exact(parts[2]),
                 currency: "USD".into(),

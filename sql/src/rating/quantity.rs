@@ -18,7 +18,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 use futures::StreamExt;
-use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A column of a meter or an event type in the session.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(super) async fn check(
             (_, None) => false,
         };
         if is_more {
-            let customer = rated.charges[first].customer.clone();
+            let customer = Arc::clone(&rated.charges[first].customer);
             let number = |sum: Sum| sum.map_or("a number of 39 digits".into(), |s| s.to_string());
             let problem = format!(
                 "the quantity of customer `{customer}` is {}, but `{}` of `{}` is {} for that customer",
@@ -192,9 +192,17 @@ async fn add_used(
     rated: &Rated,
     sums: &mut [Sums],
 ) -> Planned<()> {
-    let places = sums.iter().enumerate();
-    let places = places.map(|(place, sums)| (rated.charges[sums.first].customer.as_str(), place));
-    let places: HashMap<&str, usize> = places.collect();
+    let names = sums.iter().map(|sums| &*rated.charges[sums.first].customer);
+    let names: Vec<&str> = names.collect();
+    // Rows are mostly in the order of customers too: the next one is of the same or of the next.
+    let mut at = 0;
+    let mut place_of = |customer: &str| {
+        let mut near = (at..names.len()).take(2);
+        let near = near.find(|place| names[*place] == customer);
+        let found = near.or_else(|| names.binary_search(&customer).ok());
+        at = found.unwrap_or(at);
+        found
+    };
     let mut rows = context
         .table(measure.relation.clone())
         .await?
@@ -207,11 +215,10 @@ async fn add_used(
         for row in 0..batch.num_rows() {
             let value = Exact::from_array(values, row);
             let value = value.map_err(|error| DataFusionError::External(Box::new(error)))?;
-            let place = places.get(customers.value(row));
-            if let Some(place) = place
-                && let Some(value) = value.filter(|value| !value.is_negative())
+            if let Some(value) = value.filter(|value| !value.is_negative())
+                && let Some(place) = place_of(customers.value(row))
             {
-                add(&mut sums[*place].used, value);
+                add(&mut sums[place].used, value);
             }
         }
     }

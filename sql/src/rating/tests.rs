@@ -85,12 +85,12 @@ async fn rows_become_charges_ordered_by_customer_then_dimensions() {
             "globex small 1500 0.3"
         ]
     );
-    assert_eq!(charges[0].dimensions[0].0, "model");
+    assert_eq!(&*charges[0].dimensions[0].0, "model");
     assert_eq!(
         (
-            charges[0].price.as_str(),
+            &*charges[0].price,
             charges[0].price_version,
-            charges[0].currency.as_str()
+            &*charges[0].currency
         ),
         ("tokens", 3, "USD")
     );

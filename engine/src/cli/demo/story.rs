@@ -160,14 +160,13 @@ impl<'a> Story<'a> {
         let clock = ManualClock::at(period.end_us + DAY_US);
         let lake = Lake::open(&settings.lake.url, &settings.base).await?;
         let view = View::open(Arc::clone(&self.catalog), &lake).await?;
-        let accounts = billing::accounts::load(&lake).await?.indexed();
         let asked = Asked {
             which: &Which::Due,
             customer: None,
             corrects: false,
         };
         let (billing, now_us) = (&settings.billing, clock.now_us());
-        let documents = billing::documents_of(&view, &lake, billing, &accounts, asked, now_us);
+        let documents = billing::documents_of(&view, &lake, billing, asked, now_us);
         let documents = documents.await?;
         if !documents.in_error.is_empty() {
             let in_error = documents.in_error;

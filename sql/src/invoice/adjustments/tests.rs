@@ -8,6 +8,7 @@ use crate::{
         tables::{line_items_batch, line_items_of},
     },
 };
+use std::sync::Arc;
 
 const JANUARY: Period = Period {
     start_us: 0,
@@ -29,7 +30,7 @@ fn cents(minor: i128) -> Money {
 /// A line of January.
 fn line(kind: LineKind, price: Option<&str>, minor: i128) -> LineItem {
     LineItem {
-        price: price.map(str::to_owned),
+        price: price.map(Arc::from),
         quantity: price.map(|_| Exact::new(minor, 0).unwrap()),
         ..LineItem::of(kind, cents(minor), JANUARY)
     }
@@ -290,7 +291,7 @@ fn what_is_added_is_paid_by_what_is_left_of_grants() {
 #[test]
 fn lines_read_back_as_they_were_written() {
     let of = LineItem {
-        dimensions: vec![("z".into(), None), ("a".into(), Some("\"q\"".into()))],
+        dimensions: Dimensions::from([("z".into(), None), ("a".into(), Some("\"q\"".into()))]),
         subscription: Some("s1".into()),
         text: Some("once".into()),
         price_version: Some(3),

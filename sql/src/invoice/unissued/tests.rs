@@ -92,7 +92,7 @@ fn draft(usage: &Usage, customer: usize, period: Period, plan: &str) -> Option<I
         price: "units".into(),
         price_version: 1,
         customer: CUSTOMERS[customer].into(),
-        dimensions: Vec::new(),
+        dimensions: [].into(),
         quantity: Some(units.into()),
         amount: (units * i64::try_from(cost).unwrap()).into(),
         currency: "USD".into(),
@@ -113,7 +113,7 @@ fn draft(usage: &Usage, customer: usize, period: Period, plan: &str) -> Option<I
 /// A draft as a document.
 fn issued(draft: &Invoice, number: usize) -> Issued {
     let lines = draft.lines.iter().map(|line| IssuedLine {
-        price: line.price.clone().unwrap(),
+        price: line.price.as_deref().unwrap().to_owned(),
         dimensions: "{}".into(),
         quantity: line.quantity,
         amount_exact: line.amount_exact,

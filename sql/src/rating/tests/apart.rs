@@ -181,7 +181,7 @@ async fn a_price_by_customer_goes_on_where_usage_of_one_is_left_out() {
     ] {
         let rated = rate(&context, &price(query), &left_out("m")).await;
         let charges = rated.unwrap_or_else(|error| panic!("{query}: {error}")).charges;
-        let found = charges.iter().find(|charge| charge.customer == "cargo").unwrap_or_else(|| panic!("{query}: {charges:?}"));
+        let found = charges.iter().find(|charge| &*charge.customer == "cargo").unwrap_or_else(|| panic!("{query}: {charges:?}"));
         assert_eq!(format!("{} {}", found.customer, found.amount), expected, "{query}");
     }
 }

@@ -84,7 +84,8 @@ async fn session(events: &[Used], order: &[usize], names: [&str; 3]) -> SessionC
 fn amounts(charges: &[Charge]) -> BTreeMap<String, i128> {
     let mut amounts = BTreeMap::new();
     for charge in charges {
-        *amounts.entry(charge.customer.clone()).or_default() += charge.amount.digits_at(2).unwrap();
+        *amounts.entry(charge.customer.to_string()).or_default() +=
+            charge.amount.digits_at(2).unwrap();
     }
     amounts.retain(|_, amount| *amount != 0);
     amounts
@@ -126,7 +127,9 @@ async fn check(bands: Vec<Band>, last: i64, events: Vec<Used>, at: usize, order:
         let mut later = Vec::new();
         for customer in CUSTOMERS {
             let own = |charges: &[Charge]| -> Vec<Charge> {
-                let own = charges.iter().filter(|charge| charge.customer == customer);
+                let own = charges
+                    .iter()
+                    .filter(|charge| *charge.customer == *customer);
                 own.cloned().collect()
             };
             later.extend(since(&own(&before), own(&after)).unwrap());

@@ -1,6 +1,8 @@
 //! Some customers, who are neighbours in the order of their names.
 
+use arrow::array::{Array, StringArray};
 use datafusion::prelude::{Expr, lit};
+use std::ops::Range;
 
 /// All customers, one, or a range of them that a job goes through at once. Names are in the order of their bytes, as in Rust and in SQL.
 ///
@@ -52,12 +54,18 @@ impl Customers {
     }
 
     /// Whether all of them come after a customer.
-    pub(crate) fn is_after(&self, name: &str) -> bool {
+    fn is_after(&self, name: &str) -> bool {
         match self {
             Customers::All => false,
             Customers::One(one) => name < one.as_str(),
             Customers::Range { from, .. } => from.as_deref().is_some_and(|from| name < from),
         }
+    }
+
+    /// The places of theirs among names that are in order.
+    pub(crate) fn places_in(&self, names: &StringArray) -> Range<usize> {
+        let from = place_after(names, 0, |name| self.is_after(name));
+        from..place_after(names, from, |name| self.has(name))
     }
 
     /// That a column names one of them; `None` of all.
@@ -73,4 +81,30 @@ impl Customers {
             }
         }
     }
+}
+
+/// Names, each once, in order.
+pub(crate) fn in_order<'n>(names: impl Iterator<Item = &'n str>) -> StringArray {
+    let mut names: Vec<&str> = names.collect();
+    // Most are in order already: a sort that finds runs.
+    names.sort();
+    names.dedup();
+    StringArray::from_iter_values(names)
+}
+
+/// The first place from one on of a name that does not come before what is sought; what comes before stands before it.
+pub(crate) fn place_after(
+    names: &StringArray,
+    from: usize,
+    is_before: impl Fn(&str) -> bool,
+) -> usize {
+    let (mut low, mut high) = (from, names.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match is_before(names.value(middle)) {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    low
 }

@@ -62,7 +62,6 @@ use keys::Keys;
 use known::KnownTotals;
 use one_shard::Live;
 use paid::Payers;
-pub(crate) use paid::place_after;
 use relations::{existing, memory, pinned, provider_or, register};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::OnceCell;

@@ -172,7 +172,6 @@ async fn load_counted(
             true => col("subject").in_list(names().collect(), false),
             false => lit(true),
         };
-        let mut of_several = Accounts::default();
         // Where all are read, others are left out before they become rows.
         let rows = counted.rows(table, of_subjects).await?.into_iter();
         let rows = rows.map(|rows| {
@@ -182,8 +181,7 @@ async fn load_counted(
             filter_record_batch(&rows, &is_wanted.collect::<BooleanArray>())
         });
         let rows = rows.collect::<Result<Vec<_>, _>>();
-        of_several.take_in("subjects", &rows.map_err(query_error("reading accounts"))?)?;
-        accounts.subjects.append(&mut of_several.subjects);
+        accounts.take_in("subjects", &rows.map_err(query_error("reading accounts"))?)?;
     }
     Ok(accounts)
 }

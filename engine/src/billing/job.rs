@@ -24,7 +24,7 @@ use crate::{
     config::BillingSettings,
     customers::Customers,
     error::{Faulty, InError, Result, chain},
-    view::{View, place_after},
+    view::View,
 };
 use arrow::array::{RecordBatch, StringArray};
 use futures::FutureExt;
@@ -511,10 +511,9 @@ impl<'a> Job<'a> {
     fn asked_for(&self, customers: &Customers, documents: &mut Documents) -> Result<Vec<Due>> {
         let definitions = &self.view.catalog().definitions;
         let (calendar, time) = (self.calendar(), self.time()?);
-        let from = place_after(self.names, 0, |name| customers.is_after(name));
-        let until = place_after(self.names, from, |name| customers.has(name));
+        let places = customers.places_in(self.names);
         let mut all = Vec::new();
-        for customer in (from..until).map(|place| self.names.value(place)) {
+        for customer in places.map(|place| self.names.value(place)) {
             match due_of(self.accounts, definitions, calendar, customer, time) {
                 Ok(due) => all.extend(due),
                 Err(error) => {

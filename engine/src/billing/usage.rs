@@ -3,8 +3,9 @@
 use super::versions::parts_of;
 use crate::{
     catalog::Catalog,
+    customers::Customers,
     error::Result,
-    view::{Totals, View, place_after, referenced},
+    view::{Totals, View, referenced},
 };
 use arrow::array::{AsArray, RecordBatch};
 use std::{
@@ -76,10 +77,8 @@ impl PeriodUsage {
 
 /// The rows of a customer, where rows are in the order of customers.
 fn of_customer(rows: &RecordBatch, customer: &str) -> RecordBatch {
-    let names = rows["customer"].as_string::<i32>();
-    let from = place_after(names, 0, |name| name < customer);
-    let until = place_after(names, from, |name| name == customer);
-    rows.slice(from, until - from)
+    let places = Customers::One(customer.to_owned()).places_in(rows["customer"].as_string());
+    rows.slice(places.start, places.len())
 }
 
 /// How many events each customer has of the types that a plan's prices read.

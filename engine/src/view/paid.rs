@@ -4,7 +4,10 @@
 //! split to the microsecond.
 
 use super::keys::Keys;
-use crate::error::{Result, query_error};
+use crate::{
+    customers::place_after,
+    error::{Result, query_error},
+};
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray,
@@ -158,23 +161,6 @@ impl Payers {
         let customers = subjects.map(|subject| subject.and_then(|subject| self.0.get(subject)));
         Arc::new(customers.collect::<StringArray>())
     }
-}
-
-/// The first place from one on of a name that does not come before what is sought; what comes before stands before it.
-pub(crate) fn place_after(
-    names: &StringArray,
-    from: usize,
-    is_before: impl Fn(&str) -> bool,
-) -> usize {
-    let (mut low, mut high) = (from, names.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match is_before(names.value(middle)) {
-            true => low = middle + 1,
-            false => high = middle,
-        }
-    }
-    low
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Totals of a period that are not merged yet. A job goes through customers range by range, and each range merges its own, beside the others.
 
-use super::{Keys, Totals, View, apart, paid::place_after, with_customer};
+use super::{Keys, Totals, View, apart, with_customer};
 use crate::{
-    customers::Customers,
+    customers::{Customers, in_order},
     error::{Error, Result, query_error},
 };
 use arrow::{
@@ -49,11 +49,7 @@ impl Unmerged {
     /// Who may have totals, be they in error, by name.
     pub(crate) fn customers(&self) -> StringArray {
         let names = self.batches().flat_map(|rows| subjects(rows).iter());
-        let mut names: Vec<&str> = names.flatten().collect();
-        // Each batch's are in order: a sort that finds runs.
-        names.sort();
-        names.dedup();
-        StringArray::from_iter_values(names)
+        in_order(names.flatten())
     }
 
     /// What of some memory is left beside them: a quarter of it at least.
@@ -93,10 +89,8 @@ impl Unmerged {
 
 /// The rows of customers who are neighbours, of rows in the order of subjects.
 fn of_customers(rows: &RecordBatch, customers: &Customers) -> RecordBatch {
-    let names = subjects(rows);
-    let from = place_after(names, 0, |name| customers.is_after(name));
-    let until = place_after(names, from, |name| customers.has(name));
-    rows.slice(from, until - from)
+    let places = customers.places_in(subjects(rows));
+    rows.slice(places.start, places.len())
 }
 
 fn subjects(states: &RecordBatch) -> &StringArray {

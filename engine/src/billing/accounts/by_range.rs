@@ -2,9 +2,8 @@
 
 use super::{Counted, existing, load_counted};
 use crate::{
-    customers::Customers,
+    customers::{Customers, in_order, place_after},
     error::{Result, query_error},
-    view::place_after,
 };
 use arrow::{
     array::{Array, AsArray, StringArray},
@@ -56,12 +55,12 @@ impl ByRange {
             None => {
                 let [customers] = all.texts("customers", ["customer"]).await?;
                 let [subscribed, plans] = all.texts("subscriptions", ["customer", "plan"]).await?;
-                all.names = in_order(&[&customers, &subscribed]);
+                all.names = in_order(customers.iter().chain(&subscribed).flatten());
                 let plans: BTreeSet<&str> = plans.iter().flatten().collect();
                 all.plans = plans.into_iter().map(str::to_owned).collect();
                 let [subjects, payers] = all.texts("subjects", ["subject", "customer"]).await?;
                 all.moved = Some(with_several(&subjects, &payers));
-                all.subjects = in_order(&[&subjects]);
+                all.subjects = in_order(subjects.iter().flatten());
             }
         }
         Ok(all)
@@ -125,15 +124,6 @@ impl ByRange {
 /// Of so many customers rows are in memory at once where nothing else is.
 const CUSTOMERS_AT_ONCE: usize = 50_000;
 
-/// The names in some columns, each once, in order.
-fn in_order(columns: &[&StringArray]) -> StringArray {
-    let names = columns.iter().flat_map(|names| names.iter().flatten());
-    let mut names: Vec<&str> = names.collect();
-    names.sort();
-    names.dedup();
-    StringArray::from_iter_values(names)
-}
-
 /// The subjects that stand beside more than one customer.
 fn with_several(subjects: &StringArray, customers: &StringArray) -> BTreeSet<String> {
     let pairs = subjects.iter().zip(customers);
@@ -152,7 +142,7 @@ mod tests {
     #[test]
     fn names_stand_once_in_order_and_subjects_of_several_customers_are_found() {
         let texts = |texts: &[&str]| StringArray::from(texts.to_vec());
-        let names = in_order(&[&texts(&["b", "a"]), &texts(&["c", "b"])]);
+        let names = in_order(["b", "a", "c", "b"].into_iter());
         assert_eq!(names, texts(&["a", "b", "c"]));
         let moved = with_several(
             &texts(&["bot", "cat", "bot", "dog", "dog"]),
